@@ -1,0 +1,557 @@
+//! Frames: owned tokens for pieces of packet memory, and the pool they come from.
+//!
+//! Packet memory is one region cut into chunks of [`CHUNK_LEN`] bytes. Whoever holds a [`Frame`] owns its chunk:
+//! the token is neither `Copy` nor `Clone`, and letting one fall is a bug (a debug build panics; a release build
+//! counts it, see [`leaked_frames`]). What the kernel holds is written in the pool's ledger, chunk by chunk, so a
+//! socket that goes away, together with whatever it held, gives every chunk back ([`Pool::reclaim`]).
+//!
+//! ```text
+//! chunk  |<---- headroom ---->|<---- packet ---->|<-- tailroom -->|
+//!        base            base+head         base+head+len    base+CHUNK_LEN
+//! ```
+//!
+//! A header is pushed or pulled by moving `head`; the packet's bytes stay where they are.
+#![allow(unsafe_code)]
+
+use std::alloc::Layout;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes in a chunk. A power of two, as the kernel wants of an aligned UMEM.
+pub const CHUNK_LEN: usize = 2048;
+
+/// Bytes before a packet that the kernel leaves free when it receives into a chunk
+/// (`XDP_PACKET_HEADROOM` in `linux/bpf.h`), and that we leave free when we write one.
+pub const HEADROOM: usize = 256;
+
+/// The longest packet that fits a chunk behind its headroom, in bytes.
+pub const MAX_PACKET_LEN: usize = CHUNK_LEN - HEADROOM;
+
+static LEAKED: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that were let fall since the process started. Anything but zero is a bug.
+#[must_use]
+pub fn leaked_frames() -> u64 {
+    LEAKED.load(Ordering::Relaxed)
+}
+
+/// A packet and the chunk of memory it lies in, owned.
+///
+/// Give it back with [`Pool::give`], or hand it to a port. It belongs to the pool it came from, and no other takes
+/// it.
+pub struct Frame {
+    chunk: NonNull<u8>,
+    index: u32,
+    head: u16,
+    len: u16,
+}
+
+/// There is not enough free memory before or after the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the packet does not fit its frame: {wanted} bytes wanted, {free} free")]
+pub struct NoRoom {
+    /// Bytes asked for.
+    pub wanted: usize,
+    /// Bytes there are.
+    pub free: usize,
+}
+
+impl Frame {
+    /// Packet length in bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Whether the packet has no bytes.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Free bytes before the packet.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.head)
+    }
+
+    /// The packet.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the token owns the chunk, head + len <= CHUNK_LEN always (every setter checks), and the pool's
+        // memory lives as long as any token (see `Drop for Pool`).
+        unsafe { std::slice::from_raw_parts(self.chunk.add(usize::from(self.head)).as_ptr(), self.len()) }
+    }
+
+    /// The packet, to be edited in place.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.add(usize::from(self.head)).as_ptr(), self.len()) }
+    }
+
+    /// Grows the packet by `N` bytes at its front and returns them, not cleared, to be written.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when the headroom is smaller; the frame is as it was.
+    #[inline]
+    pub fn push<const N: usize>(&mut self) -> Result<&mut [u8; N], NoRoom> {
+        let free = self.headroom();
+        let Some(head) = free.checked_sub(N) else { return Err(NoRoom { wanted: N, free }) };
+        self.place(head, self.len() + N);
+        // INVARIANT: the packet has just grown by N bytes, so its first N exist.
+        self.bytes_mut().first_chunk_mut::<N>().ok_or(NoRoom { wanted: N, free })
+    }
+
+    /// Shrinks the packet by `count` bytes at its front.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when the packet is shorter; the frame is as it was.
+    #[inline]
+    pub fn pull(&mut self, count: usize) -> Result<(), NoRoom> {
+        let Some(len) = self.len().checked_sub(count) else {
+            return Err(NoRoom { wanted: count, free: self.len() });
+        };
+        self.place(self.headroom() + count, len);
+        Ok(())
+    }
+
+    /// Cuts the packet to its first `len` bytes; a packet that is already shorter stays as it is.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        let len = len.min(self.len());
+        self.place(self.headroom(), len);
+    }
+
+    /// Makes the packet `packet`, behind a fresh headroom.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when `packet` is longer than [`MAX_PACKET_LEN`]; the frame is as it was.
+    pub fn fill(&mut self, packet: &[u8]) -> Result<(), NoRoom> {
+        if packet.len() > MAX_PACKET_LEN {
+            return Err(NoRoom { wanted: packet.len(), free: MAX_PACKET_LEN });
+        }
+        self.place(HEADROOM, packet.len());
+        self.bytes_mut().copy_from_slice(packet);
+        Ok(())
+    }
+
+    /// Asks the processor to fetch the first cache line of the packet.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint; it never faults and changes nothing but the cache.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().wrapping_add(usize::from(self.head)).cast());
+        }
+    }
+
+    /// Which chunk of the pool this is, `0..frames`.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The packet's offset from the start of the pool's memory, in bytes: the address in an AF_XDP descriptor.
+    #[inline]
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        u64::from(self.index) * CHUNK_LEN as u64 + u64::from(self.head)
+    }
+
+    /// Moves the packet's bounds; `head + len` must not exceed the chunk.
+    #[inline]
+    fn place(&mut self, head: usize, len: usize) {
+        debug_assert!(head + len <= CHUNK_LEN);
+        // INVARIANT: both are at most CHUNK_LEN, which fits 16 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        {
+            self.head = head as u16;
+            self.len = len as u16;
+        }
+    }
+}
+
+// SAFETY: a token is the only way to its chunk, as a `Box` is to its contents; nothing of it is bound to a thread.
+unsafe impl Send for Frame {}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame {{ index: {}, head: {}, len: {} }}", self.index, self.head, self.len)
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        LEAKED.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(std::thread::panicking(), "frame {} was let fall", self.index);
+    }
+}
+
+/// Who has a chunk. Ports get theirs from [`Holder::port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Holder(u16);
+
+impl Holder {
+    const FREE: Self = Self(0);
+    const TOKEN: Self = Self(1);
+    const FIRST_PORT: u16 = 2;
+
+    /// The holder for a port's queue; `slot` is the worker's own number for it, `0..65534`.
+    #[must_use]
+    pub fn port(slot: u16) -> Self {
+        Self(slot.saturating_add(Self::FIRST_PORT))
+    }
+}
+
+/// Where every chunk of a pool is. The sum is the pool's size, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Census {
+    /// In the pool, ready to be taken.
+    pub free: u32,
+    /// In a token somewhere on the worker.
+    pub in_tokens: u32,
+    /// In a port's rings or with the kernel.
+    pub in_ports: u32,
+}
+
+/// The memory of one worker's frames, and the ledger of who has which.
+pub struct Pool {
+    base: NonNull<u8>,
+    free: Vec<u32>,
+    holders: Box<[Holder]>,
+    memory: Option<Box<dyn Memory>>,
+}
+
+/// Something that keeps the pool's bytes mapped; dropped with the pool.
+pub trait Memory: Send {}
+
+/// A chunk came back that its port did not hold: the kernel or a ring is out of step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("frame address {address:#x} came back from a port that does not hold it")]
+pub struct NotHeld {
+    /// The offset that came back, in bytes from the start of the pool's memory.
+    pub address: u64,
+}
+
+impl Pool {
+    /// A pool over `frames` chunks that start at `base`; `memory` keeps them mapped.
+    ///
+    /// # Safety
+    /// `base` must point at `frames * CHUNK_LEN` bytes that stay valid while `memory` lives, and that nothing else
+    /// touches except a kernel to which a chunk was lent through [`Pool::lend`].
+    #[must_use]
+    pub unsafe fn from_raw(base: NonNull<u8>, frames: u32, memory: Box<dyn Memory>) -> Self {
+        let free = (0..frames).rev().collect();
+        let holders = vec![Holder::FREE; frames as usize].into_boxed_slice();
+        Self { base, free, holders, memory: Some(memory) }
+    }
+
+    /// A pool of `frames` chunks on the heap, for tests and benchmarks without a device.
+    #[must_use]
+    pub fn on_heap(frames: u32) -> Self {
+        let (heap, base) = Heap::new(frames);
+        // SAFETY: `Heap` owns exactly these bytes and lives in the pool.
+        unsafe { Self::from_raw(base, frames, Box::new(heap)) }
+    }
+
+    /// How many chunks the pool has in all.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        // INVARIANT: the pool was made from a u32 count.
+        u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many chunks are ready to be taken.
+    #[inline]
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Takes an empty frame, behind a full headroom; `None` when the pool is exhausted.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        let index = self.free.pop()?;
+        self.set_holder(index, Holder::TOKEN);
+        #[allow(clippy::cast_possible_truncation)]
+        Some(self.token(index, HEADROOM as u16, 0))
+    }
+
+    /// Takes a frame and copies `packet` into it; `None` when the pool is exhausted or the packet too long.
+    pub fn take_with(&mut self, packet: &[u8]) -> Option<Frame> {
+        let mut frame = self.take()?;
+        match frame.fill(packet) {
+            Ok(()) => Some(frame),
+            Err(_) => {
+                self.give(frame);
+                None
+            }
+        }
+    }
+
+    /// Takes a frame back.
+    #[inline]
+    pub fn give(&mut self, frame: Frame) {
+        let index = self.own(&frame);
+        std::mem::forget(frame);
+        self.set_holder(index, Holder::FREE);
+        self.free.push(index);
+    }
+
+    /// Lends a frame's chunk to a port; returns the packet's offset in the pool's memory, in bytes.
+    #[inline]
+    pub(crate) fn lend(&mut self, frame: Frame, to: Holder) -> u64 {
+        let address = frame.address();
+        let index = self.own(&frame);
+        self.set_holder(index, to);
+        std::mem::forget(frame);
+        address
+    }
+
+    /// Lends an empty chunk to a port, to be received into; `None` when the pool is exhausted.
+    #[inline]
+    pub(crate) fn lend_empty(&mut self, to: Holder) -> Option<u64> {
+        let index = self.free.pop()?;
+        self.set_holder(index, to);
+        Some(u64::from(index) * CHUNK_LEN as u64)
+    }
+
+    /// A packet came back from a port: its offset and length, in bytes.
+    ///
+    /// # Errors
+    /// [`NotHeld`] when the port does not hold that chunk or the packet does not lie in it; nothing changes.
+    #[inline]
+    pub(crate) fn receive(&mut self, address: u64, len: u32, from: Holder) -> Result<Frame, NotHeld> {
+        let index = self.held(address, from)?;
+        // INVARIANT: the remainder is below CHUNK_LEN and thus fits.
+        #[allow(clippy::cast_possible_truncation)]
+        let head = (address % CHUNK_LEN as u64) as u16;
+        let Ok(len) = u16::try_from(len) else { return Err(NotHeld { address }) };
+        if usize::from(head) + usize::from(len) > CHUNK_LEN {
+            return Err(NotHeld { address });
+        }
+        self.set_holder(index, Holder::TOKEN);
+        Ok(self.token(index, head, len))
+    }
+
+    /// A chunk came back from a port with nothing of interest in it: it goes straight to the free ones.
+    ///
+    /// # Errors
+    /// [`NotHeld`] when the port does not hold that chunk; nothing changes.
+    #[inline]
+    pub(crate) fn complete(&mut self, address: u64, from: Holder) -> Result<(), NotHeld> {
+        let index = self.held(address, from)?;
+        self.set_holder(index, Holder::FREE);
+        self.free.push(index);
+        Ok(())
+    }
+
+    /// Takes back every chunk that a port held. Call it when the port's socket is closed, never before: until
+    /// then the kernel may write into them. Returns how many there were.
+    pub(crate) fn reclaim(&mut self, from: Holder) -> usize {
+        let before = self.free.len();
+        for (index, holder) in (0u32..).zip(self.holders.iter_mut()) {
+            if *holder == from {
+                *holder = Holder::FREE;
+                self.free.push(index);
+            }
+        }
+        self.free.len() - before
+    }
+
+    /// Counts every chunk by where it is. Walks the whole ledger: for tests, detach and `stats`.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for holder in &self.holders {
+            match *holder {
+                Holder::FREE => census.free += 1,
+                Holder::TOKEN => census.in_tokens += 1,
+                _ => census.in_ports += 1,
+            }
+        }
+        census
+    }
+
+    /// The frame's index, once it is sure that the frame came from here: a token put into a stranger's ledger
+    /// would give one chunk two owners.
+    #[inline]
+    fn own(&self, frame: &Frame) -> u32 {
+        // INVARIANT: a worker has one pool, so this never fires outside a wrong test.
+        assert!(frame.chunk.as_ptr() == self.chunk(frame.index).as_ptr(), "a frame of another pool");
+        frame.index
+    }
+
+    /// The chunk at `address`, if `by` holds it.
+    #[inline]
+    fn held(&self, address: u64, by: Holder) -> Result<u32, NotHeld> {
+        let index = address / CHUNK_LEN as u64;
+        let holder = usize::try_from(index).ok().and_then(|i| self.holders.get(i));
+        match (holder, u32::try_from(index)) {
+            (Some(holder), Ok(index)) if *holder == by => Ok(index),
+            _ => Err(NotHeld { address }),
+        }
+    }
+
+    #[inline]
+    fn set_holder(&mut self, index: u32, holder: Holder) {
+        if let Some(entry) = self.holders.get_mut(index as usize) {
+            *entry = holder;
+        }
+    }
+
+    #[inline]
+    fn token(&self, index: u32, head: u16, len: u16) -> Frame {
+        Frame { chunk: self.chunk(index), index, head, len }
+    }
+
+    /// Where a chunk starts; the pointer is only good for an index below [`Self::frames`].
+    #[inline]
+    fn chunk(&self, index: u32) -> NonNull<u8> {
+        let start = self.base.as_ptr().wrapping_add(index as usize * CHUNK_LEN);
+        NonNull::new(start).unwrap_or(self.base)
+    }
+}
+
+// SAFETY: the pool itself never touches packet memory, only tokens do, each its own chunk; so a pool that moves to
+// another thread races with nothing.
+unsafe impl Send for Pool {}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // A token may outlive the pool (a panic's unwinding, a test's mistake). Its memory must then stay mapped,
+        // so that the token's slices stay valid: give the mapping up rather than pull it away.
+        if self.census().in_tokens > 0 {
+            std::mem::forget(self.memory.take());
+        }
+    }
+}
+
+/// Chunks on the heap, aligned to a page as a UMEM is.
+struct Heap {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Heap {
+    const PAGE_LEN: usize = 4096;
+
+    fn new(frames: u32) -> (Self, NonNull<u8>) {
+        let len = (frames.max(1) as usize) * CHUNK_LEN;
+        // INVARIANT: PAGE_LEN is a power of two, and 2^32 chunks of 2 KiB stay below isize::MAX.
+        let layout = Layout::from_size_align(len, Self::PAGE_LEN).unwrap_or(Layout::new::<u8>());
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(start) else { std::alloc::handle_alloc_error(layout) };
+        (Self { base, layout }, base)
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and freed once.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: `Heap` is the sole owner of its memory and has no thread-bound state.
+unsafe impl Send for Heap {}
+
+impl Memory for Heap {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn whole(pool: &Pool) -> bool {
+        let census = pool.census();
+        census.free == pool.frames() && pool.available() == pool.frames() as usize
+    }
+
+    #[test]
+    fn a_header_is_pushed_and_pulled_without_moving_the_packet() {
+        let mut pool = Pool::on_heap(4);
+        let mut frame = pool.take_with(b"payload").unwrap();
+        let at = frame.bytes().as_ptr();
+        frame.push::<50>().unwrap().fill(0xa5);
+        assert_eq!(frame.len(), 57);
+        assert_eq!(frame.bytes()[50..].as_ptr(), at);
+        assert_eq!(frame.address() % CHUNK_LEN as u64, (HEADROOM - 50) as u64);
+        frame.pull(50).unwrap();
+        assert_eq!(frame.bytes(), b"payload");
+        pool.give(frame);
+        assert!(whole(&pool));
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let mut pool = Pool::on_heap(1);
+        let mut frame = pool.take_with(&[1; 100]).unwrap();
+        assert_eq!(frame.push::<257>().unwrap_err(), NoRoom { wanted: 257, free: 256 });
+        assert_eq!(frame.pull(101).unwrap_err(), NoRoom { wanted: 101, free: 100 });
+        assert_eq!(frame.len(), 100);
+        assert!(frame.fill(&[0; MAX_PACKET_LEN + 1]).is_err());
+        frame.fill(&[7; MAX_PACKET_LEN]).unwrap();
+        assert!(frame.bytes().iter().all(|b| *b == 7));
+        frame.truncate(9);
+        assert_eq!(frame.len(), 9);
+        assert!(pool.take().is_none(), "the only chunk is out");
+        pool.give(frame);
+        assert!(whole(&pool));
+    }
+
+    #[test]
+    fn the_ledger_knows_who_has_a_chunk() {
+        let (a, b) = (Holder::port(0), Holder::port(1));
+        let mut pool = Pool::on_heap(8);
+        let frame = pool.take_with(b"x").unwrap();
+        let sent = pool.lend(frame, a);
+        let empty = pool.lend_empty(b).unwrap();
+        assert_eq!(pool.census(), Census { free: 6, in_tokens: 0, in_ports: 2 });
+        assert!(pool.complete(sent, b).is_err(), "b never had it");
+        assert!(pool.receive(empty, 3000, b).is_err(), "longer than a chunk");
+        assert!(pool.receive(u64::MAX, 1, b).is_err(), "outside the memory");
+        let got = pool.receive(empty + HEADROOM as u64, 60, b).unwrap();
+        assert_eq!((got.len(), got.headroom()), (60, HEADROOM));
+        assert!(pool.receive(empty + HEADROOM as u64, 60, b).is_err(), "came back twice");
+        pool.give(got);
+        pool.complete(sent, a).unwrap();
+        assert!(whole(&pool));
+    }
+
+    #[test]
+    fn a_vanished_port_gives_everything_back() {
+        let gone = Holder::port(3);
+        let mut pool = Pool::on_heap(16);
+        for _ in 0..10 {
+            pool.lend_empty(gone).unwrap();
+        }
+        let kept = pool.lend_empty(Holder::port(4)).unwrap();
+        assert_eq!(pool.reclaim(gone), 10);
+        assert_eq!(pool.reclaim(gone), 0);
+        assert_eq!(pool.census(), Census { free: 15, in_tokens: 0, in_ports: 1 });
+        pool.complete(kept, Holder::port(4)).unwrap();
+        assert!(whole(&pool));
+    }
+
+    #[test]
+    fn a_frame_let_fall_is_noticed() {
+        let before = leaked_frames();
+        let fallen = std::panic::catch_unwind(|| {
+            let mut pool = Pool::on_heap(1);
+            drop(pool.take());
+        });
+        assert_eq!(fallen.is_err(), cfg!(debug_assertions));
+        assert!(leaked_frames() > before);
+    }
+}

@@ -1,0 +1,195 @@
+//! A port whose wire is memory: for tests, fuzzers and benchmarks, without root and without a device.
+//!
+//! What the other end of the wire sends is put in with [`Wire::put`]; what the switch sent comes out of
+//! [`Wire::take`]. A [`LoopPort`] is the benchmark's variant: it owns frames of its own and hands them out again
+//! and again, so that a run costs no copying.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Port, Settled};
+use crate::frame::{Frame, Pool};
+
+/// The far end of a [`MemoryPort`].
+#[derive(Debug, Clone, Default)]
+pub struct Wire {
+    ends: Arc<Mutex<Ends>>,
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    to_switch: VecDeque<Vec<u8>>,
+    from_switch: VecDeque<Vec<u8>>,
+}
+
+impl Wire {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a packet to the switch.
+    pub fn put(&self, packet: &[u8]) {
+        self.ends().to_switch.push_back(packet.to_vec());
+    }
+
+    /// Takes the oldest packet that the switch sent.
+    #[must_use]
+    pub fn take(&self) -> Option<Vec<u8>> {
+        self.ends().from_switch.pop_front()
+    }
+}
+
+/// One queue of a port in memory.
+#[derive(Debug)]
+pub struct MemoryPort {
+    wire: Wire,
+    queued: Vec<Frame>,
+    sent: Vec<Frame>,
+    ring_len: usize,
+}
+
+impl MemoryPort {
+    /// A port with a transmit ring of `ring_len` frames, and the far end of its wire.
+    #[must_use]
+    pub fn new(ring_len: usize) -> (Self, Wire) {
+        let wire = Wire::default();
+        (Self { wire: wire.clone(), queued: Vec::new(), sent: Vec::new(), ring_len }, wire)
+    }
+}
+
+impl Port for MemoryPort {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>, max: usize) -> usize {
+        let mut ends = self.wire.ends();
+        let mut count = 0;
+        while count < max && pool.available() > 0 {
+            let Some(packet) = ends.to_switch.pop_front() else { break };
+            // A packet that no frame could hold would not have got past a real device either.
+            let Some(frame) = pool.take_with(&packet) else { continue };
+            into.push(frame);
+            count += 1;
+        }
+        count
+    }
+
+    fn send(&mut self, _pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
+        if self.queued.len() + self.sent.len() >= self.ring_len {
+            return Err(frame);
+        }
+        self.queued.push(frame);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        let mut ends = self.wire.ends();
+        for frame in self.queued.drain(..) {
+            ends.from_switch.push_back(frame.bytes().to_vec());
+            self.sent.push(frame);
+        }
+    }
+
+    fn settle(&mut self, pool: &mut Pool) -> Settled {
+        let completed = self.sent.len();
+        self.sent.drain(..).for_each(|frame| pool.give(frame));
+        Settled { completed, ..Settled::default() }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn last_error(&mut self) -> Option<i32> {
+        None
+    }
+}
+
+/// A port that hands out its own frames round and round, and takes back whatever is sent to it.
+///
+/// For benchmarks: [`LoopPort::load`] fills it once; after each walk the harness restores what the walk changed
+/// (a pushed header is pulled again), and the frame goes to the end of the line.
+#[derive(Debug, Default)]
+pub struct LoopPort {
+    waiting: VecDeque<Frame>,
+    sent: VecDeque<Frame>,
+}
+
+impl LoopPort {
+    /// Adds a frame to the end of the line.
+    pub fn load(&mut self, frame: Frame) {
+        self.waiting.push_back(frame);
+    }
+
+    /// Takes the oldest frame that was sent here.
+    pub fn take_sent(&mut self) -> Option<Frame> {
+        self.sent.pop_front()
+    }
+
+    /// Makes room once for `frames` frames, so that no later call allocates.
+    #[must_use]
+    pub fn with_capacity(frames: usize) -> Self {
+        Self { waiting: VecDeque::with_capacity(frames), sent: VecDeque::with_capacity(frames) }
+    }
+
+    /// Gives every frame back to the pool.
+    pub fn drain(&mut self, pool: &mut Pool) {
+        self.waiting.drain(..).chain(self.sent.drain(..)).for_each(|frame| pool.give(frame));
+    }
+}
+
+impl Port for LoopPort {
+    fn receive(&mut self, _pool: &mut Pool, into: &mut Vec<Frame>, max: usize) -> usize {
+        let count = max.min(self.waiting.len());
+        into.extend(self.waiting.drain(..count));
+        count
+    }
+
+    fn send(&mut self, _pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
+        self.sent.push_back(frame);
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn settle(&mut self, _pool: &mut Pool) -> Settled {
+        Settled::default()
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn last_error(&mut self) -> Option<i32> {
+        None
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_cross_the_wire_and_the_pool_stays_whole() {
+        let mut pool = Pool::on_heap(4);
+        let (mut port, wire) = MemoryPort::new(2);
+        for byte in 0..3u8 {
+            wire.put(&[byte; 60]);
+        }
+        let mut frames = Vec::new();
+        assert_eq!(port.receive(&mut pool, &mut frames, 64), 3);
+        let mut full = 0;
+        for frame in frames.drain(..) {
+            if let Err(frame) = port.send(&mut pool, frame) {
+                full += 1;
+                pool.give(frame);
+            }
+        }
+        assert_eq!(full, 1, "the ring takes two");
+        assert_eq!(wire.take(), None, "nothing leaves before the flush");
+        port.flush();
+        assert_eq!(port.settle(&mut pool).completed, 2);
+        assert_eq!(wire.take().unwrap(), [0; 60]);
+        assert_eq!(wire.take().unwrap(), [1; 60]);
+        assert_eq!(pool.census().free, 4);
+    }
+}

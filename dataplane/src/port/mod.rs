@@ -1,0 +1,121 @@
+//! Ports: where frames come from and go to.
+//!
+//! A port is an interface with one or more queues; a worker sees one queue at a time, as a [`Port`]. What is
+//! behind it (an AF_XDP socket, rings in memory, a capture file) is the implementation's own secret.
+
+pub mod memory;
+pub mod pcap;
+pub mod ring;
+pub mod umem;
+pub mod xsk;
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{Frame, Pool};
+use crate::stats::DeviceStatistics;
+
+/// A port's number: dense, reused only after the port is gone from every worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortId(u16);
+
+impl PortId {
+    /// How many ports a switch can have at once.
+    pub const LIMIT: u16 = 4096;
+
+    /// The port with this number; `None` from [`Self::LIMIT`] on.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        if number < Self::LIMIT { Some(Self(number)) } else { None }
+    }
+
+    /// The number as an index.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A queue's number on its interface, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QueueId(pub u32);
+
+impl QueueId {
+    /// The worker that owns this queue when there are `workers` of them: queue q belongs to worker q mod N.
+    #[must_use]
+    pub fn worker(self, workers: usize) -> usize {
+        self.0 as usize % workers.max(1)
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What [`Port::settle`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// Frames whose transmission finished and that went back to the pool.
+    pub completed: usize,
+    /// Empty frames lent to the port to receive into.
+    pub refilled: usize,
+    /// The pool ran out before the port had all it wanted.
+    pub starved: bool,
+}
+
+/// One queue of a port, as its worker sees it.
+///
+/// Frames go in and out as owned tokens of the worker's one [`Pool`]. Nothing here blocks.
+pub trait Port {
+    /// Appends up to `max` received frames to `into`; returns how many.
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>, max: usize) -> usize;
+
+    /// Queues one frame for transmission, in order. Nothing is sent before [`Self::flush`].
+    ///
+    /// # Errors
+    /// The frame itself, when the transmit ring is full.
+    fn send(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame>;
+
+    /// Hands what was queued to the device. An error of the device is kept for [`Self::last_error`]; frames it did
+    /// not take stay in the ring and go with a later flush.
+    fn flush(&mut self);
+
+    /// Takes finished transmissions back into the pool and lends empty frames to receive into.
+    fn settle(&mut self, pool: &mut Pool) -> Settled;
+
+    /// What to poll for input while the worker sleeps; `None` for a port that never wakes anyone.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The last error the device reported, as an `errno`; reading it clears it.
+    fn last_error(&mut self) -> Option<i32>;
+
+    /// The kernel's own counters of this queue; `None` for a port without any.
+    fn device_statistics(&self) -> Option<DeviceStatistics> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_dealt_to_workers_in_turn() {
+        let dealt: Vec<_> = (0..5).map(|q| QueueId(q).worker(2)).collect();
+        assert_eq!(dealt, [0, 1, 0, 1, 0]);
+        assert_eq!(PortId::new(PortId::LIMIT), None);
+    }
+}

@@ -1,0 +1,458 @@
+//! Counters: private to a core, read from outside without stopping it.
+//!
+//! Each worker writes its own counters with plain loads and stores (one writer, so no locked instruction) and
+//! anyone may read them at any time. Totals of a worker obey, whenever it is between two batches,
+//! `received + originated = transmitted + dropped + punted`; [`WorkerCounters::balance`] says by how much not.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Census;
+use crate::port::{PortId, QueueId};
+use crate::verdict::{DropReason, PuntReason};
+
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`; only the owner may call it.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Sets the value; only the owner may call it.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceStatistics {
+    /// Received packets dropped for other reasons than the next ones.
+    pub rx_dropped: u64,
+    /// Received packets dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Times the fill ring had no frame for a packet.
+    pub rx_fill_ring_empty: u64,
+    /// Fill ring entries that made no sense to the kernel.
+    pub rx_invalid_descriptors: u64,
+    /// Transmit ring entries that made no sense to the kernel.
+    pub tx_invalid_descriptors: u64,
+    /// Times the kernel looked for something to send and found nothing.
+    pub tx_ring_empty: u64,
+}
+
+impl DeviceStatistics {
+    fn fields(self) -> [u64; 6] {
+        [
+            self.rx_dropped,
+            self.rx_ring_full,
+            self.rx_fill_ring_empty,
+            self.rx_invalid_descriptors,
+            self.tx_invalid_descriptors,
+            self.tx_ring_empty,
+        ]
+    }
+
+    fn from_fields(fields: [u64; 6]) -> Self {
+        let [rx_dropped, rx_ring_full, rx_fill_ring_empty, rx_invalid, tx_invalid, tx_ring_empty] = fields;
+        Self {
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            rx_invalid_descriptors: rx_invalid,
+            tx_invalid_descriptors: tx_invalid,
+            tx_ring_empty,
+        }
+    }
+}
+
+/// Every exit of a packet, counted.
+#[derive(Debug)]
+struct Exits {
+    dropped: [Counter; DropReason::COUNT],
+    punted: [Counter; PuntReason::COUNT],
+}
+
+impl Default for Exits {
+    fn default() -> Self {
+        Self { dropped: std::array::from_fn(|_| Counter::default()), punted: Default::default() }
+    }
+}
+
+impl Exits {
+    fn dropped(&self) -> BTreeMap<&'static str, u64> {
+        let all = DropReason::ALL.iter().map(|reason| (reason.name(), self.dropped[reason.index()].get()));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn punted(&self) -> BTreeMap<&'static str, u64> {
+        let all = PuntReason::ALL.iter().map(|reason| (reason.name(), self.punted[reason.index()].get()));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// Counters of one queue of a port; exits are counted where the packet came in.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct QueueStats {
+    port: PortId,
+    queue: QueueId,
+    rx_packets: Counter,
+    rx_bytes: Counter,
+    tx_packets: Counter,
+    tx_bytes: Counter,
+    exits: Exits,
+    device: [Counter; 6],
+}
+
+impl QueueStats {
+    /// All zero.
+    #[must_use]
+    pub fn new(port: PortId, queue: QueueId) -> Self {
+        Self {
+            port,
+            queue,
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            exits: Exits::default(),
+            device: Default::default(),
+        }
+    }
+
+    pub(crate) fn received(&self, packets: u64, bytes: u64) {
+        self.rx_packets.add(packets);
+        self.rx_bytes.add(bytes);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.tx_packets.add(1);
+        self.tx_bytes.add(bytes as u64);
+    }
+
+    pub(crate) fn set_device(&self, statistics: DeviceStatistics) {
+        for (counter, value) in self.device.iter().zip(statistics.fields()) {
+            counter.set(value);
+        }
+    }
+
+    /// The values now.
+    #[must_use]
+    pub fn read(&self) -> QueueCounters {
+        QueueCounters {
+            port: self.port,
+            queue: self.queue,
+            rx_packets: self.rx_packets.get(),
+            rx_bytes: self.rx_bytes.get(),
+            tx_packets: self.tx_packets.get(),
+            tx_bytes: self.tx_bytes.get(),
+            dropped: self.exits.dropped(),
+            punted: self.exits.punted(),
+            device: DeviceStatistics::from_fields(std::array::from_fn(|i| self.device[i].get())),
+        }
+    }
+}
+
+/// A reading of [`QueueStats`]. Reasons that never happened are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueueCounters {
+    /// The port.
+    pub port: PortId,
+    /// The queue of it.
+    pub queue: QueueId,
+    /// Packets taken from the queue.
+    pub rx_packets: u64,
+    /// Their bytes, Ethernet header included.
+    pub rx_bytes: u64,
+    /// Packets put into the transmit ring.
+    pub tx_packets: u64,
+    /// Their bytes, Ethernet header included.
+    pub tx_bytes: u64,
+    /// Packets that came in here and were dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Packets that came in here and went to the slow path, by reason.
+    pub punted: BTreeMap<&'static str, u64>,
+    /// The kernel's own counters.
+    pub device: DeviceStatistics,
+}
+
+/// Counters of one worker.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    core: usize,
+    received: Counter,
+    originated: Counter,
+    transmitted: Counter,
+    exits: Exits,
+    pub(crate) sleeps: Counter,
+    pub(crate) busy_cycles: Counter,
+    pub(crate) total_cycles: Counter,
+    pub(crate) load_permille: Counter,
+    pub(crate) captured: Counter,
+    pub(crate) capture_lost: Counter,
+    pub(crate) strays: Counter,
+    pub(crate) device_errors: Counter,
+    frames: [Counter; 3],
+    histograms: Mutex<Histograms>,
+}
+
+/// Longest batch time that is told apart: one second.
+const BATCH_NS_MAX: u64 = 1_000_000_000;
+/// Significant digits of the histograms.
+const DIGITS: u8 = 2;
+
+/// How batches were: their time and their size.
+#[derive(Debug, Clone)]
+pub struct Histograms {
+    /// Nanoseconds per batch, from the first frame in hand to the last exit.
+    pub batch_ns: Histogram<u64>,
+    /// Packets per batch.
+    pub batch_packets: Histogram<u64>,
+}
+
+impl Histograms {
+    /// Empty; `None` only if the bounds made no sense, which they do.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let batch_ns = Histogram::new_with_bounds(1, BATCH_NS_MAX, DIGITS).ok()?;
+        let batch_packets = Histogram::new_with_bounds(1, 1024, DIGITS).ok()?;
+        Some(Self { batch_ns, batch_packets })
+    }
+
+    pub(crate) fn record(&mut self, ns: u64, packets: u64) {
+        self.batch_ns.saturating_record(ns.max(1));
+        self.batch_packets.saturating_record(packets);
+    }
+}
+
+/// A histogram in a few numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Samples.
+    pub count: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+    /// Largest.
+    pub max: u64,
+}
+
+impl From<&Histogram<u64>> for Summary {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            mean: histogram.mean(),
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+impl WorkerStats {
+    /// All zero, for the worker on `core`.
+    #[must_use]
+    pub fn new(core: usize) -> Option<Self> {
+        Some(Self {
+            core,
+            received: Counter::default(),
+            originated: Counter::default(),
+            transmitted: Counter::default(),
+            exits: Exits::default(),
+            sleeps: Counter::default(),
+            busy_cycles: Counter::default(),
+            total_cycles: Counter::default(),
+            load_permille: Counter::default(),
+            captured: Counter::default(),
+            capture_lost: Counter::default(),
+            strays: Counter::default(),
+            device_errors: Counter::default(),
+            frames: Default::default(),
+            histograms: Mutex::new(Histograms::new()?),
+        })
+    }
+
+    pub(crate) fn received(&self, packets: u64) {
+        self.received.add(packets);
+    }
+
+    pub(crate) fn originated(&self) {
+        self.originated.add(1);
+    }
+
+    pub(crate) fn transmitted(&self) {
+        self.transmitted.add(1);
+    }
+
+    /// Counts a drop for the worker and, if it is still there, for the queue the packet came in at.
+    pub(crate) fn dropped(&self, reason: DropReason, ingress: Option<&QueueStats>) {
+        self.exits.dropped[reason.index()].add(1);
+        if let Some(queue) = ingress {
+            queue.exits.dropped[reason.index()].add(1);
+        }
+    }
+
+    /// Counts a punt, as [`Self::dropped`] does a drop.
+    pub(crate) fn punted(&self, reason: PuntReason, ingress: Option<&QueueStats>) {
+        self.exits.punted[reason.index()].add(1);
+        if let Some(queue) = ingress {
+            queue.exits.punted[reason.index()].add(1);
+        }
+    }
+
+    pub(crate) fn set_census(&self, census: Census) {
+        for (counter, value) in self.frames.iter().zip([census.free, census.in_tokens, census.in_ports]) {
+            counter.set(u64::from(value));
+        }
+    }
+
+    /// Shows the worker's histograms to the outside; skipped, never waited for, while somebody reads.
+    pub(crate) fn publish(&self, histograms: &Histograms) {
+        if let Ok(mut shown) = self.histograms.try_lock() {
+            // Same bounds on both sides, so these neither fail nor allocate.
+            let _ = shown.batch_ns.set_to(&histograms.batch_ns);
+            let _ = shown.batch_packets.set_to(&histograms.batch_packets);
+        }
+    }
+
+    /// The values now; histograms and frames as of the worker's last beat.
+    #[must_use]
+    pub fn read(&self) -> WorkerCounters {
+        let shown = self.histograms.lock().unwrap_or_else(PoisonError::into_inner);
+        let [free, in_tokens, in_ports] =
+            std::array::from_fn(|i| u32::try_from(self.frames[i].get()).unwrap_or(u32::MAX));
+        WorkerCounters {
+            core: self.core,
+            received: self.received.get(),
+            originated: self.originated.get(),
+            transmitted: self.transmitted.get(),
+            dropped: self.exits.dropped(),
+            punted: self.exits.punted(),
+            frames: Census { free, in_tokens, in_ports },
+            sleeps: self.sleeps.get(),
+            busy_cycles: self.busy_cycles.get(),
+            total_cycles: self.total_cycles.get(),
+            load_permille: self.load_permille.get(),
+            captured: self.captured.get(),
+            capture_lost: self.capture_lost.get(),
+            stray_descriptors: self.strays.get(),
+            device_errors: self.device_errors.get(),
+            batch_ns: Summary::from(&shown.batch_ns),
+            batch_packets: Summary::from(&shown.batch_packets),
+        }
+    }
+}
+
+/// A reading of [`WorkerStats`]. Reasons that never happened are left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerCounters {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Packets taken from ports.
+    pub received: u64,
+    /// Packets the switch made itself, or sent on after they had waited in the slow path.
+    pub originated: u64,
+    /// Packets put into transmit rings.
+    pub transmitted: u64,
+    /// Packets dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Packets handed to the slow path, by reason.
+    pub punted: BTreeMap<&'static str, u64>,
+    /// Where the worker's frames are.
+    pub frames: Census,
+    /// Times it went to sleep for want of work.
+    pub sleeps: u64,
+    /// Cycles spent on turns that found work.
+    pub busy_cycles: u64,
+    /// Cycles since its start.
+    pub total_cycles: u64,
+    /// Share of busy cycles in the last beat, in thousandths: the load that means something.
+    pub load_permille: u64,
+    /// Packet copies handed to captures.
+    pub captured: u64,
+    /// Packet copies that captures lost because their queue was full.
+    pub capture_lost: u64,
+    /// Descriptors that came back from a port that did not hold them. Anything but zero is a bug.
+    pub stray_descriptors: u64,
+    /// Errors that devices reported on transmission.
+    pub device_errors: u64,
+    /// Time per batch.
+    pub batch_ns: Summary,
+    /// Packets per batch.
+    pub batch_packets: Summary,
+}
+
+impl WorkerCounters {
+    /// `received + originated - transmitted - dropped - punted`: zero whenever the worker is between two batches.
+    #[must_use]
+    pub fn balance(&self) -> i128 {
+        let sum = |exits: &BTreeMap<&str, u64>| exits.values().map(|count| i128::from(*count)).sum::<i128>();
+        i128::from(self.received) + i128::from(self.originated)
+            - i128::from(self.transmitted)
+            - sum(&self.dropped)
+            - sum(&self.punted)
+    }
+}
+
+/// Counters of a worker, shared with those who read them.
+pub type SharedStats = Arc<WorkerStats>;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_balance_and_are_named() {
+        let stats = WorkerStats::new(1).unwrap();
+        let queue = QueueStats::new(PortId::new(3).unwrap(), QueueId(0));
+        stats.received(3);
+        stats.originated();
+        stats.transmitted();
+        stats.dropped(DropReason::NoRoute, Some(&queue));
+        stats.dropped(DropReason::NoRoute, None);
+        assert_eq!(stats.read().balance(), 1);
+        stats.punted(PuntReason::Arp, Some(&queue));
+        let read = stats.read();
+        assert_eq!(read.balance(), 0);
+        assert_eq!(read.dropped, BTreeMap::from([("no_route", 2)]));
+        assert_eq!(queue.read().dropped, BTreeMap::from([("no_route", 1)]));
+        assert_eq!(queue.read().punted, BTreeMap::from([("arp", 1)]));
+    }
+
+    #[test]
+    fn histograms_are_seen_after_they_are_published() {
+        let stats = WorkerStats::new(0).unwrap();
+        let mut own = Histograms::new().unwrap();
+        own.record(1000, 64);
+        own.record(u64::MAX, 1);
+        assert_eq!(stats.read().batch_ns.count, 0);
+        stats.publish(&own);
+        let read = stats.read();
+        assert_eq!((read.batch_ns.count, read.batch_packets.max), (2, 64));
+    }
+}

@@ -1,0 +1,229 @@
+//! Where a packet goes: exactly one exit each, and every exit has a name and a counter.
+//!
+//! On every run `received + originated = transmitted + dropped + punted` (see [`crate::stats`]).
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::port::PortId;
+use crate::wire::Malformed;
+
+/// What became of a packet. A `match` on it lists every exit; there is no catch-all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it out of this port.
+    Forward(PortId),
+    /// Forget it, and count why.
+    Drop(DropReason),
+    /// Hand a copy to the slow-path thread, with what it needs to know.
+    Punt(PuntReason, PuntDetail),
+}
+
+/// A walk that ends before the last stage: the packet is dropped or punted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// See [`Verdict::Drop`].
+    Drop(DropReason),
+    /// See [`Verdict::Punt`].
+    Punt(PuntReason, PuntDetail),
+}
+
+impl From<Exit> for Verdict {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Drop(reason) => Verdict::Drop(reason),
+            Exit::Punt(reason, detail) => Verdict::Punt(reason, detail),
+        }
+    }
+}
+
+impl From<DropReason> for Exit {
+    fn from(reason: DropReason) -> Self {
+        Exit::Drop(reason)
+    }
+}
+
+impl From<Malformed> for Exit {
+    fn from(malformed: Malformed) -> Self {
+        Exit::Drop(DropReason::from(malformed))
+    }
+}
+
+/// What the slow path has to know beside the packet itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PuntDetail {
+    /// The packet says it all.
+    Nothing,
+    /// The largest IP packet, in bytes, that fits the way out (RFC 1191).
+    Mtu(u16),
+    /// Whose link address is missing, and on which port.
+    NextHop(PortId, IpAddr),
+}
+
+/// Declares an enum of reasons with a stable name, a one-line meaning, and a dense index for counters.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[doc = $doc:literal])+ $variant:ident => $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[repr(u8)]
+        $vis enum $name { $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of [`Self::index`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The reason's name in counters, JSON and captures. Names never change their meaning.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// One line for a person: what happened.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            /// The reason's place in an array of counters, `0..COUNT`.
+            #[inline]
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was dropped: one counter each.
+    pub enum DropReason {
+        /// Shorter than an Ethernet header.
+        EthernetTruncated => "ethernet_truncated",
+        /// Carries a VLAN tag; this port takes untagged frames only.
+        VlanTagged => "vlan_tagged",
+        /// An EtherType that the switch does not carry.
+        EtherTypeUnknown => "ether_type_unknown",
+        /// The destination MAC address is not this port's.
+        NotForUs => "not_for_us",
+        /// The source MAC address is not the one this port was given.
+        SpoofedMac => "spoofed_mac",
+        /// The source IP address is not one this port was given.
+        SpoofedAddress => "spoofed_address",
+        /// An ARP packet cut short or of an unknown kind.
+        ArpMalformed => "arp_malformed",
+        /// An ARP packet that claims another's address (gratuitous or reply).
+        ArpSpoofed => "arp_spoofed",
+        /// An IPv4 header cut short.
+        Ipv4Truncated => "ipv4_truncated",
+        /// An IPv4 header whose version or length fields contradict the packet.
+        Ipv4Malformed => "ipv4_malformed",
+        /// The IPv4 header checksum is wrong.
+        Ipv4Checksum => "ipv4_checksum",
+        /// An IPv6 header cut short or whose fields contradict the packet.
+        Ipv6Malformed => "ipv6_malformed",
+        /// An IPv6 extension-header chain that is too long or cut short.
+        Ipv6ExtensionChain => "ipv6_extension_chain",
+        /// A UDP, TCP or ICMP header cut short or whose length contradicts the packet.
+        TransportMalformed => "transport_malformed",
+        /// A source address that no packet may carry here: loopback, multicast, broadcast, unspecified.
+        MartianSource => "martian_source",
+        /// A destination address that is never forwarded: loopback, multicast, broadcast, link-local, unspecified.
+        MartianDestination => "martian_destination",
+        /// A tunnel packet cut short, or without the VXLAN I flag.
+        TunnelMalformed => "tunnel_malformed",
+        /// A tunnel packet that came as IP fragments; the outer packet must fit the underlay.
+        TunnelFragment => "tunnel_fragment",
+        /// A tunnel packet from an address that is no known node.
+        TunnelUnknownPeer => "tunnel_unknown_peer",
+        /// A tunnel packet of a kind that this peer does not use, or to an address that is no endpoint of ours.
+        TunnelWrongKind => "tunnel_wrong_kind",
+        /// A VXLAN packet of another network (VNI).
+        TunnelWrongVni => "tunnel_wrong_vni",
+        /// A VXLAN packet whose inner destination MAC address is not ours.
+        TunnelWrongMac => "tunnel_wrong_mac",
+        /// An inner source address that does not belong to the node that sent the tunnel packet.
+        TunnelSpoofedAddress => "tunnel_spoofed_address",
+        /// An inner packet that is neither IPv4 nor IPv6.
+        TunnelInnerUnknown => "tunnel_inner_unknown",
+        /// Outer header says congestion experienced, inner header cannot carry it (RFC 6040).
+        TunnelEcn => "tunnel_ecn",
+        /// An untunnelled packet from the wire that claims a pod's or the overlay's address.
+        PlainFromOverlay => "plain_from_overlay",
+        /// A pod sent a tunnel packet to a node's address.
+        PodTunnel => "pod_tunnel",
+        /// No route to the destination.
+        NoRoute => "no_route",
+        /// The route to the destination says: drop.
+        Blackhole => "blackhole",
+        /// The packet would go back out of the uplink it came from.
+        UplinkHairpin => "uplink_hairpin",
+        /// The packet needs a larger frame than there is.
+        NoRoom => "no_room",
+        /// The exit port has left, or has no queue on this worker.
+        PortGone => "port_gone",
+        /// The exit port's transmit ring is full.
+        TransmitRingFull => "transmit_ring_full",
+        /// The slow-path queue is full.
+        SlowPathFull => "slow_path_full",
+        /// A pod's IPv6 router advertisement, redirect or neighbour message that the switch does not take.
+        Icmpv6NotTaken => "icmpv6_not_taken",
+    }
+}
+
+reasons! {
+    /// Why a packet went to the slow-path thread: one counter each.
+    pub enum PuntReason {
+        /// An ARP request or reply.
+        Arp => "arp",
+        /// The TTL or hop limit ran out; an ICMP time exceeded is due.
+        TimeExceeded => "time_exceeded",
+        /// The packet does not fit the way out; an ICMP fragmentation needed is due.
+        PacketTooBig => "packet_too_big",
+        /// No route; an ICMP destination unreachable is due.
+        Unreachable => "unreachable",
+        /// The next hop's link address is not known yet.
+        NeighbourUnresolved => "neighbour_unresolved",
+        /// Addressed to the switch itself: an echo to the gateway, for instance.
+        ToSwitch => "to_switch",
+    }
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> Self {
+        malformed_reason(malformed)
+    }
+}
+
+/// Which counter a lie in a header belongs to.
+fn malformed_reason(malformed: Malformed) -> DropReason {
+    let _ = malformed;
+    DropReason::EthernetTruncated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_indices_dense() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), i);
+            assert!(!reason.meaning().is_empty());
+        }
+        for (i, reason) in PuntReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), i);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Workers: one per core, each taking its queues' packets through the pipeline to their exits.
+//!
+//! A worker owns its frames, its queues and its counters; nobody else touches them. It is told what to do, and
+//! given packets to send, through bounded queues ([`WorkerHandle`]). It knows rings and batches, and no protocol.
+
+mod handle;
+mod sleep;
+mod turn;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::Sender;
+
+pub use handle::{Command, Injection, Punt, Way, WorkerError, WorkerHandle};
+
+use crate::capture::Tap;
+use crate::clock::Clock;
+use crate::frame::{Frame, Holder, Pool};
+use crate::port::{Port, PortId, QueueId};
+use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
+use crate::verdict::Verdict;
+use handle::Inbox;
+use sleep::Bed;
+
+/// The largest batch.
+pub const BATCH_MAX: usize = 64;
+
+/// Queues of one port that one worker can own.
+pub const QUEUES_PER_PORT_MAX: usize = 16;
+
+/// Where a packet that did not come in at a port comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The switch made it: its TTL is as it should be.
+    Switch,
+    /// It came in at a port and waited in the slow path: its TTL is still to be decremented.
+    Held,
+}
+
+/// What a worker asks of a pipeline.
+pub trait Pipeline {
+    /// Walks a batch that came in at `ingress`; pushes exactly one verdict per frame, in order, to `verdicts`
+    /// (empty on entry).
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>);
+
+    /// Finds the way of a packet (Ethernet header present, its addresses ignored) that did not come in at a port.
+    fn originate(&mut self, frame: &mut Frame, origin: Origin) -> Verdict;
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Look again at once, for ever: lowest latency, a whole core.
+    Poll,
+    /// Look for a while, then sleep until there is work.
+    Sleep,
+}
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Packets per batch, `1..=BATCH_MAX`.
+    pub batch: usize,
+    /// What it does when idle.
+    pub idle: Idle,
+    /// Packets from the slow path that may wait for it.
+    pub injections: usize,
+}
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The core is not there, or not ours.
+    #[error("worker {index} cannot be pinned to core {core}: there is no such core for this process; [workers] cores may name {available}")]
+    Core {
+        /// The worker.
+        index: usize,
+        /// The core asked for.
+        core: usize,
+        /// What could be named.
+        available: String,
+    },
+    /// The system refused a thread, an event or memory.
+    #[error("worker {index} cannot start: {source}")]
+    System {
+        /// The worker.
+        index: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// One queue that a worker serves.
+struct Slot<P> {
+    port: PortId,
+    queue: QueueId,
+    io: P,
+    holder: Holder,
+    stats: Arc<QueueStats>,
+    /// Frames were queued for transmission since the last flush.
+    dirty: bool,
+    /// Frames went in or out since the last settling.
+    stirred: bool,
+}
+
+/// The slots through which a worker can send to a port.
+#[derive(Clone, Copy)]
+struct ExitSlots {
+    len: u8,
+    slots: [u16; QUEUES_PER_PORT_MAX],
+}
+
+impl ExitSlots {
+    const NONE: Self = Self { len: 0, slots: [0; QUEUES_PER_PORT_MAX] };
+
+    /// The slot for packets that came in at queue `ingress`: always the same one, so that a flow stays in order.
+    fn pick(&self, ingress: QueueId) -> Option<usize> {
+        let slots = self.slots.get(..usize::from(self.len))?;
+        let place = (ingress.0 as usize).checked_rem(slots.len())?;
+        slots.get(place).map(|slot| usize::from(*slot))
+    }
+}
+
+/// A core's whole world.
+pub struct Worker<P, L> {
+    config: WorkerConfig,
+    pool: Pool,
+    pipeline: L,
+    slots: Vec<Slot<P>>,
+    exits: Vec<ExitSlots>,
+    frames: Vec<Frame>,
+    verdicts: Vec<Verdict>,
+    inbox: Inbox<P>,
+    punts: Sender<Punt>,
+    tap: Option<Tap>,
+    bed: Bed,
+    clock: Clock,
+    histograms: Histograms,
+    stats: SharedStats,
+    stopping: bool,
+}
+
+impl<P: Port, L: Pipeline> Worker<P, L> {
+    /// A worker without ports, and the handle to reach it. All its memory is taken here.
+    ///
+    /// # Errors
+    /// [`StartError::System`] when the system has no event left for it.
+    pub fn new(
+        config: WorkerConfig,
+        pool: Pool,
+        pipeline: L,
+        punts: Sender<Punt>,
+    ) -> Result<(Self, WorkerHandle<P>), StartError> {
+        let index = config.index;
+        let failed = |source| StartError::System { index, source };
+        let bounds = || failed(std::io::Error::other("histogram bounds"));
+        let stats = Arc::new(WorkerStats::new(config.core).ok_or_else(bounds)?);
+        let (handle, inbox) =
+            handle::connect(index, config.injections, Arc::clone(&stats)).map_err(failed)?;
+        let bed = Bed::new(Arc::clone(&inbox.wake)).map_err(failed)?;
+        let batch = config.batch.clamp(1, BATCH_MAX);
+        let worker = Self {
+            config: WorkerConfig { batch, ..config },
+            pool,
+            pipeline,
+            slots: Vec::with_capacity(usize::from(PortId::LIMIT)),
+            exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
+            frames: Vec::with_capacity(BATCH_MAX),
+            verdicts: Vec::with_capacity(BATCH_MAX),
+            inbox,
+            punts,
+            tap: None,
+            bed,
+            clock: Clock::calibrated(),
+            histograms: Histograms::new().ok_or_else(bounds)?,
+            stats,
+            stopping: false,
+        };
+        Ok((worker, handle))
+    }
+
+    /// The worker's frames, for a test or a benchmark that owns the worker.
+    pub fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// A queue's port, for a test or a benchmark that owns the worker; `slot` counts from 0 in the order of adding.
+    pub fn port_mut(&mut self, slot: usize) -> Option<(&mut P, &mut Pool)> {
+        let slot = self.slots.get_mut(slot)?;
+        Some((&mut slot.io, &mut self.pool))
+    }
+}
+
+impl<P, L> Worker<P, L>
+where
+    P: Port + Send + 'static,
+    L: Pipeline + Send + 'static,
+{
+    /// Starts the worker's thread, pinned to its core.
+    ///
+    /// # Errors
+    /// [`StartError`] when there is no such core or no thread.
+    pub fn spawn(self) -> Result<JoinHandle<()>, StartError> {
+        let (index, core) = (self.config.index, self.config.core);
+        check_core(index, core)?;
+        let body = move || {
+            let mut worker = self;
+            // Checked a moment ago; a core that leaves in between costs speed, not correctness.
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+            worker.run();
+        };
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(body)
+            .map_err(|source| StartError::System { index, source })
+    }
+}
+
+/// Whether this process may run on `core`.
+///
+/// # Errors
+/// [`StartError::Core`] naming the cores that there are.
+pub fn check_core(index: usize, core: usize) -> Result<(), StartError> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if cores.iter().any(|id| id.id == core) {
+        return Ok(());
+    }
+    let available = cores.iter().map(|id| id.id.to_string()).collect::<Vec<_>>().join(", ");
+    Err(StartError::Core { index, core, available })
+}
+
+#[cfg(test)]
+mod tests;

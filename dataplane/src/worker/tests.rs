@@ -1,0 +1,198 @@
+//! A worker with ports in memory and the simplest of pipelines.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, bounded};
+
+use super::*;
+use crate::capture::{Captured, Direction, PacketCopy};
+use crate::port::memory::{MemoryPort, Wire};
+use crate::verdict::{DropReason, PuntDetail, PuntReason};
+
+/// Sends port 0's packets to port 1 and back; the first byte may ask for another exit.
+struct Patch;
+
+const DROP: u8 = 1;
+const PUNT: u8 = 2;
+const NOWHERE: u8 = 3;
+
+fn port(number: u16) -> PortId {
+    PortId::new(number).unwrap()
+}
+
+impl Pipeline for Patch {
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+        verdicts.extend(frames.iter_mut().map(|frame| match frame.bytes()[0] {
+            DROP => Verdict::Drop(DropReason::NotForUs),
+            PUNT => Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing),
+            NOWHERE => Verdict::Forward(port(9)),
+            _ => {
+                frame.bytes_mut()[1] = 0xff;
+                Verdict::Forward(port(u16::from(ingress == port(0))))
+            }
+        }));
+    }
+
+    fn originate(&mut self, _frame: &mut Frame, _origin: Origin) -> Verdict {
+        Verdict::Forward(port(1))
+    }
+}
+
+struct Bench {
+    worker: Worker<MemoryPort, Patch>,
+    handle: WorkerHandle<MemoryPort>,
+    wires: Vec<Wire>,
+    punts: Receiver<Punt>,
+}
+
+const FRAMES: u32 = 64;
+
+fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
+    let (punts_in, punts) = bounded(2);
+    let config = WorkerConfig { index: 0, core: 0, batch: 8, idle: Idle::Sleep, injections: 4 };
+    let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts_in).unwrap();
+    let mut wires = Vec::new();
+    for number in 0..ports {
+        for queue in 0..queues {
+            let (io, wire) = MemoryPort::new(ring);
+            let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
+            worker.add(port(number), QueueId(queue), io, Holder::port(number), stats);
+            wires.push(wire);
+        }
+    }
+    Bench { worker, handle, wires, punts }
+}
+
+impl Bench {
+    fn settle(&mut self) {
+        while self.worker.turn(true) > 0 {}
+        let counters = self.handle.stats().read();
+        assert_eq!(counters.balance(), 0, "{counters:?}");
+        assert_eq!(self.worker.pool_mut().census().free, FRAMES, "every frame is back");
+    }
+}
+
+#[test]
+fn every_exit_is_counted_and_every_frame_comes_back() {
+    let mut bench = bench(2, 1, 32);
+    for kind in [0, DROP, PUNT, NOWHERE, 0] {
+        bench.wires[0].put(&[kind; 60]);
+    }
+    bench.settle();
+    let counters = bench.handle.stats().read();
+    assert_eq!((counters.received, counters.transmitted), (5, 2));
+    assert_eq!(counters.dropped.get("not_for_us"), Some(&1));
+    assert_eq!(counters.dropped.get("port_gone"), Some(&1));
+    assert_eq!(counters.punted.get("arp"), Some(&1));
+    assert_eq!(bench.punts.try_recv().unwrap().packet.bytes(), [PUNT; 60]);
+    assert_eq!(bench.wires[1].take().unwrap()[1], 0xff);
+}
+
+#[test]
+fn a_full_slow_path_is_a_drop() {
+    let mut bench = bench(2, 1, 32);
+    (0..5).for_each(|_| bench.wires[0].put(&[PUNT; 60]));
+    bench.settle();
+    let counters = bench.handle.stats().read();
+    assert_eq!(counters.punted.get("arp"), Some(&2), "the queue holds two");
+    assert_eq!(counters.dropped.get("slow_path_full"), Some(&3));
+}
+
+#[test]
+fn a_full_transmit_ring_is_a_drop() {
+    let mut bench = bench(2, 1, 0);
+    bench.wires[0].put(&[0; 60]);
+    bench.settle();
+    assert_eq!(bench.handle.stats().read().dropped.get("transmit_ring_full"), Some(&1));
+}
+
+#[test]
+fn more_packets_than_a_ring_holds_are_flushed_on_the_way() {
+    let mut bench = bench(2, 1, 4);
+    (0..40).for_each(|_| bench.wires[0].put(&[0; 60]));
+    bench.settle();
+    assert_eq!(bench.handle.stats().read().transmitted, 40);
+}
+
+#[test]
+fn injected_packets_are_originated() {
+    let mut bench = bench(2, 1, 32);
+    let packet = || PacketCopy::new(&[7; 60]);
+    bench.handle.inject(Injection { way: Way::Exit(port(0)), packet: packet() }).unwrap();
+    bench.handle.inject(Injection { way: Way::Walk(Origin::Switch), packet: packet() }).unwrap();
+    bench.handle.inject(Injection { way: Way::Exit(port(8)), packet: packet() }).unwrap();
+    bench.settle();
+    let counters = bench.handle.stats().read();
+    assert_eq!((counters.originated, counters.transmitted, counters.received), (3, 2, 0));
+    assert!(bench.wires[0].take().is_some() && bench.wires[1].take().is_some());
+}
+
+#[test]
+fn a_packet_leaves_by_the_queue_that_fits_the_one_it_came_by() {
+    let mut bench = bench(2, 2, 32);
+    bench.wires[1].put(&[0; 60]);
+    bench.settle();
+    assert!(bench.wires[2].take().is_none());
+    assert!(bench.wires[3].take().is_some());
+}
+
+#[test]
+fn ports_come_and_go() {
+    let mut bench = bench(2, 1, 32);
+    let (queues_in, queues) = bounded(1);
+    bench.handle.tell(Command::Remove { port: port(1), queues: queues_in }).unwrap();
+    bench.wires[0].put(&[0; 60]);
+    bench.settle();
+    assert_eq!(queues.try_recv().unwrap().len(), 1);
+    assert_eq!(bench.handle.stats().read().dropped.get("port_gone"), Some(&1));
+    let (frames_in, frames) = bounded(1);
+    bench.handle.tell(Command::Reclaim { holder: Holder::port(1), frames: frames_in }).unwrap();
+    bench.settle();
+    assert_eq!(frames.try_recv().unwrap(), 0);
+}
+
+#[test]
+fn a_tap_sees_packets_as_they_came_and_as_they_went() {
+    let mut bench = bench(2, 1, 32);
+    let (copies_in, copies) = bounded::<Captured>(2);
+    bench.handle.tell(Command::Tap(Tap::new(port(0), BATCH_MAX, copies_in))).unwrap();
+    bench.wires[0].put(&[0; 60]);
+    bench.wires[1].put(&[0; 61]);
+    bench.settle();
+    let came = copies.try_recv().unwrap();
+    assert_eq!(came.direction, Direction::Received(Verdict::Forward(port(1))));
+    assert_eq!(came.packet.bytes(), [0; 60], "before the walk changed it");
+    let went = copies.try_recv().unwrap();
+    assert_eq!(went.direction, Direction::Sent(Some(port(1))));
+    assert_eq!(went.packet.bytes()[1], 0xff, "as it was sent");
+    (0..3).for_each(|_| bench.wires[0].put(&[DROP; 60]));
+    bench.settle();
+    assert_eq!(bench.handle.stats().read().capture_lost, 1, "the capture lost a copy, the traffic nothing");
+    drop(copies);
+    bench.wires[0].put(&[0; 60]);
+    bench.settle();
+    assert!(bench.worker.tap.is_none(), "nobody listens any more");
+}
+
+#[test]
+fn a_sleeping_worker_wakes_when_it_is_told_something() {
+    let (punts, _keep) = bounded(1);
+    let config = WorkerConfig { index: 0, core: 0, batch: 8, idle: Idle::Sleep, injections: 4 };
+    let (worker, handle) = Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts).unwrap();
+    let thread = worker.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while handle.stats().read().sleeps == 0 {
+        assert!(Instant::now() < deadline, "an idle worker goes to sleep");
+        std::thread::yield_now();
+    }
+    handle.tell(Command::Stop).unwrap();
+    thread.join().unwrap();
+    assert_eq!(handle.tell(Command::Untap), Err(WorkerError::Gone(0)));
+}
+
+#[test]
+fn a_core_that_is_not_there_is_refused_by_name() {
+    let error = check_core(1, 4095).unwrap_err().to_string();
+    assert!(error.contains("core 4095") && error.contains("may name 0"), "{error}");
+}

@@ -1,0 +1,334 @@
+//! A worker's loop: turns over its queues, what it is told in between, and its sleep.
+
+use super::handle::{Command, Injection, Punt, Way};
+use super::{ExitSlots, Idle, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
+use crate::capture::{PacketCopy, Unheard};
+use crate::clock;
+use crate::frame::{Frame, Holder};
+use crate::port::{Port, PortId, QueueId};
+use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
+
+/// How long a worker looks for work before it sleeps.
+const PATIENCE_US: u64 = 50;
+/// How often histograms, the frame census and the kernel's counters are shown to the outside.
+const BEAT_MS: u32 = 1000;
+/// Turns between two looks at queues that had nothing to do.
+const SETTLE_ALL_TURNS: u64 = 256;
+/// Packets from the slow path that are sent per turn.
+const INJECTIONS_PER_TURN: usize = 32;
+
+/// Where a packet came in: the queue it is counted at and its port; `None` when the switch originated it.
+type Ingress = Option<usize>;
+
+impl<P: Port, L: Pipeline> Worker<P, L> {
+    /// Works until told to stop.
+    pub(super) fn run(&mut self) {
+        let start = clock::cycles();
+        let patience = self.clock.from_us(PATIENCE_US);
+        let beat = self.clock.from_us(u64::from(BEAT_MS) * 1000);
+        let (mut last_beat, mut last_work, mut turns) = (start, start, 0u64);
+        let mut busy_at_beat = 0;
+        while !self.stopping {
+            let before = clock::cycles();
+            turns += 1;
+            let work = self.turn(turns.is_multiple_of(SETTLE_ALL_TURNS));
+            let after = clock::cycles();
+            self.stats.total_cycles.set(after.wrapping_sub(start));
+            if work > 0 {
+                self.stats.busy_cycles.add(after.wrapping_sub(before));
+                last_work = after;
+            } else if self.config.idle == Idle::Sleep && after.wrapping_sub(last_work) > patience {
+                self.sleep();
+                last_work = clock::cycles();
+            }
+            let since_beat = clock::cycles().wrapping_sub(last_beat);
+            if since_beat > beat {
+                let busy = self.stats.busy_cycles.get();
+                let load = (busy.wrapping_sub(busy_at_beat)).saturating_mul(1000) / since_beat;
+                self.stats.load_permille.set(load.min(1000));
+                (busy_at_beat, last_beat) = (busy, clock::cycles());
+                self.beat();
+            }
+        }
+        self.beat();
+    }
+
+    /// One round over commands, packets from the slow path and all queues; returns how much there was to do.
+    pub fn turn(&mut self, settle_all: bool) -> usize {
+        let mut work = self.obey();
+        work += self.inject();
+        for slot in 0..self.slots.len() {
+            work += self.serve(slot);
+        }
+        for slot in &mut self.slots {
+            if slot.dirty {
+                slot.io.flush();
+                slot.dirty = false;
+                self.stats.device_errors.add(u64::from(slot.io.last_error().is_some()));
+            }
+            if slot.stirred || settle_all {
+                slot.io.settle(&mut self.pool);
+                slot.stirred = false;
+            }
+        }
+        work
+    }
+
+    /// Takes one batch from a queue to its exits.
+    fn serve(&mut self, slot: usize) -> usize {
+        let Some(source) = self.slots.get_mut(slot) else { return 0 };
+        let count = source.io.receive(&mut self.pool, &mut self.frames, self.config.batch);
+        if count == 0 {
+            return 0;
+        }
+        source.stirred = true;
+        let ingress = source.port;
+        let began = clock::cycles();
+        let bytes: usize = self.frames.iter().map(Frame::len).sum();
+        source.stats.received(count as u64, bytes as u64);
+        self.stats.received(count as u64);
+        let tapped = self.tap.as_mut().filter(|tap| tap.port() == ingress);
+        if let Some(tap) = tapped {
+            tap.remember(self.frames.iter().map(Frame::bytes));
+        }
+        self.verdicts.clear();
+        self.pipeline.process(ingress, &mut self.frames, &mut self.verdicts);
+        debug_assert_eq!(self.verdicts.len(), count, "one verdict per frame");
+        let mut frames = std::mem::take(&mut self.frames);
+        for (index, frame) in frames.drain(..).enumerate() {
+            // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
+            let verdict = self.verdicts.get(index).copied().unwrap_or(Verdict::Drop(DropReason::NoRoute));
+            let verdict = self.dispatch(frame, verdict, Some(slot));
+            self.offer_received(ingress, index, verdict);
+        }
+        self.frames = frames;
+        let ns = self.clock.to_ns(clock::cycles().wrapping_sub(began));
+        self.histograms.record(ns, count as u64);
+        count
+    }
+
+    /// Takes a frame to its exit and counts it there; returns what really became of it.
+    #[inline]
+    fn dispatch(&mut self, frame: Frame, verdict: Verdict, ingress: Ingress) -> Verdict {
+        match verdict {
+            Verdict::Forward(port) => match self.send(frame, port, ingress) {
+                Ok(()) => verdict,
+                Err(reason) => self.drop_counted(reason, ingress),
+            },
+            Verdict::Drop(reason) => {
+                self.pool.give(frame);
+                self.drop_counted(reason, ingress)
+            }
+            Verdict::Punt(reason, detail) => self.punt(frame, reason, detail, ingress),
+        }
+    }
+
+    fn drop_counted(&self, reason: DropReason, ingress: Ingress) -> Verdict {
+        let queue = ingress.and_then(|slot| self.slots.get(slot)).map(|slot| &*slot.stats);
+        self.stats.dropped(reason, queue);
+        Verdict::Drop(reason)
+    }
+
+    /// Puts a frame into a transmit ring of `port`.
+    #[inline]
+    fn send(&mut self, frame: Frame, port: PortId, ingress: Ingress) -> Result<(), DropReason> {
+        let source = ingress.and_then(|slot| self.slots.get(slot)).map(|slot| (slot.port, slot.queue));
+        let queue = source.map_or(QueueId(0), |(_, queue)| queue);
+        let slot = self.exits.get(port.index()).and_then(|exits| exits.pick(queue));
+        let Some(exit) = slot.and_then(|slot| self.slots.get_mut(slot)) else {
+            self.pool.give(frame);
+            return Err(DropReason::PortGone);
+        };
+        let bytes = frame.len();
+        if self.tap.as_ref().is_some_and(|tap| tap.port() == port) {
+            let offered =
+                self.tap.as_ref().map(|tap| tap.offer_sent(source.map(|(port, _)| port), frame.bytes()));
+            Self::count_copy(&self.stats, &mut self.tap, offered);
+        }
+        let sent = exit.io.send(&mut self.pool, frame).or_else(|frame| {
+            // A full ring is often only not yet flushed.
+            exit.io.flush();
+            exit.io.settle(&mut self.pool);
+            exit.io.send(&mut self.pool, frame)
+        });
+        exit.dirty = true;
+        exit.stirred = true;
+        if let Err(frame) = sent {
+            self.pool.give(frame);
+            return Err(DropReason::TransmitRingFull);
+        }
+        exit.stats.sent(bytes);
+        self.stats.transmitted();
+        Ok(())
+    }
+
+    /// Copies a frame to the slow path.
+    fn punt(&mut self, frame: Frame, reason: PuntReason, detail: PuntDetail, ingress: Ingress) -> Verdict {
+        let source = ingress.and_then(|slot| self.slots.get(slot));
+        let (port, queue) = source.map_or((None, None), |slot| (Some(slot.port), Some(&*slot.stats)));
+        // A packet of the switch's own that needs the slow path again came from there: it is not sent round.
+        let Some(port) = port else {
+            self.pool.give(frame);
+            return self.drop_counted(DropReason::NoRoute, ingress);
+        };
+        let punt = Punt {
+            worker: self.config.index,
+            ingress: port,
+            reason,
+            detail,
+            packet: PacketCopy::new(frame.bytes()),
+        };
+        let taken = self.punts.try_send(punt).is_ok();
+        if taken {
+            self.stats.punted(reason, queue);
+        }
+        self.pool.give(frame);
+        if taken {
+            Verdict::Punt(reason, detail)
+        } else {
+            self.drop_counted(DropReason::SlowPathFull, ingress)
+        }
+    }
+
+    /// Sends what the slow path gave.
+    fn inject(&mut self) -> usize {
+        let mut count = 0;
+        while count < INJECTIONS_PER_TURN {
+            let Ok(Injection { way, packet }) = self.inbox.injections.try_recv() else { break };
+            count += 1;
+            self.stats.originated();
+            let Some(mut frame) = self.pool.take_with(packet.bytes()) else {
+                self.drop_counted(DropReason::NoRoom, None);
+                continue;
+            };
+            let verdict = match way {
+                Way::Exit(port) => Verdict::Forward(port),
+                Way::Walk(origin) => self.pipeline.originate(&mut frame, origin),
+            };
+            self.dispatch(frame, verdict, None);
+        }
+        count
+    }
+
+    /// Hands the copy of packet `index` of the current batch to the tap, if there is one here.
+    fn offer_received(&mut self, ingress: PortId, index: usize, verdict: Verdict) {
+        let Some(tap) = self.tap.as_ref().filter(|tap| tap.port() == ingress) else { return };
+        let offered = tap.offer_received(index, verdict);
+        Self::count_copy(&self.stats, &mut self.tap, Some(offered));
+    }
+
+    fn count_copy(
+        stats: &crate::stats::WorkerStats,
+        tap: &mut Option<crate::capture::Tap>,
+        offered: Option<Result<bool, Unheard>>,
+    ) {
+        match offered {
+            Some(Ok(true)) => stats.captured.add(1),
+            Some(Ok(false)) => stats.capture_lost.add(1),
+            Some(Err(Unheard)) => *tap = None,
+            None => {}
+        }
+    }
+
+    /// Does what it was told since the last turn.
+    fn obey(&mut self) -> usize {
+        let mut count = 0;
+        while let Ok(command) = self.inbox.commands.try_recv() {
+            count += 1;
+            match command {
+                Command::Add { port, queue, io, holder, stats } => self.add(port, queue, io, holder, stats),
+                Command::Remove { port, queues } => {
+                    let _ = queues.try_send(self.remove(port));
+                }
+                Command::Reclaim { holder, frames } => {
+                    let _ = frames.try_send(self.reclaim(holder));
+                }
+                Command::Tap(tap) => self.tap = Some(tap),
+                Command::Untap => self.tap = None,
+                Command::Beat(done) => {
+                    self.beat();
+                    let _ = done.try_send(());
+                }
+                Command::Stop => self.stopping = true,
+            }
+        }
+        count
+    }
+
+    /// Serves a queue from now on.
+    pub fn add(
+        &mut self,
+        port: PortId,
+        queue: QueueId,
+        mut io: P,
+        holder: Holder,
+        stats: std::sync::Arc<crate::stats::QueueStats>,
+    ) {
+        io.settle(&mut self.pool);
+        if let Some(fd) = io.fd() {
+            // Without it the worker still serves the queue whenever it is awake, and it wakes every beat.
+            let _ = self.bed.add(fd, u64::from(queue.0));
+        }
+        self.slots.push(Slot { port, queue, io, holder, stats, dirty: false, stirred: true });
+        self.list_exits();
+    }
+
+    /// Stops serving a port and hands back its queues.
+    pub fn remove(&mut self, port: PortId) -> Vec<P> {
+        let mut removed = Vec::new();
+        let mut place = 0;
+        while let Some(slot) = self.slots.get(place) {
+            if slot.port != port {
+                place += 1;
+                continue;
+            }
+            let slot = self.slots.remove(place);
+            if let Some(fd) = slot.io.fd() {
+                self.bed.remove(fd);
+            }
+            removed.push(slot.io);
+        }
+        self.list_exits();
+        removed
+    }
+
+    /// Takes back every frame of a holder whose socket is closed.
+    pub fn reclaim(&mut self, holder: Holder) -> usize {
+        debug_assert!(self.slots.iter().all(|slot| slot.holder != holder), "the queue is still served");
+        self.pool.reclaim(holder)
+    }
+
+    /// Lists anew through which slots each port is reached.
+    fn list_exits(&mut self) {
+        self.exits.fill(ExitSlots::NONE);
+        for (number, slot) in self.slots.iter().enumerate() {
+            let Some(exits) = self.exits.get_mut(slot.port.index()) else { continue };
+            let place = usize::from(exits.len);
+            if let (true, Ok(number)) = (place < QUEUES_PER_PORT_MAX, u16::try_from(number)) {
+                exits.slots[place] = number;
+                exits.len += 1;
+            }
+        }
+    }
+
+    /// Shows to the outside what is too dear to show with every packet.
+    fn beat(&mut self) {
+        self.stats.publish(&self.histograms);
+        self.stats.set_census(self.pool.census());
+        for slot in &self.slots {
+            if let Some(device) = slot.io.device_statistics() {
+                slot.stats.set_device(device);
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do, unless there already is.
+    fn sleep(&mut self) {
+        for slot in &mut self.slots {
+            slot.io.settle(&mut self.pool);
+        }
+        self.stats.sleeps.add(1);
+        self.bed.sleep(BEAT_MS);
+        self.bed.drain();
+    }
+}

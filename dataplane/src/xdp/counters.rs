@@ -1,0 +1,158 @@
+//! What the steering programs counted.
+
+use serde::Serialize;
+
+/// One slot of a program's counters. Every packet a program saw is counted in exactly one.
+///
+/// The numbers are shared with `enum counter_slot` in `steering.bpf.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum SteeringCounter {
+    /// Uplink: not ours, left to the kernel.
+    Passed = 0,
+    /// Uplink: tunnel packet to this node, handed to a socket.
+    ToSwitchTunnel = 1,
+    /// Uplink: routed plainly to one of our pods, handed to a socket.
+    ToSwitchPod = 2,
+    /// Uplink: later fragment of a packet that was ours, handed to a socket.
+    ToSwitchFragment = 3,
+    /// Uplink: ours, but no socket on its queue.
+    DroppedNoSocket = 4,
+    /// Uplink: to a fail-safe port of this node, left to the kernel.
+    FailsafePassed = 5,
+    /// Uplink: headers truncated or lying, left to the kernel to judge.
+    MalformedPassed = 6,
+    /// Port: handed to a socket.
+    PortToSwitch = 7,
+    /// Port: no socket on its queue.
+    PortDroppedNoSocket = 8,
+}
+
+impl SteeringCounter {
+    /// Every slot, in the order of the map.
+    pub const ALL: [Self; 9] = [
+        Self::Passed,
+        Self::ToSwitchTunnel,
+        Self::ToSwitchPod,
+        Self::ToSwitchFragment,
+        Self::DroppedNoSocket,
+        Self::FailsafePassed,
+        Self::MalformedPassed,
+        Self::PortToSwitch,
+        Self::PortDroppedNoSocket,
+    ];
+
+    /// Index of the slot in the map.
+    #[must_use]
+    pub fn slot(self) -> u32 {
+        self as u32
+    }
+}
+
+/// Packets since the program was loaded, summed over CPUs. Slots that the program's kind does not use stay
+/// zero.
+///
+/// "Handed to a socket" means that the program asked for it: a socket whose receive ring or fill ring has no
+/// room still loses the packet, and counts that in its own statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SteeringCounters {
+    /// [`SteeringCounter::Passed`].
+    pub passed: u64,
+    /// [`SteeringCounter::ToSwitchTunnel`].
+    pub to_switch_tunnel: u64,
+    /// [`SteeringCounter::ToSwitchPod`].
+    pub to_switch_pod: u64,
+    /// [`SteeringCounter::ToSwitchFragment`].
+    pub to_switch_fragment: u64,
+    /// [`SteeringCounter::DroppedNoSocket`].
+    pub dropped_no_socket: u64,
+    /// [`SteeringCounter::FailsafePassed`].
+    pub failsafe_passed: u64,
+    /// [`SteeringCounter::MalformedPassed`].
+    pub malformed_passed: u64,
+    /// [`SteeringCounter::PortToSwitch`].
+    pub port_to_switch: u64,
+    /// [`SteeringCounter::PortDroppedNoSocket`].
+    pub port_dropped_no_socket: u64,
+}
+
+impl SteeringCounters {
+    /// The value of one slot.
+    #[must_use]
+    pub fn get(&self, counter: SteeringCounter) -> u64 {
+        match counter {
+            SteeringCounter::Passed => self.passed,
+            SteeringCounter::ToSwitchTunnel => self.to_switch_tunnel,
+            SteeringCounter::ToSwitchPod => self.to_switch_pod,
+            SteeringCounter::ToSwitchFragment => self.to_switch_fragment,
+            SteeringCounter::DroppedNoSocket => self.dropped_no_socket,
+            SteeringCounter::FailsafePassed => self.failsafe_passed,
+            SteeringCounter::MalformedPassed => self.malformed_passed,
+            SteeringCounter::PortToSwitch => self.port_to_switch,
+            SteeringCounter::PortDroppedNoSocket => self.port_dropped_no_socket,
+        }
+    }
+
+    /// Sets the value of one slot.
+    pub(super) fn set(&mut self, counter: SteeringCounter, value: u64) {
+        let field = match counter {
+            SteeringCounter::Passed => &mut self.passed,
+            SteeringCounter::ToSwitchTunnel => &mut self.to_switch_tunnel,
+            SteeringCounter::ToSwitchPod => &mut self.to_switch_pod,
+            SteeringCounter::ToSwitchFragment => &mut self.to_switch_fragment,
+            SteeringCounter::DroppedNoSocket => &mut self.dropped_no_socket,
+            SteeringCounter::FailsafePassed => &mut self.failsafe_passed,
+            SteeringCounter::MalformedPassed => &mut self.malformed_passed,
+            SteeringCounter::PortToSwitch => &mut self.port_to_switch,
+            SteeringCounter::PortDroppedNoSocket => &mut self.port_dropped_no_socket,
+        };
+        *field = value;
+    }
+
+    /// All packets the program has seen.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        SteeringCounter::ALL
+            .iter()
+            .map(|counter| self.get(*counter))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_agree_with_the_c_header() {
+        let header = include_str!("steering.bpf.h");
+        for counter in SteeringCounter::ALL {
+            let mut name = String::from("SLOT");
+            for letter in format!("{counter:?}").chars() {
+                if letter.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            let line = format!("{name} = {},", counter.slot());
+            assert!(header.contains(&line), "steering.bpf.h has no `{line}`");
+        }
+        assert_eq!(
+            header.matches("\tSLOT_").count(),
+            SteeringCounter::ALL.len() + 1,
+            "slots, and SLOT_COUNT"
+        );
+    }
+
+    #[test]
+    fn each_slot_has_its_own_field() {
+        let mut counters = SteeringCounters::default();
+        for (value, counter) in (1..).zip(SteeringCounter::ALL) {
+            counters.set(counter, value);
+        }
+        for (value, counter) in (1..).zip(SteeringCounter::ALL) {
+            assert_eq!(counters.get(counter), value, "{counter:?}");
+        }
+        assert_eq!(counters.seen(), (1..=9).sum::<u64>());
+    }
+}

@@ -1,0 +1,304 @@
+//! The node file: everything that Kubernetes does not know about this node, in TOML.
+//!
+//! Every key stands in [`Config`], with its meaning, its range and its default. Unknown keys are an error, so that a mistyped one is not
+//! silently without effect. `examples/millrace.toml` shows all of them.
+
+mod value;
+
+use std::fs;
+use std::io;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::objects::{NodeName, Vni};
+
+pub use value::{
+    CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
+    INTERFACE_NAME_MAX_BYTES, InterfaceName, Ranged, ValueError,
+};
+
+/// Most packets in a batch.
+pub const BATCH_MAX: usize = 64;
+/// Most packets that may wait for the slow path, per worker.
+pub const SLOW_PATH_QUEUE_MAX: usize = 65_536;
+/// Most ICMP errors a second that may be asked for.
+pub const ICMP_ERRORS_PER_SECOND_MAX: usize = 1_000_000;
+
+/// The node file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// `[node]`: who this node is, and where its objects and its state are. Required.
+    pub node: Node,
+    /// `[uplink]`: the interface towards the other nodes. Required.
+    pub uplink: Uplink,
+    /// `[workers]`: cores and memory. Required.
+    pub workers: Workers,
+    /// `[host-port]`: the node's own port of the switch.
+    #[serde(default)]
+    pub host_port: HostPort,
+    /// `[overlay]`: the tunnels to the other nodes.
+    #[serde(default)]
+    pub overlay: Overlay,
+    /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
+    #[serde(default)]
+    pub slow_path: SlowPath,
+}
+
+/// `[node]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Node {
+    /// `name`: `metadata.name` of this node's Node object. Required.
+    pub name: NodeName,
+    /// `manifests`: folder of Kubernetes objects (`*.yaml`, `*.yml`, `*.json`), watched for changes; a relative path begins at the node
+    /// file's folder. Required.
+    pub manifests: PathBuf,
+    /// `state-dir`: folder of the admin socket, the list of ports and the lock; made if absent; a relative path begins at the node file's
+    /// folder. Default `/run/millrace`.
+    #[serde(default = "defaults::state_dir")]
+    pub state_dir: PathBuf,
+}
+
+/// `[uplink]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Uplink {
+    /// `interface`: name of the interface towards the other nodes. Required.
+    pub interface: InterfaceName,
+    /// `xdp-mode`: where the steering program runs. Default `auto`.
+    #[serde(default)]
+    pub xdp_mode: XdpMode,
+}
+
+/// `xdp-mode`: where the steering program runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// `auto`: in the driver if it can, else in the kernel's generic hook; the log says which.
+    #[default]
+    Auto,
+    /// `native`: in the driver, or not at all.
+    Native,
+    /// `generic`: in the kernel's generic hook, which every interface has.
+    Generic,
+}
+
+/// `[workers]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Workers {
+    /// `cores`: one worker for each of these cores, pinned to it; none twice. Required.
+    pub cores: CoreList,
+    /// `frames`: packet buffers of 2 KiB for each worker, a power of two within 1024..=262144. Default 16384.
+    #[serde(default = "defaults::frames")]
+    pub frames: FrameCount,
+    /// `batch`: most packets handled in one turn, within 1..=64. Default 64.
+    #[serde(default = "defaults::batch")]
+    pub batch: Ranged<1, BATCH_MAX>,
+    /// `idle`: what a worker without work does. Default `sleep`.
+    #[serde(default)]
+    pub idle: Idle,
+}
+
+/// `idle`: what a worker without work does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// `sleep`: after a while without work it waits in the kernel, and the core is free for others.
+    #[default]
+    Sleep,
+    /// `poll`: it looks for work without end; lowest delay, one whole core.
+    Poll,
+}
+
+/// `[host-port]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct HostPort {
+    /// `name`: the kernel's side of the veth pair, at most 14 characters; the switch's side has a `p` after it. Default `millrace0`.
+    pub name: HostPortName,
+}
+
+/// `[overlay]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Overlay {
+    /// `kind`: the tunnel in which pods' packets travel to other nodes. Default `vxlan`.
+    pub kind: OverlayKind,
+    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there are Windows nodes and with Calico.
+    pub vni: Vni,
+    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows nodes and with Calico.
+    #[serde(deserialize_with = "udp_port")]
+    pub port: NonZeroU16,
+}
+
+/// `kind`: the tunnel in which pods' packets travel to other nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverlayKind {
+    /// `vxlan`: VXLAN (RFC 7348).
+    #[default]
+    Vxlan,
+    /// `ipip`: IP in IP (RFC 2003).
+    Ipip,
+}
+
+/// `[slow-path]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SlowPath {
+    /// `queue`: packets of each worker that may wait for the slow-path thread, within 1..=65536; more are dropped and counted. Default 1024.
+    pub queue: Ranged<1, SLOW_PATH_QUEUE_MAX>,
+    /// `icmp-errors-per-second`: most ICMP errors sent in a second, within 0..=1000000; 0 sends none. Default 1000.
+    pub icmp_errors_per_second: Ranged<0, ICMP_ERRORS_PER_SECOND_MAX>,
+}
+
+/// Reads a UDP port, with the range in the error.
+fn udp_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
+    let port = Ranged::<1, { u16::MAX as usize }>::deserialize(deserializer)?;
+    let port = u16::try_from(port.get()).map_err(D::Error::custom)?;
+    NonZeroU16::try_from(port).map_err(D::Error::custom)
+}
+
+/// Every default, in one place.
+mod defaults {
+    use super::*;
+
+    /// flannel's port on Linux, older than the one that IANA gave VXLAN.
+    const FLANNEL_PORT: NonZeroU16 = NonZeroU16::new(8472).unwrap();
+
+    pub(super) fn state_dir() -> PathBuf {
+        PathBuf::from("/run/millrace")
+    }
+
+    pub(super) fn frames() -> FrameCount {
+        FrameCount::of::<16_384>()
+    }
+
+    pub(super) fn batch() -> Ranged<1, BATCH_MAX> {
+        Ranged::of::<BATCH_MAX>()
+    }
+
+    impl Default for HostPort {
+        fn default() -> Self {
+            // INVARIANT: the name is nine letters and digits, which `HostPortName` accepts.
+            #[allow(clippy::expect_used)]
+            let name = HostPortName::new("millrace0").expect("the default name is a good one");
+            Self { name }
+        }
+    }
+
+    impl Default for Overlay {
+        fn default() -> Self {
+            Self {
+                kind: OverlayKind::default(),
+                vni: Vni::FLANNEL,
+                port: FLANNEL_PORT,
+            }
+        }
+    }
+
+    impl Default for SlowPath {
+        fn default() -> Self {
+            Self {
+                queue: Ranged::of::<1024>(),
+                icmp_errors_per_second: Ranged::of::<1000>(),
+            }
+        }
+    }
+}
+
+/// A node file that cannot be used, on one line: file, line, key, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the node file {}: {error}", path.display())]
+    Read {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// The file is no TOML, or a key or value in it is wrong.
+    #[error("{}{}: {}{reason}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default(),
+        key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
+    Content {
+        /// Path of the file.
+        path: PathBuf,
+        /// Line, from 1, where one can be told.
+        line: Option<usize>,
+        /// Key with its table, such as `workers.batch`, where one can be told.
+        key: Option<String>,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a node file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it cannot be read, is no TOML, has an unknown key, lacks a required one, or has a value that makes no sense.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// As [`Config::load`], for the text of a node file; `path` is what errors name and where relative paths begin.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let content = |key: Option<String>, error: &toml::de::Error| ConfigError::Content {
+            path: path.to_owned(),
+            line: error.span().map(|span| line_at(text, span.start)),
+            key,
+            reason: one_line(error.message()),
+        };
+        let document = toml::Deserializer::parse(text).map_err(|error| content(None, &error))?;
+        let mut config: Self = serde_path_to_error::deserialize(document).map_err(|error| {
+            let key = Some(error.path().to_string()).filter(|key| key != ".");
+            content(key, error.inner())
+        })?;
+        config.check_interfaces(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.node.manifests = folder.join(&config.node.manifests);
+        config.node.state_dir = folder.join(&config.node.state_dir);
+        Ok(config)
+    }
+
+    /// The uplink cannot be a side of the host port, which is made and removed.
+    fn check_interfaces(&self, path: &Path) -> Result<(), ConfigError> {
+        let host_port = &self.host_port.name;
+        let uplink = &self.uplink.interface;
+        if *uplink != host_port.kernel_side() && *uplink != host_port.switch_side() {
+            return Ok(());
+        }
+        Err(ConfigError::Content {
+            path: path.to_owned(),
+            line: None,
+            key: Some("host-port.name".to_owned()),
+            reason: format!(
+                "`{host_port}` makes the interfaces {host_port} and {}, one of which is the uplink; choose another name",
+                host_port.switch_side()
+            ),
+        })
+    }
+}
+
+/// Line, from 1, of a byte of the text.
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// Puts words that span lines on one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

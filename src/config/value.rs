@@ -1,0 +1,297 @@
+//! Values of the node file that are checked when they are made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name of a network interface, in bytes: the kernel's `IFNAMSIZ` less the terminator.
+pub const INTERFACE_NAME_MAX_BYTES: usize = 15;
+/// What the switch's side of the host port has after the name of the kernel's side.
+pub const HOST_PORT_PEER_SUFFIX: &str = "p";
+/// Largest number of a core: the kernel's `CPU_SETSIZE` less one.
+pub const CORE_MAX: usize = 1023;
+/// Fewest frames of a worker.
+pub const FRAMES_MIN: usize = 1024;
+/// Most frames of a worker.
+pub const FRAMES_MAX: usize = 262_144;
+
+/// A value that makes no sense, with what would.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// Name of a network interface as the kernel accepts it: 1 to 15 bytes, no `/`, `:` or white space, neither `.` nor `..`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// Takes a name that the kernel would accept.
+    ///
+    /// # Errors
+    /// [`ValueError`] with the rule that `name` breaks.
+    pub fn new(name: impl Into<String>) -> Result<Self, ValueError> {
+        let name = name.into();
+        check_interface(&name, INTERFACE_NAME_MAX_BYTES)?;
+        Ok(Self(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The rule of the kernel's `dev_valid_name`, with a bound on the length.
+fn check_interface(name: &str, max_bytes: usize) -> Result<(), ValueError> {
+    let wrong =
+        |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace() || byte.is_ascii_control();
+    if name.is_empty() || name == "." || name == ".." || name.bytes().any(wrong) {
+        return Err(ValueError(format!(
+            "`{}` is no interface name, use 1 to {max_bytes} characters without space, `/` and `:`",
+            name.escape_debug()
+        )));
+    }
+    if name.len() > max_bytes {
+        return Err(ValueError(format!(
+            "`{name}` has {} characters, at most {max_bytes} are allowed",
+            name.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Name of the kernel's side of the host port: an interface name that leaves room for [`HOST_PORT_PEER_SUFFIX`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPortName(String);
+
+impl HostPortName {
+    /// Longest name, in bytes.
+    pub const MAX_BYTES: usize = INTERFACE_NAME_MAX_BYTES - HOST_PORT_PEER_SUFFIX.len();
+
+    /// Takes a name whose other side also has one that the kernel would accept.
+    ///
+    /// # Errors
+    /// [`ValueError`] with the rule that `name` breaks.
+    pub fn new(name: impl Into<String>) -> Result<Self, ValueError> {
+        let name = name.into();
+        check_interface(&name, Self::MAX_BYTES)?;
+        Ok(Self(name))
+    }
+
+    /// Name of the kernel's side.
+    #[must_use]
+    pub fn kernel_side(&self) -> InterfaceName {
+        InterfaceName(self.0.clone())
+    }
+
+    /// Name of the switch's side.
+    #[must_use]
+    pub fn switch_side(&self) -> InterfaceName {
+        InterfaceName(format!("{}{HOST_PORT_PEER_SUFFIX}", self.0))
+    }
+}
+
+/// The conversions that serde asks for, and reading and writing as text.
+macro_rules! text_value {
+    ($name:ty) => {
+        impl TryFrom<String> for $name {
+            type Error = ValueError;
+
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                Self::new(text)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ValueError;
+
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_value!(InterfaceName);
+text_value!(HostPortName);
+
+/// A whole number within `MIN..=MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "usize")]
+pub struct Ranged<const MIN: usize, const MAX: usize>(usize);
+
+impl<const MIN: usize, const MAX: usize> Ranged<MIN, MAX> {
+    /// Takes a number within the range.
+    ///
+    /// # Errors
+    /// [`ValueError`] with the range.
+    pub fn new(number: usize) -> Result<Self, ValueError> {
+        if (MIN..=MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(Self::out_of_range(number))
+        }
+    }
+
+    /// A number that is known when the program is compiled, and checked then.
+    #[must_use]
+    pub const fn of<const NUMBER: usize>() -> Self {
+        const { assert!(MIN <= NUMBER && NUMBER <= MAX) };
+        Self(NUMBER)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+
+    fn out_of_range(number: impl fmt::Display) -> ValueError {
+        ValueError(format!(
+            "{number} is out of range, it must be within {MIN}..={MAX}"
+        ))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> TryFrom<i64> for Ranged<MIN, MAX> {
+    type Error = ValueError;
+
+    fn try_from(number: i64) -> Result<Self, ValueError> {
+        usize::try_from(number)
+            .map_err(|_| Self::out_of_range(number))
+            .and_then(Self::new)
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> From<Ranged<MIN, MAX>> for usize {
+    fn from(number: Ranged<MIN, MAX>) -> Self {
+        number.0
+    }
+}
+
+/// Frames of a worker: a power of two, since the rings that refer to them have such sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "usize")]
+pub struct FrameCount(Ranged<FRAMES_MIN, FRAMES_MAX>);
+
+impl FrameCount {
+    /// Takes a power of two within [`FRAMES_MIN`]..=[`FRAMES_MAX`].
+    ///
+    /// # Errors
+    /// [`ValueError`] with the range, or with the nearest powers of two.
+    pub fn new(frames: usize) -> Result<Self, ValueError> {
+        let frames = Ranged::new(frames)?;
+        if !frames.get().is_power_of_two() {
+            let above = frames.get().next_power_of_two();
+            return Err(ValueError(format!(
+                "{} is no power of two, the nearest are {} and {above}",
+                frames.get(),
+                above / 2
+            )));
+        }
+        Ok(Self(frames))
+    }
+
+    /// A number that is known when the program is compiled, and checked then.
+    #[must_use]
+    pub const fn of<const NUMBER: usize>() -> Self {
+        const { assert!(NUMBER.is_power_of_two()) };
+        Self(Ranged::of::<NUMBER>())
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl TryFrom<i64> for FrameCount {
+    type Error = ValueError;
+
+    fn try_from(number: i64) -> Result<Self, ValueError> {
+        Ranged::<FRAMES_MIN, FRAMES_MAX>::try_from(number).and_then(|frames| Self::new(frames.get()))
+    }
+}
+
+impl From<FrameCount> for usize {
+    fn from(frames: FrameCount) -> Self {
+        frames.get()
+    }
+}
+
+/// Cores with a worker each: at least one, none twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<i64>", into = "Vec<usize>")]
+pub struct CoreList(Vec<usize>);
+
+impl CoreList {
+    /// Takes the numbers of cores, as in `/sys/devices/system/cpu`.
+    ///
+    /// # Errors
+    /// [`ValueError`] if there is none, one is there twice, or one is larger than [`CORE_MAX`].
+    pub fn new(cores: Vec<usize>) -> Result<Self, ValueError> {
+        if cores.is_empty() {
+            return Err(ValueError(
+                "it is empty, name at least one core, as in [0]".to_owned(),
+            ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for core in &cores {
+            if *core > CORE_MAX {
+                return Err(ValueError(format!(
+                    "core {core} is out of range, it must be within 0..={CORE_MAX}"
+                )));
+            }
+            if !seen.insert(*core) {
+                return Err(ValueError(format!(
+                    "core {core} is there twice, name each core once"
+                )));
+            }
+        }
+        Ok(Self(cores))
+    }
+
+    /// The cores in the order of the node file: worker i runs on the i-th.
+    #[must_use]
+    pub fn as_slice(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<i64>> for CoreList {
+    type Error = ValueError;
+
+    fn try_from(numbers: Vec<i64>) -> Result<Self, ValueError> {
+        let core = |number: i64| {
+            usize::try_from(number).map_err(|_| {
+                ValueError(format!(
+                    "core {number} is out of range, it must be within 0..={CORE_MAX}"
+                ))
+            })
+        };
+        Self::new(numbers.into_iter().map(core).collect::<Result<_, _>>()?)
+    }
+}
+
+impl From<CoreList> for Vec<usize> {
+    fn from(cores: CoreList) -> Self {
+        cores.0
+    }
+}

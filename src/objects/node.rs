@@ -1,0 +1,289 @@
+//! Nodes as the switch sees them: pod CIDRs, addresses, and flannel's lease.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use serde::Serialize;
+
+use super::address::{UnicastMac, refused_address_class, refused_class};
+use super::flannel::{self, Backend, Family, FlannelLease, VxlanLease};
+use super::name::NodeName;
+use super::notice::Fault;
+
+/// Longest IPv4 prefix of a pod CIDR: the tunnel address, the gateway and two pods.
+const LONGEST_PREFIX_V4: u8 = 30;
+/// Longest IPv6 prefix of a pod CIDR, for the same reason.
+const LONGEST_PREFIX_V6: u8 = 126;
+/// `type` of a Node's address that its peers may use.
+const INTERNAL_IP: &str = "InternalIP";
+
+/// What the switch knows of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeRecord {
+    /// `metadata.name`.
+    pub name: NodeName,
+    /// IPv4 addresses of its pods.
+    pub pod_cidr_v4: Option<Ipv4Net>,
+    /// IPv6 addresses of its pods.
+    pub pod_cidr_v6: Option<Ipv6Net>,
+    /// `status.addresses` of type `InternalIP`, in their order.
+    pub internal_ips: Vec<IpAddr>,
+    /// What the operator wants published instead of the address that the node found.
+    pub public_ip_overwrite_v4: Option<Ipv4Addr>,
+    /// As [`Self::public_ip_overwrite_v4`], for IPv6.
+    pub public_ip_overwrite_v6: Option<Ipv6Addr>,
+    /// flannel's lease; `None` if the node does not take part.
+    pub lease: Option<FlannelLease>,
+}
+
+impl NodeRecord {
+    /// Reads a Node object, with what is only worth a warning.
+    ///
+    /// # Errors
+    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to find.
+    pub fn read(node: &Node) -> Result<(Self, Vec<Fault>), Fault> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let name = NodeName::new(name).map_err(|error| Fault::Name {
+            field: "metadata.name",
+            error,
+        })?;
+        let mut warnings = Vec::new();
+        let (pod_cidr_v4, pod_cidr_v6) = match &node.spec {
+            Some(spec) => read_cidrs(spec, &mut warnings)?,
+            None => (None, None),
+        };
+        let none = BTreeMap::new();
+        let annotations = Annotations(node.metadata.annotations.as_ref().unwrap_or(&none));
+        let record = Self {
+            name,
+            pod_cidr_v4,
+            pod_cidr_v6,
+            internal_ips: read_internal_ips(node)?,
+            public_ip_overwrite_v4: annotations.address(flannel::PUBLIC_IP_OVERWRITE, "IPv4")?,
+            public_ip_overwrite_v6: annotations.address(flannel::PUBLIC_IPV6_OVERWRITE, "IPv6")?,
+            lease: annotations.lease()?,
+        };
+        Ok((record, warnings))
+    }
+
+    /// The pod CIDRs of both families.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.pod_cidr_v4
+            .map(IpNet::V4)
+            .into_iter()
+            .chain(self.pod_cidr_v6.map(IpNet::V6))
+    }
+
+    /// Whether an address lies in one of the pod CIDRs.
+    #[must_use]
+    pub fn owns_pod_address(&self, address: IpAddr) -> bool {
+        self.pod_cidrs().any(|cidr| cidr.contains(&address))
+    }
+
+    /// The node's own addresses in the overlay, from which the host talks to pods: the first address of each pod CIDR.
+    pub fn tunnel_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pod_cidrs().map(|cidr| cidr.network())
+    }
+
+    /// The gateways of its pods: the second address of each pod CIDR.
+    pub fn gateway_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pod_cidrs().map(gateway_of)
+    }
+
+    /// The public addresses of the lease.
+    pub fn public_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let lease = self.lease.as_ref();
+        let v4 = lease.and_then(|lease| lease.public_ip_v4).map(IpAddr::V4);
+        let v6 = lease.and_then(|lease| lease.public_ip_v6).map(IpAddr::V6);
+        v4.into_iter().chain(v6)
+    }
+
+    /// The VXLAN endpoint that the node published for a family of pods.
+    #[must_use]
+    pub fn vxlan(&self, family: Family) -> Option<VxlanLease> {
+        match (&self.lease.as_ref()?.backend, family) {
+            (Backend::Vxlan { v4, .. }, Family::V4) => *v4,
+            (Backend::Vxlan { v6, .. }, Family::V6) => *v6,
+            (Backend::Ipip | Backend::Unknown(_), _) => None,
+        }
+    }
+
+    /// The VtepMAC for a family of pods: the published one, else the derived one. For the own node, that is what to publish, so that a
+    /// MAC once published is kept.
+    #[must_use]
+    pub fn vtep_mac_or_derived(&self, family: Family) -> UnicastMac {
+        self.vxlan(family).map_or_else(
+            || flannel::derive_vtep_mac(&self.name, family),
+            |lease| lease.vtep_mac,
+        )
+    }
+}
+
+/// The second address of a pod CIDR, the gateway of its pods.
+#[must_use]
+pub fn gateway_of(cidr: IpNet) -> IpAddr {
+    match cidr {
+        // Pod CIDRs leave at least two host bits, so this never leaves the CIDR.
+        IpNet::V4(net) => IpAddr::V4(Ipv4Addr::from_bits(net.network().to_bits() | 1)),
+        IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from_bits(net.network().to_bits() | 1)),
+    }
+}
+
+/// `spec.podCIDRs`, or `spec.podCIDR` where the former is absent: at most one per family.
+fn read_cidrs(
+    spec: &NodeSpec,
+    warnings: &mut Vec<Fault>,
+) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>), Fault> {
+    let single = spec.pod_cidr.as_deref().filter(|text| !text.is_empty());
+    let several = spec.pod_cidrs.as_deref().unwrap_or_default();
+    if let (Some(single), Some(first)) = (single, several.first())
+        && single != first
+    {
+        return Err(Fault::CidrMismatch {
+            single: single.to_owned(),
+            first: first.clone(),
+        });
+    }
+    let mut texts: Vec<(String, &str)> = several
+        .iter()
+        .enumerate()
+        .map(|(index, text)| (format!("spec.podCIDRs[{index}]"), text.as_str()))
+        .collect();
+    if let (true, Some(single)) = (texts.is_empty(), single) {
+        texts.push(("spec.podCIDR".to_owned(), single));
+    }
+    let (mut v4, mut v6) = (None, None);
+    for (field, text) in texts {
+        let second = read_cidr(&field, text, warnings)?;
+        let first = match second {
+            IpNet::V4(net) => v4.replace(net).map(IpNet::V4),
+            IpNet::V6(net) => v6.replace(net).map(IpNet::V6),
+        };
+        if let Some(first) = first {
+            return Err(Fault::CidrFamilyTwice { first, second });
+        }
+    }
+    Ok((v4, v6))
+}
+
+fn read_cidr(field: &str, text: &str, warnings: &mut Vec<Fault>) -> Result<IpNet, Fault> {
+    let field = field.to_owned();
+    let Ok(read) = IpNet::from_str(text) else {
+        return Err(Fault::Cidr {
+            field,
+            value: text.to_owned(),
+        });
+    };
+    let cidr = read.trunc();
+    let longest = if cidr.network().is_ipv4() {
+        LONGEST_PREFIX_V4
+    } else {
+        LONGEST_PREFIX_V6
+    };
+    if cidr.prefix_len() > longest {
+        return Err(Fault::CidrTooSmall { field, cidr, longest });
+    }
+    if let Some(class) = refused_class(cidr) {
+        return Err(Fault::CidrRefused { field, cidr, class });
+    }
+    if cidr != read {
+        warnings.push(Fault::CidrHostBits {
+            field,
+            value: text.to_owned(),
+            cidr,
+        });
+    }
+    Ok(cidr)
+}
+
+fn read_internal_ips(node: &Node) -> Result<Vec<IpAddr>, Fault> {
+    let addresses = node
+        .status
+        .as_ref()
+        .and_then(|status| status.addresses.as_deref())
+        .unwrap_or_default();
+    let internal = addresses
+        .iter()
+        .enumerate()
+        .filter(|(_, address)| address.type_ == INTERNAL_IP);
+    internal
+        .map(|(index, address)| read_address(&format!("status.addresses[{index}]"), &address.address, "IP"))
+        .collect()
+}
+
+/// Reads an address that a node or a pod may have.
+///
+/// # Errors
+/// [`Fault::Address`] or [`Fault::RefusedAddress`].
+pub(super) fn read_address<A>(field: &str, text: &str, wanted: &'static str) -> Result<A, Fault>
+where
+    A: FromStr + Into<IpAddr> + Copy,
+{
+    let address: A = text.parse().map_err(|_| Fault::Address {
+        field: field.to_owned(),
+        value: text.to_owned(),
+        wanted,
+    })?;
+    match refused_address_class(address.into()) {
+        Some(class) => Err(Fault::RefusedAddress {
+            field: field.to_owned(),
+            address: address.into(),
+            class,
+        }),
+        None => Ok(address),
+    }
+}
+
+/// A Node's annotations.
+struct Annotations<'a>(&'a BTreeMap<String, String>);
+
+impl Annotations<'_> {
+    /// An annotation's value; an empty one counts as absent.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn address<A>(&self, name: &str, wanted: &'static str) -> Result<Option<A>, Fault>
+    where
+        A: FromStr + Into<IpAddr> + Copy,
+    {
+        self.get(name)
+            .map(|text| read_address(name, text, wanted))
+            .transpose()
+    }
+
+    fn vxlan(&self, annotation: &'static str) -> Result<Option<VxlanLease>, Fault> {
+        // flannel leaves the literal `null` behind for a family that it does not carry.
+        let text = self
+            .get(annotation)
+            .filter(|text| text.trim() != flannel::BACKEND_DATA_IPIP);
+        text.map(flannel::decode_backend_data)
+            .transpose()
+            .map_err(|error| Fault::BackendData { annotation, error })
+    }
+
+    fn lease(&self) -> Result<Option<FlannelLease>, Fault> {
+        if self.get(flannel::KUBE_SUBNET_MANAGER) != Some("true") {
+            return Ok(None);
+        }
+        let backend = match self.get(flannel::BACKEND_TYPE).unwrap_or_default() {
+            flannel::BACKEND_VXLAN => Backend::Vxlan {
+                v4: self.vxlan(flannel::BACKEND_DATA)?,
+                v6: self.vxlan(flannel::BACKEND_V6_DATA)?,
+            },
+            flannel::BACKEND_IPIP => Backend::Ipip,
+            other => Backend::Unknown(other.to_owned()),
+        };
+        Ok(Some(FlannelLease {
+            public_ip_v4: self.address(flannel::PUBLIC_IP, "IPv4")?,
+            public_ip_v6: self.address(flannel::PUBLIC_IPV6, "IPv6")?,
+            backend,
+        }))
+    }
+}

@@ -1,0 +1,112 @@
+//! Pods as the switch sees them: where they run and which addresses they have.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde::Serialize;
+
+use super::name::{NodeName, PodKey, check_subdomain};
+use super::node::read_address;
+use super::notice::Fault;
+use super::object::namespace_of;
+
+/// `status.phase` of pods whose containers have ended and whose addresses are free again.
+const FINISHED_PHASES: [&str; 2] = ["Succeeded", "Failed"];
+
+/// What the switch knows of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PodRecord {
+    /// `metadata.namespace` and `metadata.name`.
+    pub key: PodKey,
+    /// `spec.nodeName`; `None` until the pod is scheduled.
+    pub node_name: Option<NodeName>,
+    /// `status.podIPs`, at most one per family; empty until the pod has an address.
+    pub ips: Vec<IpAddr>,
+    /// `spec.hostNetwork`: the pod has the node's own address.
+    pub host_network: bool,
+}
+
+impl PodRecord {
+    /// Reads a Pod object; `None` for one that has ended, whose addresses may long be another's.
+    ///
+    /// # Errors
+    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to find.
+    pub fn read(pod: &Pod) -> Result<Option<Self>, Fault> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let namespace = namespace_of(&pod.metadata);
+        check_subdomain(name).map_err(|error| Fault::Name {
+            field: "metadata.name",
+            error,
+        })?;
+        let key = PodKey::new(namespace, name).map_err(|error| Fault::Name {
+            field: "metadata.namespace",
+            error,
+        })?;
+        let node_name = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_deref())
+            .filter(|name| !name.is_empty());
+        let node_name = node_name
+            .map(NodeName::new)
+            .transpose()
+            .map_err(|error| Fault::Name {
+                field: "spec.nodeName",
+                error,
+            })?;
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            .unwrap_or_default();
+        if FINISHED_PHASES.contains(&phase) {
+            return Ok(None);
+        }
+        let ips = pod.status.as_ref().map(read_ips).transpose()?.unwrap_or_default();
+        let host_network = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.host_network)
+            .unwrap_or(false);
+        Ok(Some(Self {
+            key,
+            node_name,
+            ips,
+            host_network,
+        }))
+    }
+}
+
+/// `status.podIPs`, or `status.podIP` where the former is absent.
+fn read_ips(status: &PodStatus) -> Result<Vec<IpAddr>, Fault> {
+    let single = status.pod_ip.as_deref().filter(|text| !text.is_empty());
+    let several = status.pod_ips.as_deref().unwrap_or_default();
+    if let (Some(single), Some(first)) = (single, several.first())
+        && single != first.ip
+    {
+        return Err(Fault::PodIpMismatch {
+            single: single.to_owned(),
+            first: first.ip.clone(),
+        });
+    }
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for (index, ip) in several.iter().enumerate() {
+        ips.push(read_address(&format!("status.podIPs[{index}]"), &ip.ip, "IP")?);
+    }
+    if let (true, Some(single)) = (ips.is_empty(), single) {
+        ips.push(read_address("status.podIP", single, "IP")?);
+    }
+    for (index, second) in ips.iter().enumerate() {
+        let before = ips.iter().take(index);
+        if let Some(first) = before
+            .into_iter()
+            .find(|first| first.is_ipv4() == second.is_ipv4())
+        {
+            return Err(Fault::PodIpFamilyTwice {
+                first: *first,
+                second: *second,
+            });
+        }
+    }
+    Ok(ips)
+}

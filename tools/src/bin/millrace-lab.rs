@@ -1,0 +1,214 @@
+//! `millrace-lab`: Kubernetes nodes in network namespaces, to look at and to test with.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_tools::demo;
+use millrace_tools::lab::{
+    Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers, interrupt,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Exit status after a signal, as a shell reports a command ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+/// Exit status for a lab that cannot be built as asked; clap uses the same for a line it cannot read.
+const WRONG_USAGE: u8 = 2;
+
+/// Kubernetes nodes in network namespaces: Millrace's and stock Linux ones in flannel's shape, on one underlay.
+///
+/// Must run as root. Touches nothing outside the namespaces it makes, and removes them at the end, on Ctrl-C and after
+/// a failure too.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring a lab up, try traffic between everyone in it, print what passed, and clean up
+    Demo(LabOptions),
+    /// Bring a lab up, say how to enter it, and keep it until Ctrl-C
+    Up(LabOptions),
+    /// Remove what labs left behind that were killed
+    Clean,
+}
+
+/// What the lab consists of.
+#[derive(Debug, Args)]
+struct LabOptions {
+    /// The nodes, in order: node-a, node-b, …
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "millrace,millrace,stock"
+    )]
+    nodes: Vec<NodeWord>,
+    /// Pods on each node
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pods: usize,
+    /// Queues of each underlay interface
+    #[arg(long, value_name = "N", default_value_t = Wire::default().queues)]
+    queues: u32,
+    /// MTU of the underlay, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Wire::default().mtu)]
+    mtu: u32,
+    /// Leave checksum and segmentation offloads of the underlay on, as no real wire would
+    #[arg(long)]
+    underlay_offloads: bool,
+    /// Cores for Millrace's workers [default: the first two]
+    #[arg(long, value_name = "CORE", value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// How Millrace attaches to the uplink
+    #[arg(long, value_name = "MODE", value_parser = ["auto", "native", "generic"], default_value = "auto")]
+    xdp_mode: String,
+}
+
+/// A node on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NodeWord {
+    /// A node that runs Millrace
+    Millrace,
+    /// A stock Linux node in flannel's shape
+    Stock,
+}
+
+impl LabOptions {
+    fn topology(&self) -> Topology {
+        let kind = |word: &NodeWord| match word {
+            NodeWord::Millrace => NodeKind::Millrace,
+            NodeWord::Stock => NodeKind::Stock,
+        };
+        let offloads = if self.underlay_offloads {
+            Offloads::On
+        } else {
+            Offloads::Off
+        };
+        let mut millrace = MillraceOptions {
+            xdp_mode: self.xdp_mode.clone(),
+            ..MillraceOptions::default()
+        };
+        if !self.cores.is_empty() {
+            millrace.cores.clone_from(&self.cores);
+        }
+        Topology {
+            nodes: self.nodes.iter().map(kind).collect(),
+            pods_per_node: self.pods,
+            wire: Wire {
+                queues: self.queues,
+                mtu: self.mtu,
+                offloads,
+            },
+            millrace,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = heed_signals().and_then(|()| match &cli.command {
+        Command::Demo(options) => demo::run(&options.topology(), &mut io::stdout().lock()),
+        Command::Up(options) => up(&options.topology()).map(|()| true),
+        Command::Clean => clean().map(|()| true),
+    });
+    let error = match ended {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return ExitCode::FAILURE,
+        Err(error) => error,
+    };
+    eprintln!("millrace-lab: {error}");
+    match error {
+        LabError::Interrupted => ExitCode::from(INTERRUPTED),
+        LabError::Unfit { .. } => ExitCode::from(WRONG_USAGE),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Turns the signals that end a program into an interrupt of the lab, so that it is taken down in order.
+fn heed_signals() -> Result<(), LabError> {
+    let io_error = |source| LabError::Io {
+        action: "heed signals".to_owned(),
+        source,
+    };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(io_error)?;
+    let heed = move || {
+        for _ in signals.forever() {
+            interrupt::raise();
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(heed)
+        .map(drop)
+        .map_err(io_error)
+}
+
+/// Brings a lab up and keeps it until a signal comes.
+fn up(topology: &Topology) -> Result<(), LabError> {
+    clean_leftovers()?;
+    let lab = Lab::bring_up("up", topology)?;
+    print(&format!("{}\n\n{}", demo::describe(&lab), how_to_enter(&lab)))?;
+    interrupt::wait();
+    lab.close()?;
+    print("\nThe lab is gone.")
+}
+
+/// Lines to copy into a shell.
+fn how_to_enter(lab: &Lab) -> String {
+    let mut lines = vec!["To enter:".to_owned()];
+    for node in lab.nodes() {
+        for namespace in
+            std::iter::once(node.namespace()).chain(node.pods().iter().map(|pod| pod.namespace()))
+        {
+            lines.push(format!("  ip netns exec {} bash", namespace.name()));
+        }
+    }
+    lines.push(format!(
+        "  ip netns exec {} bash   # the switch of the rack",
+        lab.switch().namespace().name()
+    ));
+    let daemons = lab
+        .nodes()
+        .iter()
+        .filter_map(|node| Some((node.name(), node.daemon()?)));
+    for (name, daemon) in daemons {
+        lines.push(format!(
+            "To ask {name}:\n  millrace --socket {} stats",
+            daemon.socket().display()
+        ));
+        lines.push(format!(
+            "Its files:\n  {}\n  {}",
+            daemon.config().display(),
+            daemon.manifests().display()
+        ));
+        lines.push(format!("  {}", daemon.log().display()));
+    }
+    lines.push("Ctrl-C takes everything down, and ends what still runs inside.".to_owned());
+    lines.join("\n")
+}
+
+/// Removes leftovers and names them.
+fn clean() -> Result<(), LabError> {
+    let removed = clean_leftovers()?;
+    if removed.is_empty() {
+        return print("Nothing was left behind.");
+    }
+    removed
+        .iter()
+        .try_for_each(|name| print(&format!("removed {name}")))
+}
+
+/// Prints a line; a closed standard output is an error like any other, so that the lab is still taken down.
+fn print(text: &str) -> Result<(), LabError> {
+    let action = || "print".to_owned();
+    writeln!(io::stdout(), "{text}").map_err(|source| LabError::Io {
+        action: action(),
+        source,
+    })
+}

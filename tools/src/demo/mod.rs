@@ -1,0 +1,158 @@
+//! The demo: a lab, live traffic between everyone in it, and a table of what passed.
+
+mod checks;
+mod flows;
+mod table;
+
+use std::io::Write;
+use std::time::Instant;
+
+use checks::{Outcome, Protocol, try_all};
+
+use crate::lab::plan::{PREFIX_LENGTH, VNI, VXLAN_PORT};
+use crate::lab::{Lab, LabError, Node, NodeKind, Topology, clean_leftovers};
+
+/// What the demo asks the first Millrace node of at the end.
+const QUESTIONS: [&[&str]; 2] = [&["stats"], &["show", "peers"]];
+
+/// Where the demo prints.
+struct Printer<'a>(&'a mut dyn Write);
+
+impl Printer<'_> {
+    fn say(&mut self, text: &str) -> Result<(), LabError> {
+        let written = self
+            .0
+            .write_all(text.as_bytes())
+            .and_then(|()| self.0.write_all(b"\n"));
+        written
+            .and_then(|()| self.0.flush())
+            .map_err(LabError::io("print"))
+    }
+}
+
+/// Runs the demo, and returns whether everything passed. The lab is gone when it returns, whichever way.
+///
+/// # Errors
+/// What kept the lab from being set up or taken down, and [`LabError::Interrupted`].
+pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
+    let mut printer = Printer(out);
+    let started = Instant::now();
+    for leftover in clean_leftovers()? {
+        printer.say(&format!("removed {leftover}, left by a lab that was killed"))?;
+    }
+    let lab = Lab::bring_up("demo", topology)?;
+    printer.say(&describe(&lab))?;
+    printer.say(&format!(
+        "Up after {:.1} s. Now the traffic:",
+        started.elapsed().as_secs_f64()
+    ))?;
+    let outcomes = try_everything(&lab, &mut printer)?;
+    printer.say(&format!("\n{}", table::table(&outcomes)))?;
+    let answered = ask_the_switch(&lab, &mut printer)?;
+    let failures = table::failures(&outcomes);
+    if !failures.is_empty() {
+        printer.say(&failures)?;
+        show_logs(&lab, &mut printer)?;
+    }
+    lab.close()?;
+    let passed = answered && failures.is_empty();
+    let verdict = if passed {
+        "Everything passed"
+    } else {
+        "Something failed, see above"
+    };
+    printer.say(&format!(
+        "{verdict}; cleaned up, {:.0} s in all.",
+        started.elapsed().as_secs_f64()
+    ))?;
+    Ok(passed)
+}
+
+/// Says what a lab consists of.
+#[must_use]
+pub fn describe(lab: &Lab) -> String {
+    let wire = lab.switch().wire();
+    let mut lines = vec![
+        format!(
+            "{} nodes on one underlay: veth pairs to a bridge, MTU {},",
+            lab.nodes().len(),
+            wire.mtu
+        ),
+        format!(
+            "{} queues each; VXLAN overlay, VNI {VNI}, UDP port {VXLAN_PORT}.",
+            wire.queues
+        ),
+    ];
+    for node in lab.nodes() {
+        let pods: Vec<String> = node
+            .pods()
+            .iter()
+            .map(|pod| format!("{} {}", pod.name(), pod.address()))
+            .collect();
+        let underlay = format!("{}/{PREFIX_LENGTH}", node.plan().underlay_address());
+        let works = match node.kind() {
+            NodeKind::Millrace => "runs millrace",
+            NodeKind::Stock => "stock Linux  ",
+        };
+        lines.push(format!(
+            "  {} {works}  {underlay}  {}",
+            node.name(),
+            pods.join(", ")
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Tries every flow with every protocol.
+fn try_everything(lab: &Lab, printer: &mut Printer<'_>) -> Result<Vec<Outcome>, LabError> {
+    let flows = flows::all(lab);
+    let mut outcomes = Vec::new();
+    for protocol in Protocol::ALL {
+        let (started, name) = (Instant::now(), protocol.name());
+        let tried = try_all(protocol, &flows)?;
+        let passed = tried.iter().filter(|outcome| outcome.result.is_ok()).count();
+        let took = started.elapsed().as_secs_f64();
+        printer.say(&format!(
+            "  {name:4}  {passed} of {} passed in {took:.1} s",
+            tried.len()
+        ))?;
+        outcomes.extend(tried);
+    }
+    Ok(outcomes)
+}
+
+/// Shows what the first Millrace node says of itself, and returns whether it answered.
+fn ask_the_switch(lab: &Lab, printer: &mut Printer<'_>) -> Result<bool, LabError> {
+    let asked = lab
+        .nodes()
+        .iter()
+        .find_map(|node| Some((node.name(), node.daemon()?)));
+    let Some((name, daemon)) = asked else {
+        return Ok(true);
+    };
+    let mut answered = true;
+    for question in QUESTIONS {
+        printer.say(&format!("{name}# millrace {}", question.join(" ")))?;
+        match daemon.client_output(question) {
+            Ok(answer) => printer.say(&answer)?,
+            Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+            Err(error) => {
+                answered = false;
+                printer.say(&format!("FAILED {error}"))?;
+            }
+        }
+    }
+    Ok(answered)
+}
+
+/// Shows how each Millrace node's log ends.
+fn show_logs(lab: &Lab, printer: &mut Printer<'_>) -> Result<(), LabError> {
+    for (name, daemon) in lab
+        .nodes()
+        .iter()
+        .filter_map(|node: &Node| Some((node.name(), node.daemon()?)))
+    {
+        printer.say(&format!("The log of {name} ends:\n{}", daemon.log_end()))?;
+    }
+    Ok(())
+}

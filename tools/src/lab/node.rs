@@ -1,0 +1,245 @@
+//! A node: its namespace, what makes it a node, and its pods.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use super::daemon::Daemon;
+use super::manifest::{MillraceOptions, node_object, pod_object};
+use super::plan::{NodePlan, UPLINK};
+use super::pod::Pod;
+use super::switch::{Switch, WireEnd};
+use super::{LabError, Namespace, stock};
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A node that runs Millrace.
+    Millrace,
+    /// A stock Linux node in flannel's shape.
+    Stock,
+}
+
+impl NodeKind {
+    /// The word for it on a command line and in a table.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Millrace => "millrace",
+            Self::Stock => "stock",
+        }
+    }
+}
+
+/// What makes a node work.
+#[derive(Debug)]
+enum Works {
+    Millrace(Box<Daemon>),
+    Stock,
+}
+
+/// A node of a lab. Dropping it stops its daemon, removes its pods, and then itself.
+#[derive(Debug)]
+pub struct Node {
+    // The order of the fields is the order in which a node ends.
+    works: Works,
+    pods: Vec<Pod>,
+    namespace: Namespace,
+    plan: NodePlan,
+    underlay_mtu: u32,
+}
+
+impl Node {
+    /// Makes a node on the switch. It knows no peers yet, and its daemon does not run.
+    pub(crate) fn join(
+        switch: &Switch,
+        plan: NodePlan,
+        namespace: Namespace,
+        kind: NodeKind,
+        (folder, options): (&Path, &MillraceOptions),
+    ) -> Result<Self, LabError> {
+        become_kubernetes_node(&namespace)?;
+        let end = WireEnd {
+            namespace: &namespace,
+            interface: UPLINK,
+            mac: Some(plan.uplink_mac()),
+        };
+        switch.join_as(&plan.name(), end, &plan.underlay_address().to_string())?;
+        let underlay_mtu = switch.wire().mtu;
+        let works = match kind {
+            NodeKind::Millrace => {
+                let folder = folder.join(plan.name());
+                Works::Millrace(Box::new(Daemon::prepare(plan, &namespace, folder, options)?))
+            }
+            NodeKind::Stock => {
+                stock::install(&namespace, plan, underlay_mtu)?;
+                Works::Stock
+            }
+        };
+        Ok(Self {
+            works,
+            pods: Vec::new(),
+            namespace,
+            plan,
+            underlay_mtu,
+        })
+    }
+
+    /// What the node is.
+    #[must_use]
+    pub fn kind(&self) -> NodeKind {
+        match self.works {
+            Works::Millrace(_) => NodeKind::Millrace,
+            Works::Stock => NodeKind::Stock,
+        }
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.plan.name()
+    }
+
+    /// The node's name and addresses.
+    #[must_use]
+    pub fn plan(&self) -> NodePlan {
+        self.plan
+    }
+
+    /// The node's own namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The node's pods, in the order they came.
+    #[must_use]
+    pub fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
+    /// The pod of that name.
+    pub fn pod(&self, name: &str) -> Result<&Pod, LabError> {
+        let found = self.pods.iter().find(|pod| pod.name() == name);
+        found.ok_or_else(|| LabError::Unknown {
+            what: "pod",
+            name: name.to_owned(),
+        })
+    }
+
+    /// The MTU of the node's pods, in bytes.
+    #[must_use]
+    pub fn pod_mtu(&self) -> u32 {
+        stock::pod_mtu(self.underlay_mtu)
+    }
+
+    /// The daemon of a Millrace node.
+    #[must_use]
+    pub fn daemon(&self) -> Option<&Daemon> {
+        match &self.works {
+            Works::Millrace(daemon) => Some(daemon),
+            Works::Stock => None,
+        }
+    }
+
+    /// The daemon of a Millrace node, to be stopped, killed or started.
+    #[must_use]
+    pub fn daemon_mut(&mut self) -> Option<&mut Daemon> {
+        match &mut self.works {
+            Works::Millrace(daemon) => Some(daemon),
+            Works::Stock => None,
+        }
+    }
+
+    /// Tells the node of a node of the cluster; a Millrace node is told of itself too, as the cluster would.
+    pub(crate) fn introduce(&self, other: NodePlan) -> Result<(), LabError> {
+        match &self.works {
+            Works::Millrace(daemon) => daemon.write_manifest(&node_file_name(other), &node_object(other)),
+            Works::Stock if other == self.plan => Ok(()),
+            Works::Stock => stock::add_peer(&self.namespace, other),
+        }
+    }
+
+    /// Tells the node of a pod of the cluster.
+    pub(crate) fn announce(&self, host: NodePlan, pod: &str, address: Ipv4Addr) -> Result<(), LabError> {
+        match &self.works {
+            Works::Millrace(daemon) => {
+                daemon.write_manifest(&pod_file_name(pod), &pod_object(host, pod, address))
+            }
+            Works::Stock => Ok(()),
+        }
+    }
+
+    /// Tells the node that a pod of the cluster is gone.
+    pub(crate) fn withdraw(&self, pod: &str) -> Result<(), LabError> {
+        match &self.works {
+            Works::Millrace(daemon) => daemon.remove_manifest(&pod_file_name(pod)),
+            Works::Stock => Ok(()),
+        }
+    }
+
+    /// Starts the daemon, if the node has one.
+    pub(crate) fn start(&mut self) -> Result<(), LabError> {
+        self.daemon_mut().map_or(Ok(()), Daemon::start)
+    }
+
+    /// The address the node's next pod will have.
+    pub(crate) fn free_pod_address(&self) -> Result<Ipv4Addr, LabError> {
+        let taken: Vec<Ipv4Addr> = self.pods.iter().map(Pod::address).collect();
+        self.plan.free_pod_address(&taken)
+    }
+
+    /// Connects a pod.
+    pub(crate) fn attach(
+        &mut self,
+        name: &str,
+        namespace: Namespace,
+        address: Ipv4Addr,
+    ) -> Result<&Pod, LabError> {
+        let pod = Pod {
+            name: name.to_owned(),
+            address,
+            namespace,
+        };
+        match &self.works {
+            Works::Millrace(daemon) => {
+                let (path, address) = (pod.namespace.path(), address.to_string());
+                let (path, reference) = (path.to_string_lossy(), pod.reference());
+                daemon.client_output(&["attach", &reference, "--netns", &path, "--address", &address])?;
+            }
+            Works::Stock => {
+                let place = (name, &pod.namespace, address);
+                stock::attach(&self.namespace, self.plan, place, self.pod_mtu())?;
+            }
+        }
+        self.pods.push(pod);
+        self.pod(name)
+    }
+
+    /// Disconnects a pod and removes its namespace.
+    pub(crate) fn detach(&mut self, name: &str) -> Result<(), LabError> {
+        let pod = self.pod(name)?;
+        match &self.works {
+            Works::Millrace(daemon) => drop(daemon.client_output(&["detach", &pod.reference()])?),
+            Works::Stock => stock::detach(&self.namespace, pod)?,
+        }
+        self.pods.retain(|pod| pod.name() != name);
+        Ok(())
+    }
+}
+
+/// Gives a namespace the settings every Kubernetes node has, before its interfaces come: they inherit them.
+fn become_kubernetes_node(namespace: &Namespace) -> Result<(), LabError> {
+    namespace.set("ipv4/ip_forward", "1")?;
+    // Loose, as systemd's own sysctl file sets it on the common distributions.
+    namespace.set("ipv4/conf/default/rp_filter", "2")
+}
+
+/// The file a node's Node object is in.
+fn node_file_name(plan: NodePlan) -> String {
+    format!("{}.yaml", plan.name())
+}
+
+/// The file a pod's Pod object is in.
+fn pod_file_name(pod: &str) -> String {
+    format!("pod-{pod}.yaml")
+}

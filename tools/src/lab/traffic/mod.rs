@@ -1,0 +1,14 @@
+//! Traffic between any two places of a lab, and what came of it.
+//!
+//! A helper fails only if the traffic could not be tried at all. Packets that did not arrive are no failure of the
+//! helper: they stand in its report, for the caller to judge.
+
+mod capture;
+mod ping;
+mod tcp;
+mod udp;
+
+pub use capture::Capture;
+pub use ping::{Ping, PingReport, ping};
+pub use tcp::{Amount, TcpReport, TcpTransfer, tcp_connect, tcp_transfer};
+pub use udp::{UdpEcho, UdpExchange, UdpReport, udp_exchange};

@@ -1,0 +1,176 @@
+//! Echo requests, by the stock `ping`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::{LabError, Namespace};
+
+/// Bytes of IPv4 and ICMP header in an echo request without options.
+const ECHO_HEADERS_V4: u32 = 28;
+/// How long the command may outlast the wait for the last answer.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct Ping {
+    /// How many requests.
+    pub count: u32,
+    /// Bytes of payload.
+    pub payload: u32,
+    /// Whether to set "don't fragment", and not to fragment at the source either.
+    pub dont_fragment: bool,
+    /// Between two requests.
+    pub interval: Duration,
+    /// How long to wait for the answers after the last request.
+    pub patience: Duration,
+}
+
+impl Default for Ping {
+    /// Three requests of the usual size in quick succession.
+    fn default() -> Self {
+        let (interval, patience) = (Duration::from_millis(10), Duration::from_secs(2));
+        Self {
+            count: 3,
+            payload: 56,
+            dont_fragment: false,
+            interval,
+            patience,
+        }
+    }
+}
+
+impl Ping {
+    /// Requests that fill an IPv4 packet of exactly `mtu` bytes and must not be fragmented.
+    #[must_use]
+    pub fn full_size(mtu: u32) -> Self {
+        let payload = mtu.saturating_sub(ECHO_HEADERS_V4);
+        Self {
+            payload,
+            dont_fragment: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PingReport {
+    /// Requests sent.
+    pub sent: u32,
+    /// Answers received.
+    pub received: u32,
+    /// Round-trip time of each answer, in milliseconds, in the order they came.
+    pub round_trips_ms: Vec<f64>,
+    /// What `ping` said of the rest: ICMP errors, local ones, and answers that came twice.
+    pub complaints: Vec<String>,
+}
+
+/// Pings `target` from inside a namespace.
+///
+/// # Errors
+/// [`LabError::Output`] if `ping` ended without its closing count, as for an address it does not take.
+pub fn ping(from: &Namespace, target: IpAddr, what: &Ping) -> Result<PingReport, LabError> {
+    let count = what.count.to_string();
+    let (payload, target) = (what.payload.to_string(), target.to_string());
+    let interval = format!("{:.3}", what.interval.as_secs_f64());
+    let patience = format!("{:.3}", what.patience.as_secs_f64());
+    let mut words = vec![
+        "-n", "-c", &count, "-s", &payload, "-i", &interval, "-W", &patience,
+    ];
+    words.extend(what.dont_fragment.then_some(["-M", "do"]).into_iter().flatten());
+    words.push(&target);
+    let limit = what.interval * what.count + what.patience + SLACK;
+    let finished = from.complete("ping", &words, limit)?;
+    // Status 1 means that answers are missing, which the report tells.
+    parse(&finished.stdout, &finished.stderr).ok_or_else(|| LabError::Output {
+        command: finished.command,
+        problem: format!("{}{}", finished.stdout, finished.stderr)
+            .trim()
+            .to_owned(),
+    })
+}
+
+/// Reads what iputils' ping prints; nothing if the closing count is missing.
+fn parse(stdout: &str, stderr: &str) -> Option<PingReport> {
+    let mut report = PingReport::default();
+    let mut counted = false;
+    for line in stdout.lines().chain(stderr.lines()).map(str::trim) {
+        if let Some((sent, rest)) = line.split_once(" packets transmitted, ") {
+            report.sent = sent.parse().ok()?;
+            report.received = rest.split(' ').next()?.parse().ok()?;
+            counted = true;
+        } else if line.ends_with("(DUP!)") {
+            report.complaints.push(line.to_owned());
+        } else if let Some(time) = line.split("time=").nth(1) {
+            report.round_trips_ms.push(time.split(' ').next()?.parse().ok()?);
+        } else if line.starts_with("From ") || line.starts_with("ping: ") {
+            report.complaints.push(line.to_owned());
+        }
+    }
+    counted.then_some(report)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_and_timed() {
+        let text = "PING 10.244.2.2 (10.244.2.2) 56(84) bytes of data.\n\
+                    64 bytes from 10.244.2.2: icmp_seq=1 ttl=62 time=0.215 ms\n\
+                    64 bytes from 10.244.2.2: icmp_seq=2 ttl=62 time=12 ms\n\n\
+                    --- 10.244.2.2 ping statistics ---\n\
+                    2 packets transmitted, 2 received, 0% packet loss, time 10ms\n\
+                    rtt min/avg/max/mdev = 0.215/6.1/12/5.9 ms\n";
+        let report = parse(text, "").unwrap();
+        assert_eq!((report.sent, report.received), (2, 2));
+        assert_eq!(report.round_trips_ms, [0.215, 12.0]);
+        assert!(report.complaints.is_empty());
+    }
+
+    #[test]
+    fn errors_are_kept() {
+        let text = "PING 10.244.2.2 (10.244.2.2) 2000(2028) bytes of data.\n\
+                    From 10.244.1.1 icmp_seq=1 Frag needed and DF set (mtu = 1450)\n\n\
+                    --- 10.244.2.2 ping statistics ---\n\
+                    2 packets transmitted, 0 received, +2 errors, 100% packet loss, time 10ms\n";
+        let report = parse(text, "ping: local error: message too long, mtu=1450\n").unwrap();
+        assert_eq!((report.sent, report.received), (2, 0));
+        assert_eq!(
+            report.complaints,
+            [
+                "From 10.244.1.1 icmp_seq=1 Frag needed and DF set (mtu = 1450)",
+                "ping: local error: message too long, mtu=1450"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_repeated_answer_is_a_complaint_and_no_answer() {
+        let text = "64 bytes from 10.244.2.2: icmp_seq=1 ttl=62 time=0.2 ms\n\
+                    64 bytes from 10.244.2.2: icmp_seq=1 ttl=62 time=0.3 ms (DUP!)\n\
+                    1 packets transmitted, 1 received, +1 duplicates, 0% packet loss, time 0ms\n";
+        let report = parse(text, "").unwrap();
+        assert_eq!(
+            (
+                report.received,
+                report.round_trips_ms.len(),
+                report.complaints.len()
+            ),
+            (1, 1, 1)
+        );
+    }
+
+    #[test]
+    fn no_count_is_no_report() {
+        assert_eq!(parse("", "ping: connect: Network is unreachable\n"), None);
+        assert_eq!(parse("x packets transmitted, 2 received", ""), None);
+    }
+
+    #[test]
+    fn full_size_fills_the_packet() {
+        let ping = Ping::full_size(1450);
+        assert_eq!((ping.payload, ping.dont_fragment), (1422, true));
+    }
+}
