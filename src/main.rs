@@ -1,1 +1,69 @@
-fn main(){}
+//! The `millrace` program: takes the command line apart and does what it says.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use millrace::admin::protocol::Failure;
+use millrace::cli::{self, Cli, Command};
+use millrace::config::Config;
+use millrace::{daemon, objects};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::exit_code(match cli.command {
+        Command::Run(argument) => run(&argument.config),
+        Command::Check(argument) => check(&argument.file),
+        Command::Uninstall(argument) => uninstall(&argument.config),
+        Command::Completions { shell } => cli::print_completions(shell),
+        Command::Client(command) => cli::execute(&cli.socket, command),
+    })
+}
+
+fn run(config: &Path) -> Result<(), Failure> {
+    let config = load(config)?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let error_output = std::io::stderr();
+    let colour = error_output.is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
+    daemon::run(config).map_err(failed)
+}
+
+/// Prints what was understood, and ends with 2 if anything is wrong.
+fn check(config: &Path) -> Result<(), Failure> {
+    let report = objects::check(config);
+    print!("{report}");
+    if report.is_good() {
+        return Ok(());
+    }
+    let wrong = report.errors.len() + report.counts.refused;
+    Err(Failure::wrong(format!(
+        "{}: {wrong} thing(s) to put right, named above",
+        config.display()
+    )))
+}
+
+fn uninstall(config: &Path) -> Result<(), Failure> {
+    let done = daemon::uninstall(&load(config)?).map_err(failed)?;
+    for what in &done {
+        println!("removed: {what}");
+    }
+    if done.is_empty() {
+        println!("nothing of Millrace was left here");
+    }
+    Ok(())
+}
+
+fn load(config: &Path) -> Result<Config, Failure> {
+    Config::load(config).map_err(|error| Failure::wrong(error.to_string()))
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure::failed(format!("{error:#}"))
+}

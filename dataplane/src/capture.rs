@@ -22,7 +22,10 @@ impl PacketCopy {
     /// Copies `packet`, or as much of it as a frame could hold.
     #[must_use]
     pub fn new(packet: &[u8]) -> Self {
-        let mut copy = Self { len: 0, bytes: [0; MAX_PACKET_LEN] };
+        let mut copy = Self {
+            len: 0,
+            bytes: [0; MAX_PACKET_LEN],
+        };
         copy.set(packet);
         copy
     }
@@ -84,7 +87,12 @@ impl Tap {
     /// A tap on `port`, with room for batches of `batch` packets; copies go to `copies`.
     #[must_use]
     pub fn new(port: PortId, batch: usize, copies: Sender<Captured>) -> Self {
-        Self { port, copies, before: vec![PacketCopy::new(&[]); batch], filled: 0 }
+        Self {
+            port,
+            copies,
+            before: vec![PacketCopy::new(&[]); batch],
+            filled: 0,
+        }
     }
 
     /// The port it listens at.
@@ -116,7 +124,12 @@ impl Tap {
     }
 
     fn offer(&self, direction: Direction, packet: PacketCopy) -> Result<bool, Unheard> {
-        let copy = Captured { time: SystemTime::now(), port: self.port, direction, packet };
+        let copy = Captured {
+            time: SystemTime::now(),
+            port: self.port,
+            direction,
+            packet,
+        };
         match self.copies.try_send(copy) {
             Ok(()) => Ok(true),
             Err(TrySendError::Full(_)) => Ok(false),

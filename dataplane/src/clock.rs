@@ -48,7 +48,9 @@ impl Clock {
             let ticks = u128::from(cycles().wrapping_sub(start));
             let elapsed_ns = wall.elapsed().as_nanos().max(1);
             let rate = ticks * 1_000_000_000 / elapsed_ns;
-            Clock { cycles_per_second: u64::try_from(rate).unwrap_or(u64::MAX).max(1) }
+            Clock {
+                cycles_per_second: u64::try_from(rate).unwrap_or(u64::MAX).max(1),
+            }
         })
     }
 
@@ -85,12 +87,17 @@ mod tests {
         std::thread::sleep(Duration::from_millis(30));
         let measured = clock.to_ns(cycles() - start) as f64;
         let ratio = measured / wall.elapsed().as_nanos() as f64;
-        assert!((0.9..1.1).contains(&ratio), "counter and clock disagree by a factor of {ratio}");
+        assert!(
+            (0.9..1.1).contains(&ratio),
+            "counter and clock disagree by a factor of {ratio}"
+        );
     }
 
     #[test]
     fn conversions_are_inverse() {
-        let clock = Clock { cycles_per_second: 2_600_000_000 };
+        let clock = Clock {
+            cycles_per_second: 2_600_000_000,
+        };
         assert_eq!(clock.from_us(10), 26_000);
         assert_eq!(clock.to_ns(26_000), 10_000);
     }

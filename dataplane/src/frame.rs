@@ -85,7 +85,7 @@ impl Frame {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the token owns the chunk, head + len <= CHUNK_LEN always (every setter checks), and the pool's
         // memory lives as long as any token (see `Drop for Pool`).
-        unsafe { std::slice::from_raw_parts(self.chunk.add(usize::from(self.head)).as_ptr(), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.len()) }
     }
 
     /// The packet, to be edited in place.
@@ -93,7 +93,13 @@ impl Frame {
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.chunk.add(usize::from(self.head)).as_ptr(), self.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len()) }
+    }
+
+    /// Where the packet starts.
+    #[inline]
+    fn start(&self) -> *mut u8 {
+        self.chunk.as_ptr().wrapping_add(self.headroom())
     }
 
     /// Grows the packet by `N` bytes at its front and returns them, not cleared, to be written.
@@ -103,10 +109,14 @@ impl Frame {
     #[inline]
     pub fn push<const N: usize>(&mut self) -> Result<&mut [u8; N], NoRoom> {
         let free = self.headroom();
-        let Some(head) = free.checked_sub(N) else { return Err(NoRoom { wanted: N, free }) };
+        let Some(head) = free.checked_sub(N) else {
+            return Err(NoRoom { wanted: N, free });
+        };
         self.place(head, self.len() + N);
         // INVARIANT: the packet has just grown by N bytes, so its first N exist.
-        self.bytes_mut().first_chunk_mut::<N>().ok_or(NoRoom { wanted: N, free })
+        self.bytes_mut()
+            .first_chunk_mut::<N>()
+            .ok_or(NoRoom { wanted: N, free })
     }
 
     /// Shrinks the packet by `count` bytes at its front.
@@ -116,7 +126,10 @@ impl Frame {
     #[inline]
     pub fn pull(&mut self, count: usize) -> Result<(), NoRoom> {
         let Some(len) = self.len().checked_sub(count) else {
-            return Err(NoRoom { wanted: count, free: self.len() });
+            return Err(NoRoom {
+                wanted: count,
+                free: self.len(),
+            });
         };
         self.place(self.headroom() + count, len);
         Ok(())
@@ -135,7 +148,10 @@ impl Frame {
     /// [`NoRoom`] when `packet` is longer than [`MAX_PACKET_LEN`]; the frame is as it was.
     pub fn fill(&mut self, packet: &[u8]) -> Result<(), NoRoom> {
         if packet.len() > MAX_PACKET_LEN {
-            return Err(NoRoom { wanted: packet.len(), free: MAX_PACKET_LEN });
+            return Err(NoRoom {
+                wanted: packet.len(),
+                free: MAX_PACKET_LEN,
+            });
         }
         self.place(HEADROOM, packet.len());
         self.bytes_mut().copy_from_slice(packet);
@@ -149,7 +165,7 @@ impl Frame {
         // SAFETY: a prefetch is a hint; it never faults and changes nothing but the cache.
         unsafe {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().wrapping_add(usize::from(self.head)).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.start().cast());
         }
     }
 
@@ -185,7 +201,11 @@ unsafe impl Send for Frame {}
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame {{ index: {}, head: {}, len: {} }}", self.index, self.head, self.len)
+        write!(
+            f,
+            "Frame {{ index: {}, head: {}, len: {} }}",
+            self.index, self.head, self.len
+        )
     }
 }
 
@@ -252,7 +272,12 @@ impl Pool {
     pub unsafe fn from_raw(base: NonNull<u8>, frames: u32, memory: Box<dyn Memory>) -> Self {
         let free = (0..frames).rev().collect();
         let holders = vec![Holder::FREE; frames as usize].into_boxed_slice();
-        Self { base, free, holders, memory: Some(memory) }
+        Self {
+            base,
+            free,
+            holders,
+            memory: Some(memory),
+        }
     }
 
     /// A pool of `frames` chunks on the heap, for tests and benchmarks without a device.
@@ -335,7 +360,9 @@ impl Pool {
         // INVARIANT: the remainder is below CHUNK_LEN and thus fits.
         #[allow(clippy::cast_possible_truncation)]
         let head = (address % CHUNK_LEN as u64) as u16;
-        let Ok(len) = u16::try_from(len) else { return Err(NotHeld { address }) };
+        let Ok(len) = u16::try_from(len) else {
+            return Err(NotHeld { address });
+        };
         if usize::from(head) + usize::from(len) > CHUNK_LEN {
             return Err(NotHeld { address });
         }
@@ -387,7 +414,10 @@ impl Pool {
     #[inline]
     fn own(&self, frame: &Frame) -> u32 {
         // INVARIANT: a worker has one pool, so this never fires outside a wrong test.
-        assert!(frame.chunk.as_ptr() == self.chunk(frame.index).as_ptr(), "a frame of another pool");
+        assert!(
+            frame.chunk.as_ptr() == self.chunk(frame.index).as_ptr(),
+            "a frame of another pool"
+        );
         frame.index
     }
 
@@ -411,7 +441,12 @@ impl Pool {
 
     #[inline]
     fn token(&self, index: u32, head: u16, len: u16) -> Frame {
-        Frame { chunk: self.chunk(index), index, head, len }
+        Frame {
+            chunk: self.chunk(index),
+            index,
+            head,
+            len,
+        }
     }
 
     /// Where a chunk starts; the pointer is only good for an index below [`Self::frames`].
@@ -451,7 +486,9 @@ impl Heap {
         let layout = Layout::from_size_align(len, Self::PAGE_LEN).unwrap_or(Layout::new::<u8>());
         // SAFETY: the layout's size is not zero.
         let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(start) else { std::alloc::handle_alloc_error(layout) };
+        let Some(base) = NonNull::new(start) else {
+            std::alloc::handle_alloc_error(layout)
+        };
         (Self { base, layout }, base)
     }
 }
@@ -497,8 +534,20 @@ mod tests {
     fn bounds_are_kept() {
         let mut pool = Pool::on_heap(1);
         let mut frame = pool.take_with(&[1; 100]).unwrap();
-        assert_eq!(frame.push::<257>().unwrap_err(), NoRoom { wanted: 257, free: 256 });
-        assert_eq!(frame.pull(101).unwrap_err(), NoRoom { wanted: 101, free: 100 });
+        assert_eq!(
+            frame.push::<257>().unwrap_err(),
+            NoRoom {
+                wanted: 257,
+                free: 256
+            }
+        );
+        assert_eq!(
+            frame.pull(101).unwrap_err(),
+            NoRoom {
+                wanted: 101,
+                free: 100
+            }
+        );
         assert_eq!(frame.len(), 100);
         assert!(frame.fill(&[0; MAX_PACKET_LEN + 1]).is_err());
         frame.fill(&[7; MAX_PACKET_LEN]).unwrap();
@@ -517,13 +566,23 @@ mod tests {
         let frame = pool.take_with(b"x").unwrap();
         let sent = pool.lend(frame, a);
         let empty = pool.lend_empty(b).unwrap();
-        assert_eq!(pool.census(), Census { free: 6, in_tokens: 0, in_ports: 2 });
+        assert_eq!(
+            pool.census(),
+            Census {
+                free: 6,
+                in_tokens: 0,
+                in_ports: 2
+            }
+        );
         assert!(pool.complete(sent, b).is_err(), "b never had it");
         assert!(pool.receive(empty, 3000, b).is_err(), "longer than a chunk");
         assert!(pool.receive(u64::MAX, 1, b).is_err(), "outside the memory");
         let got = pool.receive(empty + HEADROOM as u64, 60, b).unwrap();
         assert_eq!((got.len(), got.headroom()), (60, HEADROOM));
-        assert!(pool.receive(empty + HEADROOM as u64, 60, b).is_err(), "came back twice");
+        assert!(
+            pool.receive(empty + HEADROOM as u64, 60, b).is_err(),
+            "came back twice"
+        );
         pool.give(got);
         pool.complete(sent, a).unwrap();
         assert!(whole(&pool));
@@ -539,7 +598,14 @@ mod tests {
         let kept = pool.lend_empty(Holder::port(4)).unwrap();
         assert_eq!(pool.reclaim(gone), 10);
         assert_eq!(pool.reclaim(gone), 0);
-        assert_eq!(pool.census(), Census { free: 15, in_tokens: 0, in_ports: 1 });
+        assert_eq!(
+            pool.census(),
+            Census {
+                free: 15,
+                in_tokens: 0,
+                in_ports: 1
+            }
+        );
         pool.complete(kept, Holder::port(4)).unwrap();
         assert!(whole(&pool));
     }

@@ -9,7 +9,7 @@ pub mod clock;
 pub mod frame;
 pub mod port;
 pub mod stats;
-// pub mod table;
+pub mod table;
 pub mod verdict;
 pub mod wire;
 pub mod worker;

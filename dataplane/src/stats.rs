@@ -23,7 +23,10 @@ impl Counter {
     /// Adds `count`; only the owner may call it.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
     }
 
     /// Sets the value; only the owner may call it.
@@ -70,7 +73,14 @@ impl DeviceStatistics {
     }
 
     fn from_fields(fields: [u64; 6]) -> Self {
-        let [rx_dropped, rx_ring_full, rx_fill_ring_empty, rx_invalid, tx_invalid, tx_ring_empty] = fields;
+        let [
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            rx_invalid,
+            tx_invalid,
+            tx_ring_empty,
+        ] = fields;
         Self {
             rx_dropped,
             rx_ring_full,
@@ -91,18 +101,25 @@ struct Exits {
 
 impl Default for Exits {
     fn default() -> Self {
-        Self { dropped: std::array::from_fn(|_| Counter::default()), punted: Default::default() }
+        Self {
+            dropped: std::array::from_fn(|_| Counter::default()),
+            punted: Default::default(),
+        }
     }
 }
 
 impl Exits {
     fn dropped(&self) -> BTreeMap<&'static str, u64> {
-        let all = DropReason::ALL.iter().map(|reason| (reason.name(), self.dropped[reason.index()].get()));
+        let all = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.name(), self.dropped[reason.index()].get()));
         all.filter(|(_, count)| *count > 0).collect()
     }
 
     fn punted(&self) -> BTreeMap<&'static str, u64> {
-        let all = PuntReason::ALL.iter().map(|reason| (reason.name(), self.punted[reason.index()].get()));
+        let all = PuntReason::ALL
+            .iter()
+            .map(|reason| (reason.name(), self.punted[reason.index()].get()));
         all.filter(|(_, count)| *count > 0).collect()
     }
 }
@@ -234,7 +251,10 @@ impl Histograms {
     pub fn new() -> Option<Self> {
         let batch_ns = Histogram::new_with_bounds(1, BATCH_NS_MAX, DIGITS).ok()?;
         let batch_packets = Histogram::new_with_bounds(1, 1024, DIGITS).ok()?;
-        Some(Self { batch_ns, batch_packets })
+        Some(Self {
+            batch_ns,
+            batch_packets,
+        })
     }
 
     pub(crate) fn record(&mut self, ns: u64, packets: u64) {
@@ -325,7 +345,11 @@ impl WorkerStats {
     }
 
     pub(crate) fn set_census(&self, census: Census) {
-        for (counter, value) in self.frames.iter().zip([census.free, census.in_tokens, census.in_ports]) {
+        for (counter, value) in self
+            .frames
+            .iter()
+            .zip([census.free, census.in_tokens, census.in_ports])
+        {
             counter.set(u64::from(value));
         }
     }
@@ -352,7 +376,11 @@ impl WorkerStats {
             transmitted: self.transmitted.get(),
             dropped: self.exits.dropped(),
             punted: self.exits.punted(),
-            frames: Census { free, in_tokens, in_ports },
+            frames: Census {
+                free,
+                in_tokens,
+                in_ports,
+            },
             sleeps: self.sleeps.get(),
             busy_cycles: self.busy_cycles.get(),
             total_cycles: self.total_cycles.get(),

@@ -110,9 +110,9 @@ reasons! {
         EthernetTruncated => "ethernet_truncated",
         /// Carries a VLAN tag; this port takes untagged frames only.
         VlanTagged => "vlan_tagged",
-        /// An EtherType that the switch does not carry.
+        /// An EtherType that this port does not carry; on an uplink ARP is one, since the kernel answers it.
         EtherTypeUnknown => "ether_type_unknown",
-        /// The destination MAC address is not this port's.
+        /// The destination MAC address is not this port's, or a packet from the wire is for nobody behind the switch.
         NotForUs => "not_for_us",
         /// The source MAC address is not the one this port was given.
         SpoofedMac => "spoofed_mac",
@@ -130,7 +130,7 @@ reasons! {
         Ipv4Checksum => "ipv4_checksum",
         /// An IPv6 header cut short or whose fields contradict the packet.
         Ipv6Malformed => "ipv6_malformed",
-        /// An IPv6 extension-header chain that is too long or cut short.
+        /// An IPv6 extension-header chain that is too long, cut short, or out of order.
         Ipv6ExtensionChain => "ipv6_extension_chain",
         /// A UDP, TCP or ICMP header cut short or whose length contradicts the packet.
         TransportMalformed => "transport_malformed",
@@ -138,7 +138,7 @@ reasons! {
         MartianSource => "martian_source",
         /// A destination address that is never forwarded: loopback, multicast, broadcast, link-local, unspecified.
         MartianDestination => "martian_destination",
-        /// A tunnel packet cut short, or without the VXLAN I flag.
+        /// A tunnel packet cut short, without the VXLAN I flag, or longer than the packet in it.
         TunnelMalformed => "tunnel_malformed",
         /// A tunnel packet that came as IP fragments; the outer packet must fit the underlay.
         TunnelFragment => "tunnel_fragment",
@@ -198,21 +198,56 @@ reasons! {
 }
 
 impl From<Malformed> for DropReason {
+    /// Which counter a lie in a header belongs to. Several lies of one header share a counter.
     fn from(malformed: Malformed) -> Self {
-        malformed_reason(malformed)
+        match malformed {
+            Malformed::EthernetTruncated => Self::EthernetTruncated,
+            Malformed::VlanTruncated | Malformed::VlanTooDeep => Self::VlanTagged,
+            Malformed::ArpTruncated | Malformed::ArpUnsupported => Self::ArpMalformed,
+            Malformed::Ipv4Truncated => Self::Ipv4Truncated,
+            Malformed::Ipv4Version | Malformed::Ipv4HeaderLength | Malformed::Ipv4TotalLength => {
+                Self::Ipv4Malformed
+            }
+            Malformed::Ipv4Checksum => Self::Ipv4Checksum,
+            Malformed::Ipv6Truncated | Malformed::Ipv6Version | Malformed::Ipv6PayloadLength => {
+                Self::Ipv6Malformed
+            }
+            Malformed::Ipv6ExtensionTruncated
+            | Malformed::Ipv6ExtensionOrder
+            | Malformed::Ipv6ExtensionChain => Self::Ipv6ExtensionChain,
+            Malformed::PortsTruncated
+            | Malformed::UdpTruncated
+            | Malformed::UdpLength
+            | Malformed::TcpTruncated
+            | Malformed::TcpDataOffset
+            | Malformed::IcmpTruncated
+            | Malformed::IcmpChecksum => Self::TransportMalformed,
+            Malformed::IpipInnerLength | Malformed::VxlanTruncated | Malformed::VxlanFlags => {
+                Self::TunnelMalformed
+            }
+        }
     }
 }
 
-/// Which counter a lie in a header belongs to.
-fn malformed_reason(malformed: Malformed) -> DropReason {
-    let _ = malformed;
-    DropReason::EthernetTruncated
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn a_lie_in_a_header_is_counted_under_that_header() {
+        for malformed in Malformed::ALL {
+            let (lie, reason) = (malformed.name(), DropReason::from(malformed).name());
+            let header = lie.split('_').next().unwrap();
+            let counted_as = match header {
+                "ports" | "udp" | "tcp" | "icmp" => "transport",
+                "vxlan" | "ipip" => "tunnel",
+                other => other,
+            };
+            assert!(reason.starts_with(counted_as), "{lie} is counted as {reason}");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_indices_dense() {

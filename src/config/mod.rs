@@ -1,7 +1,10 @@
 //! The node file: everything that Kubernetes does not know about this node, in TOML.
 //!
-//! Every key stands in [`Config`], with its meaning, its range and its default. Unknown keys are an error, so that a mistyped one is not
-//! silently without effect. `examples/millrace.toml` shows all of them.
+//! Every key stands in [`Config`], with its meaning, its range and its default. Unknown keys are an error, so
+//! that a mistyped one is not silently without effect. `examples/millrace.toml` shows all of them.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod value;
 
@@ -14,6 +17,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::objects::{NodeName, Vni};
+use value::{Choice, choice};
 
 pub use value::{
     CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
@@ -29,7 +33,7 @@ pub const ICMP_ERRORS_PER_SECOND_MAX: usize = 1_000_000;
 
 /// The node file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
 pub struct Config {
     /// `[node]`: who this node is, and where its objects and its state are. Required.
     pub node: Node,
@@ -50,32 +54,32 @@ pub struct Config {
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
 pub struct Node {
     /// `name`: `metadata.name` of this node's Node object. Required.
     pub name: NodeName,
-    /// `manifests`: folder of Kubernetes objects (`*.yaml`, `*.yml`, `*.json`), watched for changes; a relative path begins at the node
-    /// file's folder. Required.
+    /// `manifests`: folder of Kubernetes objects (`*.yaml`, `*.yml`, `*.json`), watched for changes; a
+    /// relative path begins at the node file's folder. Required.
     pub manifests: PathBuf,
-    /// `state-dir`: folder of the admin socket, the list of ports and the lock; made if absent; a relative path begins at the node file's
-    /// folder. Default `/run/millrace`.
+    /// `state-dir`: folder of the admin socket, the list of ports and the lock; made if absent; a relative
+    /// path begins at the node file's folder. Default `/run/millrace`.
     #[serde(default = "defaults::state_dir")]
     pub state_dir: PathBuf,
 }
 
 /// `[uplink]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
 pub struct Uplink {
     /// `interface`: name of the interface towards the other nodes. Required.
     pub interface: InterfaceName,
     /// `xdp-mode`: where the steering program runs. Default `auto`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     pub xdp_mode: XdpMode,
 }
 
 /// `xdp-mode`: where the steering program runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum XdpMode {
     /// `auto`: in the driver if it can, else in the kernel's generic hook; the log says which.
@@ -87,9 +91,17 @@ pub enum XdpMode {
     Generic,
 }
 
+impl Choice for XdpMode {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Auto, "auto"),
+        (Self::Native, "native"),
+        (Self::Generic, "generic"),
+    ];
+}
+
 /// `[workers]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
 pub struct Workers {
     /// `cores`: one worker for each of these cores, pinned to it; none twice. Required.
     pub cores: CoreList,
@@ -100,12 +112,12 @@ pub struct Workers {
     #[serde(default = "defaults::batch")]
     pub batch: Ranged<1, BATCH_MAX>,
     /// `idle`: what a worker without work does. Default `sleep`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "choice")]
     pub idle: Idle,
 }
 
 /// `idle`: what a worker without work does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Idle {
     /// `sleep`: after a while without work it waits in the kernel, and the core is free for others.
@@ -115,29 +127,48 @@ pub enum Idle {
     Poll,
 }
 
+impl Choice for Idle {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Sleep, "sleep"), (Self::Poll, "poll")];
+}
+
 /// `[host-port]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table",
+    default
+)]
 pub struct HostPort {
-    /// `name`: the kernel's side of the veth pair, at most 14 characters; the switch's side has a `p` after it. Default `millrace0`.
+    /// `name`: the kernel's side of the veth pair, at most 14 characters; the switch's side has a `p` after
+    /// it. Default `millrace0`.
     pub name: HostPortName,
 }
 
 /// `[overlay]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table",
+    default
+)]
 pub struct Overlay {
     /// `kind`: the tunnel in which pods' packets travel to other nodes. Default `vxlan`.
+    #[serde(deserialize_with = "choice")]
     pub kind: OverlayKind,
-    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there are Windows nodes and with Calico.
+    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there
+    /// are Windows nodes and with Calico.
+    #[serde(deserialize_with = "vni")]
     pub vni: Vni,
-    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows nodes and with Calico.
+    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows
+    /// nodes and with Calico.
     #[serde(deserialize_with = "udp_port")]
     pub port: NonZeroU16,
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OverlayKind {
     /// `vxlan`: VXLAN (RFC 7348).
@@ -147,14 +178,32 @@ pub enum OverlayKind {
     Ipip,
 }
 
+impl Choice for OverlayKind {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Vxlan, "vxlan"), (Self::Ipip, "ipip")];
+}
+
 /// `[slow-path]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table",
+    default
+)]
 pub struct SlowPath {
-    /// `queue`: packets of each worker that may wait for the slow-path thread, within 1..=65536; more are dropped and counted. Default 1024.
+    /// `queue`: packets of each worker that may wait for the slow-path thread, within 1..=65536; more are
+    /// dropped and counted. Default 1024.
     pub queue: Ranged<1, SLOW_PATH_QUEUE_MAX>,
-    /// `icmp-errors-per-second`: most ICMP errors sent in a second, within 0..=1000000; 0 sends none. Default 1000.
+    /// `icmp-errors-per-second`: most ICMP errors sent in a second, within 0..=1000000; 0 sends none. Default
+    /// 1000.
     pub icmp_errors_per_second: Ranged<0, ICMP_ERRORS_PER_SECOND_MAX>,
+}
+
+/// Reads a network identifier, with the range in the error.
+fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
+    let vni = Ranged::<1, { Vni::MAX as usize }>::deserialize(deserializer)?;
+    let vni = u32::try_from(vni.get()).map_err(D::Error::custom)?;
+    Vni::new(vni).map_err(D::Error::custom)
 }
 
 /// Reads a UDP port, with the range in the error.
@@ -242,7 +291,8 @@ impl Config {
     /// Reads and checks a node file.
     ///
     /// # Errors
-    /// [`ConfigError`] if it cannot be read, is no TOML, has an unknown key, lacks a required one, or has a value that makes no sense.
+    /// [`ConfigError`] if it cannot be read, is no TOML, has an unknown key, lacks a required one, or has a
+    /// value that makes no sense.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
             path: path.to_owned(),
@@ -251,7 +301,8 @@ impl Config {
         Self::parse(&text, path)
     }
 
-    /// As [`Config::load`], for the text of a node file; `path` is what errors name and where relative paths begin.
+    /// As [`Config::load`], for the text of a node file; `path` is what errors name and where relative paths
+    /// begin.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -267,7 +318,7 @@ impl Config {
             let key = Some(error.path().to_string()).filter(|key| key != ".");
             content(key, error.inner())
         })?;
-        config.check_interfaces(path)?;
+        config.check_interfaces(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.node.manifests = folder.join(&config.node.manifests);
         config.node.state_dir = folder.join(&config.node.state_dir);
@@ -275,22 +326,46 @@ impl Config {
     }
 
     /// The uplink cannot be a side of the host port, which is made and removed.
-    fn check_interfaces(&self, path: &Path) -> Result<(), ConfigError> {
+    fn check_interfaces(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let host_port = &self.host_port.name;
         let uplink = &self.uplink.interface;
         if *uplink != host_port.kernel_side() && *uplink != host_port.switch_side() {
             return Ok(());
         }
+        // The fault is that of the key that was chosen, not of the one that has its default.
+        let (table, key, reason) = match line_of_key(text, "host-port", "name") {
+            Some(_) => {
+                let other = host_port.switch_side();
+                let reason = format!(
+                    "`{host_port}` makes the interfaces {host_port} and {other}, one of which is the uplink"
+                );
+                ("host-port", "name", reason)
+            }
+            None => (
+                "uplink",
+                "interface",
+                format!("`{uplink}` is an interface that host-port.name `{host_port}` makes"),
+            ),
+        };
         Err(ConfigError::Content {
             path: path.to_owned(),
-            line: None,
-            key: Some("host-port.name".to_owned()),
-            reason: format!(
-                "`{host_port}` makes the interfaces {host_port} and {}, one of which is the uplink; choose another name",
-                host_port.switch_side()
-            ),
+            line: line_of_key(text, table, key),
+            key: Some(format!("{table}.{key}")),
+            reason: format!("{reason}; name another interface"),
         })
     }
+}
+
+/// Line, from 1, of a key in a table of a node file.
+fn line_of_key(text: &str, table: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let (key, _) = document
+        .get_ref()
+        .get(table)?
+        .get_ref()
+        .as_table()?
+        .get_key_value(key)?;
+    Some(line_at(text, key.span().start))
 }
 
 /// Line, from 1, of a byte of the text.
@@ -302,3 +377,6 @@ fn line_at(text: &str, offset: usize) -> usize {
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Values of the node file that are checked when they are made.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest name of a network interface, in bytes: the kernel's `IFNAMSIZ` less the terminator.
 pub const INTERFACE_NAME_MAX_BYTES: usize = 15;
@@ -21,7 +23,8 @@ pub const FRAMES_MAX: usize = 262_144;
 #[error("{0}")]
 pub struct ValueError(String);
 
-/// Name of a network interface as the kernel accepts it: 1 to 15 bytes, no `/`, `:` or white space, neither `.` nor `..`.
+/// Name of a network interface as the kernel accepts it: 1 to 15 bytes, no `/`, `:` or white space, neither
+/// `.` nor `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
@@ -63,7 +66,8 @@ fn check_interface(name: &str, max_bytes: usize) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// Name of the kernel's side of the host port: an interface name that leaves room for [`HOST_PORT_PEER_SUFFIX`].
+/// Name of the kernel's side of the host port: an interface name that leaves room for
+/// [`HOST_PORT_PEER_SUFFIX`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPortName(String);
@@ -132,8 +136,8 @@ text_value!(InterfaceName);
 text_value!(HostPortName);
 
 /// A whole number within `MIN..=MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "usize")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "usize")]
 pub struct Ranged<const MIN: usize, const MAX: usize>(usize);
 
 impl<const MIN: usize, const MAX: usize> Ranged<MIN, MAX> {
@@ -169,13 +173,30 @@ impl<const MIN: usize, const MAX: usize> Ranged<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> TryFrom<i64> for Ranged<MIN, MAX> {
-    type Error = ValueError;
+impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for Ranged<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(RangedVisitor)
+    }
+}
 
-    fn try_from(number: i64) -> Result<Self, ValueError> {
-        usize::try_from(number)
-            .map_err(|_| Self::out_of_range(number))
-            .and_then(Self::new)
+/// Reads a [`Ranged`], so that errors name the range.
+struct RangedVisitor<const MIN: usize, const MAX: usize>;
+
+impl<const MIN: usize, const MAX: usize> Visitor<'_> for RangedVisitor<MIN, MAX> {
+    type Value = Ranged<MIN, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number within {MIN}..={MAX}")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        let in_range = usize::try_from(number).map_err(|_| Ranged::<MIN, MAX>::out_of_range(number));
+        in_range.and_then(Ranged::new).map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let in_range = usize::try_from(number).map_err(|_| Ranged::<MIN, MAX>::out_of_range(number));
+        in_range.and_then(Ranged::new).map_err(E::custom)
     }
 }
 
@@ -187,7 +208,7 @@ impl<const MIN: usize, const MAX: usize> From<Ranged<MIN, MAX>> for usize {
 
 /// Frames of a worker: a power of two, since the rings that refer to them have such sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "usize")]
+#[serde(try_from = "Ranged<FRAMES_MIN, FRAMES_MAX>", into = "usize")]
 pub struct FrameCount(Ranged<FRAMES_MIN, FRAMES_MAX>);
 
 impl FrameCount {
@@ -222,11 +243,11 @@ impl FrameCount {
     }
 }
 
-impl TryFrom<i64> for FrameCount {
+impl TryFrom<Ranged<FRAMES_MIN, FRAMES_MAX>> for FrameCount {
     type Error = ValueError;
 
-    fn try_from(number: i64) -> Result<Self, ValueError> {
-        Ranged::<FRAMES_MIN, FRAMES_MAX>::try_from(number).and_then(|frames| Self::new(frames.get()))
+    fn try_from(frames: Ranged<FRAMES_MIN, FRAMES_MAX>) -> Result<Self, ValueError> {
+        Self::new(frames.get())
     }
 }
 
@@ -238,7 +259,7 @@ impl From<FrameCount> for usize {
 
 /// Cores with a worker each: at least one, none twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<i64>", into = "Vec<usize>")]
+#[serde(try_from = "Vec<Ranged<0, CORE_MAX>>", into = "Vec<usize>")]
 pub struct CoreList(Vec<usize>);
 
 impl CoreList {
@@ -275,23 +296,50 @@ impl CoreList {
     }
 }
 
-impl TryFrom<Vec<i64>> for CoreList {
+impl TryFrom<Vec<Ranged<0, CORE_MAX>>> for CoreList {
     type Error = ValueError;
 
-    fn try_from(numbers: Vec<i64>) -> Result<Self, ValueError> {
-        let core = |number: i64| {
-            usize::try_from(number).map_err(|_| {
-                ValueError(format!(
-                    "core {number} is out of range, it must be within 0..={CORE_MAX}"
-                ))
-            })
-        };
-        Self::new(numbers.into_iter().map(core).collect::<Result<_, _>>()?)
+    fn try_from(cores: Vec<Ranged<0, CORE_MAX>>) -> Result<Self, ValueError> {
+        Self::new(cores.into_iter().map(Ranged::get).collect())
     }
 }
 
 impl From<CoreList> for Vec<usize> {
     fn from(cores: CoreList) -> Self {
         cores.0
+    }
+}
+
+/// One of a few words. Its reading names them all in the error, whatever stands in their place.
+pub(super) trait Choice: Copy + 'static {
+    /// Every choice with its word.
+    const ALL: &'static [(Self, &'static str)];
+}
+
+/// Reads a [`Choice`].
+///
+/// # Errors
+/// That of the deserializer, with the words that would be right.
+pub(super) fn choice<'de, D: Deserializer<'de>, C: Choice>(deserializer: D) -> Result<C, D::Error> {
+    deserializer.deserialize_str(ChoiceVisitor(PhantomData))
+}
+
+struct ChoiceVisitor<C>(PhantomData<C>);
+
+impl<C: Choice> Visitor<'_> for ChoiceVisitor<C> {
+    type Value = C;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (_, word)) in C::ALL.iter().enumerate() {
+            write!(f, "{}\"{word}\"", if index == 0 { "" } else { " or " })?;
+        }
+        Ok(())
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<C, E> {
+        let found = C::ALL.iter().find(|(_, word)| *word == text);
+        found
+            .map(|(choice, _)| *choice)
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }

@@ -142,7 +142,11 @@ pub enum KernelError {
         source: Box<KernelError>,
     },
     /// Device features that were asked to change have not changed.
-    #[error("interface {interface}: cannot turn {} {}; its driver keeps them", if *.on { "on" } else { "off" }, .features.join(", "))]
+    #[error(
+        "interface {interface}: cannot turn {} {}; its driver keeps them",
+        if *.on { "on" } else { "off" },
+        .features.join(", ")
+    )]
     FeaturesStuck {
         /// The interface's name.
         interface: String,
@@ -203,6 +207,14 @@ impl KernelError {
             | Self::FeaturesStuck { .. }
             | Self::NoFeature { .. }
             | Self::RouteTaken { .. } => None,
+        }
+    }
+
+    /// What went wrong, without the namespace it went wrong in: for an undertaking that names it already.
+    pub(super) fn without_namespace(self) -> Self {
+        match self {
+            Self::WithinNamespace { source, .. } => *source,
+            other => other,
         }
     }
 

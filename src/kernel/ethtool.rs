@@ -1,26 +1,18 @@
 //! Device features and queue counts, over ethtool's generic-netlink family
 //! ([kernel documentation](https://docs.kernel.org/networking/ethtool-netlink.html)).
 
-use rtnetlink::packet_core::{
-    DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
-};
-use rtnetlink::proto::ConnectionHandle;
-use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_GENERIC};
+use rtnetlink::packet_core::DefaultNla;
 use tokio::sync::OnceCell;
 
 use super::error::KernelError;
+use super::generic::{
+    GenericConnection, GenericMessage, kind_of, nest, nested, read_text, read_u32, text, value_of,
+};
 use super::names::check_interface_name;
-use super::request::{Kernel, closed, collect};
+use super::request::Kernel;
 
-/// Numbers of `linux/genetlink.h`: the controller, its one request used here, and that one's attributes.
-mod control {
-    pub(super) const FAMILY: u16 = 0x10;
-    pub(super) const VERSION: u8 = 2;
-    pub(super) const GET_FAMILY: u8 = 3;
-    pub(super) const ATTR_FAMILY_ID: u16 = 1;
-    pub(super) const ATTR_FAMILY_NAME: u16 = 2;
-}
+/// The family's name.
+const FAMILY_NAME: &str = "ethtool";
 
 /// Numbers of `linux/ethtool_netlink_generated.h`.
 mod number {
@@ -44,9 +36,6 @@ mod number {
     pub(super) const CHANNELS_TX_COUNT: u16 = 7;
     pub(super) const CHANNELS_COMBINED_COUNT: u16 = 9;
 }
-
-/// Bytes of a generic-netlink header (`struct genlmsghdr`).
-const GENERIC_HEADER_BYTES: usize = 4;
 
 /// The feature that merges received packets into large ones, by its `ethtool -k` name.
 const GENERIC_RECEIVE_OFFLOAD: &str = "rx-gro";
@@ -76,90 +65,6 @@ impl Channels {
     }
 }
 
-/// A generic-netlink message with its attributes.
-#[derive(Debug, Clone)]
-pub(super) struct GenericMessage {
-    family: u16,
-    command: u8,
-    version: u8,
-    attributes: Vec<DefaultNla>,
-}
-
-impl NetlinkSerializable for GenericMessage {
-    fn message_type(&self) -> u16 {
-        self.family
-    }
-
-    fn buffer_len(&self) -> usize {
-        GENERIC_HEADER_BYTES + self.attributes.as_slice().buffer_len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        // INVARIANT: the caller hands a buffer of `buffer_len()` bytes (`NetlinkMessage::serialize`).
-        if let Some((header, attributes)) = buffer.split_first_chunk_mut::<GENERIC_HEADER_BYTES>() {
-            *header = [self.command, self.version, 0, 0];
-            self.attributes.as_slice().emit(attributes);
-        }
-    }
-}
-
-impl NetlinkDeserializable for GenericMessage {
-    type Error = DecodeError;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
-        let Some(([command, version, _, _], attributes)) =
-            payload.split_first_chunk::<GENERIC_HEADER_BYTES>()
-        else {
-            return Err(DecodeError::buffer_too_small(payload.len(), GENERIC_HEADER_BYTES));
-        };
-        Ok(Self {
-            family: header.message_type,
-            command: *command,
-            version: *version,
-            attributes: nested(attributes).collect(),
-        })
-    }
-}
-
-/// The attributes in a piece of a message; what cannot be read ends them.
-fn nested(bytes: &[u8]) -> impl Iterator<Item = DefaultNla> {
-    NlasIterator::new(bytes)
-        .map_while(Result::ok)
-        .map(|nla| DefaultNla::new(nla.kind(), nla.value().to_vec()))
-}
-
-fn value_of(nla: &DefaultNla) -> Vec<u8> {
-    use rtnetlink::packet_core::Nla;
-    let mut value = vec![0; nla.value_len()];
-    nla.emit_value(&mut value);
-    value
-}
-
-fn kind_of(nla: &DefaultNla) -> u16 {
-    use rtnetlink::packet_core::Nla;
-    nla.kind()
-}
-
-fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut value = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut value);
-    DefaultNla::new(kind | NLA_F_NESTED, value)
-}
-
-fn text(kind: u16, text: &str) -> DefaultNla {
-    let mut value = text.as_bytes().to_vec();
-    value.push(0);
-    DefaultNla::new(kind, value)
-}
-
-fn read_text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
-}
-
-fn read_u32(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_ne_bytes)
-}
-
 /// The device features of an interface, by their `ethtool -k` names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Features {
@@ -169,70 +74,20 @@ pub(super) struct Features {
     pub(super) active: Vec<String>,
 }
 
-/// The connection to the generic-netlink families.
+/// The connection to the kernel's ethtool family.
 #[derive(Debug, Clone)]
 pub(super) struct Ethtool {
-    connection: ConnectionHandle<GenericMessage>,
+    connection: GenericConnection,
     family: OnceCell<u16>,
 }
 
 impl Ethtool {
     /// Opens the connection in the calling thread's network namespace; its work is done on `runtime`.
     pub(super) fn open(runtime: &tokio::runtime::Handle) -> Result<Self, KernelError> {
-        let fail = |source| KernelError::Socket {
-            action: "opening an ethtool netlink socket".into(),
-            source,
-        };
-        let (mut connection, handle, _) =
-            rtnetlink::proto::new_connection::<GenericMessage>(NETLINK_GENERIC).map_err(fail)?;
-        connection.set_forward_ack(true);
-        let socket = connection.socket_mut().socket_mut();
-        socket.set_ext_ack(true).map_err(fail)?;
-        socket.set_cap_ack(true).map_err(fail)?;
-        runtime.spawn(connection);
         Ok(Self {
-            connection: handle,
+            connection: GenericConnection::open(runtime)?,
             family: OnceCell::new(),
         })
-    }
-
-    async fn request(
-        &self,
-        action: &str,
-        message: GenericMessage,
-    ) -> Result<Vec<GenericMessage>, KernelError> {
-        let mut request =
-            NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        let answers = self
-            .connection
-            .request(request, SocketAddr::new(0, 0))
-            .map_err(|_| closed(action))?;
-        Ok(collect(action, answers, true).await?.messages)
-    }
-
-    /// The number that this kernel gave to the ethtool family.
-    async fn family(&self) -> Result<u16, KernelError> {
-        let look_up = || async {
-            let action = "looking up the kernel's ethtool netlink family";
-            let request = GenericMessage {
-                family: control::FAMILY,
-                command: control::GET_FAMILY,
-                version: control::VERSION,
-                attributes: vec![text(control::ATTR_FAMILY_NAME, "ethtool")],
-            };
-            let answers = self.request(action, request).await?;
-            let id = answers
-                .iter()
-                .flat_map(|answer| &answer.attributes)
-                .find(|nla| kind_of(nla) == control::ATTR_FAMILY_ID)
-                .and_then(|nla| value_of(nla).try_into().ok().map(u16::from_ne_bytes));
-            id.ok_or_else(|| KernelError::Protocol {
-                action: action.to_owned(),
-                detail: "the kernel's answer holds no number".to_owned(),
-            })
-        };
-        self.family.get_or_try_init(look_up).await.copied()
     }
 
     /// Sends a request about an interface and returns the attributes of the answer.
@@ -250,18 +105,17 @@ impl Ethtool {
         ];
         let mut attributes = vec![nest(number::HEADER, &header)];
         attributes.append(&mut more);
-        let family = self.family().await?;
-        let answers = self
-            .request(
-                action,
-                GenericMessage {
-                    family,
-                    command,
-                    version: number::VERSION,
-                    attributes,
-                },
-            )
+        let family = *self
+            .family
+            .get_or_try_init(|| self.connection.family_number(FAMILY_NAME))
             .await?;
+        let request = GenericMessage {
+            family,
+            command,
+            version: number::VERSION,
+            attributes,
+        };
+        let answers = self.connection.request(action, request).await?;
         Ok(answers.into_iter().flat_map(|answer| answer.attributes).collect())
     }
 
@@ -357,8 +211,8 @@ fn bit_names(bitset: &[u8], with_value: bool) -> Vec<String> {
     names
 }
 
-/// Whether a feature leaves work on a transmitted frame to a device that a veth is not: checksums, segmentation, VLAN
-/// tags beside the frame, frames in pieces.
+/// Whether a feature leaves work on a transmitted frame to a device that a veth is not: checksums,
+/// segmentation, VLAN tags beside the frame, frames in pieces.
 fn is_transmit_offload(feature: &str) -> bool {
     feature.starts_with("tx-")
         && ["checksum", "segmentation", "scatter-gather", "tx-gso", "tx-vlan"]
@@ -430,8 +284,9 @@ impl Kernel {
         self.set_feature(interface, GENERIC_RECEIVE_OFFLOAD, on).await
     }
 
-    /// Turns off everything that leaves work on a transmitted frame to a device: checksums, segmentation (TSO, GSO,
-    /// USO), frames in pieces, VLAN tags beside the frame. What then leaves this end of a veth is as on a wire.
+    /// Turns off everything that leaves work on a transmitted frame to a device: checksums, segmentation
+    /// (TSO, GSO, USO), frames in pieces, VLAN tags beside the frame. What then leaves this end of a veth is
+    /// as on a wire.
     ///
     /// Returns the features that were on.
     ///

@@ -1,34 +1,28 @@
 //! Following the kernel: subscribe, read every table, then apply each event, and read anew what was lost.
 //!
-//! One socket carries both the events and the tables, so they arrive in the order in which the kernel made them, and
-//! nothing falls between a table's reading and the first event. The only queue is the socket's receive buffer: when it
-//! overflows, the kernel says so (`ENOBUFS`, netlink(7)) and all tables are read anew, beside the known state, which
-//! stays as it was until then.
+//! One socket carries both the events and the tables, so they arrive in the order in which the kernel made
+//! them, and nothing falls between a table's reading and the first event. The only queue is the socket's
+//! receive buffer: when it overflows, the kernel says so (`ENOBUFS`, netlink(7)) and all tables are read
+//! anew, beside the known state, which stays as it was until then.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{
-    DoneBuffer, ErrorBuffer, NLM_F_APPEND, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, ParseableParametrized,
+    NLM_F_APPEND, NLM_F_DUMP_INTR, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    ParseableParametrized,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::neighbour::NeighbourMessage;
-use rtnetlink::packet_route::route::RouteMessage;
-use rtnetlink::sys::{
-    AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
-};
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::error::{KernelError, Refusal};
 use super::message;
 use super::state::KernelState;
+use super::subscription::{end_code, receive, subscribe, table_request};
 use super::tables::{Change, Effect, Table};
 
 /// A change is held back until none has followed for this long, ...
@@ -43,27 +37,19 @@ const DOUBT_SETTLE_MS: u64 = 10;
 /// And not sooner than this after it was last read.
 const READ_INTERVAL_MS: u64 = 100;
 
-/// Wanted size of the socket's receive buffer in bytes: some ten thousand events.
-const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
-
 /// Bytes read at once: more than the 32 KiB that the kernel puts into one part of a table.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Message types of next-hop objects (`RTM_NEWNEXTHOP`, `RTM_DELNEXTHOP`): routes that use them change in silence.
+/// The most that the buffer grows to, for an interface that has very much to say (hundreds of virtual
+/// functions).
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// Message types of next-hop objects (`RTM_NEWNEXTHOP`, `RTM_DELNEXTHOP`): routes that use them change in
+/// silence.
 const NEXT_HOP_MESSAGES: std::ops::RangeInclusive<u16> = 104..=105;
 
 /// Message types of links, addresses, routes and neighbours (`RTM_NEWLINK` to `RTM_GETNEIGH`).
 const FOLLOWED_MESSAGES: std::ops::RangeInclusive<u16> = 16..=30;
-
-/// The groups whose events are followed.
-const GROUPS: [MulticastGroup; 6] = [
-    MulticastGroup::Link,
-    MulticastGroup::Neigh,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
-];
 
 /// A table being read.
 #[derive(Debug)]
@@ -76,11 +62,13 @@ struct Reading {
     interrupted: bool,
 }
 
-/// Keeps a [`KernelState`] equal to the kernel's configuration of one network namespace: the one the calling thread
-/// was in at [`Self::start`].
+/// Keeps a [`KernelState`] equal to the kernel's configuration of one network namespace: the one the calling
+/// thread was in at [`Self::start`].
 pub struct KernelFollower {
     socket: TokioSocket,
     buffer: Vec<u8>,
+    /// The buffer's size: all that one read can bring.
+    read_bytes: usize,
     /// Our netlink address, by which answers to us are told from events caused by others.
     port: u32,
     sequence: u32,
@@ -120,6 +108,7 @@ impl KernelFollower {
         let mut follower = Self {
             socket,
             buffer: Vec::with_capacity(READ_BYTES),
+            read_bytes: READ_BYTES,
             port: address.port_number(),
             sequence: 0,
             state: KernelState::default(),
@@ -153,8 +142,8 @@ impl KernelFollower {
 
     /// Waits until the state has changed, and returns it. Changes in quick succession are one.
     ///
-    /// Dropping the future before it is ready loses nothing, so it can stand in a `select!`. While nobody waits, events
-    /// pile up in the socket's buffer, which is bounded.
+    /// Dropping the future before it is ready loses nothing, so it can stand in a `select!`. While nobody
+    /// waits, events pile up in the socket's buffer, which is bounded.
     ///
     /// # Errors
     /// [`KernelError::Socket`] if the socket fails for good.
@@ -230,8 +219,10 @@ impl KernelFollower {
     fn take_received(&mut self, received: io::Result<()>) -> Result<(), KernelError> {
         match received {
             Ok(()) => {
-                let buffer = std::mem::take(&mut self.buffer);
+                let mut buffer = std::mem::take(&mut self.buffer);
                 let taken = self.take_messages(&buffer);
+                buffer.clear();
+                buffer.reserve_exact(self.read_bytes);
                 self.buffer = buffer;
                 taken
             }
@@ -239,6 +230,8 @@ impl KernelFollower {
                 debug!("events of the kernel were lost; reading its tables anew");
                 self.resyncs += 1;
                 self.want(Table::ALL);
+                // What made the buffer overflow may go on: let it pass rather than add to it.
+                self.read_not_before = Instant::now() + Duration::from_millis(READ_INTERVAL_MS);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -247,17 +240,29 @@ impl KernelFollower {
     }
 
     fn take_messages(&mut self, mut bytes: &[u8]) -> Result<(), KernelError> {
-        while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
+        while !bytes.is_empty() {
+            let Ok(message) = NetlinkBuffer::new_checked(bytes) else {
+                self.enlarge_buffer();
+                return Ok(());
+            };
             self.take_message(&message)?;
-            let length = usize::try_from(message.length())
-                .unwrap_or(usize::MAX)
-                .next_multiple_of(4);
-            match bytes.get(length..) {
-                Some(rest) => bytes = rest,
-                None => break,
-            }
+            bytes = bytes.get(aligned_length(&message)..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// After a message that was cut off at the buffer's end: what it said has to be read anew, into a larger
+    /// buffer.
+    fn enlarge_buffer(&mut self) {
+        if self.read_bytes >= READ_BYTES_MAX {
+            warn!(
+                bytes = self.read_bytes,
+                "an rtnetlink message is longer than any should be and is left out"
+            );
+            return;
+        }
+        self.read_bytes *= 2;
+        self.want(Table::ALL);
     }
 
     fn take_message(&mut self, message: &NetlinkBuffer<&[u8]>) -> Result<(), KernelError> {
@@ -367,32 +372,11 @@ impl KernelFollower {
     }
 }
 
-/// Opens a socket and subscribes it; tables are read later, so that no event falls in between.
-fn subscribe() -> io::Result<TokioSocket> {
-    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-    let groups = GROUPS
-        .iter()
-        .fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
-    let inner = socket.socket_mut();
-    inner.bind(&SocketAddr::new(0, groups))?;
-    // Kernels before 5.3 have no next-hop objects, and so no such group.
-    let _ = inner.add_membership(MulticastGroup::Nexthop as u32);
-    enlarge_receive_buffer(inner);
-    Ok(socket)
-}
-
-/// Enlarges the receive buffer as far as the system allows; a smaller one only means reading anew more often.
-fn enlarge_receive_buffer(socket: &Socket) {
-    let bytes = i32::try_from(RECEIVE_BUFFER_BYTES).unwrap_or(i32::MAX);
-    if let Err(error) = socket.set_rx_buf_sz(bytes) {
-        debug!(%error, "the netlink receive buffer keeps its size");
-    }
-}
-
-/// Reads once from the socket into the emptied buffer.
-async fn receive(socket: &TokioSocket, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
-    socket.recv(buffer).await
+/// Where the message after this one starts.
+fn aligned_length(message: &NetlinkBuffer<&[u8]>) -> usize {
+    usize::try_from(message.length())
+        .unwrap_or(usize::MAX)
+        .next_multiple_of(usize::from(NLMSG_ALIGNTO))
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -400,35 +384,6 @@ async fn sleep_until(wake: Option<Instant>) {
         Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
     }
-}
-
-/// The request for a whole table, of both address families.
-fn table_request(table: Table, sequence: u32) -> Vec<u8> {
-    let mut request = NetlinkMessage::from(match table {
-        Table::Links => RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        Table::Addresses => RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-        Table::Routes => RouteNetlinkMessage::GetRoute(RouteMessage::default()),
-        Table::Neighbours => RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()),
-    });
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    request.header.sequence_number = sequence;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    bytes
-}
-
-/// The error number, positive, in the message that ends a table; 0 if it was read whole.
-fn end_code(kind: u16, payload: &[u8]) -> i32 {
-    let code = if kind == NLMSG_ERROR {
-        ErrorBuffer::new_checked(payload)
-            .ok()
-            .and_then(|error| error.code())
-            .map_or(0, std::num::NonZeroI32::get)
-    } else {
-        DoneBuffer::new_checked(payload).map_or(0, |done| done.code())
-    };
-    code.saturating_abs()
 }
 
 fn socket_error(action: &str, source: io::Error) -> KernelError {

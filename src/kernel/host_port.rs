@@ -9,7 +9,7 @@ use super::link::VETH;
 use super::request::Kernel;
 use super::state::{Link, MacAddr, Scope};
 use super::sysctl::{Family, Setting};
-use super::veth::{VethEnd, VethPair, host_prefix, set_ipv6};
+use super::veth::{VethEnd, VethPair, check_unicast, host_prefix, set_ipv6};
 
 /// `rp_filter`: a packet's source has to be reachable, but over whichever interface (RFC 3704, loose mode).
 const LOOSE_REVERSE_PATH: &str = "2";
@@ -59,15 +59,17 @@ pub struct HostPort {
 }
 
 impl Kernel {
-    /// Sees that the host port is there and as wanted: the pair of the wanted number of queues, both ends up, the
-    /// kernel's end with the wanted addresses and with transmit offloads off, the switch's end without IPv6.
+    /// Sees that the host port is there and as wanted: the pair of the wanted number of queues, both ends up,
+    /// the kernel's end with the wanted addresses and with transmit offloads off, the switch's end without
+    /// IPv6.
     ///
-    /// A pair of the wanted names is adopted; it is made anew only if its number of queues is another, since queues
-    /// cannot be added later. If something fails, a pair that was made is removed again, one that was found is left.
+    /// A pair of the wanted names is adopted; it is made anew only if its number of queues is another, since
+    /// queues cannot be added later. If something fails, a pair that was made is removed again, one that was
+    /// found is left.
     ///
     /// # Errors
-    /// [`KernelError::WrongInterface`] if an interface of one of the names is something else; otherwise the step that
-    /// failed.
+    /// [`KernelError::WrongInterface`] if an interface of one of the names is something else; otherwise the
+    /// step that failed.
     pub async fn ensure_host_port(&self, spec: &HostPortSpec) -> Result<HostPort, KernelError> {
         let undertaking = format!("host port {} and {}", spec.name, spec.switch_name);
         if spec.queues == 0 {
@@ -77,6 +79,7 @@ impl Kernel {
                 reason,
             });
         }
+        check_unicast(&undertaking, &spec.addresses)?;
         let step = |source| KernelError::Step {
             undertaking: undertaking.clone(),
             source: Box::new(source),
@@ -100,7 +103,8 @@ impl Kernel {
     /// Removes the host port. Says whether there was one.
     ///
     /// # Errors
-    /// [`KernelError::WrongInterface`] if the interface of this name is not a veth; otherwise a refused request.
+    /// [`KernelError::WrongInterface`] if the interface of this name is not a veth; otherwise a refused
+    /// request.
     pub async fn remove_host_port(&self, name: &str) -> Result<bool, KernelError> {
         match self.find_link(name).await? {
             None => Ok(false),
@@ -221,7 +225,7 @@ impl Kernel {
     /// Removes an interface made by something that failed later. A second failure is only said.
     pub(super) async fn remove_after_failure(&self, name: &str) {
         if let Err(error) = self.delete_link(name).await {
-            warn!(%error, name, "an interface could not be removed after a failure; remove it with: ip link del {name}");
+            warn!(%error, "an interface was left after a failure; remove it with: ip link del {name}");
         }
     }
 }
@@ -241,8 +245,9 @@ pub(super) fn require_veth(link: &Link) -> Result<(), KernelError> {
     })
 }
 
-/// Lets the kernel take packets on the host port whose way back may go elsewhere: those of pods and peers before their
-/// routes are there. The stricter of this setting and the one for all interfaces counts only up to loose (ip-sysctl).
+/// Lets the kernel take packets on the host port whose way back may go elsewhere: those of pods and peers
+/// before their routes are there. The stricter of this setting and the one for all interfaces counts only up
+/// to loose (ip-sysctl).
 fn loosen_reverse_path(interface: &str) -> Result<(), KernelError> {
     let setting = Setting::of_interface(Family::V4, interface, "rp_filter")?;
     setting.write_if_present(LOOSE_REVERSE_PATH).map(|_| ())

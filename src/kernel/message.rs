@@ -18,8 +18,8 @@ use super::state::{
 };
 use super::tables::{Change, Placement};
 
-/// The change that an event or a part of a table says, or `None` if it is about something that is not followed.
-/// `flags` are those of the netlink header.
+/// The change that an event or a part of a table says, or `None` if it is about something that is not
+/// followed. `flags` are those of the netlink header.
 pub(super) fn change(message: &RouteNetlinkMessage, flags: u16) -> Option<Change> {
     match message {
         RouteNetlinkMessage::NewLink(message) => link(message).map(Change::LinkSet),
@@ -90,7 +90,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     Some(link)
 }
 
-/// An address of an interface. On a point-to-point interface `IFA_LOCAL` is ours and `IFA_ADDRESS` the other end's.
+/// An address of an interface. On a point-to-point interface `IFA_LOCAL` is ours and `IFA_ADDRESS` the other
+/// end's.
 pub(super) fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
     let mut local = None;
     let mut plain = None;
@@ -221,7 +222,8 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A neighbour of IPv4 or IPv6. Forwarding entries of bridges and vxlan devices, and proxy entries, are left out.
+/// A neighbour of IPv4 or IPv6. Forwarding entries of bridges and vxlan devices, and proxy entries, are left
+/// out.
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     if message.header.flags.contains(neighbour::NeighbourFlags::Proxy) {
         return None;

@@ -1,20 +1,25 @@
 //! Everything the daemon reads from and asks of the Linux kernel's network configuration.
 //!
-//! - [`KernelFollower`] keeps a [`KernelState`] (links, addresses, main-table routes, neighbours) equal to the
-//!   kernel's, over rtnetlink ([rtnetlink(7)](https://man7.org/linux/man-pages/man7/rtnetlink.7.html)).
-//! - [`Kernel`] is a pair of netlink connections (rtnetlink and ethtool) through which links, addresses, routes and
-//!   device features of **one** network namespace are changed: the namespace that the calling thread was in at
-//!   [`Kernel::open`].
-//! - [`Kernel::ensure_host_port`] and [`Kernel::attach_pod`] make the two kinds of veth pair that the switch needs.
+//! - [`KernelFollower`] keeps a [`KernelState`] (links, addresses, main-table routes, neighbours) equal to
+//!   the kernel's, over rtnetlink ([rtnetlink(7)](https://man7.org/linux/man-pages/man7/rtnetlink.7.html)).
+//! - [`Kernel`] is a pair of netlink connections (rtnetlink and ethtool) through which links, addresses,
+//!   routes and device features of **one** network namespace are changed: the namespace that the calling
+//!   thread was in at [`Kernel::open`].
+//! - [`Kernel::ensure_host_port`] and [`Kernel::attach_pod`] make the two kinds of veth pair that the switch
+//!   needs.
 //! - [`sysctl`] reads and writes what netlink does not offer.
 //!
-//! A socket stays in the namespace it was opened in, `/proc/sys/net` shows the namespace of the thread that reads it.
-//! So the thread that polls this module's futures has to stay in the namespace in which it opened its [`Kernel`];
-//! work in another namespace runs on a thread of its own ([`within_namespace`]) which ends with the work.
+//! A socket stays in the namespace it was opened in, `/proc/sys/net` shows the namespace of the thread that
+//! reads it. So the thread that polls this module's futures has to stay in the namespace in which it opened
+//! its [`Kernel`]; work in another namespace runs on a thread of its own ([`within_namespace`]) which ends
+//! with the work.
+
+#![forbid(unsafe_code)]
 
 mod error;
 mod ethtool;
 mod follow;
+mod generic;
 mod host_port;
 mod link;
 mod message;
@@ -26,6 +31,7 @@ mod request;
 mod resolve;
 mod route;
 mod state;
+mod subscription;
 pub mod sysctl;
 mod tables;
 mod veth;

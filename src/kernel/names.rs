@@ -12,8 +12,9 @@ const POD_PREFIX: &str = "mr";
 
 /// The name of a pod's host-side interface: `mr` and hexadecimal digits, as long as a name may be.
 ///
-/// The digits are the start of SHA-256 of `namespace/pod`, so the name is the same after a restart and on every
-/// machine, and a pod's owner cannot choose a pod name that takes another pod's interface (a `/` is in neither part).
+/// The digits are the start of SHA-256 of `namespace/pod`, so the name is the same after a restart and on
+/// every machine, and a pod's owner cannot choose a pod name that takes another pod's interface (a `/` is in
+/// neither part).
 #[must_use]
 pub fn pod_interface_name(namespace: &str, pod: &str) -> String {
     use std::fmt::Write;
@@ -30,8 +31,8 @@ pub fn pod_interface_name(namespace: &str, pod: &str) -> String {
     name
 }
 
-/// Checks that the kernel would take this as an interface's name (`dev_valid_name` in `net/core/dev.c`), and that it
-/// can be part of a `/proc/sys` path.
+/// Checks that the kernel would take this as an interface's name (`dev_valid_name` in `net/core/dev.c`), and
+/// that it can be part of a `/proc/sys` path.
 ///
 /// # Errors
 /// [`KernelError::InvalidName`] with the reason.
@@ -65,6 +66,8 @@ pub fn check_interface_name(name: &str) -> Result<(), KernelError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
     use super::*;
 
     #[test]
@@ -88,7 +91,8 @@ mod tests {
             assert!(check_interface_name(name).is_ok());
             assert!(!names[..index].contains(name), "{name} twice");
         }
-        // The first digits of `printf default/web-0 | sha256sum`: a later version must find what this one made.
+        // The first digits of `printf default/web-0 | sha256sum`: a later version must find what this one
+        // made.
         assert_eq!(pod_interface_name("default", "web-0"), "mr53842afe623a6");
     }
 

@@ -77,7 +77,8 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own that ends with it. The caller stays where it is.
+    /// Runs `work` inside the namespace, on a thread of its own that ends with it. The caller stays where it
+    /// is.
     pub(super) async fn run<T, W, F>(&self, work: W) -> Result<T, KernelError>
     where
         W: FnOnce(Kernel) -> F + Send + 'static,
@@ -129,9 +130,9 @@ impl Namespace {
     }
 }
 
-/// Runs `work` inside the network namespace at `path`, on a thread of its own that ends with the work. The caller's
-/// thread never leaves its namespace. `work` gets a [`Kernel`] of that namespace, and `/proc/sys/net` is that
-/// namespace's.
+/// Runs `work` inside the network namespace at `path`, on a thread of its own that ends with the work. The
+/// caller's thread never leaves its namespace. `work` gets a [`Kernel`] of that namespace, and
+/// `/proc/sys/net` is that namespace's.
 ///
 /// # Errors
 /// [`KernelError::Namespace`] if it cannot be opened or entered, and `work`'s own error with the path.

@@ -12,12 +12,13 @@ use super::error::KernelError;
 use super::request::Kernel;
 
 impl Kernel {
-    /// Asks the kernel to find out (ARP, neighbour discovery) or confirm a neighbour's Ethernet address, as if it had
-    /// a packet for it (`NTF_USE`, `neigh_add` in `net/core/neighbour.c`): an unknown or failed one is asked for at
-    /// once, a stale one is asked for again after the kernel's delay, a fresh one is left alone. The answer comes as
-    /// an event to [`super::KernelFollower`].
+    /// Asks the kernel to find out (ARP, neighbour discovery) or confirm a neighbour's Ethernet address, as
+    /// if it had a packet for it (`NTF_USE`, `neigh_add` in `net/core/neighbour.c`): an unknown or failed one
+    /// is asked for at once, a stale one is asked for again after the kernel's delay, a fresh one is left
+    /// alone. The answer comes as an event to [`super::KernelFollower`].
     ///
-    /// The kernel sees nothing of what the switch sends, so this is to be called again while a neighbour is in use.
+    /// The kernel sees nothing of what the switch sends, so this is to be called again while a neighbour is
+    /// in use.
     ///
     /// # Errors
     /// [`KernelError`] if there is no such interface, it is down, or the request is refused.

@@ -10,7 +10,7 @@ use super::namespace::Namespace;
 use super::request::Kernel;
 use super::route::RouteSpec;
 use super::state::{Link, MacAddr};
-use super::veth::{VethEnd, VethPair, host_prefix, set_ipv6};
+use super::veth::{VethEnd, VethPair, check_unicast, host_prefix, set_ipv6};
 
 /// The loopback interface, which every namespace has.
 const LOOPBACK: &str = "lo";
@@ -18,7 +18,8 @@ const LOOPBACK: &str = "lo";
 /// The pod port that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodPortSpec {
-    /// The name of the end in the node's namespace, which is a port of the switch ([`super::pod_interface_name`]).
+    /// The name of the end in the node's namespace, which is a port of the switch
+    /// ([`super::pod_interface_name`]).
     pub host_ifname: String,
     /// The name of the end in the pod, such as `eth0`.
     pub pod_ifname: String,
@@ -38,7 +39,7 @@ pub struct PodPortSpec {
     pub queues: u32,
 }
 
-/// A pod port that is up.
+/// A pod port that is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodPort {
     /// The number of the node's end.
@@ -50,35 +51,37 @@ pub struct PodPort {
 }
 
 impl Kernel {
-    /// Makes a pod port: the pair, the node's end up and without IPv6, the pod's end up with its addresses, transmit
-    /// offloads off, a route to each gateway on the link and a default route via it, and the pod's loopback up. An
-    /// IPv4-only pod has no IPv6 on this interface.
+    /// Makes a pod port: the pair, the node's end up and without IPv6, the pod's end up with its addresses,
+    /// transmit offloads off, a route to each gateway on the link and a default route via it, and the pod's
+    /// loopback up. An IPv4-only pod has no IPv6 on this interface.
     ///
-    /// If a step fails, all that was made is removed, and the error names the step, the interface and the namespace.
-    /// The future is to be driven to its end: one dropped half-way leaves a pair that [`Self::detach_pod`] removes.
+    /// If a step fails, all that was made is removed, and the error names the step, the interface and the
+    /// namespace. The future is to be driven to its end: one dropped half-way leaves a pair that
+    /// [`Self::detach_pod`] removes.
     ///
     /// # Errors
     /// [`KernelError`] as said.
     pub async fn attach_pod(&self, spec: &PodPortSpec) -> Result<PodPort, KernelError> {
-        let undertaking = format!(
-            "pod port {} to {} in network namespace {}",
-            spec.host_ifname,
-            spec.pod_ifname,
-            spec.netns_path.display()
-        );
-        let step = |source| KernelError::Step {
-            undertaking: undertaking.clone(),
+        let ends = format!("pod port {} to {}", spec.host_ifname, spec.pod_ifname);
+        let undertaking = format!("{ends} in network namespace {}", spec.netns_path.display());
+        let failed = |undertaking: &str, source| KernelError::Step {
+            undertaking: undertaking.to_owned(),
             source: Box::new(source),
         };
+        // An error about the namespace itself names it.
+        let entering = |source| failed(&ends, source);
+        let step = |source| failed(&undertaking, source);
         check(spec).map_err(step)?;
-        let namespace = Namespace::open(&spec.netns_path).map_err(step)?;
-        if namespace.is_own().map_err(step)? {
+        let namespace = Namespace::open(&spec.netns_path).map_err(entering)?;
+        if namespace.is_own().map_err(entering)? {
             let reason = "this is the node's own network namespace, a pod needs one of its own".to_owned();
             return Err(KernelError::InvalidSpec {
                 subject: undertaking,
                 reason,
             });
         }
+        // Shows early, and in better words than the pair's making would, that it can be entered.
+        namespace.run(|_| async { Ok(()) }).await.map_err(entering)?;
         self.create_veth(&VethPair {
             near: VethEnd {
                 name: &spec.host_ifname,
@@ -103,11 +106,12 @@ impl Kernel {
         }
     }
 
-    /// Removes a pod port by the name of the node's end. Says whether there was one: one that went with its namespace
-    /// is no error.
+    /// Removes a pod port by the name of the node's end. Says whether there was one: one that went with its
+    /// namespace is no error.
     ///
     /// # Errors
-    /// [`KernelError::WrongInterface`] if the interface of this name is not a veth; otherwise a refused request.
+    /// [`KernelError::WrongInterface`] if the interface of this name is not a veth; otherwise a refused
+    /// request.
     pub async fn detach_pod(&self, host_ifname: &str) -> Result<bool, KernelError> {
         match self.find_link(host_ifname).await? {
             None => Ok(false),
@@ -124,11 +128,11 @@ impl Kernel {
         namespace: &Namespace,
     ) -> Result<PodPort, KernelError> {
         set_ipv6(&spec.host_ifname, false)?;
-        self.set_up(&spec.host_ifname, true).await?;
         let inside = spec.clone();
         let pod_end = namespace
             .run(move |kernel| async move { kernel.configure_pod_end(&inside).await })
-            .await?;
+            .await
+            .map_err(KernelError::without_namespace)?;
         let host_end = self.link_by_name(&spec.host_ifname).await?;
         Ok(PodPort {
             ifindex: host_end.ifindex,
@@ -179,6 +183,9 @@ fn any(gateway: IpAddr) -> ipnet::IpNet {
 fn check(spec: &PodPortSpec) -> Result<(), KernelError> {
     check_interface_name(&spec.host_ifname)?;
     check_interface_name(&spec.pod_ifname)?;
+    for addresses in [&spec.addresses, &spec.gateways] {
+        check_unicast("its addresses and gateways", addresses)?;
+    }
     let count = |gateways: &[IpAddr], is_ipv6| gateways.iter().filter(|ip| ip.is_ipv6() == is_ipv6).count();
     let reason = if spec.queues == 0 {
         "it needs at least one queue"
@@ -195,7 +202,7 @@ fn check(spec: &PodPortSpec) -> Result<(), KernelError> {
         return Ok(());
     };
     Err(KernelError::InvalidSpec {
-        subject: "pod port".to_owned(),
+        subject: "the specification".to_owned(),
         reason: reason.to_owned(),
     })
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::AsyncSocket;
@@ -16,10 +16,12 @@ use rtnetlink::sys::AsyncSocket;
 use super::error::{KernelError, Refusal};
 use super::ethtool::Ethtool;
 
-/// How long an answer of the kernel may take. Netlink answers within the request; a longer wait means a lost message.
+/// How long an answer of the kernel may take. Netlink answers within the request; a longer wait means a lost
+/// message.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
 
-/// How often a table is read again that changed while it was read (`NLM_F_DUMP_INTR`), before what was read counts.
+/// How often a table is read again that changed while it was read (`NLM_F_DUMP_INTR`), before what was read
+/// counts.
 const DUMP_ATTEMPTS: usize = 5;
 
 /// Bytes of a netlink message header (`struct nlmsghdr`).
@@ -38,8 +40,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens the connections in the calling thread's network namespace. Their work is done by tasks of the current
-    /// tokio runtime, which needs its I/O and time drivers.
+    /// Opens the connections in the calling thread's network namespace. Their work is done by tasks of the
+    /// current tokio runtime, which needs its I/O and time drivers.
     ///
     /// # Errors
     /// [`KernelError::Socket`] outside a tokio runtime, or if the sockets cannot be opened.
@@ -59,7 +61,8 @@ impl Kernel {
         Ok(Self { rtnetlink, ethtool })
     }
 
-    /// Asks for a change and waits for the kernel's acknowledgement. `flags` are added to `NLM_F_REQUEST | NLM_F_ACK`.
+    /// Asks for a change and waits for the kernel's acknowledgement. `flags` are added to `NLM_F_REQUEST |
+    /// NLM_F_ACK`.
     pub(super) async fn change(
         &self,
         action: &str,
@@ -113,8 +116,8 @@ pub(super) struct Collected<T> {
     interrupted: bool,
 }
 
-/// Collects the answers to one request until the stream ends, with a time-out. With `wants_ack`, a stream that ends
-/// without an acknowledgement is an error: the connection is gone.
+/// Collects the answers to one request until the stream ends, with a time-out. With `wants_ack`, a stream
+/// that ends without an acknowledgement is an error: the connection is gone.
 pub(super) async fn collect<T>(
     action: &str,
     mut answers: impl futures::Stream<Item = NetlinkMessage<T>> + Unpin,
@@ -181,8 +184,8 @@ pub(super) fn closed(action: &str) -> KernelError {
     }
 }
 
-/// The kernel's words in an error message: attributes after the header of the request, which the kernel quotes whole
-/// unless it says that it capped it (netlink(7), `NETLINK_EXT_ACK`).
+/// The kernel's words in an error message: attributes after the header of the request, which the kernel
+/// quotes whole unless it says that it capped it (netlink(7), `NETLINK_EXT_ACK`).
 fn extended_message(header: NetlinkHeader, quoted: &[u8]) -> Option<String> {
     if header.flags & NLM_F_ACK_TLVS == 0 {
         return None;
@@ -193,7 +196,9 @@ fn extended_message(header: NetlinkHeader, quoted: &[u8]) -> Option<String> {
         let length = quoted
             .first_chunk::<4>()
             .map(|bytes| u32::from_ne_bytes(*bytes))?;
-        usize::try_from(length).ok()?.next_multiple_of(4)
+        usize::try_from(length)
+            .ok()?
+            .next_multiple_of(usize::from(NLMSG_ALIGNTO))
     };
     let attributes = quoted.get(skip..)?;
     NlasIterator::new(attributes)
@@ -203,4 +208,51 @@ fn extended_message(header: NetlinkHeader, quoted: &[u8]) -> Option<String> {
             let text = nla.value();
             String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    /// An attribute with the kernel's words, as it follows the quoted request.
+    fn words(text: &str) -> Vec<u8> {
+        let mut bytes = u16::try_from(4 + text.len() + 1).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(NLMSGERR_ATTR_MSG.to_ne_bytes());
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn the_kernels_words_are_found_behind_the_quoted_request() {
+        let text = "Nexthop has invalid gateway";
+        let request_bytes: usize = 30;
+        let mut request = vec![0xa5; request_bytes.next_multiple_of(4)];
+        request[..4].copy_from_slice(&u32::try_from(request_bytes).unwrap().to_ne_bytes());
+        let capped = [&request[..NETLINK_HEADER_BYTES], &words(text)].concat();
+        let whole = [request.as_slice(), &words(text)].concat();
+        let rows = [
+            (NLM_F_ACK_TLVS | NLM_F_CAPPED, capped.as_slice(), Some(text)),
+            (NLM_F_ACK_TLVS, whole.as_slice(), Some(text)),
+            (NLM_F_CAPPED, capped.as_slice(), None),
+            (
+                NLM_F_ACK_TLVS | NLM_F_CAPPED,
+                &capped[..NETLINK_HEADER_BYTES],
+                None,
+            ),
+            (NLM_F_ACK_TLVS, &whole[..3], None),
+            (NLM_F_ACK_TLVS, &[], None),
+        ];
+        for (flags, quoted, wanted) in rows {
+            let mut header = NetlinkHeader::default();
+            header.flags = flags;
+            assert_eq!(
+                extended_message(header, quoted).as_deref(),
+                wanted,
+                "flags {flags:#x}"
+            );
+        }
+    }
 }

@@ -7,9 +7,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::state::{KernelState, NextHop, Route, RouteKey, RouteKind};
 
 impl KernelState {
-    /// The next hop to `destination` by the main table, as the kernel would choose it: the longest prefix, and in it
-    /// the lowest metric. `None` if there is no route, or the route found drops. Of a multipath route the first
-    /// living hop counts; routes for a type of service are left out.
+    /// The next hop to `destination` by the main table, as the kernel would choose it: the longest prefix,
+    /// and in it the lowest metric. `None` if there is no route, or the route found drops. Of a multipath
+    /// route the first living hop counts; routes for a type of service are left out.
     #[must_use]
     pub fn resolve_route(&self, destination: IpAddr) -> Option<NextHop> {
         for route in self.covering(destination) {
@@ -30,8 +30,8 @@ impl KernelState {
         None
     }
 
-    /// The next hop to `destination` on one interface only: routes over other interfaces, and routes that drop, are
-    /// passed over.
+    /// The next hop to `destination` on one interface only: routes over other interfaces, and routes that
+    /// drop, are passed over.
     #[must_use]
     pub fn resolve_route_on(&self, destination: IpAddr, ifindex: u32) -> Option<NextHop> {
         self.covering(destination)

@@ -1,5 +1,6 @@
 //! Our routes in the kernel's main table.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -15,8 +16,9 @@ use super::message;
 use super::request::Kernel;
 use super::state::{Route, RouteKind};
 
-/// The number by which our routes are known (`rtm_protocol`, shown as `proto 77` by `ip route`): `M`. Numbers above 4
-/// are left to routing programs (`linux/rtnetlink.h`); this one is not in use there nor in iproute2's `rt_protos`.
+/// The number by which our routes are known (`rtm_protocol`, shown after `proto` by `ip route`). High numbers
+/// are left to routing programs (`linux/rtnetlink.h`); this one is not in use there nor in iproute2's
+/// `rt_protos`.
 pub const OWN_ROUTE_PROTOCOL: u8 = b'M';
 
 /// A route of ours, over one interface.
@@ -54,14 +56,14 @@ enum Ensured {
 }
 
 impl Kernel {
-    /// Sees that our route is in the main table. One of ours to the same prefix is replaced; one that another program
-    /// made is left alone and is an error. Says whether anything had to be done.
+    /// Sees that our route is in the main table. One of ours to the same prefix is replaced; one that another
+    /// program made is left alone and is an error. Says whether anything had to be done.
     ///
     /// # Errors
     /// [`KernelError::RouteTaken`], [`KernelError::NoInterface`], or a refused request.
     pub async fn ensure_route(&self, interface: &str, spec: &RouteSpec) -> Result<bool, KernelError> {
         let ifindex = self.link_by_name(interface).await?.ifindex;
-        let known = self.main_routes().await?;
+        let known = index(self.main_routes().await?);
         Ok(self.ensure_among(&known, interface, ifindex, spec).await? != Ensured::Kept)
     }
 
@@ -74,8 +76,8 @@ impl Kernel {
         self.delete_route(interface, ifindex, prefix.trunc()).await
     }
 
-    /// Makes the set of our routes over an interface equal to the wanted one. Routes of other programs, and ours over
-    /// other interfaces, are not touched. One that cannot be set does not keep the others from it.
+    /// Makes the set of our routes over an interface equal to the wanted one. Routes of other programs, and
+    /// ours over other interfaces, are not touched. One that cannot be set does not keep the others from it.
     ///
     /// # Errors
     /// [`KernelError::NoInterface`], or the routes cannot be read.
@@ -85,24 +87,35 @@ impl Kernel {
         wanted: &[RouteSpec],
     ) -> Result<RouteChanges, KernelError> {
         let ifindex = self.link_by_name(interface).await?.ifindex;
-        let known = self.main_routes().await?;
+        let known = index(self.main_routes().await?);
         let mut changes = RouteChanges::default();
-        let stale = known.iter().filter(|route| {
-            is_ours(route)
-                && route.ifindex() == Some(ifindex)
-                && !wanted.iter().any(|spec| spec.prefix.trunc() == route.destination)
-        });
-        for route in stale {
+        let mut specs: BTreeMap<IpNet, &RouteSpec> = BTreeMap::new();
+        for spec in wanted {
+            if specs
+                .insert(spec.prefix.trunc(), spec)
+                .is_some_and(|other| other != spec)
+            {
+                changes.failed.push(KernelError::InvalidSpec {
+                    subject: format!("route to {}", spec.prefix),
+                    reason: "it is wanted twice, in two ways; the last one counts".to_owned(),
+                });
+            }
+        }
+        for route in known.values().flatten() {
+            let here = is_ours(route) && route.ifindex() == Some(ifindex);
+            if !here || specs.contains_key(&route.destination) {
+                continue;
+            }
             match self.delete_route(interface, ifindex, route.destination).await {
                 Ok(_) => changes.removed.push(route.destination),
                 Err(error) => changes.failed.push(error),
             }
         }
-        for spec in wanted {
+        for (prefix, spec) in specs {
             match self.ensure_among(&known, interface, ifindex, spec).await {
                 Ok(Ensured::Kept) => {}
-                Ok(Ensured::Added) => changes.added.push(spec.prefix.trunc()),
-                Ok(Ensured::Replaced) => changes.replaced.push(spec.prefix.trunc()),
+                Ok(Ensured::Added) => changes.added.push(prefix),
+                Ok(Ensured::Replaced) => changes.replaced.push(prefix),
                 Err(error) => changes.failed.push(error),
             }
         }
@@ -133,7 +146,7 @@ impl Kernel {
 
     async fn ensure_among(
         &self,
-        known: &[Route],
+        known: &RoutesByPrefix,
         interface: &str,
         ifindex: u32,
         spec: &RouteSpec,
@@ -141,9 +154,10 @@ impl Kernel {
         check(spec)?;
         let prefix = spec.prefix.trunc();
         let metric = kernel_metric(prefix);
-        let rival = known
+        let same_prefix = known.get(&prefix).map(Vec::as_slice).unwrap_or_default();
+        let rival = same_prefix
             .iter()
-            .find(|route| route.destination == prefix && route.metric == metric && route.tos == 0);
+            .find(|route| route.metric == metric && route.tos == 0);
         let (flags, ensured) = match rival {
             Some(route) if goes_as_wanted(route, ifindex, spec) => return Ok(Ensured::Kept),
             Some(route) if is_ours(route) => (NLM_F_CREATE | NLM_F_REPLACE, Ensured::Replaced),
@@ -172,6 +186,17 @@ impl Kernel {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Routes by destination, in the kernel's order.
+type RoutesByPrefix = BTreeMap<IpNet, Vec<Route>>;
+
+fn index(routes: Vec<Route>) -> RoutesByPrefix {
+    let mut index = RoutesByPrefix::new();
+    for route in routes {
+        index.entry(route.destination).or_default().push(route);
+    }
+    index
 }
 
 fn is_ours(route: &Route) -> bool {

@@ -91,8 +91,8 @@ pub enum RouteKind {
 pub struct RouteHop {
     /// The interface to send on.
     pub ifindex: u32,
-    /// The router to send to; `None` if the destination itself is on the link. It can be an IPv6 address on an IPv4
-    /// route (`RTA_VIA`).
+    /// The router to send to; `None` if the destination itself is on the link. It can be an IPv6 address on
+    /// an IPv4 route (`RTA_VIA`).
     pub gateway: Option<IpAddr>,
     /// Whether the gateway counts as on the link although no subnet covers it (`RTNH_F_ONLINK`).
     pub onlink: bool,
@@ -231,6 +231,34 @@ pub struct KernelState {
 }
 
 impl KernelState {
+    /// A state made up for a test.
+    #[cfg(test)]
+    pub(crate) fn made_up(
+        links: impl IntoIterator<Item = Link>,
+        addresses: impl IntoIterator<Item = InterfaceAddress>,
+        routes: impl IntoIterator<Item = Route>,
+        neighbours: impl IntoIterator<Item = Neighbour>,
+    ) -> Self {
+        let mut state = Self::default();
+        state
+            .links
+            .extend(links.into_iter().map(|link| (link.ifindex, link)));
+        state.addresses.extend(
+            addresses
+                .into_iter()
+                .map(|entry| ((entry.ifindex, entry.address), entry)),
+        );
+        for route in routes {
+            state.routes.entry(route.key()).or_default().push(route);
+        }
+        state.neighbours.extend(
+            neighbours
+                .into_iter()
+                .map(|entry| ((entry.ifindex, entry.address), entry)),
+        );
+        state
+    }
+
     /// All interfaces, by number.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()

@@ -1,7 +1,7 @@
 //! Kernel settings under `/proc/sys` that netlink does not offer.
 //!
-//! `/proc/sys/net` shows the network namespace of the thread that opens the file, so these functions act on the
-//! calling thread's namespace.
+//! `/proc/sys/net` shows the network namespace of the thread that opens the file, so these functions act on
+//! the calling thread's namespace.
 
 use std::fmt;
 use std::fs;
@@ -147,6 +147,8 @@ impl Former {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
     use super::*;
 
     #[test]

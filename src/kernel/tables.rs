@@ -71,9 +71,9 @@ impl Change {
 pub(super) struct Effect {
     /// The state is another one now.
     pub(super) changed: bool,
-    /// The routes may have changed without a word: the kernel takes IPv4 routes away without saying so when an
-    /// interface goes down or an address is removed (`fib_table_flush` in `net/ipv4/fib_trie.c`); or the change did
-    /// not fit what was there.
+    /// The routes may have changed without a word: the kernel takes IPv4 routes away without saying so when
+    /// an interface goes down or an address is removed (`fib_table_flush` in `net/ipv4/fib_trie.c`); or the
+    /// change did not fit what was there.
     pub(super) routes_doubtful: bool,
 }
 
@@ -159,12 +159,15 @@ impl KernelState {
         }
     }
 
-    fn set_route(&mut self, route: Route, placement: Placement) -> Effect {
+    fn set_route(&mut self, mut route: Route, placement: Placement) -> Effect {
         let routes = self.routes.entry(route.key()).or_default();
-        if let Some(same) = routes
+        let same = routes
             .iter_mut()
-            .find(|known| same_way(known, &route) || grows_into(known, &route))
-        {
+            .find(|known| same_way(known, &route) || grows_into(known, &route));
+        if let Some(same) = same {
+            // An event names the new hops first; in the table they come last.
+            let rank = |hop: &RouteHop| same.hops.iter().position(|known| same_hop(known, hop));
+            route.hops.sort_by_key(|hop| rank(hop).unwrap_or(usize::MAX));
             let changed = *same != route;
             *same = route;
             return Effect {
@@ -174,7 +177,9 @@ impl KernelState {
         }
         match (placement, routes.first_mut()) {
             (Placement::InPlaceOfFirst, Some(first)) => *first = route,
+            // IPv6 always puts a new one last (`fib6_add_rt2node` in `net/ipv6/ip6_fib.c`).
             (Placement::Last, _) => routes.push(route),
+            _ if route.destination.addr().is_ipv6() => routes.push(route),
             (Placement::First | Placement::InPlaceOfFirst, _) => routes.insert(0, route),
         }
         Effect {
@@ -235,4 +240,154 @@ fn grows_into(small: &Route, large: &Route) -> bool {
 
 fn same_hop(one: &RouteHop, other: &RouteHop) -> bool {
     one.ifindex == other.ifindex && one.gateway == other.gateway
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::kernel::state::{RouteKind, Scope};
+
+    fn hop(gateway: &str) -> RouteHop {
+        RouteHop {
+            ifindex: 2,
+            gateway: Some(gateway.parse().unwrap()),
+            onlink: false,
+            weight: 1,
+            dead: false,
+        }
+    }
+
+    fn route(destination: &str, gateways: &[&str]) -> Route {
+        Route {
+            destination: destination.parse().unwrap(),
+            tos: 0,
+            metric: 0,
+            kind: RouteKind::Unicast,
+            scope: Scope::Universe,
+            protocol: 4,
+            source: None,
+            hops: gateways.iter().map(|gateway| hop(gateway)).collect(),
+        }
+    }
+
+    /// One event about the route to one prefix.
+    enum Event {
+        Set(&'static [&'static str], Placement),
+        Gone(&'static [&'static str]),
+    }
+
+    /// Events about a prefix, the gateways of its routes after them, and whether the last event fitted.
+    struct Row(
+        &'static str,
+        &'static [Event],
+        &'static [&'static [&'static str]],
+        bool,
+    );
+
+    #[test]
+    fn routes_to_one_destination_stand_as_in_the_kernel() {
+        use Event::{Gone, Set};
+        use Placement::{First, InPlaceOfFirst, Last};
+        let (v4, v6) = ("10.0.0.0/8", "2001:db8::/32");
+        let rows = [
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], First), Set(&["192.0.2.2"], First)],
+                &[&["192.0.2.2"], &["192.0.2.1"]],
+                true,
+            ),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], First), Set(&["192.0.2.2"], Last)],
+                &[&["192.0.2.1"], &["192.0.2.2"]],
+                true,
+            ),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], First), Set(&["192.0.2.2"], InPlaceOfFirst)],
+                &[&["192.0.2.2"]],
+                true,
+            ),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], InPlaceOfFirst)],
+                &[&["192.0.2.1"]],
+                true,
+            ),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], First), Set(&["192.0.2.1"], First)],
+                &[&["192.0.2.1"]],
+                true,
+            ),
+            Row(v4, &[Set(&["192.0.2.1"], First), Gone(&["192.0.2.1"])], &[], true),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1"], First), Gone(&["192.0.2.2"])],
+                &[&["192.0.2.1"]],
+                false,
+            ),
+            Row(v4, &[Gone(&["192.0.2.1"])], &[], false),
+            Row(
+                v4,
+                &[Set(&["192.0.2.1", "192.0.2.2"], First), Gone(&["192.0.2.1"])],
+                &[&["192.0.2.1", "192.0.2.2"]],
+                false,
+            ),
+            Row(
+                v6,
+                &[Set(&["fe80::1"], First), Set(&["fe80::2"], First)],
+                &[&["fe80::1"], &["fe80::2"]],
+                true,
+            ),
+            Row(
+                v6,
+                &[Set(&["fe80::1"], First), Set(&["fe80::2", "fe80::1"], Last)],
+                &[&["fe80::1", "fe80::2"]],
+                true,
+            ),
+            Row(
+                v6,
+                &[Set(&["fe80::1", "fe80::2"], First), Gone(&["fe80::1"])],
+                &[&["fe80::2"]],
+                true,
+            ),
+            Row(
+                v6,
+                &[Set(&["fe80::1", "fe80::2"], First), Gone(&["fe80::3"])],
+                &[&["fe80::1", "fe80::2"]],
+                false,
+            ),
+        ];
+        for (number, Row(prefix, events, wanted, fits)) in rows.iter().enumerate() {
+            let mut state = KernelState::default();
+            let mut effect = Effect::default();
+            for event in *events {
+                effect = state.apply(match event {
+                    Set(gateways, placement) => Change::RouteSet(route(prefix, gateways), *placement),
+                    Gone(gateways) => Change::RouteGone(route(prefix, gateways)),
+                });
+            }
+            let wanted: Vec<Route> = wanted.iter().map(|gateways| route(prefix, gateways)).collect();
+            assert_eq!(
+                state.routes().cloned().collect::<Vec<_>>(),
+                wanted,
+                "row {number}"
+            );
+            assert_eq!(effect.routes_doubtful, !fits, "row {number}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_new_is_no_change() {
+        let mut state = KernelState::default();
+        let set = Change::RouteSet(route("10.0.0.0/8", &["192.0.2.1"]), Placement::First);
+        assert!(state.apply(set.clone()).changed);
+        assert_eq!(state.apply(set), Effect::default());
+        let mut fresh = state.clone();
+        assert!(!state.adopt(Table::Routes, &mut fresh));
+        assert!(state.adopt(Table::Routes, &mut KernelState::default()));
+    }
 }

@@ -44,8 +44,8 @@ pub(super) fn host_prefix(address: IpAddr) -> IpNet {
 }
 
 impl Kernel {
-    /// Makes a veth pair, both ends down. The kernel makes all of it or nothing; the far end is born in its namespace,
-    /// under its own name.
+    /// Makes a veth pair, both ends down. The kernel makes all of it or nothing; the far end is born in its
+    /// namespace, under its own name.
     pub(super) async fn create_veth(&self, pair: &VethPair<'_>) -> Result<(), KernelError> {
         check_interface_name(pair.near.name)?;
         check_interface_name(pair.far.name)?;
@@ -59,7 +59,10 @@ impl Kernel {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
         ]));
-        let action = format!("making the veth pair {} and {}", pair.near.name, pair.far.name);
+        let action = format!(
+            "making the veth pair {} and {} with MTU {} and {} queues",
+            pair.near.name, pair.far.name, pair.mtu, pair.queues
+        );
         match self
             .change(
                 &action,
@@ -146,8 +149,23 @@ impl Kernel {
     }
 }
 
-/// Turns IPv6 on an interface of the calling thread's namespace off or on. Off, it has no link-local address and sends
-/// no router solicitations or multicast reports. Where IPv6 is not there, nothing is done.
+/// Checks that each can be an interface's own address: the kernel takes some that cannot.
+pub(super) fn check_unicast(subject: &str, addresses: &[IpAddr]) -> Result<(), KernelError> {
+    let wrong = addresses.iter().find(|address| {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        address.is_multicast() || address.is_unspecified() || address.is_loopback() || broadcast
+    });
+    match wrong {
+        None => Ok(()),
+        Some(address) => Err(KernelError::InvalidSpec {
+            subject: subject.to_owned(),
+            reason: format!("{address} has to be a unicast address, and not a loopback one"),
+        }),
+    }
+}
+
+/// Turns IPv6 on an interface of the calling thread's namespace off or on. Off, it has no link-local address
+/// and sends no router solicitations or multicast reports. Where IPv6 is not there, nothing is done.
 pub(super) fn set_ipv6(interface: &str, on: bool) -> Result<(), KernelError> {
     let setting = Setting::of_interface(Family::V6, interface, "disable_ipv6")?;
     setting.write_if_present(if on { "0" } else { "1" }).map(|_| ())
@@ -178,7 +196,8 @@ fn address_message(ifindex: u32, address: IpNet) -> AddressMessage {
         IpNet::V4(_) => message.header.family = AddressFamily::Inet,
         IpNet::V6(_) => {
             message.header.family = AddressFamily::Inet6;
-            // The other end is the switch, which has no address that could clash: usable at once (RFC 4862, 5.4).
+            // The other end is the switch, which has no address that could clash: usable at once (RFC 4862,
+            // 5.4).
             message
                 .attributes
                 .push(AddressAttribute::Flags(AddressFlags::Nodad));

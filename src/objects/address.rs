@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::fault::value_excerpt;
+
 /// Number of octets in an Ethernet address.
 const MAC_OCTETS: usize = 6;
 /// The bit of the first octet that marks a group address (IEEE 802, the I/G bit).
@@ -77,7 +79,10 @@ pub struct UnicastMac([u8; MAC_OCTETS]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Not six pairs of hexadecimal digits.
-    #[error("`{0}` is no Ethernet address, write six pairs of hexadecimal digits as in 02:00:00:00:01:01")]
+    #[error(
+        "`{}` is no Ethernet address, write six pairs of hexadecimal digits as in 02:00:00:00:01:01",
+        value_excerpt(.0)
+    )]
     Form(String),
     /// The group bit is set.
     #[error("{0} is a group address, a unicast one has an even first octet")]
@@ -168,7 +173,8 @@ impl Vni {
     /// flannel's identifier on Linux, and this program's default.
     pub const FLANNEL: Self = Self(1);
 
-    /// Takes an identifier within 24 bits; zero is left out because no backend uses it, so that it only ever stands for a mistake.
+    /// Takes an identifier within 24 bits; zero is left out because no backend uses it, so that it only ever
+    /// stands for a mistake.
     ///
     /// # Errors
     /// [`VniError`] if it is out of range.

@@ -203,3 +203,6 @@ impl fmt::Display for CheckReport {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

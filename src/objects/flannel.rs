@@ -1,7 +1,7 @@
 //! flannel's lease: the annotations of a Node that tell its peers how to reach its pods.
 //!
-//! The names and forms are those of flannel's `kube` subnet manager and its `vxlan` and `ipip` backends, so that a cluster can be
-//! moved node by node.
+//! The names and forms are those of flannel's `kube` subnet manager and its `vxlan` and `ipip` backends, so
+//! that a cluster can be moved node by node.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -109,7 +109,8 @@ pub enum BackendDataError {
     Vni(#[from] VniError),
 }
 
-/// Reads [`BACKEND_DATA`] or [`BACKEND_V6_DATA`] of a `vxlan` node: any JSON spelling, unknown fields ignored, `VNI` optional.
+/// Reads [`BACKEND_DATA`] or [`BACKEND_V6_DATA`] of a `vxlan` node: any JSON spelling, unknown fields
+/// ignored, `VNI` optional.
 ///
 /// # Errors
 /// [`BackendDataError`] with what is wrong in it.
@@ -122,18 +123,20 @@ pub fn decode_backend_data(text: &str) -> Result<VxlanLease, BackendDataError> {
     Ok(VxlanLease { vni, vtep_mac })
 }
 
-/// Writes [`BACKEND_DATA`] byte for byte as Go's JSON encoder does for flannel: fields in this order, no space, lower-case MAC.
-/// flannel splits the string at `:"` rather than parse it, so no other spelling will do.
+/// Writes [`BACKEND_DATA`] byte for byte as Go's JSON encoder does for flannel: fields in this order, no
+/// space, lower-case MAC. flannel splits the string at `:"` rather than parse it, so no other spelling will
+/// do.
 #[must_use]
 pub fn encode_backend_data(vni: Vni, vtep_mac: UnicastMac) -> String {
     format!(r#"{{"VNI":{vni},"VtepMAC":"{vtep_mac}"}}"#)
 }
 
-/// Derives the VtepMAC of a node that has published none: `0x66`, then the first five bytes of SHA-1(node name), for the
-/// IPv6 overlay of SHA-1(node name + `-v6`).
+/// Derives the VtepMAC of a node that has published none: `0x66`, then the first five bytes of SHA-1(node
+/// name), for the IPv6 overlay of SHA-1(node name + `-v6`).
 ///
-/// This is Calico's rule for its VXLAN device, so the result is stable over restarts and reinstallations, differs between nodes and
-/// families, and is what a Calico peer would expect anyway. The prefix makes it locally administered and unicast.
+/// This is Calico's rule for its VXLAN device, so the result is stable over restarts and reinstallations,
+/// differs between nodes and families, and is what a Calico peer would expect anyway. The prefix makes it
+/// locally administered and unicast.
 #[must_use]
 pub fn derive_vtep_mac(node: &NodeName, family: Family) -> UnicastMac {
     let mut hash = Sha1::new();
@@ -143,7 +146,8 @@ pub fn derive_vtep_mac(node: &NodeName, family: Family) -> UnicastMac {
     }
     let digest: [u8; 20] = hash.finalize().into();
     let [a, b, c, d, e, ..] = digest;
-    // INVARIANT: the prefix has the group bit clear and is not zero, which is all that `UnicastMac::new` asks for.
+    // INVARIANT: the prefix has the group bit clear and is not zero, which is all that `UnicastMac::new` asks
+    // for.
     #[allow(clippy::expect_used)]
     UnicastMac::new([DERIVED_MAC_PREFIX, a, b, c, d, e]).expect("0x66 begins a unicast address")
 }
@@ -169,52 +173,51 @@ mod tests {
 
     #[test]
     fn reads_leniently() {
-        let rows: &[(&str, Result<(Option<u32>, &str), &str>)] = &[
+        let good: &[(&str, Option<u32>, &str)] = &[
             (
                 r#"{"VNI":1,"VtepMAC":"02:00:00:00:01:01"}"#,
-                Ok((Some(1), "02:00:00:00:01:01")),
+                Some(1),
+                "02:00:00:00:01:01",
             ),
             (
                 r#" { "VtepMAC" : "02:00:00:00:01:01", "Other": [1] } "#,
-                Ok((None, "02:00:00:00:01:01")),
+                None,
+                "02:00:00:00:01:01",
             ),
             (
                 r#"{"VNI":null,"VtepMAC":"AA:00:00:00:01:01"}"#,
-                Ok((None, "aa:00:00:00:01:01")),
+                None,
+                "aa:00:00:00:01:01",
             ),
-            ("null", Err("it has no VtepMAC")),
-            ("{}", Err("it has no VtepMAC")),
-            ("", Err("it is no JSON")),
-            ("{\"VNI\":1", Err("it is no JSON")),
-            (
-                r#"{"VNI":"1","VtepMAC":"02:00:00:00:01:01"}"#,
-                Err("it is no JSON"),
-            ),
-            (r#"{"VNI":0,"VtepMAC":"02:00:00:00:01:01"}"#, Err("VNI: 0 is no")),
+        ];
+        for (text, vni, mac) in good {
+            let lease = decode_backend_data(text).unwrap();
+            assert_eq!(
+                (lease.vni.map(Vni::get), lease.vtep_mac.to_string().as_str()),
+                (*vni, *mac),
+                "{text}"
+            );
+        }
+        let bad: &[(&str, &str)] = &[
+            ("null", "it has no VtepMAC"),
+            ("{}", "it has no VtepMAC"),
+            ("", "it is no JSON"),
+            ("{\"VNI\":1", "it is no JSON"),
+            (r#"{"VNI":"1","VtepMAC":"02:00:00:00:01:01"}"#, "it is no JSON"),
+            (r#"{"VNI":0,"VtepMAC":"02:00:00:00:01:01"}"#, "VNI: 0 is no"),
             (
                 r#"{"VNI":16777216,"VtepMAC":"02:00:00:00:01:01"}"#,
-                Err("VNI: 16777216 is no"),
+                "VNI: 16777216 is no",
             ),
             (
                 r#"{"VNI":1,"VtepMAC":"03:00:00:00:01:01"}"#,
-                Err("VtepMAC: 03:00:00:00:01:01 is a group"),
+                "VtepMAC: 03:00:00:00:01:01 is a group",
             ),
-            (
-                r#"{"VNI":1,"VtepMAC":"nonsense"}"#,
-                Err("VtepMAC: `nonsense` is no"),
-            ),
+            (r#"{"VNI":1,"VtepMAC":"nonsense"}"#, "VtepMAC: `nonsense` is no"),
         ];
-        for (text, expected) in rows {
-            match (decode_backend_data(text), expected) {
-                (Ok(lease), Ok((vni, mac))) => {
-                    assert_eq!(
-                        (lease.vni.map(Vni::get), lease.vtep_mac.to_string().as_str()),
-                        (*vni, *mac)
-                    );
-                }
-                (Err(error), Err(words)) => assert!(error.to_string().starts_with(words), "{text}: {error}"),
-                (found, _) => panic!("{text}: {found:?}"),
-            }
+        for (text, words) in bad {
+            let error = decode_backend_data(text).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{text}: {error}");
         }
     }
 

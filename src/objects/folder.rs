@@ -1,12 +1,15 @@
 //! The folder of manifests as it stands now, and what of its past stays in force.
 //!
-//! The files are those directly in the folder, by name; folders in it are not searched. A refused version never takes the place of a good one:
-//! - A document that names its object but makes no sense leaves that object's last good version *from the same file* in force.
-//! - A document that does not even name its object could be any, so every object of the file's last good version that no good document of the
-//!   file names stays in force.
+//! The files are those directly in the folder, by name; folders in it are not searched. A refused version
+//! never takes the place of a good one:
+//! - A document that names its object but makes no sense leaves that object's last good version *from the
+//!   same file* in force.
+//! - A document that does not even name its object could be any, so every object of the file's last good
+//!   version that no good document of the file names stays in force.
 //! - A file that cannot be read leaves all its objects in force, a folder that cannot be read all files.
 //!
-//! Each lasts until the file is put right or removed. Nothing of this outlives the process: after a restart only what is good counts.
+//! Each lasts until the file is put right or removed. Nothing of this outlives the process: after a restart
+//! only what is good counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,16 +19,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::fault::Fault;
 use super::manifests::{self, FILE_MAX_BYTES, Found, Syntax};
 use super::name::{NodeName, ObjectId};
-use super::notice::{Fault, Notice, Origin};
+use super::notice::{Notice, Origin};
 use super::object::ObjectFault;
 use super::store::{Entry, Store};
 
 /// Most manifests that are read from the folder.
 pub const FOLDER_MAX_FILES: usize = 16_384;
-/// How old a file's last change must be before its stamp tells versions apart: within less, the clock of the file system may stand still
-/// between two changes.
+/// How old a file's last change must be before its stamp tells versions apart: within less, the clock of the
+/// file system may stand still between two changes.
 const STAMP_TRUSTED_AFTER: Duration = Duration::from_secs(2);
 
 /// What tells two versions of a file apart without reading it.
@@ -99,6 +103,10 @@ impl Folder {
 
     /// Reads what is new or changed since the last scan, and tells whether anything is.
     pub fn scan(&mut self) -> bool {
+        self.scan_at(SystemTime::now())
+    }
+
+    fn scan_at(&mut self, now: SystemTime) -> bool {
         let mut notices = Vec::new();
         let mut changed = false;
         match self.list() {
@@ -113,7 +121,7 @@ impl Folder {
                 self.files.retain(|name, _| names.contains(name));
                 changed |= self.files.len() != known;
                 for name in names {
-                    changed |= self.scan_file(name);
+                    changed |= self.scan_file(name, now);
                 }
             }
             Err(error) => notices.push(self.folder_notice(Fault::FolderUnreadable(error.to_string()))),
@@ -163,13 +171,12 @@ impl Folder {
     }
 
     /// Reads a file if it is new or changed, and tells whether anything came of it.
-    fn scan_file(&mut self, name: OsString) -> bool {
+    fn scan_file(&mut self, name: OsString, now: SystemTime) -> bool {
         let path = self.path.join(&name);
         let Some(syntax) = Syntax::of(&path) else {
             return false;
         };
         let before = self.files.get(&name);
-        let now = SystemTime::now();
         let state = match stamp_of(&path) {
             Ok(stamp) if before.is_some_and(|state| state.stamp == Some(stamp)) => return false,
             Ok(stamp) => match read_bounded(&path) {
@@ -248,9 +255,11 @@ fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
     let mut state = FileState::default();
     for Found { origin, object } in found {
         let read = object.and_then(|object| {
-            Entry::read(origin.clone(), &object).map_err(|reason| ObjectFault {
-                object: object.id(),
-                reason,
+            Entry::read(origin.clone(), &object).map_err(|reason| {
+                Box::new(ObjectFault {
+                    object: object.id(),
+                    reason,
+                })
             })
         });
         match read {
@@ -297,3 +306,6 @@ fn keep_last_good(state: &mut FileState, before: &[Entry]) {
     }
     state.entries.extend(kept);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! Manifests: the text of one file to the objects in it.
 //!
-//! YAML files may hold many documents, JSON files many values in a row; a list (`kind: List`, `NodeList`, ...) counts as its items.
-//! A YAML file is first cut at its document markers, as `kubectl` does, and each document is parsed alone, so that one that
-//! does not parse takes none of its neighbours along. A JSON file that breaks off is lost from there on, since nothing marks the next value.
+//! YAML files may hold many documents, JSON files many values in a row; a list (`kind: List`, `NodeList`,
+//! ...) counts as its items. A YAML file is first cut at its document markers, as `kubectl` does, and each
+//! document is parsed alone, so that one that does not parse takes none of its neighbours along. A JSON file
+//! that breaks off is lost from there on, since nothing marks the next value.
 //!
-//! Everything goes through an untyped tree first: it names the object even if a field is wrong, and it keeps Kubernetes' own strictness
-//! (`"true"` is text, `true` is not). What a YAML alias can multiply, how deep a tree may be and how much one file may hold is bounded.
+//! Everything goes through an untyped tree first: it names the object even if a field is wrong, and it keeps
+//! Kubernetes' own strictness (`"true"` is text, `true` is not). What a YAML alias can multiply, how deep a
+//! tree may be and how much one file may hold is bounded.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +16,21 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::notice::{Fault, Origin};
+use super::fault::Fault;
+use super::notice::Origin;
 use super::object::{Object, ObjectFault, Tree, is_list};
 
 /// Largest manifest file that is read, in bytes.
 pub const FILE_MAX_BYTES: u64 = 32 << 20;
 /// Most objects that are read from one file.
 pub const FILE_MAX_OBJECTS: usize = 65_536;
-/// Most events (scalars, beginnings and ends of collections) of one YAML document: more than [`FILE_MAX_BYTES`] of Kubernetes objects have.
+/// Most events (scalars, beginnings and ends of collections) of one YAML document: more than
+/// [`FILE_MAX_BYTES`] of Kubernetes objects have.
 const YAML_MAX_EVENTS: usize = 16_000_000;
-/// Deepest nesting of a YAML document; the same as `serde_json`'s own for JSON.
-const YAML_MAX_DEPTH: usize = 128;
+/// Deepest nesting of a YAML document. Pods reach about 15, the schemas of custom resources about 40. Without
+/// optimisation the parser takes some 24 KiB of stack a level (measured), so this is what a thread's usual 2
+/// MiB bear.
+const YAML_MAX_DEPTH: usize = 64;
 
 /// How the text of a file is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +42,8 @@ pub enum Syntax {
 }
 
 impl Syntax {
-    /// Tells the syntax by the file's name; `None` for a file that is no manifest. Names that begin with `.` are none: editors and mounted
-    /// ConfigMaps keep their own things there.
+    /// Tells the syntax by the file's name; `None` for a file that is no manifest. Names that begin with `.`
+    /// are none: editors and mounted ConfigMaps keep their own things there.
     #[must_use]
     pub fn of(file: &Path) -> Option<Self> {
         if file.file_name()?.as_encoded_bytes().starts_with(b".") {
@@ -57,7 +63,7 @@ pub struct Found {
     /// Where it stands.
     pub origin: Origin,
     /// The object.
-    pub object: Result<Object, ObjectFault>,
+    pub object: Result<Object, Box<ObjectFault>>,
 }
 
 /// A document before it is parsed.
@@ -78,7 +84,7 @@ pub fn read(file: &Path, syntax: Syntax, bytes: &[u8]) -> Vec<Found> {
         };
         vec![Found {
             origin,
-            object: Err(ObjectFault { object: None, reason }),
+            object: Err(nameless(reason)),
         }]
     };
     if u64::try_from(bytes.len()).is_ok_and(|len| len > FILE_MAX_BYTES) {
@@ -112,6 +118,11 @@ pub fn read(file: &Path, syntax: Syntax, bytes: &[u8]) -> Vec<Found> {
     reader.found
 }
 
+/// A fault of something whose name is not known.
+fn nameless(reason: Fault) -> Box<ObjectFault> {
+    Box::new(ObjectFault { object: None, reason })
+}
+
 /// The reading of one file.
 struct Reader {
     file: PathBuf,
@@ -130,7 +141,7 @@ impl Reader {
         piece: &Piece<'_>,
         item: Option<usize>,
         line: u64,
-        object: Result<Object, ObjectFault>,
+        object: Result<Object, Box<ObjectFault>>,
     ) {
         let origin = Origin::Document {
             file: self.file.clone(),
@@ -142,7 +153,7 @@ impl Reader {
     }
 
     fn refuse(&mut self, piece: &Piece<'_>, line: u64, reason: Fault) {
-        self.push(piece, None, line, Err(ObjectFault { object: None, reason }));
+        self.push(piece, None, line, Err(nameless(reason)));
     }
 
     fn read_yaml(&mut self, text: &str) {
@@ -168,9 +179,9 @@ impl Reader {
     }
 
     fn read_json(&mut self, text: &str) {
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+        let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
         let mut document = 0;
-        while let Some(value) = values.next() {
+        for value in values {
             if self.is_full() {
                 return;
             }
@@ -185,7 +196,11 @@ impl Reader {
                     match serde_json::from_str(raw.get()) {
                         Ok(Value::Null) => document -= 1,
                         Ok(tree) => self.read_tree(&piece, tree),
-                        Err(error) => self.refuse(&piece, piece.line, Fault::Syntax(error.to_string())),
+                        Err(error) => self.refuse(
+                            &piece,
+                            piece.line,
+                            Fault::Syntax(without_position(&error.to_string())),
+                        ),
                     }
                 }
                 Err(error) => {
@@ -194,7 +209,11 @@ impl Reader {
                         document,
                         line: u64::try_from(error.line()).unwrap_or(1).max(1),
                     };
-                    self.refuse(&piece, piece.line, Fault::Syntax(json_reason(&error)));
+                    self.refuse(
+                        &piece,
+                        piece.line,
+                        Fault::Syntax(without_position(&error.to_string())),
+                    );
                     return;
                 }
             }
@@ -217,10 +236,7 @@ impl Reader {
                 return;
             }
             let object = if is_list(&tree) {
-                Err(ObjectFault {
-                    object: None,
-                    reason: Fault::NestedList,
-                })
+                Err(nameless(Fault::NestedList))
             } else {
                 Object::from_tree(tree)
             };
@@ -308,32 +324,28 @@ fn parse_yaml<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, (String, Op
             .location()
             .map(|location| location.line())
             .filter(|line| *line > 0);
-        (one_line(&error.without_snippet().to_string()), line)
+        let words = error
+            .without_snippet()
+            .render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        (without_position(&words), line)
     })
 }
 
-/// The parser's words without their position, which is reported apart (as a line of the file).
-fn json_reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(position) => text.get(..position).unwrap_or(&text).to_owned(),
-        None => text,
-    }
+/// A parser's words on one line and without their position, which is reported apart (as a line of the file).
+fn without_position(words: &str) -> String {
+    let words = words.split_once(" at line ").map_or(words, |(words, _)| words);
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Puts words that span lines on one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Whether a line is the marker `marker` (`---` or `...`): it stands at the line's beginning, alone or before white space (YAML 1.2.2 section 9.1.2).
+/// Whether a line is the marker `marker` (`---` or `...`): it stands at the line's beginning, alone or before
+/// white space (YAML 1.2.2 section 9.1.2).
 fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Cuts a YAML stream into documents, each with the line of its beginning, from 1. A marker cannot stand inside a scalar, so a look at
-/// each line's beginning is enough.
+/// Cuts a YAML stream into documents, each with the line of its beginning, from 1. A marker cannot stand
+/// inside a scalar, so a look at each line's beginning is enough.
 fn split_documents(text: &str) -> Vec<(&str, u64)> {
     let mut documents = Vec::new();
     let (mut begin, mut begin_line) = (0, 1);
@@ -373,3 +385,6 @@ fn first_content_line(text: &str) -> u64 {
         .take_while(|line| is_blank_line(line))
         .fold(0, |lines, _| lines + 1)
 }
+
+#[cfg(test)]
+mod tests;

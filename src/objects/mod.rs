@@ -1,11 +1,16 @@
 //! Kubernetes objects: from a source to a checked [`Store`].
 //!
-//! Configuration *is* Kubernetes objects. A [`Source`] reads them (here: from a folder of manifests, [`FolderSource`]), each is made a
-//! record that is sound in itself ([`NodeRecord`], [`PodRecord`]), and a [`Store`] holds those that are also sound beside one another.
-//! Whatever is refused is reported by name with the reason ([`Notice`]), and everything else keeps working.
+//! Configuration *is* Kubernetes objects. A [`Source`] reads them (here: from a folder of manifests,
+//! [`FolderSource`]), each is made a record that is sound in itself ([`NodeRecord`], [`PodRecord`]), and a
+//! [`Store`] holds those that are also sound beside one another. Whatever is refused is reported by name with
+//! the reason ([`Notice`]), and everything else keeps working.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
 mod check;
+mod fault;
 pub mod flannel;
 mod folder;
 pub mod manifests;
@@ -19,11 +24,12 @@ mod watch;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use check::{CheckCounts, CheckReport, OwnNode, check};
+pub use fault::Fault;
 pub use flannel::{Backend, Family, FlannelLease, VxlanLease};
 pub use folder::{FOLDER_MAX_FILES, Folder};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
 pub use node::{NodeRecord, gateway_of};
-pub use notice::{Fault, Notice, Origin, Severity};
+pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};
 pub use pod::PodRecord;
 pub use store::{Entry, Peer, PeerTunnel, Record, Store};

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::value_excerpt;
+
 /// Longest DNS-1123 subdomain, in bytes
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>).
 const SUBDOMAIN_MAX_BYTES: usize = 253;
@@ -13,7 +15,7 @@ const LABEL_MAX_BYTES: usize = 63;
 
 /// A name that Kubernetes would not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is no DNS-1123 {form}: {rule}")]
+#[error("`{}` is no {form}: {rule}", value_excerpt(name))]
 pub struct NameError {
     /// The name as it was given.
     name: String,
@@ -39,7 +41,7 @@ pub fn check_subdomain(name: &str) -> Result<(), NameError> {
     }
     Err(NameError {
         name: name.to_owned(),
-        form: "subdomain",
+        form: "DNS-1123 subdomain",
         rule: "at most 253 characters of a-z, 0-9, `-` and `.`, each part beginning and ending with a letter or digit",
     })
 }
@@ -54,7 +56,7 @@ pub fn check_label(name: &str) -> Result<(), NameError> {
     }
     Err(NameError {
         name: name.to_owned(),
-        form: "label",
+        form: "DNS-1123 label",
         rule: "at most 63 characters of a-z, 0-9 and `-`, beginning and ending with a letter or digit",
     })
 }

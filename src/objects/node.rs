@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde::Serialize;
 
 use super::address::{UnicastMac, refused_address_class, refused_class};
+use super::fault::Fault;
 use super::flannel::{self, Backend, Family, FlannelLease, VxlanLease};
 use super::name::NodeName;
-use super::notice::Fault;
 
 /// Longest IPv4 prefix of a pod CIDR: the tunnel address, the gateway and two pods.
 const LONGEST_PREFIX_V4: u8 = 30;
@@ -43,7 +43,8 @@ impl NodeRecord {
     /// Reads a Node object, with what is only worth a warning.
     ///
     /// # Errors
-    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to find.
+    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to
+    /// find.
     pub fn read(node: &Node) -> Result<(Self, Vec<Fault>), Fault> {
         let name = node.metadata.name.clone().unwrap_or_default();
         let name = NodeName::new(name).map_err(|error| Fault::Name {
@@ -83,7 +84,8 @@ impl NodeRecord {
         self.pod_cidrs().any(|cidr| cidr.contains(&address))
     }
 
-    /// The node's own addresses in the overlay, from which the host talks to pods: the first address of each pod CIDR.
+    /// The node's own addresses in the overlay, from which the host talks to pods: the first address of each
+    /// pod CIDR.
     pub fn tunnel_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.pod_cidrs().map(|cidr| cidr.network())
     }
@@ -111,8 +113,8 @@ impl NodeRecord {
         }
     }
 
-    /// The VtepMAC for a family of pods: the published one, else the derived one. For the own node, that is what to publish, so that a
-    /// MAC once published is kept.
+    /// The VtepMAC for a family of pods: the published one, else the derived one. For the own node, that is
+    /// what to publish, so that a MAC once published is kept.
     #[must_use]
     pub fn vtep_mac_or_derived(&self, family: Family) -> UnicastMac {
         self.vxlan(family).map_or_else(

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::fault::Fault;
 use super::name::ObjectId;
-use super::notice::Fault;
 
 /// Namespace of an object that names none, as `kubectl apply` has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -22,7 +22,8 @@ pub fn namespace_of(metadata: &ObjectMeta) -> &str {
         .unwrap_or(DEFAULT_NAMESPACE)
 }
 
-/// An object that this version understands. Services, EndpointSlices, NetworkPolicies and Namespaces will join it.
+/// An object that this version understands. Services, EndpointSlices, NetworkPolicies and Namespaces will
+/// join it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// `v1` Node.
@@ -117,12 +118,12 @@ impl Object {
     /// Makes a typed object of a tree, by its `apiVersion` and `kind`.
     ///
     /// # Errors
-    /// [`Fault::NotAnObject`] if it is none, [`Fault::UnusedKind`] for a kind that this version has no use for, [`Fault::Field`] for a field
-    /// that does not fit.
-    pub fn from_tree(tree: Value) -> Result<Self, ObjectFault> {
+    /// [`Fault::NotAnObject`] if it is none, [`Fault::UnusedKind`] for a kind that this version has no use
+    /// for, [`Fault::Field`] for a field that does not fit.
+    pub fn from_tree(tree: Value) -> Result<Self, Box<ObjectFault>> {
         let (api_version, kind) = match header(&tree) {
             Ok(header) => (header.api_version.to_owned(), header.kind.to_owned()),
-            Err(reason) => return Err(ObjectFault { object: None, reason }),
+            Err(reason) => return Err(Box::new(ObjectFault { object: None, reason })),
         };
         let object = identify(&tree, &kind);
         let read = match (api_version.as_str(), kind.as_str()) {
@@ -130,13 +131,13 @@ impl Object {
             (Pod::API_VERSION, Pod::KIND) => typed(tree).map(Box::new).map(Self::Pod),
             _ => Err(Fault::UnusedKind { api_version, kind }),
         };
-        read.map_err(|reason| ObjectFault { object, reason })
+        read.map_err(|reason| Box::new(ObjectFault { object, reason }))
     }
 }
 
 /// A document's tree, by whether it is one object or a list of them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Tree {
+pub(super) enum Tree {
     /// One object.
     One(Value),
     /// The items of `kind: List`, or of a typed list such as `NodeList`.
@@ -144,11 +145,12 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// Tells a list from an object. The items of a typed list get the `apiVersion` and `kind` that such a list leaves out.
+    /// Tells a list from an object. The items of a typed list get the `apiVersion` and `kind` that such a
+    /// list leaves out.
     ///
     /// # Errors
     /// [`Fault::Field`] if `items` is not a sequence.
-    pub fn new(mut tree: Value) -> Result<Self, Fault> {
+    pub(super) fn new(mut tree: Value) -> Result<Self, Fault> {
         let Some((api_version, item_kind)) = list_of(&tree) else {
             return Ok(Self::One(tree));
         };
@@ -180,7 +182,8 @@ impl Tree {
 fn list_of(tree: &Value) -> Option<(String, String)> {
     let Header { api_version, kind } = header(tree).ok()?;
     let item_kind = kind.strip_suffix("List")?;
-    // A typed list is known by its items, so that a kind of somebody's own that ends in "List" is not taken for one.
+    // A typed list is known by its items, so that a kind of somebody's own that ends in "List" is not taken
+    // for one.
     if item_kind.is_empty() || tree.get("items").is_some() {
         return Some((api_version.to_owned(), item_kind.to_owned()));
     }
@@ -188,7 +191,6 @@ fn list_of(tree: &Value) -> Option<(String, String)> {
 }
 
 /// Whether a tree is itself a list, which within a list is not read.
-#[must_use]
-pub fn is_list(tree: &Value) -> bool {
+pub(super) fn is_list(tree: &Value) -> bool {
     list_of(tree).is_some()
 }

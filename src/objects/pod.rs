@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::Serialize;
 
+use super::fault::Fault;
 use super::name::{NodeName, PodKey, check_subdomain};
 use super::node::read_address;
-use super::notice::Fault;
 use super::object::namespace_of;
 
 /// `status.phase` of pods whose containers have ended and whose addresses are free again.
@@ -30,7 +30,8 @@ impl PodRecord {
     /// Reads a Pod object; `None` for one that has ended, whose addresses may long be another's.
     ///
     /// # Errors
-    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to find.
+    /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to
+    /// find.
     pub fn read(pod: &Pod) -> Result<Option<Self>, Fault> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = namespace_of(&pod.metadata);

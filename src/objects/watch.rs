@@ -14,21 +14,27 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
+use super::fault::Fault;
 use super::folder::Folder;
 use super::name::NodeName;
-use super::notice::{Fault, Notice, Origin, Severity};
+use super::notice::{Notice, Origin, Severity};
 use super::store::Store;
 
 /// Longest time between two looks at the folder, so that a change whose event was lost is seen all the same.
 const RESCAN_EVERY: Duration = Duration::from_secs(3);
-/// How long the folder must be quiet before it is read: whoever writes several files, or one in pieces, is given the time.
+/// How long the folder must be quiet before it is read: whoever writes several files, or one in pieces, is
+/// given the time.
 const QUIET: Duration = Duration::from_millis(100);
 /// Longest wait for quiet, so that a folder that is written without end is read at all.
 const QUIET_AT_MOST: Duration = Duration::from_secs(1);
 
+/// Stack of the thread that reads manifests: several times what the deepest accepted document takes.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Where Kubernetes objects come from. Whoever takes stores from a source cannot tell which it is.
 pub trait Source {
-    /// The newest store, and every newer one to come. A receiver that is slow misses stores in between, never the last.
+    /// The newest store, and every newer one to come. A receiver that is slow misses stores in between, never
+    /// the last.
     fn subscribe(&self) -> watch::Receiver<Arc<Store>>;
 }
 
@@ -46,9 +52,13 @@ pub enum SourceError {
     /// The thread that watches it cannot be started.
     #[error("cannot start the thread that watches the folder of manifests: {0}")]
     Thread(io::Error),
+    /// The thread ended before it had read the folder once.
+    #[error("the thread that watches the folder of manifests ended at its first reading")]
+    Ended,
 }
 
-/// Watches a folder of manifests from a thread of its own, and makes a new store whenever something in it changes. Dropping it ends the thread.
+/// Watches a folder of manifests from a thread of its own, and makes a new store whenever something in it
+/// changes. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct FolderSource {
     stores: watch::Receiver<Arc<Store>>,
@@ -58,43 +68,48 @@ pub struct FolderSource {
 }
 
 impl FolderSource {
-    /// Reads the folder once, so that there is a store from the first moment, and begins to watch it. `own` is the name of the node that this
-    /// program runs on.
+    /// Reads the folder once, so that there is a store from the first moment, and begins to watch it. `own`
+    /// is the name of the node that this program runs on.
     ///
     /// # Errors
-    /// [`SourceError`] if the folder cannot be listed now; once started, the source goes on with what it has if the folder goes away.
+    /// [`SourceError`] if the folder cannot be listed now; once started, the source goes on with what it has
+    /// if the folder goes away.
     pub fn start(path: impl Into<PathBuf>, own: NodeName) -> Result<Self, SourceError> {
         let path = path.into();
         if let Err(error) = fs::read_dir(&path) {
             return Err(SourceError::Folder { path, error });
         }
         let (wake, woken) = sync_channel(1);
-        let mut watcher = FolderWatcher::new(path.clone(), wake.clone());
-        watcher.refresh();
-        let mut folder = Folder::new(path);
-        folder.scan();
-        let store = folder.store(&own, watcher.notice.as_slice());
-        log_changes(&[], store.notices());
-        let (sender, stores) = watch::channel(Arc::new(store));
+        let (ready, is_ready) = sync_channel(1);
+        let (sender, stores) = watch::channel(Arc::new(Store::build(&own, Vec::new(), Vec::new())));
         let stop = Arc::new(AtomicBool::new(false));
-        let follower = Follower {
+        let mut follower = Follower {
             own,
-            folder,
-            watcher,
+            watcher: FolderWatcher::new(path.clone(), wake.clone()),
+            folder: Folder::new(path),
             woken,
             stop: Arc::clone(&stop),
             stores: sender,
         };
+        // The first reading is the thread's too, since only it has the stack that is known to be enough.
         let thread = thread::Builder::new()
             .name("manifests".to_owned())
-            .spawn(move || follower.run())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                follower.look();
+                // Whoever started the thread waits for this, so it is there to hear it.
+                let _ = ready.send(());
+                follower.run();
+            })
             .map_err(SourceError::Thread)?;
-        Ok(Self {
+        let source = Self {
             stores,
             wake,
             stop,
             thread: Some(thread),
-        })
+        };
+        is_ready.recv().map_err(|_| SourceError::Ended)?;
+        Ok(source)
     }
 
     /// Has the folder looked at now rather than at the next change or turn.
@@ -136,7 +151,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn run(mut self) {
+    fn run(&mut self) {
         while !self.stop.load(Ordering::Acquire) {
             match self.woken.recv_timeout(RESCAN_EVERY) {
                 Ok(()) => self.wait_for_quiet(),
@@ -195,8 +210,8 @@ fn log_changes(before: &[Notice], now: &[Notice]) {
     }
 }
 
-/// Keeps the system's watch on the folder that has the path *now*: a folder that is replaced, or reached over a link that is turned elsewhere,
-/// is another one to the kernel.
+/// Keeps the system's watch on the folder that has the path *now*: a folder that is replaced, or reached over
+/// a link that is turned elsewhere, is another one to the kernel.
 struct FolderWatcher {
     path: PathBuf,
     wake: SyncSender<()>,
@@ -218,7 +233,8 @@ impl FolderWatcher {
         }
     }
 
-    /// Watches the folder if the one that has the path is not yet watched, and tells whether the notice is another.
+    /// Watches the folder if the one that has the path is not yet watched, and tells whether the notice is
+    /// another.
     fn refresh(&mut self) -> bool {
         let present = fs::metadata(&self.path)
             .ok()
@@ -280,3 +296,6 @@ fn may_change(kind: EventKind) -> bool {
         | EventKind::Other => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,15 @@ impl MemoryPort {
     #[must_use]
     pub fn new(ring_len: usize) -> (Self, Wire) {
         let wire = Wire::default();
-        (Self { wire: wire.clone(), queued: Vec::new(), sent: Vec::new(), ring_len }, wire)
+        (
+            Self {
+                wire: wire.clone(),
+                queued: Vec::new(),
+                sent: Vec::new(),
+                ring_len,
+            },
+            wire,
+        )
     }
 }
 
@@ -63,9 +71,13 @@ impl Port for MemoryPort {
         let mut ends = self.wire.ends();
         let mut count = 0;
         while count < max && pool.available() > 0 {
-            let Some(packet) = ends.to_switch.pop_front() else { break };
+            let Some(packet) = ends.to_switch.pop_front() else {
+                break;
+            };
             // A packet that no frame could hold would not have got past a real device either.
-            let Some(frame) = pool.take_with(&packet) else { continue };
+            let Some(frame) = pool.take_with(&packet) else {
+                continue;
+            };
             into.push(frame);
             count += 1;
         }
@@ -91,7 +103,10 @@ impl Port for MemoryPort {
     fn settle(&mut self, pool: &mut Pool) -> Settled {
         let completed = self.sent.len();
         self.sent.drain(..).for_each(|frame| pool.give(frame));
-        Settled { completed, ..Settled::default() }
+        Settled {
+            completed,
+            ..Settled::default()
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -127,12 +142,18 @@ impl LoopPort {
     /// Makes room once for `frames` frames, so that no later call allocates.
     #[must_use]
     pub fn with_capacity(frames: usize) -> Self {
-        Self { waiting: VecDeque::with_capacity(frames), sent: VecDeque::with_capacity(frames) }
+        Self {
+            waiting: VecDeque::with_capacity(frames),
+            sent: VecDeque::with_capacity(frames),
+        }
     }
 
     /// Gives every frame back to the pool.
     pub fn drain(&mut self, pool: &mut Pool) {
-        self.waiting.drain(..).chain(self.sent.drain(..)).for_each(|frame| pool.give(frame));
+        self.waiting
+            .drain(..)
+            .chain(self.sent.drain(..))
+            .for_each(|frame| pool.give(frame));
     }
 }
 

@@ -29,7 +29,11 @@ impl PortId {
     /// The port with this number; `None` from [`Self::LIMIT`] on.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
-        if number < Self::LIMIT { Some(Self(number)) } else { None }
+        if number < Self::LIMIT {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 
     /// The number as an index.

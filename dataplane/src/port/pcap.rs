@@ -74,7 +74,10 @@ impl PcapPort {
         let reader = PcapReader::new(reader).map_err(format(input))?;
         let found = reader.header().datalink;
         if found != DataLink::ETHERNET {
-            return Err(PcapPortError::LinkType { path: input.to_owned(), found });
+            return Err(PcapPortError::LinkType {
+                path: input.to_owned(),
+                found,
+            });
         }
         let writer = BufWriter::new(File::create(output).map_err(open(output))?);
         let writer = PcapWriter::with_header(writer, PcapHeader::default()).map_err(format(output))?;
@@ -100,7 +103,9 @@ impl Port for PcapPort {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vec<Frame>, max: usize) -> usize {
         let mut count = 0;
         while count < max && pool.available() > 0 {
-            let Some(next) = self.input.next_packet() else { break };
+            let Some(next) = self.input.next_packet() else {
+                break;
+            };
             let Ok(packet) = next else {
                 self.unreadable += 1;
                 break;
@@ -128,7 +133,11 @@ impl Port for PcapPort {
         for frame in self.queued.drain(..) {
             // INVARIANT: a frame is at most a chunk long.
             let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-            if self.output.write_packet(&PcapPacket::new(self.time, len, frame.bytes())).is_err() {
+            if self
+                .output
+                .write_packet(&PcapPacket::new(self.time, len, frame.bytes()))
+                .is_err()
+            {
                 self.error = Some(libc::EIO);
             }
             self.sent.push(frame);
@@ -138,7 +147,10 @@ impl Port for PcapPort {
     fn settle(&mut self, pool: &mut Pool) -> Settled {
         let completed = self.sent.len();
         self.sent.drain(..).for_each(|frame| pool.give(frame));
-        Settled { completed, ..Settled::default() }
+        Settled {
+            completed,
+            ..Settled::default()
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -162,7 +174,9 @@ mod tests {
         let (first, second, third) = (folder.join("a"), folder.join("b"), folder.join("c"));
         let mut writer = PcapWriter::new(File::create(&first).unwrap()).unwrap();
         for (data, orig_len) in [(vec![1u8; 60], 60), (vec![2; 1514], 1514), (vec![3; 60], 1514)] {
-            writer.write_packet(&PcapPacket::new(Duration::from_secs(7), orig_len, &data)).unwrap();
+            writer
+                .write_packet(&PcapPacket::new(Duration::from_secs(7), orig_len, &data))
+                .unwrap();
         }
         drop(writer);
 
@@ -171,7 +185,9 @@ mod tests {
         let mut frames = Vec::new();
         assert_eq!(port.receive(&mut pool, &mut frames, 64), 2);
         assert_eq!(port.unreadable(), 1, "the third was cut by its capture");
-        frames.drain(..).for_each(|frame| port.send(&mut pool, frame).unwrap());
+        frames
+            .drain(..)
+            .for_each(|frame| port.send(&mut pool, frame).unwrap());
         port.flush();
         assert_eq!(port.settle(&mut pool).completed, 2);
         drop(port);

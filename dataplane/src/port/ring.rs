@@ -49,7 +49,12 @@ pub(crate) struct Producer<S> {
 impl<S: Shared> Producer<S> {
     pub(crate) fn new(shared: S) -> Self {
         let (written, seen) = (shared.produced(), shared.consumed());
-        Self { shared, written, published: written, seen }
+        Self {
+            shared,
+            written,
+            published: written,
+            seen,
+        }
     }
 
     /// Writes one entry; false when the ring is full. The other side sees it after [`Self::publish`].
@@ -96,7 +101,11 @@ pub(crate) struct Consumer<S> {
 impl<S: Shared> Consumer<S> {
     pub(crate) fn new(shared: S) -> Self {
         let taken = shared.consumed();
-        Self { shared, taken, seen: taken }
+        Self {
+            shared,
+            taken,
+            seen: taken,
+        }
     }
 
     /// Takes up to `max` entries, calls `each` with every one, and gives their places back to the producer.
@@ -180,7 +189,8 @@ impl<E: Copy> Mapped<E> {
         if map == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let map = NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("a ring was mapped at zero"))?;
+        let map =
+            NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("a ring was mapped at zero"))?;
         // INVARIANT: the kernel's offsets lie inside the mapping and are aligned for what they point at.
         let within = |offset: usize| NonNull::new(map.as_ptr().wrapping_add(offset)).unwrap_or(map);
         Ok(Self {
@@ -204,7 +214,9 @@ impl<E: Copy> Mapped<E> {
     }
 
     fn entry(&self, index: u32) -> *mut E {
-        self.entries.as_ptr().wrapping_add((index & (self.size - 1)) as usize)
+        self.entries
+            .as_ptr()
+            .wrapping_add((index & (self.size - 1)) as usize)
     }
 }
 
@@ -263,8 +275,18 @@ unsafe impl<E: Send> Send for Mapped<E> {}
 
 /// Asks the kernel where in the mappings the rings' parts lie (`XDP_MMAP_OFFSETS`).
 fn mmap_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
-    let zero = libc::xdp_ring_offset { producer: 0, consumer: 0, desc: 0, flags: 0 };
-    let mut offsets = libc::xdp_mmap_offsets { rx: zero, tx: zero, fr: zero, cr: zero };
+    let zero = libc::xdp_ring_offset {
+        producer: 0,
+        consumer: 0,
+        desc: 0,
+        flags: 0,
+    };
+    let mut offsets = libc::xdp_mmap_offsets {
+        rx: zero,
+        tx: zero,
+        fr: zero,
+        cr: zero,
+    };
     // INVARIANT: the structure is 128 bytes.
     #[allow(clippy::cast_possible_truncation)]
     let mut len = size_of::<libc::xdp_mmap_offsets>() as libc::socklen_t;
@@ -278,7 +300,11 @@ fn mmap_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
             std::ptr::from_mut(&mut len),
         )
     };
-    if answer == 0 { Ok(offsets) } else { Err(io::Error::last_os_error()) }
+    if answer == 0 {
+        Ok(offsets)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

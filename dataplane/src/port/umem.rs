@@ -15,10 +15,7 @@ pub const UMEM_RING_LEN: u32 = 2048;
 #[derive(Debug, thiserror::Error)]
 pub enum UmemError {
     /// The kernel refused to register the memory.
-    #[error(
-        "cannot register {frames} frames of packet memory ({megabytes} MiB): {reason}; \
-         fewer frames ([workers] frames), or CAP_IPC_LOCK (or a higher `ulimit -l`), would be right"
-    )]
+    #[error("cannot register {frames} frames of packet memory ({megabytes} MiB): {reason}{hint}")]
     Refused {
         /// Frames asked for.
         frames: u32,
@@ -26,6 +23,8 @@ pub enum UmemError {
         megabytes: usize,
         /// What the kernel said.
         reason: String,
+        /// What would be right, if that is known.
+        hint: &'static str,
     },
     /// The number of frames makes no sense.
     #[error("{0} frames of packet memory: a positive number is needed")]
@@ -47,13 +46,16 @@ impl Umem {
     /// [`UmemError`] says how much was asked for and what the kernel said.
     pub fn new(frames: u32) -> Result<(Self, Pool), UmemError> {
         let count = NonZeroU32::new(frames).ok_or(UmemError::Frames(frames))?;
-        let refused = |reason: String| UmemError::Refused {
+        let refused_because = |reason: String, errno: Option<i32>| UmemError::Refused {
             frames,
             megabytes: frames as usize * CHUNK_LEN / (1 << 20),
             reason,
+            hint: hint(errno),
         };
+        let refused = |reason: String| refused_because(reason, None);
         let config = config().map_err(refused)?;
-        let (inner, descriptors) = xsk_rs::Umem::new(config, count, false).map_err(|e| refused(chain(&e)))?;
+        let (inner, descriptors) = xsk_rs::Umem::new(config, count, false)
+            .map_err(|error| refused_because(chain(&error), errno_of(&error)))?;
         let mut first = descriptors.into_iter().next().ok_or(UmemError::Frames(frames))?;
         // SAFETY: the descriptor is this UMEM's own, and nobody else has seen the memory yet.
         let (_, mut data) = unsafe { inner.frame_mut(&mut first) };
@@ -83,6 +85,26 @@ fn config() -> Result<UmemConfig, String> {
         .frame_headroom(0)
         .build()
         .map_err(|e| e.to_string())
+}
+
+/// What would be right, for the errors that people meet.
+fn hint(errno: Option<i32>) -> &'static str {
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => "; it needs root, or CAP_NET_RAW",
+        Some(libc::ENOBUFS) => {
+            "; CAP_IPC_LOCK, a higher `ulimit -l`, or fewer [workers] frames would be right"
+        }
+        Some(libc::ENOMEM) => "; fewer [workers] frames would be right",
+        Some(libc::EAFNOSUPPORT) => {
+            "; this kernel has no AF_XDP: one built with CONFIG_XDP_SOCKETS is needed"
+        }
+        _ => "",
+    }
+}
+
+/// The kernel's error number behind an error of xsk-rs.
+pub(super) fn errno_of(error: &dyn std::error::Error) -> Option<i32> {
+    error.source()?.downcast_ref::<std::io::Error>()?.raw_os_error()
 }
 
 /// An error with all its sources, on one line.

@@ -16,7 +16,7 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig}
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue};
 
 use super::ring::{Consumer, Mapped, Producer, RingKind};
-use super::umem::{UMEM_RING_LEN, Umem, chain};
+use super::umem::{UMEM_RING_LEN, Umem, chain, errno_of};
 use super::{Port, QueueId, Settled};
 use crate::frame::{Frame, Holder, Pool};
 use crate::stats::DeviceStatistics;
@@ -33,8 +33,8 @@ const KERNEL_SEND_BUDGET: u32 = 32;
 
 /// How many empty frames a queue holds ready to receive into.
 ///
-/// A queue starts with `base` and doubles towards `max` whenever the kernel used up half of them at once, as long
-/// as half of the pool is free; so 250 idle pods hold little, and a busy one is not short.
+/// A queue starts with `base` and doubles towards `max` whenever a whole batch, or half of them, was waiting, as long as half of the
+/// pool is free; so 250 idle pods hold little, and a busy one is not short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FillPolicy {
     /// What a queue always gets.
@@ -45,9 +45,15 @@ pub struct FillPolicy {
 
 impl FillPolicy {
     /// For the uplink and the host port.
-    pub const WIDE: Self = Self { base: 1024, max: UMEM_RING_LEN };
+    pub const WIDE: Self = Self {
+        base: 1024,
+        max: UMEM_RING_LEN,
+    };
     /// For a pod's port.
-    pub const POD: Self = Self { base: 32, max: 512 };
+    pub const POD: Self = Self {
+        base: 32,
+        max: UMEM_RING_LEN,
+    };
 }
 
 /// Why a socket could not be bound.
@@ -81,6 +87,8 @@ pub struct XskPort {
     holder: Holder,
     policy: FillPolicy,
     fill_target: u32,
+    /// A whole batch was waiting when it was received last.
+    pressed: bool,
     lent: u32,
     in_flight: u32,
     error: Option<i32>,
@@ -109,11 +117,12 @@ impl XskPort {
             hint: hint(errno),
             errno,
         };
-        let name: Interface =
-            interface.parse().map_err(|_| failed("the name contains a zero byte".into(), None))?;
+        let name: Interface = interface
+            .parse()
+            .map_err(|_| failed("the name contains a zero byte".into(), None))?;
         let config = socket_config().map_err(|reason| failed(reason, None))?;
-        let (tx, rx, rings) = bind_patiently(umem, &name, queue, config)
-            .map_err(|(reason, errno)| failed(reason, errno))?;
+        let (tx, rx, rings) =
+            bind_patiently(umem, &name, queue, config).map_err(|(reason, errno)| failed(reason, errno))?;
         let (fill, completion) =
             rings.ok_or_else(|| failed("this UMEM is bound to the queue already".into(), None))?;
         let fd: RawFd = tx.fd().as_raw_fd();
@@ -130,6 +139,7 @@ impl XskPort {
             holder,
             policy,
             fill_target: policy.base,
+            pressed: false,
             lent: 0,
             in_flight: 0,
             error: None,
@@ -175,8 +185,7 @@ impl XskPort {
 
     /// Lends empty frames until the kernel has `fill_target` of them.
     fn refill(&mut self, pool: &mut Pool, settled: &mut Settled) {
-        let used_up = self.fill_target.saturating_sub(self.lent);
-        if used_up * 2 >= self.fill_target
+        if std::mem::take(&mut self.pressed)
             && self.fill_target < self.policy.max
             && pool.available() * 2 > pool.frames() as usize
         {
@@ -211,6 +220,7 @@ impl Port for XskPort {
             }
         });
         self.lent = self.lent.saturating_sub(count);
+        self.pressed |= count == max || count * 2 >= self.fill_target;
         into.len() - before
     }
 
@@ -223,7 +233,11 @@ impl Port for XskPort {
         #[allow(clippy::cast_possible_truncation)]
         let len = frame.len() as u32;
         let addr = pool.lend(frame, self.holder);
-        if self.transmit.push(libc::xdp_desc { addr, len, options: 0 }) {
+        if self.transmit.push(libc::xdp_desc {
+            addr,
+            len,
+            options: 0,
+        }) {
             self.in_flight += 1;
             return Ok(());
         }
@@ -300,9 +314,7 @@ fn bind_patiently(
             Ok(bound) => return Ok(bound),
             Err(error) => error,
         };
-        let errno = std::error::Error::source(&error)
-            .and_then(|source| source.downcast_ref::<io::Error>())
-            .and_then(io::Error::raw_os_error);
+        let errno = errno_of(&error);
         tries -= 1;
         if errno != Some(libc::EBUSY) || tries == 0 {
             return Err((chain(&error), errno));
@@ -325,8 +337,12 @@ fn socket_config() -> Result<SocketConfig, String> {
 fn hint(errno: Option<i32>) -> &'static str {
     match errno {
         Some(libc::EPERM | libc::EACCES) => "; it needs root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF",
-        Some(libc::EBUSY) => "; another program has a socket on this queue: stop it, or choose another interface",
-        Some(libc::EINVAL) => "; the interface has no such queue: fewer workers, or more queues (`ethtool -L`)",
+        Some(libc::EBUSY) => {
+            "; another program has a socket on this queue: stop it, or choose another interface"
+        }
+        Some(libc::EINVAL) => {
+            "; the interface has no such queue: fewer workers, or more queues (`ethtool -L`)"
+        }
         Some(libc::ENODEV) => "; there is no such interface in this network namespace",
         Some(libc::ENOBUFS | libc::ENOMEM) => "; the kernel is out of memory for it: fewer [workers] frames",
         _ => "",

@@ -43,8 +43,8 @@ pub struct Arp<'a> {
 }
 
 impl<'a> Arp<'a> {
-    /// Checks that `bytes`, the payload of an Ethernet frame, hold an ARP packet for IPv4 over Ethernet; padding
-    /// may follow it. The operation may be any.
+    /// Checks that `bytes`, the payload of an Ethernet frame, hold an ARP packet for IPv4 over Ethernet;
+    /// padding may follow it. The operation may be any.
     ///
     /// # Errors
     /// [`Malformed::ArpTruncated`], [`Malformed::ArpUnsupported`].
@@ -97,8 +97,8 @@ impl<'a> Arp<'a> {
         Ipv4Addr::new(p[24], p[25], p[26], p[27])
     }
 
-    /// Whether sender and target ask or tell about the same address: an announcement (RFC 5227 section 3), also
-    /// called gratuitous.
+    /// Whether sender and target ask or tell about the same address: an announcement (RFC 5227 section 3),
+    /// also called gratuitous.
     #[must_use]
     #[inline]
     pub fn is_announcement(&self) -> bool {

@@ -1,8 +1,8 @@
-//! The internet checksum (RFC 1071), its incremental update (RFC 1624), and the checksums that Linux leaves half
-//! computed.
+//! The internet checksum (RFC 1071), its incremental update (RFC 1624), and the checksums that Linux leaves
+//! half computed.
 //!
-//! A [`Sum`] is a one's complement sum being added up, a [`Delta`] the change of one. Both take values in host byte
-//! order. A checksum *field* holds the complement of the folded sum.
+//! A [`Sum`] is a one's complement sum being added up, a [`Delta`] the change of one. Both take values in
+//! host byte order. A checksum *field* holds the complement of the folded sum.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,10 @@ use super::IpProtocol;
 
 /// A one's complement sum of 16-bit words that is still being added up.
 ///
-/// It cannot overflow: every addition is at most 32 bits wide and there is room for 2^32 of them.
+/// It cannot overflow: four bytes add at most 32 bits, and there is room for 2^32 times as many.
+///
+/// Inside, words are as they lie on the wire, whatever the byte order of the machine: a one's complement
+/// sum may be taken in either order and swapped at the end (RFC 1071 section 2B).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -18,14 +21,13 @@ impl Sum {
     /// The sum of nothing.
     pub const ZERO: Self = Self(0);
 
-    /// Adds `bytes` as big-endian words. An odd last byte counts as a word whose low byte is zero, so only the last
-    /// slice added may have an odd length.
+    /// Adds `bytes` as big-endian words. An odd last byte counts as a word whose low byte is zero, so only
+    /// the last slice added may have an odd length.
     #[must_use]
     #[inline]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
-        // The sum may be taken in any byte order and swapped at the end (RFC 1071 section 2B), and in words of any
-        // multiple of 16 bits that are folded at the end (section 2C). Plain additions into a wider integer
-        // let the compiler use vectors.
+        // Words of any multiple of 16 bits may be added and folded at the end (RFC 1071 section 2C). Plain
+        // additions into a wider integer let the compiler use vectors.
         let (words, rest) = bytes.as_chunks::<4>();
         let mut sum: u64 = words
             .iter()
@@ -37,37 +39,38 @@ impl Sum {
             [a, b, c] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
             _ => 0,
         };
-        Self(self.0 + u64::from(u16::from_be(fold(sum))))
+        Self(self.0 + sum)
     }
 
     /// Adds one word.
     #[must_use]
     #[inline]
     pub const fn add_u16(self, word: u16) -> Self {
-        Self(self.0 + word as u64)
+        Self(self.0 + word.to_be() as u64)
     }
 
     /// Adds two words, as the halves of one integer.
     #[must_use]
     #[inline]
     pub const fn add_u32(self, words: u32) -> Self {
-        Self(self.0 + words as u64)
+        Self(self.0 + words.to_be() as u64)
     }
 
-    /// Adds what a pseudo-header holds besides the addresses: the protocol of the payload and the payload's length
-    /// in bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    /// Adds what a pseudo-header holds besides the addresses: the protocol of the payload and the payload's
+    /// length in bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
     #[must_use]
     #[inline]
     pub fn add_transport(self, protocol: IpProtocol, len: usize) -> Self {
-        // No IP payload is longer than 32 bits can say; the mask only tells so to the compiler.
-        Self(self.0 + u64::from(protocol.0) + (len as u64 & 0xffff_ffff))
+        // No IP payload is longer than 32 bits can say.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.add_u16(u16::from(protocol.0)).add_u32(len)
     }
 
     /// The sum in one word; zero only for the sum of nothing but zeros.
     #[must_use]
     #[inline]
     pub const fn fold(self) -> u16 {
-        fold(self.0)
+        u16::from_be(fold(self.0))
     }
 
     /// The checksum field for what was added, with the field itself added as zero or not at all.
@@ -136,8 +139,9 @@ pub fn pseudo_v6(source: Ipv6Addr, destination: Ipv6Addr, protocol: IpProtocol, 
 
 /// What a change of some words does to a checksum that covers them (RFC 1624 equation 3).
 ///
-/// Deltas of several changes are combined and applied once; the order does not matter. A word must be changed at an
-/// even place in what the checksum covers.
+/// Deltas of several changes are combined and applied once; the order does not matter. A word must be
+/// changed at an even place in what the checksum covers. It cannot overflow: there is room for 2^30
+/// changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delta(u64);
 
@@ -175,16 +179,16 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
-    /// The checksum field after the change, where it was `field` before; what a full computation would give if
-    /// `field` was right.
+    /// The checksum field after the change, where it was `field` before; what a full computation would give
+    /// if `field` was right.
     #[must_use]
     #[inline]
     pub const fn apply(self, field: u16) -> u16 {
-        !fold(!field as u64 + fold(self.0) as u64)
+        !fold(!field as u64 + self.0)
     }
 
-    /// [`Delta::apply`] for a UDP checksum: zero means that there is none and stays so, and a checksum that would
-    /// come out as zero is sent as its other form, all ones (RFC 768).
+    /// [`Delta::apply`] for a UDP checksum: zero means that there is none and stays so, and a checksum that
+    /// would come out as zero is sent as its other form, all ones (RFC 768).
     #[must_use]
     #[inline]
     pub const fn apply_udp(self, field: u16) -> u16 {
@@ -196,7 +200,8 @@ impl Delta {
     }
 }
 
-/// A computed UDP checksum as its field shows it: never zero, which would mean that there is none (RFC 768).
+/// A computed UDP checksum as its field shows it: never zero, which would mean that there is none (RFC
+/// 768).
 #[must_use]
 #[inline]
 pub const fn udp_field(checksum: u16) -> u16 {
@@ -216,10 +221,11 @@ fn transport_field(protocol: IpProtocol, l4: &mut [u8]) -> Option<&mut [u8; 2]> 
     l4.get_mut(offset..)?.first_chunk_mut()
 }
 
-/// Computes the checksum of `l4`, a whole TCP segment, UDP datagram or ICMPv6 message, and writes it into its field.
+/// Computes the checksum of `l4`, a whole TCP segment, UDP datagram or ICMPv6 message, and writes it into
+/// its field.
 ///
-/// `addresses` is the sum of both addresses ([`addresses_v4`], [`addresses_v6`]). Answers `false`, with nothing
-/// changed, if `protocol` is none of the three or `l4` ends before the field.
+/// `addresses` is the sum of both addresses ([`addresses_v4`], [`addresses_v6`]). Answers `false`, with
+/// nothing changed, if `protocol` is none of the three or `l4` ends before the field.
 #[inline]
 pub fn fill_transport(addresses: Sum, protocol: IpProtocol, l4: &mut [u8]) -> bool {
     let sum = addresses.add_transport(protocol, l4.len());
@@ -251,15 +257,15 @@ pub fn is_transport_valid(addresses: Sum, protocol: IpProtocol, l4: &[u8]) -> bo
 /// Recognises and completes, in place, a checksum that Linux left half computed (`CHECKSUM_PARTIAL`,
 /// `include/linux/skbuff.h`).
 ///
-/// The kernel leaves the rest of the work to the device, and a veth pair or a kernel tunnel hands such a packet over
-/// as it is: its TCP or UDP checksum field holds the folded sum of the pseudo-header, *not* complemented.
-/// `addresses` is the sum of both addresses ([`addresses_v4`], [`addresses_v6`]) and `l4` the whole segment or
-/// datagram, of any length that IP can carry and without the link's padding; not a fragment. Answers whether the
-/// checksum was half computed and is now complete.
+/// The kernel leaves the rest of the work to the device, and a veth pair or a kernel tunnel hands such a
+/// packet over as it is: its TCP or UDP checksum field holds the folded sum of the pseudo-header, *not*
+/// complemented. `addresses` is the sum of both addresses ([`addresses_v4`], [`addresses_v6`]) and `l4` the
+/// whole segment or datagram, of any length that IP can carry and without the link's padding; not a
+/// fragment. Answers whether the checksum was half computed and is now complete.
 ///
-/// A complete checksum that happens to equal the pseudo-header's sum comes out as it was: if the field is right and
-/// equals that sum, then the computation gives that same value again. A UDP checksum of zero (none) is never taken
-/// for one, since the sum of a pseudo-header is never zero.
+/// A complete checksum that happens to equal the pseudo-header's sum comes out as it was: if the field is
+/// right and equals that sum, then the computation gives that same value again. A UDP checksum of zero
+/// (none) is never taken for one, since the sum of a pseudo-header is never zero.
 #[inline]
 pub fn complete_partial(addresses: Sum, protocol: IpProtocol, l4: &mut [u8]) -> bool {
     if !matches!(protocol, IpProtocol::TCP | IpProtocol::UDP) {

@@ -37,16 +37,16 @@ impl Ecn {
         self as u8
     }
 
-    /// The outer field for a packet whose own field is `self`, at the tunnel's entrance: normal mode, a plain copy
-    /// (RFC 6040 section 4.1).
+    /// The outer field for a packet whose own field is `self`, at the tunnel's entrance: normal mode, a
+    /// plain copy (RFC 6040 section 4.1).
     #[must_use]
     #[inline]
     pub const fn encapsulate(self) -> Self {
         self
     }
 
-    /// The field with which a packet leaves the tunnel, when it came out with the field `inner` from under the
-    /// field `outer` (RFC 6040 section 4.2, figure 4).
+    /// The field with which a packet leaves the tunnel, when it came out with the field `inner` from under
+    /// the field `outer` (RFC 6040 section 4.2, figure 4).
     ///
     /// The figure's combinations that deserve an alarm are decided as it says, without one.
     ///
@@ -64,8 +64,8 @@ impl Ecn {
     }
 }
 
-/// A packet must be dropped at the tunnel's exit: the outer header says congestion, and the inner one that the
-/// transport would not understand it (RFC 6040 section 4.2).
+/// A packet must be dropped at the tunnel's exit: the outer header says congestion, and the inner one that
+/// the transport would not understand it (RFC 6040 section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EcnDrop;
 

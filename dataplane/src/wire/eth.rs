@@ -10,7 +10,8 @@ use super::Malformed;
 /// Length of an Ethernet header without tags, in bytes.
 pub const HEADER_LEN: usize = 14;
 
-/// Shortest Ethernet frame without its frame check sequence, in bytes; shorter payloads arrive padded to it.
+/// Shortest Ethernet frame without its frame check sequence, in bytes; shorter payloads arrive padded to
+/// it.
 pub const MIN_FRAME_LEN: usize = 60;
 
 /// Length of a hardware address, in bytes.
@@ -165,7 +166,8 @@ impl EtherType {
     /// Smallest value that is a type; below it the field is an IEEE 802.3 length.
     pub const FIRST_TYPE: Self = Self(0x0600);
 
-    /// Whether the field is an IEEE 802.3 length, so that the payload is LLC and nothing this switch carries.
+    /// Whether the field is an IEEE 802.3 length, so that the payload is LLC and nothing this switch
+    /// carries.
     #[must_use]
     #[inline]
     pub const fn is_length(self) -> bool {

@@ -21,7 +21,8 @@ pub enum IcmpFamily {
     V6,
 }
 
-/// The type of a message. The two families give the numbers different meanings, which the constants' names tell.
+/// The type of a message. The two families give the numbers different meanings, which the constants' names
+/// tell.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IcmpType(pub u8);
 
@@ -221,8 +222,8 @@ impl<'a> Icmp<'a> {
         })
     }
 
-    /// Whether the message is about another packet, which it quotes. No ICMP error may ever answer one (RFC 1812
-    /// section 4.3.2.7, RFC 4443 section 2.4).
+    /// Whether the message is about another packet, which it quotes. No ICMP error may ever answer one (RFC
+    /// 1812 section 4.3.2.7, RFC 4443 section 2.4).
     #[must_use]
     #[inline]
     pub const fn is_error(&self) -> bool {
@@ -247,8 +248,8 @@ impl<'a> Icmp<'a> {
         self.is_error().then_some(self.body)
     }
 
-    /// The MTU of the next link, in bytes, if the message says that a packet was too large for it. An old router may
-    /// say 0 (RFC 1191 section 5).
+    /// The MTU of the next link, in bytes, if the message says that a packet was too large for it. An old
+    /// router may say 0 (RFC 1191 section 5).
     #[must_use]
     #[inline]
     pub fn next_hop_mtu(&self) -> Option<u32> {
@@ -332,8 +333,9 @@ pub fn emit(out: &mut [u8; HEADER_LEN], kind: IcmpType, code: u8, rest_of_header
     *out = [kind.0, code, 0, 0, a, b, c, d];
 }
 
-/// Computes the checksum of a whole message and writes it. `addresses` is the sum of the packet's addresses, which
-/// only ICMPv6 covers. Answers `false`, with nothing changed, if `message` ends before the field.
+/// Computes the checksum of a whole message and writes it. `addresses` is the sum of the packet's
+/// addresses, which only ICMPv6 covers. Answers `false`, with nothing changed, if `message` ends before the
+/// field.
 #[inline]
 pub fn fill_checksum(family: IcmpFamily, addresses: Sum, message: &mut [u8]) -> bool {
     match family {

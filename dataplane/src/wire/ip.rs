@@ -68,8 +68,8 @@ impl fmt::Debug for IpProtocol {
     }
 }
 
-/// A differentiated services codepoint (RFC 2474): the high six bits of the IPv4 TOS byte or of the IPv6 traffic
-/// class.
+/// A differentiated services codepoint (RFC 2474): the high six bits of the IPv4 TOS byte or of the IPv6
+/// traffic class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Dscp(u8);
 

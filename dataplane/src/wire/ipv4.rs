@@ -45,8 +45,8 @@ pub struct Ipv4<'a> {
 }
 
 impl<'a> Ipv4<'a> {
-    /// Checks version, header length and total length. Bytes after the total length are padding of the link and
-    /// are left out of the payload. The header checksum is [`Ipv4::verify_checksum`]'s business.
+    /// Checks version, header length and total length. Bytes after the total length are padding of the link
+    /// and are left out of the payload. The header checksum is [`Ipv4::verify_checksum`]'s business.
     ///
     /// # Errors
     /// [`Malformed::Ipv4Truncated`], [`Malformed::Ipv4Version`], [`Malformed::Ipv4HeaderLength`],
@@ -68,8 +68,8 @@ impl<'a> Ipv4<'a> {
         })
     }
 
-    /// Checks the start of a packet as an ICMP error quotes it: the header with its options is whole, the payload
-    /// is what there is of it.
+    /// Checks the start of a packet as an ICMP error quotes it: the header with its options is whole, the
+    /// payload is what there is of it.
     ///
     /// # Errors
     /// [`Malformed::Ipv4Truncated`], [`Malformed::Ipv4Version`], [`Malformed::Ipv4HeaderLength`],

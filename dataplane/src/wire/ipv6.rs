@@ -1,4 +1,5 @@
-//! Internet Protocol version 6 (RFC 8200): the fixed header here, the walk over extension headers in [`extension`].
+//! Internet Protocol version 6 (RFC 8200): the fixed header here, the walk over extension headers in
+//! [`extension`].
 
 use core::net::Ipv6Addr;
 
@@ -33,9 +34,9 @@ pub struct Ipv6<'a> {
 }
 
 impl<'a> Ipv6<'a> {
-    /// Checks version and payload length. Bytes after the payload length are padding of the link and are left out
-    /// of the payload. A payload length of zero before hop-by-hop options announces a jumbogram (RFC 2675), which is
-    /// refused.
+    /// Checks version and payload length. Bytes after the payload length are padding of the link and are
+    /// left out of the payload. A payload length of zero before hop-by-hop options announces a jumbogram
+    /// (RFC 2675), which is refused.
     ///
     /// # Errors
     /// [`Malformed::Ipv6Truncated`], [`Malformed::Ipv6Version`], [`Malformed::Ipv6PayloadLength`].
@@ -48,11 +49,12 @@ impl<'a> Ipv6<'a> {
         Ok(Self { header, payload })
     }
 
-    /// Checks the start of a packet as an ICMPv6 error quotes it: the fixed header is whole, the payload is what
-    /// there is of it.
+    /// Checks the start of a packet as an ICMPv6 error quotes it: the fixed header is whole, the payload is
+    /// what there is of it.
     ///
     /// # Errors
-    /// [`Malformed::Ipv6Truncated`], [`Malformed::Ipv6Version`], [`Malformed::Ipv6PayloadLength`] (jumbogram).
+    /// [`Malformed::Ipv6Truncated`], [`Malformed::Ipv6Version`], [`Malformed::Ipv6PayloadLength`]
+    /// (jumbogram).
     #[inline]
     pub fn parse_quoted(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, rest) = bytes.split_first_chunk().ok_or(Malformed::Ipv6Truncated)?;
@@ -208,8 +210,8 @@ impl<'a> Ipv6Mut<'a> {
         self.payload
     }
 
-    /// Takes one off the hop limit and answers what is left; `None` with nothing changed if the packet may not be
-    /// forwarded any more (RFC 8200 section 3).
+    /// Takes one off the hop limit and answers what is left; `None` with nothing changed if the packet may
+    /// not be forwarded any more (RFC 8200 section 3).
     #[inline]
     pub fn decrement_hop_limit(&mut self) -> Option<u8> {
         let left = self.header[7].checked_sub(1).filter(|&hops| hops > 0)?;
@@ -226,8 +228,8 @@ impl<'a> Ipv6Mut<'a> {
         delta
     }
 
-    /// Writes the destination address; answers the change, which the upper layer's checksum must follow unless
-    /// [`Upper::segments_left`] is not zero.
+    /// Writes the destination address; answers the change, which the upper layer's checksum must follow
+    /// unless [`Upper::segments_left`] is not zero.
     #[inline]
     #[must_use = "the upper layer's checksum covers the addresses"]
     pub fn set_destination(&mut self, address: Ipv6Addr) -> Delta {
@@ -249,8 +251,8 @@ impl<'a> Ipv6Mut<'a> {
     }
 
     /// Completes the upper layer's TCP or UDP checksum if the kernel left it half computed
-    /// ([`checksum::complete_partial`]); answers whether it did. A fragment, and a packet on its way through a
-    /// routing header, is left alone.
+    /// ([`checksum::complete_partial`]); answers whether it did. A fragment, and a packet on its way
+    /// through a routing header, is left alone.
     ///
     /// # Errors
     /// Those of [`walk`].

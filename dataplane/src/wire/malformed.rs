@@ -1,6 +1,7 @@
 //! The one error of every parser: which lie the bytes told.
 
-/// Declares [`Malformed`] from one list, so that the variant, its counter's name and its message cannot drift apart.
+/// Declares [`Malformed`] from one list, so that the variant, its counter's name and its message cannot
+/// drift apart.
 macro_rules! malformed {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $message:literal;)+) => {
         /// Why bytes are not the header they claim to be: one variant per distinct lie.
@@ -52,7 +53,7 @@ malformed! {
     /// The IHL field says less than the fixed header, or more than the packet is long.
     Ipv4HeaderLength = "ipv4_header_length", "IPv4 header length is below the minimum or beyond the packet";
     /// The total length says less than the header, or more than the bytes that are there.
-    Ipv4TotalLength = "ipv4_total_length", "IPv4 total length is below the header or beyond the received bytes";
+    Ipv4TotalLength = "ipv4_total_length", "IPv4 total length is below the header or beyond the packet";
     /// The IPv4 header checksum is wrong.
     Ipv4Checksum = "ipv4_checksum", "IPv4 header checksum is wrong";
     /// The payload of an IP-in-IP packet is longer than the one IPv4 packet that it must be.
@@ -61,9 +62,9 @@ malformed! {
     Ipv6Truncated = "ipv6_truncated", "packet is shorter than an IPv6 header";
     /// The version field of an IPv6 header is not 6.
     Ipv6Version = "ipv6_version", "IPv6 header has another version";
-    /// The payload length says more than the bytes that are there, or is the zero of a jumbogram (RFC 2675), which
-    /// no link here can carry.
-    Ipv6PayloadLength = "ipv6_payload_length", "IPv6 payload length is beyond the received bytes or a jumbogram's";
+    /// The payload length says more than the bytes that are there, or is the zero of a jumbogram (RFC
+    /// 2675), which no link here can carry.
+    Ipv6PayloadLength = "ipv6_payload_length", "IPv6 payload length is beyond the packet or a jumbogram's";
     /// The packet ends inside an extension header that the chain announces.
     Ipv6ExtensionTruncated = "ipv6_extension_truncated", "IPv6 packet ends inside its extension headers";
     /// A hop-by-hop header that is not the first, or a second fragment header (RFC 8200 section 4.1).

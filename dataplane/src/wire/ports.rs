@@ -1,5 +1,5 @@
-//! The two ports with which TCP, UDP and SCTP begin (RFC 9293, RFC 768, RFC 9260): all that a first fragment or the
-//! packet quoted by an ICMP error is sure to hold of them.
+//! The two ports with which TCP, UDP and SCTP begin (RFC 9293, RFC 768, RFC 9260): all that a first
+//! fragment or the packet quoted by an ICMP error is sure to hold of them.
 
 use super::Malformed;
 use super::checksum::Delta;

@@ -24,8 +24,8 @@ pub struct Udp<'a> {
 }
 
 impl<'a> Udp<'a> {
-    /// Checks the length. Bytes after it are left out of the payload. A fragment is no whole datagram and fails
-    /// here; its ports are read by [`Ports::parse`].
+    /// Checks the length. Bytes after it are left out of the payload. A fragment is no whole datagram and
+    /// fails here; its ports are read by [`Ports::parse`].
     ///
     /// # Errors
     /// [`Malformed::UdpTruncated`], [`Malformed::UdpLength`].
@@ -82,8 +82,8 @@ impl<'a> Udp<'a> {
     }
 }
 
-/// View of a UDP datagram whose header is edited where it lies; each setter keeps the checksum right, and leaves it
-/// absent where there is none.
+/// View of a UDP datagram whose header is edited where it lies; each setter keeps the checksum right, and
+/// leaves it absent where there is none.
 #[derive(Debug)]
 pub struct UdpMut<'a> {
     header: &'a mut [u8; HEADER_LEN],
@@ -145,8 +145,8 @@ impl<'a> UdpMut<'a> {
     }
 }
 
-/// Writes a whole UDP header. `length` counts header and payload, in bytes; `checksum` is written as it is, 0 for
-/// none, or to be computed afterwards by [`fill_transport`](super::checksum::fill_transport).
+/// Writes a whole UDP header. `length` counts header and payload, in bytes; `checksum` is written as it is,
+/// 0 for none, or to be computed afterwards by [`fill_transport`](super::checksum::fill_transport).
 #[inline]
 pub fn emit(out: &mut [u8; HEADER_LEN], ports: Ports, length: u16, checksum: u16) {
     out[0..2].copy_from_slice(&ports.source.to_be_bytes());

@@ -1,5 +1,5 @@
-//! VLAN tags: IEEE 802.1Q (customer) and 802.1ad (service), the four bytes that stand between the addresses of an
-//! Ethernet header and its EtherType.
+//! VLAN tags: IEEE 802.1Q (customer) and 802.1ad (service), the four bytes that stand between the addresses
+//! of an Ethernet header and its EtherType.
 
 use super::{EtherType, Malformed};
 
@@ -77,8 +77,8 @@ pub struct Untagged<'a> {
 /// Passes the tags at the start of `payload`, the bytes after `ether_type`; none is fine.
 ///
 /// # Errors
-/// [`Malformed::VlanTruncated`] if the bytes end inside a tag, [`Malformed::VlanTooDeep`] if there are more than
-/// `max_tags`.
+/// [`Malformed::VlanTruncated`] if the bytes end inside a tag, [`Malformed::VlanTooDeep`] if there are more
+/// than `max_tags`.
 #[inline]
 pub fn skip_tags(payload: &[u8], ether_type: EtherType, max_tags: usize) -> Result<Untagged<'_>, Malformed> {
     let mut behind = Untagged {

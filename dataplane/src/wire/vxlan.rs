@@ -21,8 +21,8 @@ pub const PUSH_LEN_IPV4: usize = eth::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADE
 /// What a push over IPv6 puts before the inner Ethernet frame, in bytes.
 pub const PUSH_LEN_IPV6: usize = eth::HEADER_LEN + ipv6::HEADER_LEN + udp::HEADER_LEN + HEADER_LEN;
 
-/// How much smaller than the underlay's the overlay's MTU is over IPv4, in bytes: the inner Ethernet header takes
-/// the outer one's share, which the MTU does not count.
+/// How much smaller than the underlay's the overlay's MTU is over IPv4, in bytes: the inner Ethernet header
+/// takes the outer one's share, which the MTU does not count.
 pub const MTU_OVERHEAD_IPV4: usize = ipv4::HEADER_LEN + udp::HEADER_LEN + HEADER_LEN + eth::HEADER_LEN;
 
 /// How much smaller than the underlay's the overlay's MTU is over IPv6, in bytes.
@@ -99,8 +99,8 @@ pub struct Vxlan<'a> {
 }
 
 impl<'a> Vxlan<'a> {
-    /// Checks that `bytes`, the payload of a UDP datagram, hold a header whose VNI is valid. Reserved bits are
-    /// ignored (RFC 7348 section 5).
+    /// Checks that `bytes`, the payload of a UDP datagram, hold a header whose VNI is valid. Reserved bits
+    /// are ignored (RFC 7348 section 5).
     ///
     /// # Errors
     /// [`Malformed::VxlanTruncated`], [`Malformed::VxlanFlags`].

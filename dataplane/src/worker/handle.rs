@@ -147,7 +147,14 @@ pub(super) fn connect<P>(
         wake: Arc::clone(&wake),
         stats,
     };
-    Ok((handle, Inbox { commands, injections, wake }))
+    Ok((
+        handle,
+        Inbox {
+            commands,
+            injections,
+            wake,
+        },
+    ))
 }
 
 impl<P> WorkerHandle<P> {

@@ -76,7 +76,9 @@ pub struct WorkerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The core is not there, or not ours.
-    #[error("worker {index} cannot be pinned to core {core}: there is no such core for this process; [workers] cores may name {available}")]
+    #[error(
+        "worker {index} cannot be pinned to core {core}: there is no such core for this process; [workers] cores may name {available}"
+    )]
     Core {
         /// The worker.
         index: usize,
@@ -116,7 +118,10 @@ struct ExitSlots {
 }
 
 impl ExitSlots {
-    const NONE: Self = Self { len: 0, slots: [0; QUEUES_PER_PORT_MAX] };
+    const NONE: Self = Self {
+        len: 0,
+        slots: [0; QUEUES_PER_PORT_MAX],
+    };
 
     /// The slot for packets that came in at queue `ingress`: always the same one, so that a flow stays in order.
     fn pick(&self, ingress: QueueId) -> Option<usize> {
@@ -230,8 +235,16 @@ pub fn check_core(index: usize, core: usize) -> Result<(), StartError> {
     if cores.iter().any(|id| id.id == core) {
         return Ok(());
     }
-    let available = cores.iter().map(|id| id.id.to_string()).collect::<Vec<_>>().join(", ");
-    Err(StartError::Core { index, core, available })
+    let available = cores
+        .iter()
+        .map(|id| id.id.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    Err(StartError::Core {
+        index,
+        core,
+        available,
+    })
 }
 
 #[cfg(test)]

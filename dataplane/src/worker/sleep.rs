@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 /// Events taken per sleep; more stay ready and end the next sleep at once.
 const EVENTS: usize = 32;
@@ -26,7 +26,12 @@ impl Bed {
 
     /// Wakes for this port from now on.
     pub(super) fn add(&self, port: BorrowedFd<'_>, slot: u64) -> std::io::Result<()> {
-        Ok(epoll::add(&self.epoll, port, EventData::new_u64(slot), EventFlags::IN)?)
+        Ok(epoll::add(
+            &self.epoll,
+            port,
+            EventData::new_u64(slot),
+            EventFlags::IN,
+        )?)
     }
 
     /// Forgets a port. One whose device is gone may be forgotten already, so an error says nothing new.

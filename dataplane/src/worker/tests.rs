@@ -50,7 +50,13 @@ const FRAMES: u32 = 64;
 
 fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
     let (punts_in, punts) = bounded(2);
-    let config = WorkerConfig { index: 0, core: 0, batch: 8, idle: Idle::Sleep, injections: 4 };
+    let config = WorkerConfig {
+        index: 0,
+        core: 0,
+        batch: 8,
+        idle: Idle::Sleep,
+        injections: 4,
+    };
     let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts_in).unwrap();
     let mut wires = Vec::new();
     for number in 0..ports {
@@ -61,7 +67,12 @@ fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
             wires.push(wire);
         }
     }
-    Bench { worker, handle, wires, punts }
+    Bench {
+        worker,
+        handle,
+        wires,
+        punts,
+    }
 }
 
 impl Bench {
@@ -69,7 +80,11 @@ impl Bench {
         while self.worker.turn(true) > 0 {}
         let counters = self.handle.stats().read();
         assert_eq!(counters.balance(), 0, "{counters:?}");
-        assert_eq!(self.worker.pool_mut().census().free, FRAMES, "every frame is back");
+        assert_eq!(
+            self.worker.pool_mut().census().free,
+            FRAMES,
+            "every frame is back"
+        );
     }
 }
 
@@ -104,7 +119,10 @@ fn a_full_transmit_ring_is_a_drop() {
     let mut bench = bench(2, 1, 0);
     bench.wires[0].put(&[0; 60]);
     bench.settle();
-    assert_eq!(bench.handle.stats().read().dropped.get("transmit_ring_full"), Some(&1));
+    assert_eq!(
+        bench.handle.stats().read().dropped.get("transmit_ring_full"),
+        Some(&1)
+    );
 }
 
 #[test]
@@ -119,12 +137,33 @@ fn more_packets_than_a_ring_holds_are_flushed_on_the_way() {
 fn injected_packets_are_originated() {
     let mut bench = bench(2, 1, 32);
     let packet = || PacketCopy::new(&[7; 60]);
-    bench.handle.inject(Injection { way: Way::Exit(port(0)), packet: packet() }).unwrap();
-    bench.handle.inject(Injection { way: Way::Walk(Origin::Switch), packet: packet() }).unwrap();
-    bench.handle.inject(Injection { way: Way::Exit(port(8)), packet: packet() }).unwrap();
+    bench
+        .handle
+        .inject(Injection {
+            way: Way::Exit(port(0)),
+            packet: packet(),
+        })
+        .unwrap();
+    bench
+        .handle
+        .inject(Injection {
+            way: Way::Walk(Origin::Switch),
+            packet: packet(),
+        })
+        .unwrap();
+    bench
+        .handle
+        .inject(Injection {
+            way: Way::Exit(port(8)),
+            packet: packet(),
+        })
+        .unwrap();
     bench.settle();
     let counters = bench.handle.stats().read();
-    assert_eq!((counters.originated, counters.transmitted, counters.received), (3, 2, 0));
+    assert_eq!(
+        (counters.originated, counters.transmitted, counters.received),
+        (3, 2, 0)
+    );
     assert!(bench.wires[0].take().is_some() && bench.wires[1].take().is_some());
 }
 
@@ -141,13 +180,25 @@ fn a_packet_leaves_by_the_queue_that_fits_the_one_it_came_by() {
 fn ports_come_and_go() {
     let mut bench = bench(2, 1, 32);
     let (queues_in, queues) = bounded(1);
-    bench.handle.tell(Command::Remove { port: port(1), queues: queues_in }).unwrap();
+    bench
+        .handle
+        .tell(Command::Remove {
+            port: port(1),
+            queues: queues_in,
+        })
+        .unwrap();
     bench.wires[0].put(&[0; 60]);
     bench.settle();
     assert_eq!(queues.try_recv().unwrap().len(), 1);
     assert_eq!(bench.handle.stats().read().dropped.get("port_gone"), Some(&1));
     let (frames_in, frames) = bounded(1);
-    bench.handle.tell(Command::Reclaim { holder: Holder::port(1), frames: frames_in }).unwrap();
+    bench
+        .handle
+        .tell(Command::Reclaim {
+            holder: Holder::port(1),
+            frames: frames_in,
+        })
+        .unwrap();
     bench.settle();
     assert_eq!(frames.try_recv().unwrap(), 0);
 }
@@ -156,7 +207,10 @@ fn ports_come_and_go() {
 fn a_tap_sees_packets_as_they_came_and_as_they_went() {
     let mut bench = bench(2, 1, 32);
     let (copies_in, copies) = bounded::<Captured>(2);
-    bench.handle.tell(Command::Tap(Tap::new(port(0), BATCH_MAX, copies_in))).unwrap();
+    bench
+        .handle
+        .tell(Command::Tap(Tap::new(port(0), BATCH_MAX, copies_in)))
+        .unwrap();
     bench.wires[0].put(&[0; 60]);
     bench.wires[1].put(&[0; 61]);
     bench.settle();
@@ -168,7 +222,11 @@ fn a_tap_sees_packets_as_they_came_and_as_they_went() {
     assert_eq!(went.packet.bytes()[1], 0xff, "as it was sent");
     (0..3).for_each(|_| bench.wires[0].put(&[DROP; 60]));
     bench.settle();
-    assert_eq!(bench.handle.stats().read().capture_lost, 1, "the capture lost a copy, the traffic nothing");
+    assert_eq!(
+        bench.handle.stats().read().capture_lost,
+        1,
+        "the capture lost a copy, the traffic nothing"
+    );
     drop(copies);
     bench.wires[0].put(&[0; 60]);
     bench.settle();
@@ -178,7 +236,13 @@ fn a_tap_sees_packets_as_they_came_and_as_they_went() {
 #[test]
 fn a_sleeping_worker_wakes_when_it_is_told_something() {
     let (punts, _keep) = bounded(1);
-    let config = WorkerConfig { index: 0, core: 0, batch: 8, idle: Idle::Sleep, injections: 4 };
+    let config = WorkerConfig {
+        index: 0,
+        core: 0,
+        batch: 8,
+        idle: Idle::Sleep,
+        injections: 4,
+    };
     let (worker, handle) = Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts).unwrap();
     let thread = worker.spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -194,5 +258,8 @@ fn a_sleeping_worker_wakes_when_it_is_told_something() {
 #[test]
 fn a_core_that_is_not_there_is_refused_by_name() {
     let error = check_core(1, 4095).unwrap_err().to_string();
-    assert!(error.contains("core 4095") && error.contains("may name 0"), "{error}");
+    assert!(
+        error.contains("core 4095") && error.contains("may name 0"),
+        "{error}"
+    );
 }

@@ -64,7 +64,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             if slot.dirty {
                 slot.io.flush();
                 slot.dirty = false;
-                self.stats.device_errors.add(u64::from(slot.io.last_error().is_some()));
+                self.stats
+                    .device_errors
+                    .add(u64::from(slot.io.last_error().is_some()));
             }
             if slot.stirred || settle_all {
                 slot.io.settle(&mut self.pool);
@@ -76,8 +78,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Takes one batch from a queue to its exits.
     fn serve(&mut self, slot: usize) -> usize {
-        let Some(source) = self.slots.get_mut(slot) else { return 0 };
-        let count = source.io.receive(&mut self.pool, &mut self.frames, self.config.batch);
+        let Some(source) = self.slots.get_mut(slot) else {
+            return 0;
+        };
+        let count = source
+            .io
+            .receive(&mut self.pool, &mut self.frames, self.config.batch);
         if count == 0 {
             return 0;
         }
@@ -92,12 +98,17 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             tap.remember(self.frames.iter().map(Frame::bytes));
         }
         self.verdicts.clear();
-        self.pipeline.process(ingress, &mut self.frames, &mut self.verdicts);
+        self.pipeline
+            .process(ingress, &mut self.frames, &mut self.verdicts);
         debug_assert_eq!(self.verdicts.len(), count, "one verdict per frame");
         let mut frames = std::mem::take(&mut self.frames);
         for (index, frame) in frames.drain(..).enumerate() {
             // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
-            let verdict = self.verdicts.get(index).copied().unwrap_or(Verdict::Drop(DropReason::NoRoute));
+            let verdict = self
+                .verdicts
+                .get(index)
+                .copied()
+                .unwrap_or(Verdict::Drop(DropReason::NoRoute));
             let verdict = self.dispatch(frame, verdict, Some(slot));
             self.offer_received(ingress, index, verdict);
         }
@@ -124,7 +135,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     fn drop_counted(&self, reason: DropReason, ingress: Ingress) -> Verdict {
-        let queue = ingress.and_then(|slot| self.slots.get(slot)).map(|slot| &*slot.stats);
+        let queue = ingress
+            .and_then(|slot| self.slots.get(slot))
+            .map(|slot| &*slot.stats);
         self.stats.dropped(reason, queue);
         Verdict::Drop(reason)
     }
@@ -132,7 +145,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Puts a frame into a transmit ring of `port`.
     #[inline]
     fn send(&mut self, frame: Frame, port: PortId, ingress: Ingress) -> Result<(), DropReason> {
-        let source = ingress.and_then(|slot| self.slots.get(slot)).map(|slot| (slot.port, slot.queue));
+        let source = ingress
+            .and_then(|slot| self.slots.get(slot))
+            .map(|slot| (slot.port, slot.queue));
         let queue = source.map_or(QueueId(0), |(_, queue)| queue);
         let slot = self.exits.get(port.index()).and_then(|exits| exits.pick(queue));
         let Some(exit) = slot.and_then(|slot| self.slots.get_mut(slot)) else {
@@ -141,8 +156,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         };
         let bytes = frame.len();
         if self.tap.as_ref().is_some_and(|tap| tap.port() == port) {
-            let offered =
-                self.tap.as_ref().map(|tap| tap.offer_sent(source.map(|(port, _)| port), frame.bytes()));
+            let offered = self
+                .tap
+                .as_ref()
+                .map(|tap| tap.offer_sent(source.map(|(port, _)| port), frame.bytes()));
             Self::count_copy(&self.stats, &mut self.tap, offered);
         }
         let sent = exit.io.send(&mut self.pool, frame).or_else(|frame| {
@@ -194,7 +211,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     fn inject(&mut self) -> usize {
         let mut count = 0;
         while count < INJECTIONS_PER_TURN {
-            let Ok(Injection { way, packet }) = self.inbox.injections.try_recv() else { break };
+            let Ok(Injection { way, packet }) = self.inbox.injections.try_recv() else {
+                break;
+            };
             count += 1;
             self.stats.originated();
             let Some(mut frame) = self.pool.take_with(packet.bytes()) else {
@@ -212,7 +231,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Hands the copy of packet `index` of the current batch to the tap, if there is one here.
     fn offer_received(&mut self, ingress: PortId, index: usize, verdict: Verdict) {
-        let Some(tap) = self.tap.as_ref().filter(|tap| tap.port() == ingress) else { return };
+        let Some(tap) = self.tap.as_ref().filter(|tap| tap.port() == ingress) else {
+            return;
+        };
         let offered = tap.offer_received(index, verdict);
         Self::count_copy(&self.stats, &mut self.tap, Some(offered));
     }
@@ -236,7 +257,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         while let Ok(command) = self.inbox.commands.try_recv() {
             count += 1;
             match command {
-                Command::Add { port, queue, io, holder, stats } => self.add(port, queue, io, holder, stats),
+                Command::Add {
+                    port,
+                    queue,
+                    io,
+                    holder,
+                    stats,
+                } => self.add(port, queue, io, holder, stats),
                 Command::Remove { port, queues } => {
                     let _ = queues.try_send(self.remove(port));
                 }
@@ -269,7 +296,15 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             // Without it the worker still serves the queue whenever it is awake, and it wakes every beat.
             let _ = self.bed.add(fd, u64::from(queue.0));
         }
-        self.slots.push(Slot { port, queue, io, holder, stats, dirty: false, stirred: true });
+        self.slots.push(Slot {
+            port,
+            queue,
+            io,
+            holder,
+            stats,
+            dirty: false,
+            stirred: true,
+        });
         self.list_exits();
     }
 
@@ -294,7 +329,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Takes back every frame of a holder whose socket is closed.
     pub fn reclaim(&mut self, holder: Holder) -> usize {
-        debug_assert!(self.slots.iter().all(|slot| slot.holder != holder), "the queue is still served");
+        debug_assert!(
+            self.slots.iter().all(|slot| slot.holder != holder),
+            "the queue is still served"
+        );
         self.pool.reclaim(holder)
     }
 
@@ -302,7 +340,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     fn list_exits(&mut self) {
         self.exits.fill(ExitSlots::NONE);
         for (number, slot) in self.slots.iter().enumerate() {
-            let Some(exits) = self.exits.get_mut(slot.port.index()) else { continue };
+            let Some(exits) = self.exits.get_mut(slot.port.index()) else {
+                continue;
+            };
             let place = usize::from(exits.len);
             if let (true, Ok(number)) = (place < QUEUES_PER_PORT_MAX, u16::try_from(number)) {
                 exits.slots[place] = number;

@@ -6,7 +6,8 @@ use super::super::checksum::{self, Delta};
 use super::super::{Ecn, Malformed};
 use super::{HEADER_LEN, Ipv4, claimed_lengths};
 
-/// View of an IPv4 packet whose header is edited where it lies; each setter keeps the header checksum right.
+/// View of an IPv4 packet whose header is edited where it lies; each setter keeps the header checksum
+/// right.
 #[derive(Debug)]
 pub struct Ipv4Mut<'a> {
     header: &'a mut [u8; HEADER_LEN],
@@ -89,8 +90,8 @@ impl<'a> Ipv4Mut<'a> {
         [self.header[10], self.header[11]] = delta.apply(old).to_be_bytes();
     }
 
-    /// Takes one off the TTL, as every router does, and answers what is left; `None` with nothing changed if the
-    /// packet may not be forwarded any more (RFC 1812 section 5.3.1).
+    /// Takes one off the TTL, as every router does, and answers what is left; `None` with nothing changed
+    /// if the packet may not be forwarded any more (RFC 1812 section 5.3.1).
     #[inline]
     pub fn decrement_ttl(&mut self) -> Option<u8> {
         let left = self.header[8].checked_sub(1).filter(|&ttl| ttl > 0)?;
@@ -103,7 +104,8 @@ impl<'a> Ipv4Mut<'a> {
         Some(left)
     }
 
-    /// Writes the source address; answers the change, which the checksum of a TCP or UDP payload must follow.
+    /// Writes the source address; answers the change, which the checksum of a TCP or UDP payload must
+    /// follow.
     #[inline]
     #[must_use = "the checksum of a TCP or UDP payload covers the addresses"]
     pub fn set_source(&mut self, address: Ipv4Addr) -> Delta {
@@ -113,7 +115,8 @@ impl<'a> Ipv4Mut<'a> {
         delta
     }
 
-    /// Writes the destination address; answers the change, which the checksum of a TCP or UDP payload must follow.
+    /// Writes the destination address; answers the change, which the checksum of a TCP or UDP payload must
+    /// follow.
     #[inline]
     #[must_use = "the checksum of a TCP or UDP payload covers the addresses"]
     pub fn set_destination(&mut self, address: Ipv4Addr) -> Delta {
@@ -149,8 +152,8 @@ impl<'a> Ipv4Mut<'a> {
     }
 
     /// Completes the payload's TCP or UDP checksum if the kernel left it half computed
-    /// ([`checksum::complete_partial`]); answers whether it did. A fragment is left alone: its checksum covers
-    /// bytes that are elsewhere.
+    /// ([`checksum::complete_partial`]); answers whether it did. A fragment is left alone: its checksum
+    /// covers bytes that are elsewhere.
     #[inline]
     pub fn complete_partial_checksum(&mut self) -> bool {
         let view = self.view();

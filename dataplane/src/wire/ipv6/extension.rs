@@ -11,18 +11,19 @@ pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// What stands behind the extension headers of an IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upper<'a> {
-    /// The upper layer. In a later fragment, whose start is elsewhere: what the fragmented part begins with, which
-    /// may be an extension header.
+    /// The upper layer. In a later fragment, whose start is elsewhere: what the fragmented part begins
+    /// with, which may be an extension header.
     pub protocol: IpProtocol,
     /// Where the upper layer begins in the IPv6 payload, in bytes.
     pub offset: usize,
     /// The upper layer's bytes.
     pub payload: &'a [u8],
-    /// Which piece of a fragmented packet this is. A packet with a fragment header that is whole nevertheless (an
-    /// atomic fragment, RFC 6946) has one too, with offset zero and none to follow.
+    /// Which piece of a fragmented packet this is. A packet with a fragment header that is whole
+    /// nevertheless (an atomic fragment, RFC 6946) has one too, with offset zero and none to follow.
     pub fragment: Option<Fragment>,
-    /// How many addresses of a routing header, or of the one with the most, the packet has yet to visit. If not
-    /// zero, the header's destination is not the final one, and the upper layer's checksum does not cover it.
+    /// How many addresses of a routing header, or of the one with the most, the packet has yet to visit. If
+    /// not zero, the header's destination is not the final one, and the upper layer's checksum does not
+    /// cover it.
     pub segments_left: u8,
 }
 
@@ -37,14 +38,15 @@ impl Upper<'_> {
 }
 
 /// Walks over hop-by-hop, routing, fragment, destination options and authentication headers at the start of
-/// `payload`, of which `first` is the kind of the first, to the first header of another kind; none of them is fine.
+/// `payload`, of which `first` is the kind of the first, to the first header of another kind; none of them
+/// is fine.
 ///
-/// The walk ends at a fragment header that is not the first piece's, since what follows it is no header. Options are
-/// not looked into. Encrypted payloads (ESP) are an upper layer.
+/// The walk ends at a fragment header that is not the first piece's, since what follows it is no header.
+/// Options are not looked into. Encrypted payloads (ESP) are an upper layer.
 ///
 /// # Errors
-/// [`Malformed::Ipv6ExtensionTruncated`], also if the first fragment does not hold the whole chain (RFC 7112);
-/// [`Malformed::Ipv6ExtensionOrder`]; [`Malformed::Ipv6ExtensionChain`].
+/// [`Malformed::Ipv6ExtensionTruncated`], also if the first fragment does not hold the whole chain (RFC
+/// 7112); [`Malformed::Ipv6ExtensionOrder`]; [`Malformed::Ipv6ExtensionChain`].
 pub fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper<'_>, Malformed> {
     let mut upper = Upper {
         protocol: first,
@@ -53,39 +55,51 @@ pub fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper<'_>, Malformed> {
         fragment: None,
         segments_left: 0,
     };
-    for passed in 0..=MAX_EXTENSION_HEADERS {
-        let len = match upper.protocol {
-            IpProtocol::HOP_BY_HOP if passed > 0 => return Err(Malformed::Ipv6ExtensionOrder),
-            IpProtocol::FRAGMENT if upper.fragment.is_some() => return Err(Malformed::Ipv6ExtensionOrder),
-            IpProtocol::HOP_BY_HOP | IpProtocol::DESTINATION_OPTIONS | IpProtocol::ROUTING => eights(&upper)?,
-            IpProtocol::FRAGMENT => FRAGMENT_HEADER_LEN,
-            IpProtocol::AH => authentication_len(&upper)?,
-            _ => return Ok(upper),
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let Some(len) = header_len(&upper)? else {
+            return Ok(upper);
         };
-        if passed == MAX_EXTENSION_HEADERS {
-            return Err(Malformed::Ipv6ExtensionChain);
-        }
         let (header, rest) = upper
             .payload
             .split_at_checked(len)
             .ok_or(Malformed::Ipv6ExtensionTruncated)?;
-        // INVARIANT: every `len` above is at least 8, so this cannot fail.
+        // INVARIANT: no header is shorter than eight bytes, so this cannot fail.
         let start: &[u8; 8] = header.first_chunk().ok_or(Malformed::Ipv6ExtensionTruncated)?;
-        if upper.protocol == IpProtocol::ROUTING {
-            upper.segments_left = upper.segments_left.max(start[3]);
-        }
-        let fragment = (upper.protocol == IpProtocol::FRAGMENT).then(|| read_fragment(start));
+        let kind = upper.protocol;
         upper.protocol = IpProtocol(start[0]);
         upper.offset += len;
         upper.payload = rest;
-        if let Some(fragment) = fragment {
+        if kind == IpProtocol::ROUTING {
+            upper.segments_left = upper.segments_left.max(start[3]);
+        }
+        if kind == IpProtocol::FRAGMENT {
+            let fragment = read_fragment(start);
             upper.fragment = Some(fragment);
             if !fragment.is_first() {
                 return Ok(upper);
             }
         }
     }
-    Err(Malformed::Ipv6ExtensionChain)
+    match header_len(&upper)? {
+        None => Ok(upper),
+        Some(_) => Err(Malformed::Ipv6ExtensionChain),
+    }
+}
+
+/// Length in bytes of the extension header that the walk has come to, at least 8; `None` if it is the upper
+/// layer.
+#[inline]
+fn header_len(upper: &Upper<'_>) -> Result<Option<usize>, Malformed> {
+    match upper.protocol {
+        IpProtocol::HOP_BY_HOP if upper.offset > 0 => Err(Malformed::Ipv6ExtensionOrder),
+        IpProtocol::FRAGMENT if upper.fragment.is_some() => Err(Malformed::Ipv6ExtensionOrder),
+        IpProtocol::HOP_BY_HOP | IpProtocol::DESTINATION_OPTIONS | IpProtocol::ROUTING => {
+            eights(upper).map(Some)
+        }
+        IpProtocol::FRAGMENT => Ok(Some(FRAGMENT_HEADER_LEN)),
+        IpProtocol::AH => authentication_len(upper).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Length in bytes of an extension header that counts units of eight after the first.
@@ -97,8 +111,8 @@ fn eights(upper: &Upper<'_>) -> Result<usize, Malformed> {
     Ok((usize::from(units) + 1) * 8)
 }
 
-/// Length in bytes of an authentication header, which counts units of four after the first two (RFC 4302 section
-/// 2.2); one below its twelve fixed bytes, and so without the room for them, is cut short.
+/// Length in bytes of an authentication header, which counts units of four after the first two (RFC 4302
+/// section 2.2); one below its twelve fixed bytes, and so without the room for them, is cut short.
 #[inline]
 fn authentication_len(upper: &Upper<'_>) -> Result<usize, Malformed> {
     match *upper.payload {

@@ -1,4 +1,5 @@
-//! Judges that panic where a view of ours accepts or reads other than `etherparse` does from the same bytes.
+//! Judges that panic where a view of ours accepts or reads other than `etherparse` does from the same
+//! bytes.
 
 use super::*;
 

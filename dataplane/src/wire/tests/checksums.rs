@@ -27,6 +27,10 @@ fn extreme_sums_fold() {
     assert_eq!(Sum::ZERO.fold(), 0);
     assert_eq!(Sum::ZERO.add_bytes(&[0; 64]).fold(), 0);
     assert_eq!(Sum::ZERO.add_u32(u32::MAX).fold(), 0xffff);
+    // A sum that is 0x0001_0000_ffff_ffff inside carries at every fold, the last one included.
+    let carries = (0..=0x1_0000).fold(Sum::ZERO, |sum, _| sum.add_u32(u32::MAX));
+    let carries = carries.add_u32(u32::from_be(0x1_0000));
+    assert_eq!(carries.fold(), u16::from_be(1));
     let most = vec![0xff; 65_535];
     // The padded last byte is 0xff00.
     assert_eq!(Sum::ZERO.add_bytes(&most).fold(), 0xff00);
@@ -47,7 +51,10 @@ proptest! {
     }
 
     #[test]
-    fn sums_may_be_taken_in_even_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0..150_usize) {
+    fn sums_may_be_taken_in_even_pieces(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        at in 0..150_usize,
+    ) {
         let (head, tail) = bytes.split_at((at * 2).min(bytes.len() & !1));
         let whole = Sum::ZERO.add_bytes(&bytes).fold();
         prop_assert_eq!(Sum::ZERO.add_bytes(head).add_bytes(tail).fold(), whole);
@@ -64,8 +71,8 @@ proptest! {
         word in any::<u32>(),
         address in any::<u128>(),
     ) {
-        // The field is somewhere else; here it stands beside the bytes. One byte that never changes is not zero, as
-        // in any header with a version: the sum of nothing but zeros has no second form.
+        // The field is somewhere else; here it stands beside the bytes. One byte that never changes is not
+        // zero, as in any header with a version: the sum of nothing but zeros has no second form.
         bytes.push(1);
         let places = bytes.len() - 17;
         let mut field = checksum::checksum(&bytes);

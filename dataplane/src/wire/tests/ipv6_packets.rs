@@ -26,8 +26,8 @@ fn packet(next_header: u8, payload: &[u8]) -> Vec<u8> {
     [&header.to_bytes()[..], payload].concat()
 }
 
-/// Extension headers of the kinds in `chain`, each of `words` units of eight bytes (a fragment header has one, an
-/// authentication header three units of eight), before a UDP payload.
+/// Extension headers of the kinds in `chain`, each of `words` units of eight bytes (a fragment header has
+/// one, an authentication header three units of eight), before a UDP payload.
 fn chain(kinds: &[u8], words: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (place, &kind) in kinds.iter().enumerate() {
@@ -355,4 +355,17 @@ fn emit_writes_what_etherparse_reads() {
         (etherparse::IpNumber::UDP, 63)
     );
     assert_eq!((read.source, read.destination), (CLIENT_V6, SERVER_V6));
+}
+
+#[test]
+fn any_ecn_takes_the_place_of_any_other() {
+    let all = [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce];
+    for (old, new) in all.into_iter().flat_map(|old| all.map(|new| (old, new))) {
+        let mut bytes = packet(UDP, PAYLOAD);
+        let mut view = Ipv6Mut::parse(&mut bytes).unwrap();
+        view.set_ecn(old);
+        view.set_ecn(new);
+        assert_eq!((view.view().ecn(), view.view().dscp().value()), (new, 46));
+        assert_eq!(view.view().flow_label(), 0x000a_bcde);
+    }
 }

@@ -26,7 +26,8 @@ proptest! {
             let mut half = leave_half_computed(&complete);
             prop_assert!(finish(&mut half), "recognised");
             prop_assert_eq!(&half, &complete);
-            // What is complete is not taken for half computed, unless both are the same: then nothing changes.
+            // What is complete is not taken for half computed, unless both are the same: then nothing
+            // changes.
             finish(&mut half);
             prop_assert_eq!(&half, &complete);
         }

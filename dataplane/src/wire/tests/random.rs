@@ -96,8 +96,8 @@ fn read_transport(bytes: &[u8]) {
     }
 }
 
-/// Makes every edit that every mutable view of these bytes offers, and checks that no byte was added to or taken
-/// from the checksum of an IPv4 header that it does not stand for.
+/// Makes every edit that every mutable view of these bytes offers, and checks that no byte was added to or
+/// taken from the checksum of an IPv4 header that it does not stand for.
 fn edit_everything(bytes: &mut [u8]) {
     if let Ok(mut frame) = EthernetMut::parse(bytes) {
         frame.set_source(THERE);
@@ -190,7 +190,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn random_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -252,7 +252,10 @@ proptest! {
     }
 
     #[test]
-    fn valid_packets_are_accepted_whole(kind in 0..KINDS, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn valid_packets_are_accepted_whole(
+        kind in 0..KINDS,
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
         let frame = valid_frame(kind, &payload);
         let ethernet = Ethernet::parse(&frame).unwrap();
         let behind = vlan::skip_tags(ethernet.payload(), ethernet.ether_type(), vlan::MAX_TAGS).unwrap();
@@ -270,8 +273,10 @@ proptest! {
                 prop_assert!(checksum::is_transport_valid(addresses, protocol, l4));
                 prop_assert!(l4.ends_with(&payload));
             }
-            IpProtocol::ICMP => Icmp::parse(IcmpFamily::V4, l4).unwrap().verify_checksum(addresses).unwrap(),
-            IpProtocol::ICMPV6 => Icmp::parse(IcmpFamily::V6, l4).unwrap().verify_checksum(addresses).unwrap(),
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => {
+                let family = if protocol == IpProtocol::ICMP { IcmpFamily::V4 } else { IcmpFamily::V6 };
+                prop_assert_eq!(Icmp::parse(family, l4).unwrap().verify_checksum(addresses), Ok(()));
+            }
             other => panic!("{other}"),
         }
     }

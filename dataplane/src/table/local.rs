@@ -1,0 +1,102 @@
+//! What this node itself is: its addresses and the ends of its tunnels.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Serialize;
+
+use super::Prefix;
+use crate::port::PortId;
+use crate::wire::{MacAddr, Vni};
+
+/// What kind of tunnel ends at an [`Endpoint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointKind {
+    /// VXLAN (RFC 7348).
+    Vxlan {
+        /// The only network that is taken.
+        vni: Vni,
+        /// The UDP port that it is taken on.
+        port: u16,
+        /// The inner destination MAC address that is taken: our tunnel device's own.
+        mac: MacAddr,
+    },
+    /// IP-in-IP (RFC 2003).
+    Ipip,
+}
+
+/// Our end of the tunnels of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Endpoint {
+    /// The address in the underlay that tunnel packets are sent to.
+    pub local: IpAddr,
+    /// What kind of tunnel packets.
+    #[serde(flatten)]
+    pub kind: EndpointKind,
+}
+
+/// This node, as the pipeline has to know it.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// The node's own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Every node's addresses in the underlay, ours and all peers'. No pod may send tunnel packets to one.
+    pub node_addresses: HashSet<IpAddr>,
+    /// Our ends of the tunnels.
+    pub endpoints: Vec<Endpoint>,
+    /// The addresses that the switch itself has: the pods' gateways.
+    pub gateways: Vec<IpAddr>,
+    /// The prefixes of this node's pods.
+    pub pod_prefixes: Vec<Prefix>,
+    /// The port to the underlay.
+    pub uplink: Option<PortId>,
+    /// The port to this node's own network stack.
+    pub host: Option<PortId>,
+}
+
+impl Local {
+    /// Whether `address` is one of the node's own.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// Whether `address` lies in the prefix of this node's pods.
+    #[inline]
+    #[must_use]
+    pub fn is_local_pod(&self, address: IpAddr) -> bool {
+        self.pod_prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Whether VXLAN is taken on this UDP port, on any of our addresses.
+    #[inline]
+    #[must_use]
+    pub fn has_vxlan_port(&self, udp_port: u16) -> bool {
+        self.endpoints
+            .iter()
+            .any(|end| matches!(end.kind, EndpointKind::Vxlan { port, .. } if port == udp_port))
+    }
+
+    /// The end of a VXLAN tunnel at this address and UDP port: its network and MAC address.
+    #[inline]
+    #[must_use]
+    pub fn vxlan_endpoint(&self, address: Ipv4Addr, udp_port: u16) -> Option<(Vni, MacAddr)> {
+        self.endpoints.iter().find_map(|end| match end.kind {
+            EndpointKind::Vxlan { vni, port, mac } if end.local == address && port == udp_port => {
+                Some((vni, mac))
+            }
+            EndpointKind::Vxlan { .. } | EndpointKind::Ipip => None,
+        })
+    }
+
+    /// Whether IP-in-IP tunnels end at this address.
+    #[inline]
+    #[must_use]
+    pub fn is_ipip_endpoint(&self, address: Ipv4Addr) -> bool {
+        self.endpoints
+            .iter()
+            .any(|end| end.kind == EndpointKind::Ipip && end.local == address)
+    }
+}

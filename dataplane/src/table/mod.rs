@@ -1,0 +1,46 @@
+//! Tables: keys and values that a worker asks, and how the control plane hands them over.
+//!
+//! Everything here is immutable once built. The control plane builds [`NodeTables`], publishes them in one store
+//! ([`Publisher`]), and a worker pins the newest ones once per batch ([`Reader::pin`]). A change is a new build:
+//! publishing is coalesced, and unchanged tables are shared between generations through their [`Arc`].
+//!
+//! The tables know neither frames nor sockets, and they read no clock.
+
+use std::sync::Arc;
+
+pub mod hash;
+pub mod local;
+pub mod neighbour;
+pub mod outer;
+pub mod peer;
+pub mod port;
+pub mod prefix;
+pub mod publish;
+pub mod route;
+
+pub use hash::HashKey;
+pub use local::{Endpoint, EndpointKind, Local};
+pub use neighbour::{Neighbour, NeighbourTable};
+pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
+pub use peer::{Peer, PeerId, PeerTable, Tunnel, Underlay};
+pub use port::{PortFacts, PortTable, Role};
+pub use prefix::{InvalidPrefix, Prefix};
+pub use publish::{Pinned, Publisher, Reader};
+pub use route::{Lpm, RouteTable, Target};
+
+/// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
+#[derive(Debug, Clone, Default)]
+pub struct NodeTables {
+    /// The ports, by number.
+    pub ports: Arc<PortTable>,
+    /// Where a destination address leads.
+    pub routes: Arc<RouteTable>,
+    /// Link addresses of next hops.
+    pub neighbours: Arc<NeighbourTable>,
+    /// The other nodes and the tunnels to them.
+    pub peers: Arc<PeerTable>,
+    /// What this node itself is.
+    pub local: Arc<Local>,
+    /// Counts publications, to tell one snapshot from another.
+    pub generation: u64,
+}

@@ -1,0 +1,216 @@
+//! The other nodes, and the tunnels to them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::outer::{OuterHeader, OuterLink};
+use super::{Lpm, Prefix};
+use crate::port::PortId;
+use crate::wire::{MacAddr, Vni};
+
+/// Another node's number: dense, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PeerId(u16);
+
+impl PeerId {
+    /// The peer with this number.
+    #[must_use]
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The number as an index.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How packets to a peer are wrapped, and how those from it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tunnel {
+    /// VXLAN (RFC 7348).
+    Vxlan {
+        /// The network.
+        vni: Vni,
+        /// The UDP destination port.
+        port: u16,
+        /// Our tunnel device's MAC address: the inner source.
+        local_mac: MacAddr,
+        /// The peer's: the inner destination.
+        remote_mac: MacAddr,
+    },
+    /// IP-in-IP (RFC 2003).
+    Ipip,
+}
+
+/// The way to a peer through the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Underlay {
+    /// The port it begins at.
+    pub port: PortId,
+    /// The first station on it: the peer itself, or a router.
+    pub next_hop: IpAddr,
+}
+
+/// Another node.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The peer's address in the underlay: where its tunnel packets come from and ours go to.
+    pub remote: IpAddr,
+    /// How they are wrapped.
+    pub tunnel: Tunnel,
+    /// The way there.
+    pub underlay: Underlay,
+    /// The largest inner IP packet that the tunnel takes, in bytes.
+    pub mtu: u16,
+    /// What goes before a packet to this peer; `None` while the link address of the underlay's next hop is not
+    /// known, or its family is not carried.
+    pub outer: Option<OuterHeader>,
+}
+
+impl Peer {
+    /// A peer whose outer header is built from the rest: `local` is our end of the tunnel, `link` the addresses of
+    /// the first link on the way, `None` while they are not known.
+    #[must_use]
+    pub fn new(
+        (local, remote): (Ipv4Addr, Ipv4Addr),
+        tunnel: Tunnel,
+        underlay: Underlay,
+        mtu: u16,
+        link: Option<OuterLink>,
+    ) -> Self {
+        let outer = link.map(|link| OuterHeader::new(link, local, remote, tunnel));
+        Self {
+            remote: IpAddr::V4(remote),
+            tunnel,
+            underlay,
+            mtu,
+            outer,
+        }
+    }
+}
+
+/// Every other node: by number, by the source address of its tunnel packets, and by what it may send in them.
+#[derive(Debug, Clone, Default)]
+pub struct PeerTable {
+    peers: Vec<Option<Peer>>,
+    /// By outer source address. A match on whole addresses costs no hash and nobody can make it collide.
+    outer_sources: Lpm<PeerId>,
+    inner_sources: Lpm<PeerId>,
+}
+
+impl PeerTable {
+    /// Builds the table. `inner_sources` says which peer may send from which inner addresses: its pod prefixes, its
+    /// tunnel address, its node addresses. Of two entries for one number or prefix the later one counts.
+    #[must_use]
+    pub fn build(
+        peers: impl IntoIterator<Item = (PeerId, Peer)>,
+        inner_sources: impl IntoIterator<Item = (Prefix, PeerId)>,
+    ) -> Self {
+        let mut numbered = Vec::new();
+        for (id, peer) in peers {
+            if numbered.len() <= id.index() {
+                numbered.resize(id.index() + 1, None);
+            }
+            if let Some(slot) = numbered.get_mut(id.index()) {
+                *slot = Some(peer);
+            }
+        }
+        let ids = (0..=u16::MAX).map(PeerId);
+        let sources = ids
+            .zip(&numbered)
+            .filter_map(|(id, peer)| Some((Prefix::host(peer.as_ref()?.remote), id)));
+        let outer_sources = Lpm::build(sources);
+        Self {
+            peers: numbered,
+            outer_sources,
+            inner_sources: Lpm::build(inner_sources),
+        }
+    }
+
+    /// The peer with this number.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(id.index())?.as_ref()
+    }
+
+    /// The peer whose tunnel packets come from `address`.
+    #[inline]
+    #[must_use]
+    pub fn by_outer_source(&self, address: IpAddr) -> Option<(PeerId, &Peer)> {
+        let id = self.outer_sources.lookup(address)?;
+        Some((id, self.get(id)?))
+    }
+
+    /// The only peer that may send inner packets from `address`.
+    #[inline]
+    #[must_use]
+    pub fn by_inner_source(&self, address: IpAddr) -> Option<PeerId> {
+        self.inner_sources.lookup(address)
+    }
+
+    /// Every peer, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        (0..=u16::MAX)
+            .map(PeerId)
+            .zip(&self.peers)
+            .filter_map(|(id, peer)| Some((id, peer.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_found_by_number_outer_source_and_inner_source() {
+        let underlay = Underlay {
+            port: PortId::new(0).unwrap(),
+            next_hop: IpAddr::from([192, 0, 2, 1]),
+        };
+        let peer = |last| {
+            let ends = (Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, last));
+            Peer::new(ends, Tunnel::Ipip, underlay, 1480, None)
+        };
+        let (a, b) = (PeerId::new(0), PeerId::new(2));
+        let inner = [
+            ("10.244.1.0/24".parse().unwrap(), a),
+            ("10.244.1.64/26".parse().unwrap(), b),
+        ];
+        let table = PeerTable::build([(a, peer(1)), (b, peer(3))], inner);
+        assert_eq!(
+            table
+                .by_outer_source(IpAddr::from([192, 0, 2, 3]))
+                .map(|(id, _)| id),
+            Some(b)
+        );
+        assert!(table.by_outer_source(IpAddr::from([192, 0, 2, 2])).is_none());
+        assert!(table.get(PeerId::new(1)).is_none());
+        assert_eq!(
+            table.by_inner_source(IpAddr::from([10, 244, 1, 65])),
+            Some(b),
+            "a borrowed block"
+        );
+        assert_eq!(table.by_inner_source(IpAddr::from([10, 244, 1, 1])), Some(a));
+        assert_eq!(table.by_inner_source(IpAddr::from([10, 244, 2, 1])), None);
+        assert_eq!(table.iter().map(|(id, _)| id).collect::<Vec<_>>(), [a, b]);
+        assert!(
+            table.get(a).unwrap().outer.is_none(),
+            "no link address, no outer header"
+        );
+    }
+}

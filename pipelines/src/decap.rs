@@ -1,0 +1,205 @@
+//! `decap`: takes a packet out of its tunnel, if a known node put it in and may send what is inside.
+//!
+//! Only what comes from the wire gets here. An outer UDP checksum is not looked at: it may be there or not (RFC 7348
+//! section 5), and the inner packet has its own.
+
+use std::net::IpAddr;
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel};
+use millrace_dataplane::verdict::{DropReason, Exit};
+use millrace_dataplane::wire::{
+    Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Udp, Vxlan, eth, ipip, udp,
+    vxlan,
+};
+
+/// Where the inner packet lies, and what becomes of its ECN field.
+struct Inner {
+    /// Bytes to pull, so that an Ethernet header, or the room for one, comes first.
+    pull: usize,
+    /// Whether there is only room for an Ethernet header.
+    is_bare: bool,
+    /// The inner ECN field to write, if it changes (RFC 6040).
+    ecn: Option<Ecn>,
+}
+
+/// Makes the frame the inner one. An untunnelled packet to one of our pods stays as it is.
+#[inline]
+pub(crate) fn decap(tables: &NodeTables, ingress: &PortFacts, frame: &mut Frame) -> Result<(), Exit> {
+    let ethernet = Ethernet::parse(frame.bytes())?;
+    let inner = match ethernet.ether_type() {
+        EtherType::IPV4 => open_v4(tables, Ipv4::parse(ethernet.payload())?)?,
+        _ => open_v6(tables, Ipv6::parse(ethernet.payload())?)?,
+    };
+    let Some(inner) = inner else { return Ok(()) };
+    frame.pull(inner.pull).map_err(|_| DropReason::TunnelMalformed)?;
+    if let Some(ecn) = inner.ecn {
+        mark(frame, inner.is_bare, ecn)?;
+    }
+    if inner.is_bare {
+        // INVARIANT: the outer Ethernet header was as long as the room that is left for this one.
+        let header = frame
+            .bytes_mut()
+            .first_chunk_mut()
+            .ok_or(DropReason::TunnelMalformed)?;
+        eth::emit(header, ingress.mac, MacAddr::ZERO, EtherType::IPV4);
+    }
+    Ok(())
+}
+
+/// An IPv4 packet from the wire: one of our tunnels, or for a pod; `None` if it stays as it is.
+#[inline]
+fn open_v4(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> {
+    outer.verify_checksum()?;
+    let local = &*tables.local;
+    if !local.owns(IpAddr::V4(outer.destination())) {
+        return plain(
+            tables,
+            IpAddr::V4(outer.source()),
+            IpAddr::V4(outer.destination()),
+        );
+    }
+    match outer.protocol() {
+        IpProtocol::UDP | IpProtocol::IPIP if outer.is_fragment() => Err(DropReason::TunnelFragment.into()),
+        IpProtocol::UDP => open_vxlan(tables, outer).map(Some),
+        IpProtocol::IPIP => open_ipip(tables, outer).map(Some),
+        _ => Err(DropReason::NotForUs.into()),
+    }
+}
+
+/// An IPv6 packet from the wire: for a pod, or for nobody; no tunnel ends at an IPv6 address.
+#[cold]
+fn open_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> {
+    plain(
+        tables,
+        IpAddr::V6(outer.source()),
+        IpAddr::V6(outer.destination()),
+    )
+}
+
+/// An untunnelled packet: for one of our pods, and not from an address that only ever comes through a tunnel.
+fn plain(tables: &NodeTables, source: IpAddr, destination: IpAddr) -> Result<Option<Inner>, Exit> {
+    let local = &*tables.local;
+    if !local.is_local_pod(destination) {
+        return Err(DropReason::NotForUs.into());
+    }
+    let is_peers =
+        || tables.peers.by_inner_source(source).is_some() && !local.node_addresses.contains(&source);
+    if is_this_nodes(local, source) || is_peers() {
+        return Err(DropReason::PlainFromOverlay.into());
+    }
+    Ok(None)
+}
+
+/// Whether nobody but this node may send from `address`.
+fn is_this_nodes(local: &Local, address: IpAddr) -> bool {
+    local.is_local_pod(address) || local.owns(address) || local.gateways.contains(&address)
+}
+
+/// A UDP datagram to one of our addresses.
+#[inline]
+fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
+    let datagram = Udp::parse(outer.payload())?;
+    let port = datagram.destination_port();
+    let Some((vni, mac)) = tables.local.vxlan_endpoint(outer.destination(), port) else {
+        let is_tunnel = tables.local.has_vxlan_port(port);
+        return Err(if is_tunnel {
+            DropReason::TunnelWrongKind
+        } else {
+            DropReason::NotForUs
+        }
+        .into());
+    };
+    let (id, peer) = sender(tables, outer)?;
+    match peer.tunnel {
+        Tunnel::Vxlan { port: agreed, .. } if agreed == port => {}
+        Tunnel::Vxlan { .. } | Tunnel::Ipip => return Err(DropReason::TunnelWrongKind.into()),
+    }
+    let packet = Vxlan::parse(datagram.payload())?;
+    if packet.vni() != vni {
+        return Err(DropReason::TunnelWrongVni.into());
+    }
+    let inner = Ethernet::parse(packet.payload()).map_err(|_| DropReason::TunnelMalformed)?;
+    if inner.destination() != mac {
+        return Err(DropReason::TunnelWrongMac.into());
+    }
+    let ecn = match inner.ether_type() {
+        EtherType::IPV4 => {
+            let ip = Ipv4::parse(inner.payload())?;
+            accept(tables, id, IpAddr::V4(ip.source()), ip.ecn(), outer.ecn())?
+        }
+        EtherType::IPV6 => {
+            let ip = Ipv6::parse(inner.payload())?;
+            accept(tables, id, IpAddr::V6(ip.source()), ip.ecn(), outer.ecn())?
+        }
+        _ => return Err(DropReason::TunnelInnerUnknown.into()),
+    };
+    let pull = eth::HEADER_LEN + outer.header_len() + udp::HEADER_LEN + vxlan::HEADER_LEN;
+    Ok(Inner {
+        pull,
+        is_bare: false,
+        ecn,
+    })
+}
+
+/// A packet of protocol 4 to one of our addresses.
+#[inline]
+fn open_ipip(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
+    if !tables.local.is_ipip_endpoint(outer.destination()) {
+        return Err(DropReason::TunnelWrongKind.into());
+    }
+    let (id, peer) = sender(tables, outer)?;
+    if peer.tunnel != Tunnel::Ipip {
+        return Err(DropReason::TunnelWrongKind.into());
+    }
+    let inner = ipip::parse_inner(outer.payload())?;
+    let ecn = accept(tables, id, IpAddr::V4(inner.source()), inner.ecn(), outer.ecn())?;
+    // The last bytes of the outer header become the room for an Ethernet header.
+    Ok(Inner {
+        pull: outer.header_len(),
+        is_bare: true,
+        ecn,
+    })
+}
+
+/// The known node that sent a tunnel packet.
+#[inline]
+fn sender<'t>(tables: &'t NodeTables, outer: Ipv4<'_>) -> Result<(PeerId, &'t Peer), Exit> {
+    let source = IpAddr::V4(outer.source());
+    tables
+        .peers
+        .by_outer_source(source)
+        .ok_or(DropReason::TunnelUnknownPeer.into())
+}
+
+/// Checks that the peer may send from `source`, and settles the ECN field; answers it if it changes.
+#[inline]
+fn accept(
+    tables: &NodeTables,
+    peer: PeerId,
+    source: IpAddr,
+    inner: Ecn,
+    outer: Ecn,
+) -> Result<Option<Ecn>, Exit> {
+    if tables.peers.by_inner_source(source) != Some(peer) {
+        return Err(DropReason::TunnelSpoofedAddress.into());
+    }
+    let ecn = Ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;
+    Ok((ecn != inner).then_some(ecn))
+}
+
+/// Writes the inner packet's ECN field.
+#[cold]
+fn mark(frame: &mut Frame, is_bare: bool, ecn: Ecn) -> Result<(), Exit> {
+    let is_v6 = !is_bare && Ethernet::parse(frame.bytes())?.ether_type() == EtherType::IPV6;
+    let ip = frame
+        .bytes_mut()
+        .get_mut(eth::HEADER_LEN..)
+        .ok_or(DropReason::TunnelMalformed)?;
+    if is_v6 {
+        Ipv6Mut::parse(ip)?.set_ecn(ecn);
+    } else {
+        Ipv4Mut::parse(ip)?.set_ecn(ecn);
+    }
+    Ok(())
+}

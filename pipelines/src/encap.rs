@@ -1,0 +1,95 @@
+//! `encap`: puts the outer header into the headroom; the packet stays where it is.
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::outer::{IPIP_LEN, OuterFields, VXLAN_LEN};
+use millrace_dataplane::table::{HashKey, OuterHeader};
+use millrace_dataplane::verdict::{DropReason, Exit};
+use millrace_dataplane::wire::eth;
+
+use crate::packet::Packet;
+use crate::route::Way;
+
+/// The first outer UDP source port: the first of the kernel's default ephemeral range (`ip_local_port_range`),
+/// from which its own tunnels choose.
+pub const OUTER_SOURCE_PORT_FIRST: u16 = 32768;
+
+/// The last outer UDP source port: the last of the kernel's default ephemeral range.
+pub const OUTER_SOURCE_PORT_LAST: u16 = 60999;
+
+/// What one worker needs to fill outer headers in.
+#[derive(Debug)]
+pub(crate) struct Wrapper {
+    key: HashKey,
+    next_id: u16,
+}
+
+impl Wrapper {
+    /// Workers start their identifications far apart, since they send between the same two addresses.
+    pub(crate) fn new(key: HashKey, worker: usize) -> Self {
+        // INVARIANT: masked to 16 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let next_id = (key.hash([worker as u64]) & 0xffff) as u16;
+        Self { key, next_id }
+    }
+
+    /// What the packet gives to its outer header.
+    #[inline]
+    fn fields(&mut self, packet: &Packet) -> OuterFields {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        OuterFields {
+            inner_len: packet.len,
+            id,
+            ecn: packet.ecn.encapsulate(),
+        }
+    }
+
+    /// The flow's outer UDP source port, which spreads flows over paths and queues.
+    #[inline]
+    fn source_port(&self, packet: &Packet) -> u16 {
+        const CHOICES: u64 = (OUTER_SOURCE_PORT_LAST - OUTER_SOURCE_PORT_FIRST) as u64 + 1;
+        // The high half of a product by the number of choices is below it, and needs no division.
+        let choice = ((packet.flow_hash(&self.key) >> 32) * CHOICES) >> 32;
+        // INVARIANT: `choice` is below CHOICES, so the sum is at most the last port.
+        #[allow(clippy::cast_possible_truncation)]
+        OUTER_SOURCE_PORT_FIRST.wrapping_add(choice as u16)
+    }
+}
+
+/// Wraps a packet that goes through a tunnel. The outer header takes the place of the Ethernet header too.
+#[inline]
+pub(crate) fn encap(
+    wrapper: &mut Wrapper,
+    frame: &mut Frame,
+    packet: &Packet,
+    way: &Way<'_>,
+) -> Result<(), Exit> {
+    let Way::Tunnel { outer, .. } = way else {
+        return Ok(());
+    };
+    let fields = wrapper.fields(packet);
+    match outer {
+        OuterHeader::VxlanV4(template) => {
+            let source_port = wrapper.source_port(packet);
+            let header = push::<VXLAN_LEN, { VXLAN_LEN - eth::HEADER_LEN }>(frame)?;
+            template.emit(header, fields, source_port, packet.addresses.ether_type());
+        }
+        OuterHeader::Ipip(template) => {
+            // INVARIANT: `route` leads IPv4 here only.
+            let header = push::<IPIP_LEN, { IPIP_LEN - eth::HEADER_LEN }>(frame)?;
+            template.emit(header, fields);
+        }
+    }
+    Ok(())
+}
+
+/// Grows the frame by `GROWTH` bytes and answers its first `LEN`, the old Ethernet header among them.
+#[inline]
+fn push<const LEN: usize, const GROWTH: usize>(frame: &mut Frame) -> Result<&mut [u8; LEN], Exit> {
+    frame.push::<GROWTH>().map_err(|_| DropReason::NoRoom)?;
+    // INVARIANT: the Ethernet header before made up the difference.
+    frame
+        .bytes_mut()
+        .first_chunk_mut()
+        .ok_or(DropReason::NoRoom.into())
+}

@@ -1,0 +1,39 @@
+//! `limit`: may this packet go that way? All that can still send it to the slow path, before the first byte changes.
+
+use millrace_dataplane::table::Role;
+use millrace_dataplane::verdict::{Exit, PuntDetail, PuntReason};
+
+use crate::entry::Entry;
+use crate::packet::Packet;
+use crate::route::Way;
+
+/// Whether the way counts as a router on the packet's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// The TTL or hop limit goes down by one.
+    Counted,
+    /// It stays.
+    Free,
+}
+
+/// Checks TTL and length.
+///
+/// The host's stack and the switch are one router together, so a packet between them has not been forwarded yet.
+/// Neither has one that the switch sends itself.
+#[inline]
+pub(crate) fn limit(entry: Entry<'_>, packet: &Packet, way: &Way<'_>) -> Result<Hop, Exit> {
+    let is_from_us = matches!(entry, Entry::Switch) || entry.is(Role::Host);
+    let hop = if is_from_us || way.is_to_host() {
+        Hop::Free
+    } else {
+        Hop::Counted
+    };
+    if hop == Hop::Counted && packet.hops <= 1 {
+        return Err(Exit::Punt(PuntReason::TimeExceeded, PuntDetail::Nothing));
+    }
+    // Whether the sender allows fragments or not: the switch makes none, and tells what would fit.
+    if packet.len > way.mtu() {
+        return Err(Exit::Punt(PuntReason::PacketTooBig, PuntDetail::Mtu(way.mtu())));
+    }
+    Ok(hop)
+}

@@ -1,0 +1,266 @@
+//! What is said over the admin socket: one JSON object per line, each way.
+//!
+//! Unix stream socket, mode 0600. A [`Request`] is answered by one [`Response`]; after the answer to
+//! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest line either side accepts, in bytes.
+pub const LINE_MAX_BYTES: usize = 16 << 20;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// All counters.
+    Stats,
+    /// The ports.
+    ShowPorts,
+    /// The routes the workers use.
+    ShowRoutes,
+    /// The neighbours the workers use.
+    ShowNeighbours,
+    /// The other nodes.
+    ShowPeers,
+    /// The workers.
+    ShowWorkers,
+    /// Make a port for a pod.
+    Attach(Attach),
+    /// Take a pod's port away.
+    Detach {
+        /// The pod, `NAMESPACE/NAME`.
+        pod: String,
+    },
+    /// Copy what passes a port.
+    Capture {
+        /// The port: an interface's name, `NAMESPACE/POD`, `uplink` or `host`.
+        port: String,
+    },
+}
+
+/// See [`Request::Attach`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// The pod, `NAMESPACE/NAME`.
+    pub pod: String,
+    /// Its network namespace: a path as under `/run/netns` or `/proc/PID/ns/net`.
+    pub netns: PathBuf,
+    /// Its addresses; empty means: those of its Pod object.
+    pub addresses: Vec<IpAddr>,
+    /// What the interface is to be called inside the pod.
+    pub interface: String,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Done, with what was asked for.
+    Ok(serde_json::Value),
+    /// Not done.
+    Error(Failure),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One line: what, where, and what would be right.
+    pub message: String,
+    /// The exit status for the command: 1 the operation failed, 2 the request was wrong.
+    pub status: u8,
+}
+
+impl Failure {
+    /// The operation failed.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            status: 1,
+        }
+    }
+
+    /// The request made no sense.
+    #[must_use]
+    pub fn wrong(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            status: 2,
+        }
+    }
+}
+
+/// A line of a running capture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptureLine {
+    /// A packet.
+    Packet(CapturedPacket),
+    /// So many copies were lost since the capture began, because they were not taken fast enough.
+    Lost(u64),
+}
+
+/// A packet as the switch received it, or as it sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedPacket {
+    /// Nanoseconds since the epoch.
+    pub time_ns: u64,
+    /// Which way it went.
+    pub direction: CaptureDirection,
+    /// In words: the verdict with its reason, or where the packet came from.
+    pub comment: String,
+    /// The bytes, Ethernet header first, in base64.
+    pub data: String,
+}
+
+/// See [`CapturedPacket::direction`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptureDirection {
+    /// The switch received it at this port.
+    Received,
+    /// The switch sent it out of this port.
+    Sent,
+}
+
+/// The answer to [`Request::Stats`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The node's name.
+    pub node: String,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// Sums over all workers.
+    pub totals: Totals,
+    /// Per worker: `dataplane::stats::WorkerCounters`.
+    pub workers: Vec<serde_json::Value>,
+    /// Per port and queue, with the port's name.
+    pub ports: Vec<PortStats>,
+    /// Counters of the slow path, by name.
+    pub slow_path: std::collections::BTreeMap<String, u64>,
+}
+
+/// Sums over all workers; `received + originated = transmitted + dropped + punted`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Packets taken from ports.
+    pub received: u64,
+    /// Packets the switch made itself or held for a while.
+    pub originated: u64,
+    /// Packets put into transmit rings.
+    pub transmitted: u64,
+    /// Packets dropped, by reason.
+    pub dropped: std::collections::BTreeMap<String, u64>,
+    /// Packets handed to the slow path, by reason.
+    pub punted: std::collections::BTreeMap<String, u64>,
+}
+
+/// Counters of one port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Its name: the interface's, with the pod's where it is one.
+    pub name: String,
+    /// Per queue: `dataplane::stats::QueueCounters`.
+    pub queues: Vec<serde_json::Value>,
+    /// The steering program's own counters, by name.
+    pub steering: std::collections::BTreeMap<String, u64>,
+}
+
+/// A row of [`Request::ShowPorts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// The port's number.
+    pub id: u16,
+    /// The interface on the node.
+    pub interface: String,
+    /// uplink, host or pod.
+    pub role: String,
+    /// The pod, `NAMESPACE/NAME`.
+    pub pod: Option<String>,
+    /// Addresses that may send here.
+    pub addresses: Vec<IpAddr>,
+    /// The switch's MAC address on this port.
+    pub mac: String,
+    /// The MAC address at the other end.
+    pub peer_mac: Option<String>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Queues, each with a socket.
+    pub queues: u32,
+    /// native or generic; with the driver's refusal where native was tried in vain.
+    pub xdp_mode: String,
+    /// Whether the interface is up.
+    pub up: bool,
+}
+
+/// A row of [`Request::ShowRoutes`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// Destination, `ADDRESS/LENGTH`.
+    pub prefix: String,
+    /// What kind of way it is: port, tunnel, via, on-link, switch, blackhole, unreachable.
+    pub kind: String,
+    /// In words: the pod, the peer, the gateway.
+    pub to: String,
+    /// The port it leaves by.
+    pub port: Option<String>,
+}
+
+/// A row of [`Request::ShowNeighbours`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRow {
+    /// The neighbour's address.
+    pub address: IpAddr,
+    /// The port it is at.
+    pub port: String,
+    /// Its MAC address, if it is known.
+    pub mac: Option<String>,
+    /// The kernel's state of it: reachable, stale, permanent…
+    pub state: String,
+    /// Whether a worker used it lately.
+    pub used: bool,
+}
+
+/// A row of [`Request::ShowPeers`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// The node's name.
+    pub node: String,
+    /// Its address on the underlay.
+    pub remote: IpAddr,
+    /// vxlan or ipip, with what belongs to it.
+    pub tunnel: String,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<String>,
+    /// Largest inner packet, in bytes.
+    pub mtu: u32,
+    /// The next hop on the underlay, and its MAC address when it is known.
+    pub next_hop: String,
+    /// Whether packets can be sent to it now.
+    pub ready: bool,
+}
+
+/// A row of [`Request::ShowWorkers`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// The worker's number.
+    pub worker: usize,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Share of cycles that did work in the last second, in thousandths.
+    pub load_permille: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Its frames: free, in hand, with ports.
+    pub frames_free: u32,
+    /// Frames in the worker's hands.
+    pub frames_in_tokens: u32,
+    /// Frames with its ports and the kernel.
+    pub frames_in_ports: u32,
+    /// Port queues it owns, as `interface/queue`.
+    pub queues: Vec<String>,
+}

@@ -1,0 +1,275 @@
+//! The command line: what can be said, and those commands that ask a running daemon.
+//!
+//! `run`, `check` and `uninstall` are only taken apart here; [`execute`] does the rest.
+
+mod capture;
+mod decode;
+mod output;
+mod pcapng;
+mod show;
+mod stats;
+mod value;
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::admin::client::Client;
+use crate::admin::protocol::{self, Failure, Request};
+
+/// Where the daemon's admin socket is unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/millrace/millrace.sock";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  the operation failed
+  2  wrong usage or configuration";
+
+/// The packet switch of a bare-metal Kubernetes node, in userspace over AF_XDP
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, propagate_version = true, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// Admin socket of the daemon to ask
+    #[arg(long, global = true, env = "MILLRACE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the switch of this node, in the foreground
+    ///
+    /// Prints `ready` on standard error once everything is attached. SIGTERM or SIGINT stops it cleanly and
+    /// leaves the XDP programs and the host port in place for the next start; until then pods are cut off and
+    /// the node's own traffic goes on.
+    #[command(after_help = "Examples:\n  millrace run --config /etc/millrace/millrace.toml")]
+    Run(ConfigArgument),
+    /// Check a node file and its manifests without starting anything
+    ///
+    /// Names each object that would be refused, and why. Exits with 2 if anything is wrong.
+    #[command(after_help = "Examples:\n  millrace check /etc/millrace/millrace.toml")]
+    Check(CheckArguments),
+    /// What a running daemon is asked.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Remove everything the switch left on this node
+    ///
+    /// XDP programs, host port, pod ports, routes and changed settings; the daemon must be stopped.
+    #[command(after_help = "Examples:\n  millrace uninstall --config /etc/millrace/millrace.toml")]
+    Uninstall(ConfigArgument),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  millrace completions bash > /etc/bash_completion.d/millrace\n  \
+        millrace completions zsh > \"${fpath[1]}/_millrace\"\n  \
+        millrace completions fish > ~/.config/fish/completions/millrace.fish"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// The commands that ask a running daemon.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Show counters: totals, drops and punts by reason, workers, ports, steering
+    #[command(after_help = "Examples:\n  millrace stats\n  millrace stats --json | jq .totals.dropped")]
+    Stats {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the switch works with
+    #[command(after_help = "Examples:\n  millrace show ports\n  millrace show routes --json")]
+    Show {
+        /// What to show
+        what: Subject,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a port for a pod: a veth into its network namespace, configured
+    ///
+    /// Without --address the pod gets the addresses of its Pod object.
+    #[command(
+        after_help = "Examples:\n  millrace attach default/web-0 --netns /run/netns/web-0\n  \
+        millrace attach default/web-0 --netns /proc/4711/ns/net --address 10.244.1.7"
+    )]
+    Attach(AttachArguments),
+    /// Take a pod's port away
+    #[command(after_help = "Examples:\n  millrace detach default/web-0")]
+    Detach {
+        /// The pod
+        #[arg(value_name = "NAMESPACE/POD", value_parser = value::pod)]
+        pod: String,
+    },
+    /// Copy what passes a port, with what became of each packet
+    ///
+    /// tcpdump sees nothing of what the switch carries; this does. Copies that are not taken fast enough are
+    /// lost and counted, the traffic never waits. Each packet is shown as the switch received it, with its
+    /// verdict and reason, or as it sent it. Ctrl-C ends it, with a whole file.
+    #[command(
+        after_help = "Examples:\n  millrace capture --port uplink --filter 'udp port 8472' --count 10\n  \
+        millrace capture --port default/web-0 -w web-0.pcapng\n  \
+        millrace capture --port eth1 -w - | tcpdump -n -r -"
+    )]
+    Capture(CaptureArguments),
+}
+
+/// `--config FILE`.
+#[derive(Debug, Args)]
+pub struct ConfigArgument {
+    /// The node file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Arguments of [`Command::Check`].
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The node file (TOML)
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// What [`ClientCommand::Show`] can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// Interfaces the switch is attached to
+    Ports,
+    /// Routes the workers use
+    Routes,
+    /// Neighbours the workers use
+    Neighbours,
+    /// The other nodes
+    Peers,
+    /// Workers, their load and their frames
+    Workers,
+}
+
+/// Shells that [`Command::Completions`] writes for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Arguments of [`ClientCommand::Attach`].
+#[derive(Debug, Args)]
+pub struct AttachArguments {
+    /// The pod
+    #[arg(value_name = "NAMESPACE/POD", value_parser = value::pod)]
+    pub pod: String,
+    /// The pod's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
+    #[arg(long, value_name = "PATH", value_parser = value::netns)]
+    pub netns: PathBuf,
+    /// An address of the pod; may be given more than once
+    #[arg(long = "address", value_name = "IP")]
+    pub addresses: Vec<IpAddr>,
+    /// What the interface is called inside the pod
+    #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = value::interface)]
+    pub interface: String,
+}
+
+/// Arguments of [`ClientCommand::Capture`].
+#[derive(Debug, Args)]
+pub struct CaptureArguments {
+    /// The port: an interface's name, NAMESPACE/POD, `uplink` or `host`
+    #[arg(long, short = 'i', value_name = "PORT")]
+    pub port: String,
+    /// Only packets that match, in tcpdump's language (pcap-filter(7))
+    #[arg(long, short, value_name = "EXPR")]
+    pub filter: Option<String>,
+    /// End after so many packets
+    #[arg(long, short, value_name = "N")]
+    pub count: Option<NonZeroU64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<NonZeroU64>,
+    /// Write pcapng to this file, or to standard output (`-`), in place of a line per packet
+    #[arg(short, long = "write", value_name = "FILE")]
+    pub write: Option<PathBuf>,
+}
+
+/// Does what a running daemon is needed for; `socket` is the daemon's admin socket.
+///
+/// # Errors
+/// One line for the user, and the exit status.
+pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
+    let ask = |request: &Request| Client::connect(socket)?.request(request);
+    match command {
+        ClientCommand::Stats { json } => {
+            let answer = ask(&Request::Stats)?;
+            output::print(&if json {
+                output::json(&answer)?
+            } else {
+                stats::render(answer)?
+            })
+        }
+        ClientCommand::Show { what, json } => {
+            let answer = ask(&show::request(what))?;
+            output::print(&if json {
+                output::json(&answer)?
+            } else {
+                show::render(what, answer)?
+            })
+        }
+        ClientCommand::Attach(arguments) => {
+            let pod = arguments.pod.clone();
+            let answer = ask(&Request::Attach(protocol::Attach {
+                pod: arguments.pod,
+                netns: arguments.netns,
+                addresses: arguments.addresses,
+                interface: arguments.interface,
+            }))?;
+            output::print(&show::render_attached(&pod, answer))
+        }
+        ClientCommand::Detach { pod } => {
+            ask(&Request::Detach { pod: pod.clone() })?;
+            output::print(&format!("detached {pod}\n"))
+        }
+        ClientCommand::Capture(arguments) => capture::run(socket, &arguments),
+    }
+}
+
+/// Prints the completion script for `shell`.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub fn print_completions(shell: Shell) -> Result<(), Failure> {
+    let generator = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(generator, &mut Cli::command(), "millrace", &mut script);
+    output::print_bytes(&script)
+}
+
+/// Says on standard error why a command failed, in one line, and gives its exit status.
+#[must_use]
+pub fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("millrace: {}", output::one_line(&failure.message));
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

@@ -1,0 +1,282 @@
+//! `millrace show`, and what `attach` prints.
+
+use serde_json::Value;
+
+use super::Subject;
+use super::output::{Table, grouped, understand};
+use crate::admin::protocol::{Failure, NeighbourRow, PeerRow, PortRow, Request, RouteRow, WorkerRow};
+
+/// Stands where there is nothing to say.
+const NOTHING: &str = "-";
+
+/// What the daemon is asked for.
+pub(super) fn request(what: Subject) -> Request {
+    match what {
+        Subject::Ports => Request::ShowPorts,
+        Subject::Routes => Request::ShowRoutes,
+        Subject::Neighbours => Request::ShowNeighbours,
+        Subject::Peers => Request::ShowPeers,
+        Subject::Workers => Request::ShowWorkers,
+    }
+}
+
+/// The daemon's answer, a list of rows, as a table.
+///
+/// # Errors
+/// The answer is not such a list.
+pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
+    let (name, table) = match what {
+        Subject::Ports => ("ports", ports(&understand::<Vec<_>>(answer)?)),
+        Subject::Routes => ("routes", routes(understand(answer)?)),
+        Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
+        Subject::Peers => ("peers", peers(understand(answer)?)),
+        Subject::Workers => ("workers", workers(understand(answer)?)),
+    };
+    Ok(if table.is_empty() {
+        format!("no {name}\n")
+    } else {
+        table.render("")
+    })
+}
+
+/// What is said of a pod that has been attached: its port, if the daemon describes it.
+pub(super) fn render_attached(pod: &str, answer: Value) -> String {
+    match understand::<PortRow>(answer) {
+        Ok(port) => format!("attached {pod}\n{}", ports(&[port]).render("  ")),
+        Err(_) => format!("attached {pod}\n"),
+    }
+}
+
+fn or_nothing(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty())
+        .unwrap_or_else(|| NOTHING.to_owned())
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    or_nothing(Some(items.join(",")))
+}
+
+fn either(condition: bool, yes: &str, no: &str) -> String {
+    if condition { yes.to_owned() } else { no.to_owned() }
+}
+
+fn ports(rows: &[PortRow]) -> Table {
+    let mut table = Table::new(&[
+        ">ID",
+        "INTERFACE",
+        "ROLE",
+        "POD",
+        "ADDRESSES",
+        "MAC",
+        "PEER-MAC",
+        ">MTU",
+        ">QUEUES",
+        "STATE",
+        "XDP",
+    ]);
+    for row in rows {
+        table.row([
+            row.id.to_string(),
+            row.interface.clone(),
+            row.role.clone(),
+            or_nothing(row.pod.clone()),
+            list(&row.addresses),
+            row.mac.clone(),
+            or_nothing(row.peer_mac.clone()),
+            row.mtu.to_string(),
+            row.queues.to_string(),
+            either(row.up, "up", "down"),
+            row.xdp_mode.clone(),
+        ]);
+    }
+    table
+}
+
+fn routes(rows: Vec<RouteRow>) -> Table {
+    let mut table = Table::new(&["DESTINATION", "KIND", "PORT", "TO"]);
+    for row in rows {
+        table.row([
+            row.prefix,
+            row.kind,
+            or_nothing(row.port),
+            or_nothing(Some(row.to)),
+        ]);
+    }
+    table
+}
+
+fn neighbours(rows: Vec<NeighbourRow>) -> Table {
+    let mut table = Table::new(&["ADDRESS", "PORT", "MAC", "STATE", "IN-USE"]);
+    for row in rows {
+        let used = either(row.used, "yes", "no");
+        table.row([
+            row.address.to_string(),
+            row.port,
+            or_nothing(row.mac),
+            row.state,
+            used,
+        ]);
+    }
+    table
+}
+
+fn peers(rows: Vec<PeerRow>) -> Table {
+    let mut table = Table::new(&[
+        "NODE",
+        "ADDRESS",
+        "TUNNEL",
+        "POD-CIDRS",
+        ">MTU",
+        "NEXT-HOP",
+        "READY",
+    ]);
+    for row in rows {
+        table.row([
+            row.node,
+            row.remote.to_string(),
+            row.tunnel,
+            list(row.pod_cidrs),
+            row.mtu.to_string(),
+            or_nothing(Some(row.next_hop)),
+            either(row.ready, "yes", "no"),
+        ]);
+    }
+    table
+}
+
+fn workers(rows: Vec<WorkerRow>) -> Table {
+    let mut table = Table::new(&[
+        ">WORKER",
+        ">CORE",
+        ">LOAD",
+        ">SLEEPS",
+        ">FRAMES-FREE",
+        ">IN-HAND",
+        ">IN-PORTS",
+        "QUEUES",
+    ]);
+    for row in rows {
+        table.row([
+            row.worker.to_string(),
+            row.core.to_string(),
+            percent(row.load_permille),
+            grouped(row.sleeps),
+            grouped(row.frames_free.into()),
+            grouped(row.frames_in_tokens.into()),
+            grouped(row.frames_in_ports.into()),
+            list(row.queues),
+        ]);
+    }
+    table
+}
+
+/// Thousandths as per cent.
+pub(super) fn percent(permille: u64) -> String {
+    format!("{}.{}%", permille / 10, permille % 10)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn table(what: Subject, answer: Value) -> Vec<String> {
+        render(what, answer).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn ports_with_and_without_a_pod() {
+        let uplink = json!({"id": 1, "interface": "eth1", "role": "uplink", "pod": null, "addresses": [],
+            "mac": "02:00:00:00:00:01", "peer_mac": null, "mtu": 1500, "queues": 4, "up": true,
+            "xdp_mode": "generic (native refused: EOPNOTSUPP)"});
+        let pod = json!({"id": 12, "interface": "mr1", "role": "pod", "pod": "default/web-0",
+            "addresses": ["10.244.1.7", "fd00::7"], "mac": "02:00:00:00:00:02", "peer_mac": "02:00:00:00:00:03",
+            "mtu": 1450, "queues": 1, "up": false, "xdp_mode": "native"});
+        let lines = table(Subject::Ports, json!([uplink, pod]));
+        assert_eq!(
+            lines,
+            [
+                "ID  INTERFACE  ROLE    POD            ADDRESSES           MAC                PEER-MAC            \
+                 MTU  QUEUES  STATE  XDP",
+                " 1  eth1       uplink  -              -                   02:00:00:00:00:01  -                  \
+                 1500       4  up     generic (native refused: EOPNOTSUPP)",
+                "12  mr1        pod     default/web-0  10.244.1.7,fd00::7  02:00:00:00:00:02  02:00:00:00:00:03  \
+                 1450       1  down   native",
+            ]
+        );
+        let attached = render_attached("default/web-0", lines_of_pod());
+        assert!(
+            attached.starts_with("attached default/web-0\n  ID  INTERFACE"),
+            "{attached}"
+        );
+    }
+
+    fn lines_of_pod() -> Value {
+        json!({"id": 3, "interface": "mr1", "role": "pod", "pod": "default/web-0", "addresses": ["10.244.1.7"],
+            "mac": "", "peer_mac": null, "mtu": 1450, "queues": 1, "up": true, "xdp_mode": "native"})
+    }
+
+    #[test]
+    fn attached_without_description_is_said_shortly() {
+        assert_eq!(render_attached("a/b", json!({})), "attached a/b\n");
+    }
+
+    #[test]
+    fn routes_neighbours_peers_and_workers() {
+        let rows = [
+            (
+                Subject::Routes,
+                json!([{"prefix": "10.244.2.0/24", "kind": "tunnel", "to": "node-b", "port": "eth1"},
+                    {"prefix": "0.0.0.0/0", "kind": "unreachable", "to": "", "port": null}]),
+                vec![
+                    "DESTINATION    KIND         PORT  TO",
+                    "10.244.2.0/24  tunnel       eth1  node-b",
+                    "0.0.0.0/0      unreachable  -     -",
+                ],
+            ),
+            (
+                Subject::Neighbours,
+                json!([{"address": "192.0.2.2", "port": "eth1", "mac": null, "state": "failed", "used": true}]),
+                vec![
+                    "ADDRESS    PORT  MAC  STATE   IN-USE",
+                    "192.0.2.2  eth1  -    failed  yes",
+                ],
+            ),
+            (
+                Subject::Peers,
+                json!([{"node": "node-b", "remote": "192.0.2.2", "tunnel": "vxlan vni 1", "mtu": 1450,
+                    "pod_cidrs": ["10.244.2.0/24"], "next_hop": "192.0.2.2 at ?", "ready": false}]),
+                vec![
+                    "NODE    ADDRESS    TUNNEL       POD-CIDRS       MTU  NEXT-HOP        READY",
+                    "node-b  192.0.2.2  vxlan vni 1  10.244.2.0/24  1450  192.0.2.2 at ?  no",
+                ],
+            ),
+            (
+                Subject::Workers,
+                json!([{"worker": 0, "core": 1, "load_permille": 67, "sleeps": 1234, "frames_free": 16000,
+                    "frames_in_tokens": 0, "frames_in_ports": 384, "queues": ["eth1/0", "mr1/0"]}]),
+                vec![
+                    "WORKER  CORE  LOAD  SLEEPS  FRAMES-FREE  IN-HAND  IN-PORTS  QUEUES",
+                    "     0     1  6.7%   1,234       16,000        0       384  eth1/0,mr1/0",
+                ],
+            ),
+        ];
+        for (what, answer, expected) in rows {
+            assert_eq!(table(what, answer), expected, "{what:?}");
+            assert_eq!(
+                render(what, json!([])).unwrap().split(' ').next(),
+                Some("no"),
+                "{what:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn answer_of_another_version_is_an_error_and_no_empty_table() {
+        let failure = render(Subject::Peers, json!([{"node": "b"}])).unwrap_err();
+        assert_eq!(failure.status, 1);
+        assert!(failure.message.contains("missing field"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,73 @@
+//! Checks of what is given on the command line, so far as they need no daemon.
+
+use std::path::{Path, PathBuf};
+
+/// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminating zero, linux/if.h).
+const INTERFACE_MAX_BYTES: usize = 15;
+
+/// A pod: `NAMESPACE/POD`. The daemon checks the two names themselves.
+pub(super) fn pod(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("a pod is named NAMESPACE/POD, such as default/web-0".to_owned()),
+    }
+}
+
+/// A network namespace, as an absolute path: the daemon has another working directory, and is another process.
+pub(super) fn netns(text: &str) -> Result<PathBuf, String> {
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    let own = ["/proc/self", "/proc/thread-self"];
+    if own.iter().any(|prefix| path.starts_with(Path::new(prefix))) {
+        return Err("to the daemon this names its own namespace; give /proc/PID/ns/net".to_owned());
+    }
+    Ok(path)
+}
+
+/// The name of an interface, by the kernel's rule (`dev_valid_name`).
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if text.is_empty()
+        || text.len() > INTERFACE_MAX_BYTES
+        || text == "."
+        || text == ".."
+        || text.contains(odd)
+    {
+        return Err(format!(
+            "an interface's name has 1 to {INTERFACE_MAX_BYTES} characters without space, `/` or `:`, such as eth0"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_have_a_namespace_and_a_name() {
+        assert_eq!(pod("default/web-0"), Ok("default/web-0".to_owned()));
+        for wrong in ["", "web-0", "/web-0", "default/", "a/b/c", "/"] {
+            assert!(pod(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_told_by_absolute_path() {
+        assert_eq!(netns("/run/netns/a"), Ok(PathBuf::from("/run/netns/a")));
+        assert!(netns("a").is_ok_and(|path| path.is_absolute() && path.ends_with("a")));
+        for wrong in ["", "/proc/self/ns/net", "/proc/thread-self/ns/net"] {
+            assert!(netns(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_named_as_the_kernel_allows() {
+        assert_eq!(interface("eth0"), Ok("eth0".to_owned()));
+        assert!(interface("fifteen-letters").is_ok());
+        for wrong in ["", ".", "..", "a b", "a/b", "a:1", "sixteen-letters-", "a\n"] {
+            assert!(interface(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Objects and a made-up kernel in, tables out.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::*;
+use crate::kernel::{InterfaceAddress, Link, Neighbour, NeighbourState, RouteHop, Scope};
+use crate::objects::Folder;
+
+const UPLINK: u32 = 2;
+const HOST: u32 = 3;
+const OTHER: u32 = 9;
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-a
+  annotations: &lease
+    flannel.alpha.coreos.com/kube-subnet-manager: "true"
+    flannel.alpha.coreos.com/backend-type: vxlan
+    flannel.alpha.coreos.com/public-ip: 192.0.2.1
+    flannel.alpha.coreos.com/backend-data: '{"VNI":1,"VtepMAC":"02:00:00:00:01:01"}'
+spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24]}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-b
+  annotations:
+    flannel.alpha.coreos.com/kube-subnet-manager: "true"
+    flannel.alpha.coreos.com/backend-type: vxlan
+    flannel.alpha.coreos.com/public-ip: 192.0.2.2
+    flannel.alpha.coreos.com/backend-data: '{"VNI":1,"VtepMAC":"02:00:00:00:01:02"}'
+spec: {podCIDR: 10.244.2.0/24, podCIDRs: [10.244.2.0/24]}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-far
+  annotations:
+    flannel.alpha.coreos.com/kube-subnet-manager: "true"
+    flannel.alpha.coreos.com/backend-type: ipip
+    flannel.alpha.coreos.com/public-ip: 198.51.100.3
+    flannel.alpha.coreos.com/backend-data: 'null'
+spec: {podCIDR: 10.244.3.0/24, podCIDRs: [10.244.3.0/24]}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-windows
+  annotations:
+    flannel.alpha.coreos.com/kube-subnet-manager: "true"
+    flannel.alpha.coreos.com/backend-type: vxlan
+    flannel.alpha.coreos.com/public-ip: 192.0.2.4
+    flannel.alpha.coreos.com/backend-data: '{"VNI":4096,"VtepMAC":"02:00:00:00:01:04"}'
+spec: {podCIDR: 10.244.4.0/24, podCIDRs: [10.244.4.0/24]}
+"#;
+
+const CONFIG: &str =
+    "[node]\nname = \"node-a\"\nmanifests = \"m\"\n[uplink]\ninterface = \"eth1\"\n[workers]\ncores = [0]\n";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn port(number: u16, ifindex: u32, role: Role, sources: &[&str]) -> PortInput {
+    let facts = PortFacts {
+        role,
+        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        peer_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+        sources: sources.iter().map(|text| ip(text)).collect(),
+        mtu: 1500,
+        finish_checksums: false,
+    };
+    PortInput {
+        id: PortId::new(number).unwrap(),
+        ifindex,
+        facts,
+    }
+}
+
+fn link(ifindex: u32) -> Link {
+    Link {
+        ifindex,
+        name: format!("if{ifindex}"),
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        up: true,
+        running: true,
+        loopback: false,
+        kind: None,
+        rx_queues: 1,
+        tx_queues: 1,
+        peer_ifindex: None,
+        peer_elsewhere: false,
+        controller: None,
+    }
+}
+
+fn route(destination: &str, ifindex: u32, gateway: Option<&str>, metric: u32) -> Route {
+    Route {
+        destination: destination.parse().unwrap(),
+        tos: 0,
+        metric,
+        kind: RouteKind::Unicast,
+        scope: Scope::Universe,
+        protocol: 3,
+        source: None,
+        hops: vec![RouteHop {
+            ifindex,
+            gateway: gateway.map(ip),
+            onlink: false,
+            weight: 1,
+            dead: false,
+        }],
+    }
+}
+
+fn neighbour(address: &str, last: u8) -> Neighbour {
+    let mac = Some([2, 0, 0, 0, 2, last]);
+    Neighbour {
+        ifindex: UPLINK,
+        address: ip(address),
+        mac,
+        state: NeighbourState::Reachable,
+    }
+}
+
+fn kernel(neighbours: Vec<Neighbour>) -> KernelState {
+    let address = |ifindex, text: &str| InterfaceAddress {
+        ifindex,
+        address: text.parse().unwrap(),
+        scope: Scope::Universe,
+    };
+    let mut own_route = route("10.244.2.0/24", HOST, Some("10.244.1.1"), 0);
+    own_route.protocol = OWN_ROUTE_PROTOCOL;
+    KernelState::made_up(
+        [link(UPLINK), link(HOST), link(OTHER)],
+        [
+            address(UPLINK, "192.0.2.1/24"),
+            address(HOST, "10.244.1.0/32"),
+            address(OTHER, "172.16.0.5/16"),
+        ],
+        [
+            route("0.0.0.0/0", UPLINK, Some("192.0.2.254"), 0),
+            route("192.0.2.0/24", UPLINK, None, 0),
+            route("203.0.113.0/24", UPLINK, Some("192.0.2.9"), 200),
+            route("203.0.113.0/24", OTHER, None, 100),
+            own_route,
+        ],
+        neighbours,
+    )
+}
+
+fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("nodes.yaml"), MANIFESTS).unwrap();
+    let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
+    let mut manifests = Folder::new(folder.path());
+    manifests.scan();
+    let store = manifests.store(&config.node.name, &[]);
+    let inputs = Inputs {
+        config: &config,
+        own: store.own_node().unwrap(),
+        store: &store,
+        kernel: &kernel(neighbours),
+        ports: &[
+            port(0, HOST, Role::Host, &[]),
+            port(1, UPLINK, Role::Uplink, &[]),
+            port(2, 20, Role::Pod, &["10.244.1.2"]),
+        ],
+        key: HashKey::random(),
+    };
+    compile(&inputs, &mut PeerNumbers::default(), 7)
+}
+
+#[test]
+fn destinations_lead_where_objects_and_kernel_say() {
+    let compiled = compiled(vec![neighbour("192.0.2.2", 2), neighbour("192.0.2.254", 254)]);
+    let routes = &compiled.tables.routes;
+    let (host, uplink, pod) = (
+        PortId::new(0).unwrap(),
+        PortId::new(1).unwrap(),
+        PortId::new(2).unwrap(),
+    );
+    let via = |next_hop| {
+        Some(Target::Via {
+            port: uplink,
+            next_hop: ip(next_hop),
+        })
+    };
+    let rows = [
+        ("10.244.1.2", Some(Target::Port(pod))),
+        ("10.244.1.1", Some(Target::Switch)),
+        ("10.244.1.0", Some(Target::Port(host))),
+        ("10.244.1.77", Some(Target::Unreachable)),
+        ("10.244.2.9", Some(Target::Tunnel(PeerId::new(0)))),
+        ("10.244.3.9", Some(Target::Tunnel(PeerId::new(1)))),
+        ("192.0.2.1", Some(Target::Port(host))),
+        ("192.0.2.77", Some(Target::OnLink { port: uplink })),
+        ("8.8.8.8", via("192.0.2.254")),
+        // Two routes for one prefix: the cheaper one leads out of another interface, so it is the kernel's to forward.
+        ("203.0.113.5", Some(Target::Port(host))),
+        ("172.16.0.5", Some(Target::Port(host))),
+        // A peer of another VNI is no peer: its pods are wherever the default route leads.
+        ("10.244.4.9", via("192.0.2.254")),
+        ("2001:db8::1", None),
+    ];
+    for (destination, target) in rows {
+        assert_eq!(routes.lookup(ip(destination)), target, "{destination}");
+    }
+}
+
+#[test]
+fn a_peer_is_ready_when_its_next_hop_is_known() {
+    let compiled = compiled(vec![neighbour("192.0.2.254", 254)]);
+    let peer = |number| compiled.tables.peers.get(PeerId::new(number)).unwrap();
+    assert!(peer(0).outer.is_none(), "its neighbour is not resolved");
+    assert_eq!(peer(0).mtu, 1450);
+    assert!(peer(1).outer.is_some(), "its router is");
+    assert_eq!((peer(1).tunnel, peer(1).mtu), (Tunnel::Ipip, 1480));
+    assert_eq!(
+        compiled.next_hops,
+        [(UPLINK, ip("192.0.2.2")), (UPLINK, ip("192.0.2.254"))]
+    );
+    assert!(
+        compiled
+            .warnings
+            .iter()
+            .any(|line| line.contains("node-windows") && line.contains("4096"))
+    );
+}
+
+#[test]
+fn the_steering_program_takes_tunnels_to_this_node_and_its_pods() {
+    let steering = compiled(Vec::new()).steering;
+    assert_eq!(steering.local_addresses, [ip("192.0.2.1")]);
+    assert_eq!(steering.tunnel_ports, [8472]);
+    assert!(steering.ipip, "a peer uses it");
+    assert_eq!(steering.pod_prefixes, [(ip("10.244.1.0"), 24)]);
+}
+
+#[test]
+fn the_kernel_reaches_every_pod_through_the_host_port() {
+    let routes = compiled(Vec::new()).kernel_routes;
+    let prefixes: Vec<_> = routes.iter().map(|route| route.prefix.to_string()).collect();
+    assert_eq!(prefixes, ["10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]);
+    assert!(routes.iter().all(|route| {
+        route.gateway == Some(ip("10.244.1.1")) && route.source == Some(ip("10.244.1.0")) && route.onlink
+    }));
+}
+
+#[test]
+fn each_peer_may_send_from_its_own_addresses_only() {
+    let tables = compiled(Vec::new()).tables;
+    let owner = |address| tables.peers.by_inner_source(ip(address)).map(PeerId::index);
+    assert_eq!(owner("10.244.2.200"), Some(0));
+    assert_eq!(owner("192.0.2.2"), Some(0));
+    assert_eq!(owner("10.244.3.1"), Some(1));
+    assert_eq!(owner("10.244.1.2"), None, "our own pods are nobody's");
+    assert!(tables.local.node_addresses.contains(&ip("192.0.2.2")));
+    assert!(tables.local.node_addresses.contains(&ip("192.0.2.1")));
+}

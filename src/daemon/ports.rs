@@ -1,0 +1,246 @@
+//! The switch's ports: their numbers, and what has to be remembered of pods' ports across a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{PortFacts, Role};
+use serde::{Deserialize, Serialize};
+
+use super::compile::PortInput;
+use super::fabric::AttachedPort;
+use crate::objects::PodKey;
+
+/// One port of the switch.
+pub struct Port {
+    /// The interface.
+    pub interface: String,
+    /// The pod behind it.
+    pub pod: Option<PodKey>,
+    /// What the tables know of it.
+    pub facts: PortFacts,
+    /// Its sockets' and its program's handle.
+    pub attached: AttachedPort,
+}
+
+impl Port {
+    /// What a person calls it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.pod {
+            Some(pod) => pod.to_string(),
+            None => self.interface.clone(),
+        }
+    }
+
+    /// Whether a person means this port: its interface, its pod, or its role.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let role = match self.facts.role {
+            Role::Uplink => "uplink",
+            Role::Host => "host",
+            Role::Pod => "",
+        };
+        name == self.interface || name == role || self.pod.as_ref().is_some_and(|pod| pod.to_string() == name)
+    }
+}
+
+/// All ports, by number.
+#[derive(Default)]
+pub struct Ports {
+    ports: BTreeMap<PortId, Port>,
+}
+
+impl Ports {
+    /// The smallest number that is free; `None` when all are taken.
+    #[must_use]
+    pub fn free_id(&self) -> Option<PortId> {
+        let taken: BTreeSet<_> = self.ports.keys().copied().collect();
+        (0..PortId::LIMIT)
+            .filter_map(PortId::new)
+            .find(|id| !taken.contains(id))
+    }
+
+    /// Adds a port under the number it was attached with.
+    pub fn insert(&mut self, port: Port) {
+        self.ports.insert(port.attached.spec.id, port);
+    }
+
+    /// Takes a port out.
+    pub fn remove(&mut self, id: PortId) -> Option<Port> {
+        self.ports.remove(&id)
+    }
+
+    /// A port by its number.
+    #[must_use]
+    pub fn get(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(&id)
+    }
+
+    /// A port by its number, to be changed.
+    pub fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
+        self.ports.get_mut(&id)
+    }
+
+    /// All ports with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (PortId, &Port)> {
+        self.ports.iter().map(|(id, port)| (*id, port))
+    }
+
+    /// The port of this role; for uplink and host.
+    #[must_use]
+    pub fn of_role(&self, role: Role) -> Option<(PortId, &Port)> {
+        self.iter().find(|(_, port)| port.facts.role == role)
+    }
+
+    /// The port of a pod.
+    #[must_use]
+    pub fn of_pod(&self, pod: &PodKey) -> Option<(PortId, &Port)> {
+        self.iter().find(|(_, port)| port.pod.as_ref() == Some(pod))
+    }
+
+    /// What a person calls the port of this number.
+    #[must_use]
+    pub fn name(&self, id: PortId) -> String {
+        self.get(id).map_or_else(|| format!("port {id}"), Port::name)
+    }
+
+    /// As input for the tables.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<PortInput> {
+        self.iter()
+            .map(|(id, port)| PortInput {
+                id,
+                ifindex: port.attached.spec.ifindex,
+                facts: port.facts.clone(),
+            })
+            .collect()
+    }
+
+    /// Ends the handles of all ports without touching the interfaces.
+    pub fn into_attached(self) -> impl Iterator<Item = AttachedPort> {
+        self.ports.into_values().map(|port| port.attached)
+    }
+}
+
+/// What a pod's port is remembered by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PodRow {
+    /// The pod, `NAMESPACE/NAME`.
+    pub pod: String,
+    /// The interface on the node.
+    pub interface: String,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The MAC address of the pod's end.
+    pub pod_mac: String,
+}
+
+/// What is kept in the state folder for the next start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Saved {
+    /// The pods' ports.
+    pub ports: Vec<PodRow>,
+    /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
+    #[serde(default)]
+    pub gro_was_on: Vec<String>,
+}
+
+/// The state file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// The system refused.
+    #[error("cannot {verb} {path}: {source}")]
+    System {
+        /// read or write.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file does not say what it should.
+    #[error("{path} does not read as state of Millrace ({source}); remove it, and attach the pods anew")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Saved {
+    /// The file's name in the state folder.
+    pub const FILE: &str = "ports.json";
+
+    /// Reads what the last run left; nothing if there was none.
+    ///
+    /// # Errors
+    /// [`SavedError`] names the file.
+    pub fn load(folder: &Path) -> Result<Self, SavedError> {
+        let path = folder.join(Self::FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SavedError::Format { path, source }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(SavedError::System {
+                verb: "read",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Writes it so that a crash leaves either the old or the new state, whole.
+    ///
+    /// # Errors
+    /// [`SavedError`] names the file.
+    pub fn store(&self, folder: &Path) -> Result<(), SavedError> {
+        let path = folder.join(Self::FILE);
+        let new = folder.join(format!("{}.new", Self::FILE));
+        let write = || {
+            let mut file = fs::File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(|source| SavedError::System {
+            verb: "write",
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_kept_whole_and_a_wrong_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Saved::load(folder.path()).unwrap(), Saved::default());
+        let saved = Saved {
+            ports: vec![PodRow {
+                pod: "default/web".into(),
+                interface: "mr0123456789abc".into(),
+                addresses: vec!["10.244.1.2".parse().unwrap()],
+                pod_mac: "02:00:00:00:00:01".into(),
+            }],
+            gro_was_on: vec!["eth1".into()],
+        };
+        saved.store(folder.path()).unwrap();
+        assert_eq!(Saved::load(folder.path()).unwrap(), saved);
+        fs::write(folder.path().join(Saved::FILE), b"{\"ports\": 7}").unwrap();
+        let error = Saved::load(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(Saved::FILE) && error.contains("attach the pods anew"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! Giving up what the daemon does not need.
+//!
+//! Capabilities belong to threads and are inherited by those made later, so they are dropped before the first thread
+//! is made. What is kept serves attaching and detaching, at any time; a worker uses none of it.
+
+use anyhow::Context as _;
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What the daemon uses after it has begun.
+const KEPT: [Capability; 7] = [
+    // Interfaces, routes, neighbours, XDP programs.
+    Capability::CAP_NET_ADMIN,
+    // AF_XDP sockets.
+    Capability::CAP_NET_RAW,
+    // Loading programs and maps.
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    // Entering a pod's network namespace, and identifying attached programs.
+    Capability::CAP_SYS_ADMIN,
+    // Opening `/proc/PID/ns/net` of a pod's process.
+    Capability::CAP_SYS_PTRACE,
+    // Packet memory beyond the limit of locked memory.
+    Capability::CAP_IPC_LOCK,
+];
+
+/// Drops every capability that is not in [`KEPT`] from the calling thread, for good.
+///
+/// # Errors
+/// When the kernel refuses, which it does for nobody who merely gives something up.
+pub(super) fn drop_unneeded() -> anyhow::Result<()> {
+    let kept: CapsHashSet = KEPT.into_iter().collect();
+    let doing = "giving up capabilities";
+    let has_setpcap = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).context(doing)?;
+    if has_setpcap {
+        for capability in caps::read(None, CapSet::Bounding)
+            .context(doing)?
+            .difference(&kept)
+        {
+            caps::drop(None, CapSet::Bounding, *capability).context(doing)?;
+        }
+    }
+    // Lowered in this order: what is effective must be permitted.
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        let have = caps::read(None, set).context(doing)?;
+        caps::set(None, set, &have.intersection(&kept).copied().collect()).context(doing)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
+//! found.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use crossbeam::channel::bounded;
+use millrace_dataplane::port::xsk::FillPolicy;
+use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Role};
+use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::compile::{Inputs, PeerNumbers, Steering, compile};
+use super::fabric::{Fabric, PortSpec};
+use super::ports::{Port, Ports, Saved};
+use super::{Daemon, Inbox};
+use crate::admin::server::AdminServer;
+use crate::config::{self, Config};
+use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
+use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
+use crate::slowpath::{self, SlowPathConfig};
+
+/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
+/// and kubelet, etcd, BGP.
+const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
+/// Admin requests that may wait.
+const REQUESTS: usize = 64;
+/// Neighbour requests of the slow path that may wait.
+const NEIGHBOUR_REQUESTS: usize = 256;
+/// Events that may wait for the slow path.
+const EVENTS: usize = 16;
+/// The kind of a virtual Ethernet pair.
+const VETH: &str = "veth";
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Whatever kept it from starting, or ended it; one line.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let _lock = lock(&config.node.state_dir)?;
+    super::privileges::drop_unneeded()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        let source = FolderSource::start(&config.node.manifests, config.node.name.clone())?;
+        let (daemon, inbox) = start(config, &source).await?;
+        info!("ready");
+        daemon.serve(inbox).await
+    })
+}
+
+/// Keeps a second daemon out of the same state folder.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "cannot make the state folder {}; [node] state-dir names it",
+            folder.display()
+        )
+    })?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another millrace runs with the state folder {}: stop it, or give this one another [node] state-dir",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// This node's own object, without which nothing can be set up.
+fn own_node(store: &Store, config: &Config) -> anyhow::Result<NodeRecord> {
+    for notice in store.notices() {
+        warn!("{notice}");
+    }
+    let Some(own) = store.own_node() else {
+        bail!(
+            "there is no good Node object named {} in {}: one with spec.podCIDRs would be right (`millrace check` says what is there)",
+            config.node.name,
+            config.node.manifests.display()
+        );
+    };
+    if own.pod_cidr_v4.is_none() {
+        bail!(
+            "Node {} has no IPv4 pod CIDR: spec.podCIDRs with one would be right",
+            own.name
+        );
+    }
+    Ok(own.clone())
+}
+
+/// Looks at the uplink before anything is made: that it is there, and that nobody else's program is on it.
+async fn look_at_uplink(config: &Config, kernel: &Kernel) -> anyhow::Result<Link> {
+    let name = config.uplink.interface.as_str();
+    let link = kernel
+        .link_by_name(name)
+        .await
+        .with_context(|| "[uplink] interface")?;
+    if let Some(found) = xdp::query(link.ifindex)?.filter(|found| !found.is_ours()) {
+        bail!(
+            "{name} has another XDP program attached (id {}, name {}): detach it (`ip link set dev {name} xdp off`), or name another [uplink] interface",
+            found.id,
+            found.name
+        );
+    }
+    let queues = queue_count(kernel, &link).await?;
+    Fabric::check_queues(name, queues, config.workers.cores.as_slice().len())?;
+    Ok(link)
+}
+
+/// By how many queues an interface receives.
+pub(super) async fn queue_count(kernel: &Kernel, link: &Link) -> anyhow::Result<u32> {
+    match kernel.channel_count(&link.name).await {
+        Ok(channels) => Ok(channels.receiving().max(1)),
+        // A driver without channels has the queues that it was made with.
+        Err(_) => Ok(link.rx_queues.max(1)),
+    }
+}
+
+async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
+    let mut stores = source.subscribe();
+    let store = stores.borrow_and_update().clone();
+    let own = own_node(&store, &config)?;
+    let kernel = Kernel::open()?;
+    let uplink = look_at_uplink(&config, &kernel).await?;
+    let saved = Saved::load(&config.node.state_dir)?;
+    let publisher = Publisher::new(NodeTables::default());
+    let reader = publisher.reader();
+    let key = HashKey::random();
+    let (fabric, punts) = Fabric::start(&config, &reader, key)?;
+    // Nothing outside this process has changed so far.
+    let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
+    let host = kernel
+        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
+        .await?;
+    let follower = KernelFollower::start().await?;
+    let (events_in, events) = bounded(EVENTS);
+    let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+    let (requests_in, requests) = mpsc::channel(REQUESTS);
+    let injectors = fabric.workers().to_vec();
+    let slow_path_config = SlowPathConfig {
+        icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
+    };
+    let slow_path_stats = slowpath::spawn(slow_path_config, punts, events, injectors, reader, neighbours_in)?;
+    let mut daemon = Daemon {
+        state: follower.state().clone(),
+        config,
+        own,
+        started: Instant::now(),
+        kernel,
+        store,
+        fabric,
+        ports: Ports::default(),
+        saved,
+        tables: NodeTables::default(),
+        publisher,
+        numbers: PeerNumbers::default(),
+        peers: Vec::new(),
+        next_hops: Vec::new(),
+        steering: Steering::default(),
+        key,
+        warnings: Vec::new(),
+        slow_path: events_in,
+        slow_path_stats,
+        asked: std::collections::BTreeMap::new(),
+        capture: std::sync::Weak::new(),
+    };
+    match daemon.attach_own_ports(&host, &uplink).await {
+        Ok(()) => {}
+        Err(error) => {
+            daemon.undo(&host).await;
+            return Err(error);
+        }
+    }
+    daemon.adopt_pods().await;
+    daemon.publish().await;
+    tokio::spawn(server.serve(requests_in));
+    Ok((
+        daemon,
+        Inbox {
+            follower,
+            stores,
+            neighbours,
+            requests,
+        },
+    ))
+}
+
+fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
+    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
+    HostPortSpec {
+        name: config.host_port.name.kernel_side().as_str().to_owned(),
+        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
+        queues,
+        mtu: uplink
+            .mtu
+            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
+        mac: None,
+        switch_mac: None,
+        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+    }
+}
+
+/// Fills the uplink's steering program.
+pub(super) fn feed(program: &mut SteeringProgram, wanted: &Steering) -> Result<(), XdpError> {
+    program.set_failsafe_ports(&FAIL_SAFE_PORTS)?;
+    program.set_local_addresses(&wanted.local_addresses)?;
+    program.set_tunnel_ports(&wanted.tunnel_ports)?;
+    program.set_ipip(wanted.ipip)?;
+    program.set_pod_prefixes(&wanted.pod_prefixes)
+}
+
+impl Daemon {
+    /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
+    /// last: from then on the world notices.
+    async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+        self.attach_host(host)?;
+        self.attach_uplink(uplink).await
+    }
+
+    fn attach_host(&mut self, host: &HostPort) -> anyhow::Result<()> {
+        let id = self.ports.free_id().context("no port number is free")?;
+        let link = &host.switch_end;
+        let spec = PortSpec {
+            id,
+            interface: link.name.clone(),
+            ifindex: link.ifindex,
+            queues: link.rx_queues,
+            kind: ProgramKind::Port,
+            mode: XdpMode::Auto,
+            fill: FillPolicy::WIDE,
+        };
+        let (mac, peer_mac) = (
+            link.mac.context("the host port has no MAC address")?,
+            host.kernel_end.mac,
+        );
+        let attached = self.fabric.attach(spec, |_| Ok(()))?;
+        let facts = PortFacts {
+            role: Role::Host,
+            mac: MacAddr(mac),
+            peer_mac: MacAddr(peer_mac.context("the host port has no MAC address")?),
+            sources: Vec::new(),
+            mtu: mtu_of(link),
+            finish_checksums: true,
+        };
+        self.ports.insert(Port {
+            interface: link.name.clone(),
+            pod: None,
+            facts,
+            attached,
+        });
+        Ok(())
+    }
+
+    /// Attaches the uplink; its program knows all its tables before it sees a packet.
+    pub(super) async fn attach_uplink(&mut self, link: &Link) -> anyhow::Result<()> {
+        let id = self.ports.free_id().context("no port number is free")?;
+        let queues = queue_count(&self.kernel, link).await?;
+        let spec = PortSpec {
+            id,
+            interface: link.name.clone(),
+            ifindex: link.ifindex,
+            queues,
+            kind: ProgramKind::Uplink,
+            mode: match self.config.uplink.xdp_mode {
+                config::XdpMode::Auto => XdpMode::Auto,
+                config::XdpMode::Native => XdpMode::Native,
+                config::XdpMode::Generic => XdpMode::Generic,
+            },
+            fill: FillPolicy::WIDE,
+        };
+        let facts = uplink_facts(link)
+            .context("the uplink has no MAC address: an Ethernet interface would be right")?;
+        let mut inputs = self.ports.inputs();
+        inputs.push(super::compile::PortInput {
+            id,
+            ifindex: link.ifindex,
+            facts: facts.clone(),
+        });
+        let inputs = Inputs {
+            config: &self.config,
+            own: &self.own,
+            store: &self.store,
+            kernel: &self.state,
+            ports: &inputs,
+            key: self.key,
+        };
+        let steering = compile(&inputs, &mut self.numbers, 0).steering;
+        let attached = self.fabric.attach(spec, |program| feed(program, &steering))?;
+        self.steering = steering;
+        if let Some(refusal) = &attached.attachment.native_refusal {
+            warn!(
+                "{}: the driver refuses native XDP ({refusal}); generic XDP is used, slower",
+                link.name
+            );
+        }
+        if attached.attachment.mode == xdp::AttachedMode::Generic {
+            self.stop_merging(&link.name).await;
+        }
+        info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
+        self.ports.insert(Port {
+            interface: link.name.clone(),
+            pod: None,
+            facts,
+            attached,
+        });
+        Ok(())
+    }
+
+    /// In generic mode merged super-frames do not fit a frame, so receive merging goes off, to be put back by
+    /// uninstall.
+    async fn stop_merging(&mut self, interface: &str) {
+        match self.kernel.set_gro(interface, false).await {
+            Ok(true) => {
+                if !self.saved.gro_was_on.iter().any(|name| name == interface) {
+                    self.saved.gro_was_on.push(interface.to_owned());
+                }
+                if let Err(error) = self.saved.store(&self.config.node.state_dir) {
+                    warn!("{error}; uninstall will not put receive merging of {interface} back");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => warn!("{error}; frames that the kernel merged will be dropped"),
+        }
+    }
+
+    /// Takes the uplink as it is now: back again, or with another MTU or MAC address.
+    pub(super) fn follow_uplink_facts(&mut self) -> Option<Link> {
+        let name = self.config.uplink.interface.as_str();
+        let link = self.state.link_by_name(name).cloned();
+        match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
+            (Some(id), Some(link)) => {
+                if let (Some(port), Some(facts)) = (self.ports.get_mut(id), uplink_facts(&link)) {
+                    port.facts = facts;
+                }
+                None
+            }
+            (None, Some(link)) if link.up => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Removes what this start made; what it found stays.
+    async fn undo(&mut self, host: &HostPort) {
+        let ports = std::mem::take(&mut self.ports);
+        let ours: Vec<_> = ports
+            .into_attached()
+            .map(|port| (port.spec.ifindex, port.attachment.replaced.is_some(), port))
+            .collect();
+        for (ifindex, replaced, port) in ours {
+            let _ = self.fabric.detach(port);
+            if !replaced {
+                let _ = xdp::detach_ours(ifindex);
+            }
+        }
+        if host.origin != HostPortOrigin::Adopted {
+            if let Err(error) = self.kernel.remove_host_port(&host.kernel_end.name).await {
+                warn!("{error}");
+            }
+        }
+    }
+}
+
+fn uplink_facts(link: &Link) -> Option<PortFacts> {
+    Some(PortFacts {
+        role: Role::Uplink,
+        mac: MacAddr(link.mac?),
+        peer_mac: MacAddr([0; 6]),
+        sources: Vec::new(),
+        mtu: mtu_of(link),
+        // A veth as uplink may hand over packets whose checksums were left for hardware to finish; a NIC does not.
+        finish_checksums: link.kind.as_deref() == Some(VETH),
+    })
+}
+
+fn mtu_of(link: &Link) -> u16 {
+    u16::try_from(link.mtu).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,368 @@
+//! The slow path: packets that need thought, on a thread of their own.
+//!
+//! Workers hand over copies of packets that they cannot answer or send on by themselves ([`Punt`]): ARP, packets
+//! that an ICMP error is due for, packets to the switch itself, and packets whose next hop's link address is not
+//! known. [`SlowPath`] decides about them: it is plain logic without a thread, a channel or a clock. [`spawn`] runs it
+//! between the workers and the control plane.
+//!
+//! Everything here is bounded: the packets that wait, the requests to the control plane, the ICMP errors in a second.
+//! What is beyond a bound is dropped and counted ([`SlowPathStats`]).
+#![forbid(unsafe_code)]
+
+mod arp;
+mod complaint;
+mod compose;
+mod hold;
+mod onward;
+mod original;
+mod rate;
+mod stats;
+mod thread;
+mod to_switch;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use millrace_dataplane::capture::PacketCopy;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::stats::Counter;
+use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
+use millrace_dataplane::verdict::{PuntDetail, PuntReason};
+use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
+
+use complaint::Complaint;
+use hold::{Held, HoldTable};
+use onward::{NextHop, Onward, onward};
+use original::Original;
+use rate::Limiter;
+use stats::Silence;
+pub use stats::{SharedSlowPathStats, SlowPathStats};
+pub use thread::{SlowPathError, SlowPathEvent, spawn};
+use to_switch::Answer;
+
+/// What the slow path may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowPathConfig {
+    /// ICMP errors and TCP resets that may be sent in a second; none if it is zero.
+    pub icmp_errors_per_second: usize,
+}
+
+/// Asks the control plane to have a neighbour's link address found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighbourRequest {
+    /// On whose link.
+    pub port: PortId,
+    /// Whose.
+    pub address: IpAddr,
+}
+
+/// What comes of one packet: at most one packet for the worker it came from, and at most one request.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// A packet for the worker that sent the punt.
+    pub injection: Option<Injection>,
+    /// A neighbour to be found.
+    pub request: Option<NeighbourRequest>,
+}
+
+impl From<Injection> for Actions {
+    fn from(injection: Injection) -> Self {
+        Self {
+            injection: Some(injection),
+            request: None,
+        }
+    }
+}
+
+/// The decisions about punted packets, and the packets that wait for one.
+#[derive(Debug)]
+pub struct SlowPath {
+    limiter: Limiter,
+    holds: HoldTable,
+    /// Identification of the last IPv4 packet made here.
+    id: u16,
+    stats: SharedSlowPathStats,
+}
+
+impl SlowPath {
+    /// A slow path in which nothing waits yet.
+    #[must_use]
+    pub fn new(config: SlowPathConfig) -> Self {
+        Self {
+            limiter: Limiter::new(config.icmp_errors_per_second, HashKey::random()),
+            holds: HoldTable::default(),
+            id: 0,
+            stats: SharedSlowPathStats::default(),
+        }
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn stats(&self) -> &SharedSlowPathStats {
+        &self.stats
+    }
+
+    /// Whether any packet waits here, so that [`Self::tick`] has something to do.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.holds.len() > 0
+    }
+
+    /// Decides about one packet. `tables` are the newest ones.
+    pub fn handle(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Actions {
+        self.stats.punts.add(1);
+        let decided = match punt.reason {
+            PuntReason::Arp => self.answer_arp(punt, tables).map(Actions::from),
+            PuntReason::TimeExceeded
+            | PuntReason::PacketTooBig
+            | PuntReason::Unreachable
+            | PuntReason::NeighbourUnresolved
+            | PuntReason::ToSwitch => Original::parse(punt.packet.bytes())
+                .and_then(|original| self.decide(punt, &original, tables, now)),
+        };
+        decided.unwrap_or_else(|silence| {
+            self.stats.silent(silence);
+            Actions::default()
+        })
+    }
+
+    /// Sends on what no longer has to wait, now that there are new tables: worker and packet, in the order in which
+    /// packets for one next hop came.
+    pub fn tables_changed(&mut self, tables: &NodeTables) -> Vec<(usize, Injection)> {
+        let released = self
+            .holds
+            .release(|held| onward(tables, held.destination) == Onward::Clear);
+        self.stats.released.add(released.len() as u64);
+        released
+            .into_iter()
+            .map(|held| (held.worker, send_on(held.origin, &held.packet)))
+            .collect()
+    }
+
+    /// Forgets packets that have waited too long, and tells their senders: worker and ICMP error.
+    pub fn tick(&mut self, tables: &NodeTables, now: Instant) -> Vec<(usize, Injection)> {
+        let expired = self.holds.expire(now);
+        self.stats.held_expired.add(expired.len() as u64);
+        let mut errors = Vec::new();
+        for held in expired {
+            let told = Original::parse(&held.packet)
+                .and_then(|original| self.complain(&original, Complaint::HostUnreachable, tables, now));
+            match told {
+                Ok(injection) => errors.push((held.worker, injection)),
+                Err(silence) => self.stats.silent(silence),
+            }
+        }
+        errors
+    }
+
+    /// A request has not got through to the control plane: the next packet to this neighbour makes another.
+    pub fn request_lost(&mut self, request: NeighbourRequest) {
+        self.stats.neighbour_requests_lost.add(1);
+        self.holds.unask((request.port, request.address));
+    }
+
+    fn answer_arp(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
+        let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
+        self.stats.arp_replies.add(1);
+        Ok(Injection {
+            way: Way::Exit(punt.ingress),
+            packet,
+        })
+    }
+
+    /// Decides about an IP packet.
+    fn decide(
+        &mut self,
+        punt: &Punt,
+        original: &Original<'_>,
+        tables: &NodeTables,
+        now: Instant,
+    ) -> Result<Actions, Silence> {
+        let complaint = match punt.reason {
+            PuntReason::Arp => return Err(Silence::Malformed),
+            PuntReason::ToSwitch => {
+                return self.answer_own(original, tables, now).map(Actions::from);
+            }
+            PuntReason::NeighbourUnresolved => return self.wait(punt, original, tables, now),
+            PuntReason::TimeExceeded => Complaint::TimeExceeded,
+            PuntReason::PacketTooBig => match punt.detail {
+                PuntDetail::Mtu(mtu) => Complaint::TooBig { mtu },
+                PuntDetail::Nothing | PuntDetail::NextHop(..) => return Err(Silence::Malformed),
+            },
+            PuntReason::Unreachable => match tables.routes.lookup(original.destination) {
+                // Such a route says that the destinations would be there if anyone was.
+                Some(Target::Unreachable) => Complaint::HostUnreachable,
+                _ => Complaint::NoRoute,
+            },
+        };
+        self.complain(original, complaint, tables, now).map(Actions::from)
+    }
+
+    /// Answers a packet to one of the switch's own addresses.
+    fn answer_own(
+        &mut self,
+        original: &Original<'_>,
+        tables: &NodeTables,
+        now: Instant,
+    ) -> Result<Injection, Silence> {
+        let id = self.next_id();
+        let packet = match to_switch::answer(tables, original, id)? {
+            Answer::Echo(packet) => {
+                self.stats.echo_replies.add(1);
+                packet
+            }
+            Answer::Reset(packet) => {
+                self.check_rate(original, now)?;
+                self.stats.resets_sent.add(1);
+                packet
+            }
+            Answer::Complain(complaint) => {
+                return self.complain_from(original.destination, original, complaint, now);
+            }
+        };
+        Ok(Injection {
+            way: Way::Walk(Origin::Switch),
+            packet,
+        })
+    }
+
+    /// Holds a packet until its next hop's link address is known, and sees to it that someone finds it out.
+    fn wait(
+        &mut self,
+        punt: &Punt,
+        original: &Original<'_>,
+        tables: &NodeTables,
+        now: Instant,
+    ) -> Result<Actions, Silence> {
+        // The host's own packets have not been forwarded yet, so nothing is taken off their TTL.
+        let origin = match tables.ports.get(punt.ingress).map(|facts| facts.role) {
+            Some(Role::Host) => Origin::Switch,
+            Some(Role::Pod | Role::Uplink) => Origin::Held,
+            None => return Err(Silence::PortGone),
+        };
+        // These may be newer tables than those that the worker had.
+        let (next_hop, mtu) = match onward(tables, original.destination) {
+            Onward::Waits { next_hop, mtu } => (next_hop, mtu),
+            Onward::Clear => {
+                self.stats.released.add(1);
+                return Ok(Actions::from(send_on(origin, punt.packet.bytes())));
+            }
+            Onward::Nowhere => {
+                return self
+                    .complain(original, Complaint::NoRoute, tables, now)
+                    .map(Actions::from);
+            }
+        };
+        // The worker asks for a way first and for the rest afterwards, and a packet from here it does not send back.
+        if origin == Origin::Held && original.hops <= 1 {
+            return self
+                .complain(original, Complaint::TimeExceeded, tables, now)
+                .map(Actions::from);
+        }
+        if original.bytes.len() > usize::from(mtu) {
+            return self
+                .complain(original, Complaint::TooBig { mtu }, tables, now)
+                .map(Actions::from);
+        }
+        let held = Held {
+            worker: punt.worker,
+            ingress: punt.ingress,
+            origin,
+            destination: original.destination,
+            packet: punt.packet.bytes().into(),
+        };
+        let is_held = self.holds.hold(next_hop, held, now);
+        let counter = if is_held {
+            &self.stats.held
+        } else {
+            &self.stats.hold_full
+        };
+        counter.add(1);
+        Ok(Actions {
+            injection: None,
+            request: self.ask(next_hop, now),
+        })
+    }
+
+    fn ask(&mut self, next_hop: NextHop, now: Instant) -> Option<NeighbourRequest> {
+        self.holds.ask(next_hop, now).then(|| {
+            self.stats.neighbour_requests.add(1);
+            NeighbourRequest {
+                port: next_hop.0,
+                address: next_hop.1,
+            }
+        })
+    }
+
+    /// Makes an ICMP error about a packet that goes through the switch.
+    fn complain(
+        &mut self,
+        original: &Original<'_>,
+        complaint: Complaint,
+        tables: &NodeTables,
+        now: Instant,
+    ) -> Result<Injection, Silence> {
+        original.check_error_allowed()?;
+        if tables.local.gateways.contains(&original.source) {
+            // It would come back here.
+            return Err(Silence::Address);
+        }
+        let source = complaint::source(&tables.local, original.source)?;
+        self.complain_from(source, original, complaint, now)
+    }
+
+    /// Makes an ICMP error from a given address, if there have not been too many.
+    fn complain_from(
+        &mut self,
+        source: IpAddr,
+        original: &Original<'_>,
+        complaint: Complaint,
+        now: Instant,
+    ) -> Result<Injection, Silence> {
+        self.check_rate(original, now)?;
+        let id = self.next_id();
+        let packet = complaint
+            .compose(original, source, id)
+            .ok_or(Silence::Malformed)?;
+        self.sent(complaint).add(1);
+        Ok(Injection {
+            way: Way::Walk(Origin::Switch),
+            packet,
+        })
+    }
+
+    fn check_rate(&mut self, original: &Original<'_>, now: Instant) -> Result<(), Silence> {
+        if self.limiter.take(original.source, now) {
+            Ok(())
+        } else {
+            Err(Silence::RateLimited)
+        }
+    }
+
+    /// The counter of a complaint that is sent.
+    fn sent(&self, complaint: Complaint) -> &Counter {
+        match complaint {
+            Complaint::TimeExceeded => &self.stats.time_exceeded_sent,
+            Complaint::TooBig { .. } => &self.stats.too_big_sent,
+            Complaint::NoRoute | Complaint::HostUnreachable => &self.stats.unreachable_sent,
+            Complaint::PortUnreachable => &self.stats.port_unreachable_sent,
+            Complaint::ProtocolUnreachable => &self.stats.protocol_unreachable_sent,
+        }
+    }
+
+    fn next_id(&mut self) -> u16 {
+        self.id = self.id.wrapping_add(1);
+        self.id
+    }
+}
+
+/// A packet that waited, on its way again.
+fn send_on(origin: Origin, packet: &[u8]) -> Injection {
+    Injection {
+        way: Way::Walk(origin),
+        packet: PacketCopy::new(packet),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Where a packet would go next, asked again outside the workers: for one that a worker could not send on.
+
+use std::net::IpAddr;
+
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{NodeTables, Role, Target};
+
+/// A station on a port's link, whose link address packets wait for.
+pub(super) type NextHop = (PortId, IpAddr);
+
+/// The way of packets to one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Onward {
+    /// It is clear.
+    Clear,
+    /// It is clear but for the next hop's link address.
+    Waits {
+        /// Whose link address is missing.
+        next_hop: NextHop,
+        /// The largest IP packet, in bytes, that fits the way.
+        mtu: u16,
+    },
+    /// There is none (any more).
+    Nowhere,
+}
+
+/// Finds the way as the pipeline's `route` does, save for what the packet itself decides.
+pub(super) fn onward(tables: &NodeTables, destination: IpAddr) -> Onward {
+    match tables.routes.lookup(destination) {
+        Some(Target::Tunnel(peer)) => match tables.peers.get(peer) {
+            Some(peer) if peer.outer.is_some() => Onward::Clear,
+            Some(peer) => Onward::Waits {
+                next_hop: (peer.underlay.port, peer.underlay.next_hop),
+                mtu: peer.mtu,
+            },
+            None => Onward::Nowhere,
+        },
+        Some(Target::Via { port, next_hop }) => to_neighbour(tables, port, next_hop),
+        Some(Target::OnLink { port }) => to_neighbour(tables, port, destination),
+        Some(Target::Port(port)) => match tables.ports.get(port).map(|facts| facts.role) {
+            Some(Role::Uplink) => to_neighbour(tables, port, destination),
+            Some(Role::Pod | Role::Host) => Onward::Clear,
+            None => Onward::Nowhere,
+        },
+        // The worker knows what to do with these.
+        Some(Target::Switch | Target::Blackhole) => Onward::Clear,
+        Some(Target::Unreachable) | None => Onward::Nowhere,
+    }
+}
+
+fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
+    let Some(facts) = tables.ports.get(port) else {
+        return Onward::Nowhere;
+    };
+    match tables.neighbours.lookup(port, address) {
+        Some(_) => Onward::Clear,
+        None => Onward::Waits {
+            next_hop: (port, address),
+            mtu: facts.mtu,
+        },
+    }
+}

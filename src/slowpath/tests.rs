@@ -1,0 +1,1 @@
+//! Punts in, packets out.

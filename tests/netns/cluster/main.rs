@@ -1,0 +1,28 @@
+//! Millrace end to end: nodes with their pods on a rack, each in a network namespace of its own, with the Linux kernel
+//! as peer and as judge.
+//!
+//! Needs root, and `iproute2`, `ping`, `iperf3`, `tcpdump`, `ethtool`, `clang` and util-linux. The tests may run side by
+//! side; those whose judgement depends on time take the machine for themselves ([`rig::alone`]).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
+mod checksums;
+mod control;
+mod counters;
+mod frames;
+mod guard;
+mod icmp;
+mod life;
+mod picture;
+mod ports;
+mod pulse;
+mod queues;
+mod refuse;
+mod rig;
+mod wire;

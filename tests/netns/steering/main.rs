@@ -1,0 +1,17 @@
+//! The steering programs in the kernel: frame by frame without an interface (`packets`, `tables`), and with
+//! real traffic on a veth pair between namespaces of their own (`traffic`, `attaching`). Needs root and
+//! `iproute2`, `ping` and `clang`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod attaching;
+mod frames;
+mod lab;
+mod packets;
+mod tables;
+mod traffic;

@@ -1,0 +1,27 @@
+//! The walk of single packets through a node's pipeline: tables, packet in, verdict, packet out.
+//!
+//! Every row says all there is to say about one packet: where it comes in, what it is, which exit it takes and what it
+//! looks like there, byte by byte. Rows that mean the same for both families of IP are run for both.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod admit;
+mod checksum;
+mod decap;
+mod ecn;
+mod encap;
+mod forward;
+mod limit;
+mod malformed;
+mod mirror;
+mod originate;
+mod packets;
+mod plain;
+mod random;
+mod rows;
+mod vectors;
+mod world;

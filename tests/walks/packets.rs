@@ -1,0 +1,245 @@
+//! Packets, built by etherparse and never by the code under test.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use etherparse::{
+    IpEcn, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
+    UdpHeader,
+};
+use millrace_dataplane::wire::MacAddr;
+
+pub const IPV4: u16 = 0x0800;
+pub const IPV6: u16 = 0x86dd;
+pub const ARP: u16 = 0x0806;
+
+/// Which family a row is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// One of two spellings of the same thing.
+    pub fn pick(self, v4: &str, v6: &str) -> IpAddr {
+        match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        }
+        .parse()
+        .unwrap()
+    }
+
+    pub fn ether_type(self) -> u16 {
+        match self {
+            Self::V4 => IPV4,
+            Self::V6 => IPV6,
+        }
+    }
+}
+
+/// What an IP packet carries.
+#[derive(Debug, Clone)]
+pub enum Body {
+    Udp(u16, u16, Vec<u8>),
+    Tcp(u16, u16, Vec<u8>),
+    Echo(u16, Vec<u8>),
+    /// Any protocol number over any bytes.
+    Raw(u8, Vec<u8>),
+}
+
+/// An IP packet to be built.
+#[derive(Debug, Clone)]
+pub struct Ip {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    pub ecn: u8,
+    pub body: Body,
+}
+
+impl Ip {
+    /// A UDP datagram between two addresses of one family.
+    pub fn udp(source: IpAddr, destination: IpAddr) -> Self {
+        let body = Body::Udp(4000, 53, b"what a packet carries".to_vec());
+        Self {
+            source,
+            destination,
+            ttl: 64,
+            ecn: 0,
+            body,
+        }
+    }
+
+    pub fn body(self, body: Body) -> Self {
+        Self { body, ..self }
+    }
+
+    pub fn ttl(self, ttl: u8) -> Self {
+        Self { ttl, ..self }
+    }
+
+    pub fn ecn(self, ecn: u8) -> Self {
+        Self { ecn, ..self }
+    }
+
+    /// Fills the payload until the IP packet is `len` bytes long.
+    pub fn len(mut self, len: usize) -> Self {
+        let missing = len - self.build().len();
+        match &mut self.body {
+            Body::Udp(_, _, data) | Body::Tcp(_, _, data) | Body::Echo(_, data) | Body::Raw(_, data) => {
+                data.resize(data.len() + missing, 0x5a);
+            }
+        }
+        assert_eq!(self.build().len(), len);
+        self
+    }
+
+    pub fn family(&self) -> Family {
+        if self.source.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// The IP packet, every length and checksum right.
+    pub fn build(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let (v4, step) = (self.family() == Family::V4, PacketBuilder::ip(self.headers()));
+        match &self.body {
+            Body::Udp(from, to, data) => step.udp(*from, *to).write(&mut bytes, data).unwrap(),
+            Body::Tcp(from, to, data) => step.tcp(*from, *to, 1000, 5000).write(&mut bytes, data).unwrap(),
+            Body::Echo(id, data) if v4 => step.icmpv4_echo_request(*id, 1).write(&mut bytes, data).unwrap(),
+            Body::Echo(id, data) => step.icmpv6_echo_request(*id, 1).write(&mut bytes, data).unwrap(),
+            Body::Raw(protocol, data) => step.write(&mut bytes, IpNumber(*protocol), data).unwrap(),
+        }
+        bytes
+    }
+
+    fn headers(&self) -> IpHeaders {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let none = IpNumber(0);
+                let mut header =
+                    Ipv4Header::new(0, self.ttl, none, source.octets(), destination.octets()).unwrap();
+                header.ecn = IpEcn::try_new(self.ecn).unwrap();
+                header.identification = 0x1234;
+                IpHeaders::Ipv4(header, Ipv4Extensions::default())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: self.ecn,
+                    hop_limit: self.ttl,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                IpHeaders::Ipv6(header, Ipv6Extensions::default())
+            }
+            _ => panic!("addresses of two families"),
+        }
+    }
+
+    /// The packet in an Ethernet frame.
+    pub fn frame(&self, destination: MacAddr, source: MacAddr) -> Vec<u8> {
+        ethernet(destination, source, self.family().ether_type(), &self.build())
+    }
+}
+
+/// An Ethernet frame.
+pub fn ethernet(destination: MacAddr, source: MacAddr, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    [&destination.0[..], &source.0, &ether_type.to_be_bytes(), payload].concat()
+}
+
+/// The outer header of a tunnel packet to be built.
+#[derive(Debug, Clone)]
+pub struct Outer {
+    pub destination_mac: MacAddr,
+    pub source_mac: MacAddr,
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+    pub id: u16,
+    pub ecn: u8,
+}
+
+impl Outer {
+    fn ipv4(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let (source, destination) = (self.source.octets(), self.destination.octets());
+        let len = u16::try_from(payload.len()).unwrap();
+        let mut header = Ipv4Header::new(len, 64, IpNumber(protocol), source, destination).unwrap();
+        header.identification = self.id;
+        header.dont_fragment = false;
+        header.ecn = IpEcn::try_new(self.ecn).unwrap();
+        header.header_checksum = header.calc_header_checksum();
+        let mut bytes = Vec::new();
+        header.write(&mut bytes).unwrap();
+        bytes.extend(payload);
+        ethernet(self.destination_mac, self.source_mac, IPV4, &bytes)
+    }
+
+    /// `inner`, an Ethernet frame, in VXLAN.
+    pub fn vxlan(&self, (from, to): (u16, u16), vni: u32, inner: &[u8]) -> Vec<u8> {
+        let header = [0x0800_0000_u32.to_be_bytes(), (vni << 8).to_be_bytes()].concat();
+        self.udp((from, to), &[&header, inner].concat())
+    }
+
+    /// A UDP datagram without a checksum.
+    pub fn udp(&self, (from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
+        let udp = UdpHeader {
+            source_port: from,
+            destination_port: to,
+            length: u16::try_from(payload.len() + 8).unwrap(),
+            checksum: 0,
+        };
+        self.ipv4(17, &[&udp.to_bytes()[..], payload].concat())
+    }
+
+    /// `inner`, an IPv4 packet, in IP-in-IP.
+    pub fn ipip(&self, inner: &[u8]) -> Vec<u8> {
+        self.ipv4(4, inner)
+    }
+}
+
+/// An ARP packet in an Ethernet frame.
+pub struct ArpPacket {
+    pub operation: u16,
+    pub sender: (MacAddr, Ipv4Addr),
+    pub target: (MacAddr, Ipv4Addr),
+}
+
+impl ArpPacket {
+    pub fn frame(&self, destination: MacAddr, source: MacAddr) -> Vec<u8> {
+        let body = [
+            &[0, 1, 8, 0, 6, 4][..],
+            &self.operation.to_be_bytes(),
+            &self.sender.0.0,
+            &self.sender.1.octets(),
+            &self.target.0.0,
+            &self.target.1.octets(),
+        ];
+        ethernet(destination, source, ARP, &body.concat())
+    }
+}
+
+/// Writes `bytes` over a packet from `at` on.
+pub fn patch(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    packet[at..at + bytes.len()].copy_from_slice(bytes);
+    packet
+}
+
+/// Writes `bytes` over an IPv4 frame from `at` on, and makes the checksum of its (outermost) header right again.
+pub fn patch_ipv4(frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = patch(patch(frame, at, bytes), 24, &[0, 0]);
+    let header_len = usize::from(frame[14] & 15) * 4;
+    let sum: u32 = frame[14..14 + header_len]
+        .chunks(2)
+        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}

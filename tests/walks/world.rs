@@ -1,0 +1,371 @@
+//! A small cluster: what each node's tables say, and one node's switch run on single packets.
+//!
+//! Node n has the underlay address 192.0.2.n, pods 10.244.n.0/24 and fd00:n::/64 (pod p: .p and ::p), and gateways
+//! .1 and ::1. Nodes 1 and 2 (and 4, whose underlay address is unresolved, and 5, on the Windows port) are joined by
+//! VXLAN, 1 and 3 by IP-in-IP.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use millrace_dataplane::frame::{Census, Pool};
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{
+    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
+    PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
+};
+use millrace_dataplane::verdict::Verdict;
+use millrace_dataplane::wire::{MacAddr, Vni};
+use millrace_dataplane::worker::{Origin, Pipeline};
+use millrace_pipelines::NodePipeline;
+
+use crate::packets::{Family, Outer};
+
+pub const VNI: u32 = 1;
+pub const VXLAN_PORT: u16 = 8472;
+pub const WINDOWS_VNI: u32 = 4096;
+pub const WINDOWS_PORT: u16 = 4789;
+pub const LINK_MTU: u16 = 1500;
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+pub const ROUTER_V6: &str = "fe80::254";
+
+pub fn port(number: u16) -> PortId {
+    PortId::new(number).unwrap()
+}
+
+pub fn uplink() -> PortId {
+    port(0)
+}
+
+pub fn host() -> PortId {
+    port(1)
+}
+
+/// The port of pod 2 or 3.
+pub fn pod_port(pod: u8) -> PortId {
+    port(u16::from(pod))
+}
+
+/// A port with a small MTU, to 10.244.n.9 and fd00:n::9.
+pub fn narrow() -> PortId {
+    port(9)
+}
+
+/// A port that the routes still name and that has left.
+pub fn gone() -> PortId {
+    port(77)
+}
+
+pub const NARROW_MTU: u16 = 1280;
+
+fn mac(kind: u8, node: u8, number: u8) -> MacAddr {
+    MacAddr([0x02, kind, 0, 0, node, number])
+}
+
+/// The switch's address on a port of node `n`; that of the uplink is also the kernel's.
+pub fn switch_mac(node: u8, port: PortId) -> MacAddr {
+    mac(0xaa, node, u8::try_from(port.index()).unwrap())
+}
+
+/// The station behind a port of node `n`.
+pub fn station_mac(node: u8, port: PortId) -> MacAddr {
+    mac(0xbb, node, u8::try_from(port.index()).unwrap())
+}
+
+pub fn vtep_mac(node: u8) -> MacAddr {
+    mac(0xcc, node, 0)
+}
+
+pub fn router_mac() -> MacAddr {
+    mac(0xdd, 0, 254)
+}
+
+pub fn node_v4(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, node)
+}
+
+/// A node's address in the underlay.
+pub fn node_address(family: Family, node: u8) -> IpAddr {
+    family.pick(&format!("192.0.2.{node}"), &format!("2001:db8::{node}"))
+}
+
+/// A pod's address; pod 1 is the gateway, pod 0 the node's own address in the overlay.
+pub fn pod(family: Family, node: u8, pod: u8) -> IpAddr {
+    family.pick(&format!("10.244.{node}.{pod}"), &format!("fd00:{node}::{pod}"))
+}
+
+/// A gateway that every pod of every node has, outside of all pod prefixes.
+pub fn link_gateway(family: Family) -> IpAddr {
+    family.pick("169.254.1.1", "fd00:ffff::1")
+}
+
+/// Somewhere in the world.
+pub fn world(family: Family) -> IpAddr {
+    family.pick("203.0.113.7", "2001:db8:f::7")
+}
+
+/// The outer header of a tunnel packet from node to node, as it is on the link when both are on one.
+pub fn outer(from: u8, to: u8) -> Outer {
+    Outer {
+        destination_mac: switch_mac(to, uplink()),
+        source_mac: switch_mac(from, uplink()),
+        source: node_v4(from),
+        destination: node_v4(to),
+        id: 0x4242,
+        ecn: 0,
+    }
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn vni(number: u32) -> Vni {
+    Vni::try_from(number).unwrap()
+}
+
+/// The tunnel between two nodes.
+fn tunnel(local: u8, remote: u8) -> Tunnel {
+    let (local_mac, remote_mac) = (vtep_mac(local), vtep_mac(remote));
+    if local == 3 || remote == 3 {
+        Tunnel::Ipip
+    } else if local == 5 || remote == 5 {
+        Tunnel::Vxlan {
+            vni: vni(WINDOWS_VNI),
+            port: WINDOWS_PORT,
+            local_mac,
+            remote_mac,
+        }
+    } else {
+        Tunnel::Vxlan {
+            vni: vni(VNI),
+            port: VXLAN_PORT,
+            local_mac,
+            remote_mac,
+        }
+    }
+}
+
+fn peers(node: u8) -> PeerTable {
+    let others: Vec<u8> = (1..=5).filter(|other| *other != node).collect();
+    let peer = |remote: u8| {
+        let link = OuterLink {
+            source: switch_mac(node, uplink()),
+            destination: switch_mac(remote, uplink()),
+        };
+        let kind = tunnel(node, remote);
+        let mtu = if kind == Tunnel::Ipip {
+            LINK_MTU - 20
+        } else {
+            LINK_MTU - 50
+        };
+        let underlay = Underlay {
+            port: uplink(),
+            next_hop: IpAddr::V4(node_v4(remote)),
+        };
+        let ends = (node_v4(node), node_v4(remote));
+        Peer::new(ends, kind, underlay, mtu, (remote != 4).then_some(link))
+    };
+    let id = |remote: u8| PeerId::new(u16::from(remote));
+    let inner = others.iter().flat_map(|n| {
+        let blocks = [
+            format!("10.244.{n}.0/24"),
+            format!("fd00:{n}::/64"),
+            format!("192.0.2.{n}/32"),
+        ];
+        blocks.map(|block| (prefix(&block), id(*n)))
+    });
+    PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner)
+}
+
+fn ports(node: u8) -> PortTable {
+    let facts = |port: PortId, role, pods: &[u8]| PortFacts {
+        role,
+        mac: switch_mac(node, port),
+        peer_mac: station_mac(node, port),
+        sources: pods
+            .iter()
+            .flat_map(|p| Family::BOTH.map(|family| pod(family, node, *p)))
+            .collect(),
+        mtu: if port == narrow() { NARROW_MTU } else { LINK_MTU },
+        finish_checksums: port != pod_port(3),
+    };
+    PortTable::build([
+        (uplink(), facts(uplink(), Role::Uplink, &[])),
+        (host(), facts(host(), Role::Host, &[])),
+        (pod_port(2), facts(pod_port(2), Role::Pod, &[2])),
+        (pod_port(3), facts(pod_port(3), Role::Pod, &[3])),
+        (narrow(), facts(narrow(), Role::Pod, &[9])),
+    ])
+}
+
+fn routes(node: u8) -> RouteTable {
+    let mut routes = Vec::new();
+    for family in Family::BOTH {
+        let everything = [Prefix::ALL_V4, Prefix::ALL_V6][usize::from(family == Family::V6)];
+        let underlay = family.pick("192.0.2.0", "2001:db8::");
+        let router = family.pick("192.0.2.254", ROUTER_V6);
+        let bits = if family == Family::V4 { 24 } else { 64 };
+        let to = |address| Prefix::host(address);
+        routes.extend([
+            (
+                everything,
+                Target::Via {
+                    port: uplink(),
+                    next_hop: router,
+                },
+            ),
+            (
+                Prefix::new(underlay, bits).unwrap(),
+                Target::OnLink { port: uplink() },
+            ),
+            (to(node_address(family, node)), Target::Port(host())),
+            (to(pod(family, node, 0)), Target::Port(host())),
+            (to(pod(family, node, 1)), Target::Switch),
+            (to(link_gateway(family)), Target::Switch),
+            (to(pod(family, node, 2)), Target::Port(pod_port(2))),
+            (to(pod(family, node, 3)), Target::Port(pod_port(3))),
+            (to(pod(family, node, 9)), Target::Port(narrow())),
+            (to(pod(family, node, 77)), Target::Port(gone())),
+            (to(pod(family, node, 78)), Target::OnLink { port: gone() }),
+            (
+                Prefix::containing(pod(family, node, 0), bits).unwrap(),
+                Target::Unreachable,
+            ),
+            (
+                to(family.pick("198.51.100.1", "2001:db8:a::1")),
+                Target::Blackhole,
+            ),
+            (
+                to(family.pick("198.51.100.2", "2001:db8:a::2")),
+                Target::Tunnel(PeerId::new(999)),
+            ),
+            (
+                to(family.pick("198.51.100.3", "2001:db8:a::3")),
+                Target::Port(uplink()),
+            ),
+        ]);
+        for other in (1..=5).filter(|other| *other != node) {
+            let block = Prefix::containing(pod(family, other, 0), bits).unwrap();
+            routes.push((block, Target::Tunnel(PeerId::new(u16::from(other)))));
+        }
+    }
+    RouteTable::build(routes)
+}
+
+/// The tables of node `n`.
+pub fn tables(node: u8) -> NodeTables {
+    let end = |kind| Endpoint {
+        local: IpAddr::V4(node_v4(node)),
+        kind,
+    };
+    let mac = vtep_mac(node);
+    let both = |address: fn(Family, u8) -> IpAddr, node| Family::BOTH.map(|family| address(family, node));
+    let local = Local {
+        addresses: both(node_address, node).to_vec(),
+        node_addresses: (1..=5).flat_map(|n| both(node_address, n)).collect(),
+        endpoints: vec![
+            end(EndpointKind::Vxlan {
+                vni: vni(VNI),
+                port: VXLAN_PORT,
+                mac,
+            }),
+            end(EndpointKind::Vxlan {
+                vni: vni(WINDOWS_VNI),
+                port: WINDOWS_PORT,
+                mac,
+            }),
+            end(EndpointKind::Ipip),
+        ],
+        gateways: Family::BOTH
+            .iter()
+            .flat_map(|f| [pod(*f, node, 1), link_gateway(*f)])
+            .collect(),
+        pod_prefixes: vec![
+            prefix(&format!("10.244.{node}.0/24")),
+            prefix(&format!("fd00:{node}::/64")),
+        ],
+        uplink: Some(uplink()),
+        host: Some(host()),
+    };
+    let neighbours = [
+        (uplink(), IpAddr::V4(ROUTER), router_mac()),
+        (uplink(), ROUTER_V6.parse().unwrap(), router_mac()),
+        (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
+        (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
+    ];
+    NodeTables {
+        ports: Arc::new(ports(node)),
+        routes: Arc::new(routes(node)),
+        neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
+        peers: Arc::new(peers(node)),
+        local: Arc::new(local),
+        generation: 1,
+    }
+}
+
+/// One node's switch, and the frames to run it on.
+pub struct Node {
+    publisher: Publisher<NodeTables>,
+    pipeline: NodePipeline,
+    pool: Pool,
+}
+
+impl Node {
+    pub fn new(node: u8) -> Self {
+        Self::with(tables(node))
+    }
+
+    pub fn with(tables: NodeTables) -> Self {
+        let publisher = Publisher::new(tables);
+        let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+        Self {
+            publisher,
+            pipeline,
+            pool: Pool::on_heap(128),
+        }
+    }
+
+    pub fn publish(&mut self, tables: NodeTables) {
+        self.publisher.publish(tables);
+    }
+
+    /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.
+    pub fn receive_all(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
+        let mut frames: Vec<_> = packets
+            .iter()
+            .map(|bytes| self.pool.take_with(bytes).unwrap())
+            .collect();
+        let mut verdicts = Vec::new();
+        self.pipeline.process(ingress, &mut frames, &mut verdicts);
+        assert_eq!(verdicts.len(), packets.len(), "one verdict for each packet");
+        let left: Vec<_> = frames.iter().map(|frame| frame.bytes().to_vec()).collect();
+        frames.into_iter().for_each(|frame| self.pool.give(frame));
+        self.assert_whole();
+        verdicts.into_iter().zip(left).collect()
+    }
+
+    pub fn receive(&mut self, ingress: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        self.receive_all(ingress, &[packet.to_vec()]).remove(0)
+    }
+
+    pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut frame = self.pool.take_with(packet).unwrap();
+        let verdict = self.pipeline.originate(&mut frame, origin);
+        let left = frame.bytes().to_vec();
+        self.pool.give(frame);
+        self.assert_whole();
+        (verdict, left)
+    }
+
+    fn assert_whole(&self) {
+        let free = self.pool.frames();
+        assert_eq!(
+            self.pool.census(),
+            Census {
+                free,
+                in_tokens: 0,
+                in_ports: 0
+            }
+        );
+    }
+}

@@ -1,0 +1,98 @@
+#!/bin/sh
+# Installs the Debian packages that building, running and testing Millrace needs, and does nothing if all are there.
+#
+#   tools/install-deps.sh [build|demo|test|bench|lint|all]
+#
+# The Rust toolchain is not among them: it is the one thing to bring along.
+set -eu
+
+# Compilers, and what the AF_XDP library, libpcap and the fuzzers are built with.
+BUILD="clang llvm m4 libelf-dev zlib1g-dev pkg-config make gcc g++ libc6-dev libpcap-dev"
+# What the lab of network namespaces drives, and the traffic in it.
+LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux"
+# The tests log in to a node through its uplink while the switch starts, runs and dies.
+SSH="openssh-server openssh-client"
+LINT="shellcheck"
+
+# How long to wait for another program that installs packages, in seconds.
+LOCK_TIMEOUT_S=300
+# How often to try to renew the package lists, and the pause between, in seconds.
+UPDATE_TRIES=10
+UPDATE_PAUSE_S=6
+
+fail() {
+    echo "install-deps: $*" >&2
+    exit 1
+}
+
+case "${1:-all}" in
+    build) wanted="$BUILD" ;;
+    demo | bench) wanted="$BUILD $LAB" ;;
+    test) wanted="$BUILD $LAB $SSH" ;;
+    lint) wanted="$BUILD $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $LINT" ;;
+    *)
+        echo "usage: tools/install-deps.sh [build|demo|test|bench|lint|all]" >&2
+        exit 2
+        ;;
+esac
+
+command -v dpkg-query >/dev/null || fail "this is not Debian (no dpkg-query); install by hand what stands for: $wanted"
+
+# Prints the packages among its arguments that are not installed.
+missing() {
+    for package in "$@"; do
+        # shellcheck disable=SC2016  # the variable is dpkg-query's
+        status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || printf '%s ' "$package"
+    done
+}
+
+# shellcheck disable=SC2086  # a list of words
+needed=$(missing $wanted)
+[ -n "$needed" ] || exit 0
+
+command -v apt-get >/dev/null || fail "there is no apt-get; install by hand: $needed"
+[ "$(id -u)" = 0 ] || fail "must run as root to install: $needed"
+echo "install-deps: installing $needed" >&2
+
+# A program must not start to listen on this machine because a test needs it: installed services stay down. Only what
+# this script puts in place is taken away again.
+POLICY=/usr/sbin/policy-rc.d
+policy_is_ours=no
+restore() {
+    [ "$policy_is_ours" = no ] || rm -f "$POLICY"
+}
+trap restore EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+if [ ! -e "$POLICY" ]; then
+    policy_is_ours=yes
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+tries=0
+until apt-get update -qq; do
+    tries=$((tries + 1))
+    [ "$tries" -lt "$UPDATE_TRIES" ] || fail "cannot renew the package lists (apt-get update)"
+    sleep "$UPDATE_PAUSE_S"
+done
+# shellcheck disable=SC2086  # a list of words
+apt-get install -y -qq --no-install-recommends -o "DPkg::Lock::Timeout=$LOCK_TIMEOUT_S" $needed >&2 ||
+    fail "cannot install: $needed"
+
+case " $needed " in
+    *" openssh-server "*)
+        # Nor is it to start with the next boot.
+        if command -v systemctl >/dev/null; then
+            systemctl disable ssh.service ssh.socket >/dev/null 2>&1 || true
+        fi
+        ;;
+esac
+
+# shellcheck disable=SC2086  # a list of words
+still=$(missing $wanted)
+[ -z "$still" ] || fail "still not installed: $still"
