@@ -38,7 +38,7 @@ fn run(config: &Path) -> Result<(), Failure> {
 /// Prints what was understood, and ends with 2 if anything is wrong.
 fn check(config: &Path) -> Result<(), Failure> {
     let report = objects::check(config);
-    print!("{report}");
+    cli::print(&report.to_string())?;
     if report.is_good() {
         return Ok(());
     }
@@ -51,13 +51,10 @@ fn check(config: &Path) -> Result<(), Failure> {
 
 fn uninstall(config: &Path) -> Result<(), Failure> {
     let done = daemon::uninstall(&load(config)?).map_err(failed)?;
-    for what in &done {
-        println!("removed: {what}");
-    }
     if done.is_empty() {
-        println!("nothing of Millrace was left here");
+        return cli::print("nothing of Millrace was left here\n");
     }
-    Ok(())
+    cli::print(&done.iter().map(|what| format!("removed: {what}\n")).collect::<String>())
 }
 
 fn load(config: &Path) -> Result<Config, Failure> {

@@ -172,6 +172,8 @@ reasons! {
         PortGone => "port_gone",
         /// The exit port's transmit ring is full.
         TransmitRingFull => "transmit_ring_full",
+        /// A packet of the switch's own that would need the slow path again: no route, next hop unknown, or too big.
+        OriginatedStuck => "originated_stuck",
         /// The slow-path queue is full.
         SlowPathFull => "slow_path_full",
         /// A pod's IPv6 router advertisement, redirect or neighbour message that the switch does not take.

@@ -1,7 +1,7 @@
 //! The daemon's side of the admin socket.
 //!
 //! Each client has a task of its own: it reads a line, hands the request to the control task over a bounded
-//! queue, and writes the answer. Nothing here waits for a client except that client's own task, so a client that
+//! queue, and writes the answer. Nothing here waits for a client except that client's own task, so one that
 //! is slow, silent or gone holds up neither the others nor control.
 
 use std::io;
@@ -30,8 +30,8 @@ const COMPLAINT_MAX_CHARS: usize = 300;
 pub enum Answer {
     /// One line, and the next request may come.
     Once(Response),
-    /// One line, then, if it is [`Response::Ok`], the lines of a capture until either side ends it: control by
-    /// dropping the sender, the client by hanging up, upon which sending fails.
+    /// One line, then, if it is [`Response::Ok`], the lines of a capture until either side ends it: control
+    /// by dropping the sender, the client by hanging up, upon which sending fails.
     Capture(Response, mpsc::Receiver<CaptureLine>),
 }
 

@@ -28,7 +28,7 @@ const FILE_MODE: u32 = 0o600;
 /// Exit status of a program that a second Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Captures until there is enough, the daemon ends it, or Ctrl-C; then says on standard error how much it was.
+/// Captures until there is enough, the daemon ends it, or Ctrl-C; then says on standard error how much.
 ///
 /// # Errors
 /// A filter that libpcap refuses, a file that cannot be written, or what the daemon says.
@@ -134,7 +134,7 @@ impl Sink {
     }
 }
 
-/// Opens the file; called once the daemon has agreed, so that nothing is overwritten for a capture that fails.
+/// Opens the file, once the daemon has agreed: nothing is overwritten for a capture that does not begin.
 fn open_sink(arguments: &CaptureArguments, begun: &Value) -> Result<Sink, Failure> {
     let port = arguments.port.as_str();
     let interface = begun.get("interface").and_then(Value::as_str).unwrap_or(port);

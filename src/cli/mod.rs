@@ -20,6 +20,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::admin::client::Client;
 use crate::admin::protocol::{self, Failure, Request};
 
+pub use output::print;
+
 /// Where the daemon's admin socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/millrace/millrace.sock";
 

@@ -8,8 +8,11 @@ use serde_json::Value;
 use crate::admin::client::ClientError;
 use crate::admin::protocol::Failure;
 
-/// Prints text on standard output.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+/// Prints text on standard output; a reader that has gone (`| head`) is no error, as it is with `print!`.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub fn print(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
 }
 

@@ -15,7 +15,7 @@ pub(super) fn pod(text: &str) -> Result<String, String> {
     }
 }
 
-/// A network namespace, as an absolute path: the daemon has another working directory, and is another process.
+/// A network namespace, as an absolute path: the daemon is another process, with another working directory.
 pub(super) fn netns(text: &str) -> Result<PathBuf, String> {
     let path = std::path::absolute(text).map_err(|error| error.to_string())?;
     let own = ["/proc/self", "/proc/thread-self"];

@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{Kernel, KernelFollower, KernelState};
+use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::{Compiled, Inputs, PeerNumbers, Steering};
@@ -73,6 +73,7 @@ struct Daemon {
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: Steering,
+    kernel_routes: Vec<RouteSpec>,
     key: HashKey,
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
@@ -183,14 +184,22 @@ impl Daemon {
         }
     }
 
-    async fn sync_kernel_routes(&self, compiled: &Compiled) {
+    /// Puts our routes into the kernel's table, when they are not there as wanted.
+    async fn sync_kernel_routes(&mut self, compiled: &Compiled) {
+        let present = self.state.routes().filter(|route| route.protocol == OWN_ROUTE_PROTOCOL).count();
+        if compiled.kernel_routes == self.kernel_routes && present == self.kernel_routes.len() {
+            return;
+        }
         let host = self.config.host_port.name.kernel_side();
         match self
             .kernel
             .sync_routes(host.as_str(), &compiled.kernel_routes)
             .await
         {
-            Ok(changes) => changes.failed.iter().for_each(|failure| warn!("{failure}")),
+            Ok(changes) => {
+                changes.failed.iter().for_each(|failure| warn!("{failure}"));
+                self.kernel_routes.clone_from(&compiled.kernel_routes);
+            }
             Err(failure) => error!("{failure}"),
         }
     }

@@ -108,19 +108,10 @@ impl SlowPath {
         self.holds.len() > 0
     }
 
-    /// Decides about one packet. `tables` are the newest ones.
+    /// Decides about one packet, with the newest `tables`.
     pub fn handle(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Actions {
         self.stats.punts.add(1);
-        let decided = match punt.reason {
-            PuntReason::Arp => self.answer_arp(punt, tables).map(Actions::from),
-            PuntReason::TimeExceeded
-            | PuntReason::PacketTooBig
-            | PuntReason::Unreachable
-            | PuntReason::NeighbourUnresolved
-            | PuntReason::ToSwitch => Original::parse(punt.packet.bytes())
-                .and_then(|original| self.decide(punt, &original, tables, now)),
-        };
-        decided.unwrap_or_else(|silence| {
+        self.decide(punt, tables, now).unwrap_or_else(|silence| {
             self.stats.silent(silence);
             Actions::default()
         })
@@ -161,6 +152,32 @@ impl SlowPath {
         self.holds.unask((request.port, request.address));
     }
 
+    fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
+        let read = || Original::parse(punt.packet.bytes());
+        let injection = match punt.reason {
+            PuntReason::Arp => self.answer_arp(punt, tables)?,
+            PuntReason::ToSwitch => self.answer_own(&read()?, tables, now)?,
+            PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),
+            PuntReason::TimeExceeded => self.complain(&read()?, Complaint::TimeExceeded, tables, now)?,
+            PuntReason::PacketTooBig => {
+                let PuntDetail::Mtu(mtu) = punt.detail else {
+                    return Err(Silence::Malformed);
+                };
+                self.complain(&read()?, Complaint::TooBig { mtu }, tables, now)?
+            }
+            PuntReason::Unreachable => {
+                let original = read()?;
+                let complaint = match tables.routes.lookup(original.destination) {
+                    // Such a route says that the destination would be there if anyone was.
+                    Some(Target::Unreachable) => Complaint::HostUnreachable,
+                    _ => Complaint::NoRoute,
+                };
+                self.complain(&original, complaint, tables, now)?
+            }
+        };
+        Ok(Actions::from(injection))
+    }
+
     fn answer_arp(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
         let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
         self.stats.arp_replies.add(1);
@@ -168,34 +185,6 @@ impl SlowPath {
             way: Way::Exit(punt.ingress),
             packet,
         })
-    }
-
-    /// Decides about an IP packet.
-    fn decide(
-        &mut self,
-        punt: &Punt,
-        original: &Original<'_>,
-        tables: &NodeTables,
-        now: Instant,
-    ) -> Result<Actions, Silence> {
-        let complaint = match punt.reason {
-            PuntReason::Arp => return Err(Silence::Malformed),
-            PuntReason::ToSwitch => {
-                return self.answer_own(original, tables, now).map(Actions::from);
-            }
-            PuntReason::NeighbourUnresolved => return self.wait(punt, original, tables, now),
-            PuntReason::TimeExceeded => Complaint::TimeExceeded,
-            PuntReason::PacketTooBig => match punt.detail {
-                PuntDetail::Mtu(mtu) => Complaint::TooBig { mtu },
-                PuntDetail::Nothing | PuntDetail::NextHop(..) => return Err(Silence::Malformed),
-            },
-            PuntReason::Unreachable => match tables.routes.lookup(original.destination) {
-                // Such a route says that the destinations would be there if anyone was.
-                Some(Target::Unreachable) => Complaint::HostUnreachable,
-                _ => Complaint::NoRoute,
-            },
-        };
-        self.complain(original, complaint, tables, now).map(Actions::from)
     }
 
     /// Answers a packet to one of the switch's own addresses.

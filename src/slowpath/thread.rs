@@ -63,20 +63,20 @@ pub fn spawn<P: Send + 'static>(
     Ok(stats)
 }
 
-fn start<P: Send + 'static>(body: Loop<P>) -> Result<JoinHandle<()>, SlowPathError> {
+pub(super) fn start<P: Send + 'static>(body: Loop<P>) -> Result<JoinHandle<()>, SlowPathError> {
     Ok(thread::Builder::new()
         .name(NAME.into())
         .spawn(move || body.run())?)
 }
 
 /// Everything that the thread owns.
-struct Loop<P> {
-    slow_path: SlowPath,
-    punts: Receiver<Punt>,
-    events: Receiver<SlowPathEvent>,
-    workers: Vec<WorkerHandle<P>>,
-    tables: Reader<NodeTables>,
-    neighbours: mpsc::Sender<NeighbourRequest>,
+pub(super) struct Loop<P> {
+    pub(super) slow_path: SlowPath,
+    pub(super) punts: Receiver<Punt>,
+    pub(super) events: Receiver<SlowPathEvent>,
+    pub(super) workers: Vec<WorkerHandle<P>>,
+    pub(super) tables: Reader<NodeTables>,
+    pub(super) neighbours: mpsc::Sender<NeighbourRequest>,
 }
 
 impl<P> Loop<P> {

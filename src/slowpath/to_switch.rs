@@ -29,8 +29,13 @@ pub(super) enum Answer {
 /// Why it gets no answer.
 pub(super) fn answer(tables: &NodeTables, original: &Original<'_>, id: u16) -> Result<Answer, Silence> {
     original.check_answerable()?;
-    if !tables.local.gateways.contains(&original.destination) || original.is_source_routed {
+    let gateways = &tables.local.gateways;
+    if !gateways.contains(&original.destination) || original.is_source_routed {
         return Err(Silence::ToSwitch);
+    }
+    if gateways.contains(&original.source) {
+        // The answer would come back here.
+        return Err(Silence::Address);
     }
     if original.is_fragment {
         return Err(Silence::Fragment);

@@ -6,16 +6,31 @@
 //! Old values are freed **on the publisher's thread only** ([`Publisher::publish`], [`Publisher::reclaim`]): what the
 //! epoch runs, on whatever thread it happens to be, does no more than set a flag. A worker thus never spends its
 //! batch on giving a large table back to the allocator.
+//!
+//! Built for `loom` (`--cfg crossbeam_loom`), this file ends in a model that runs it, and the epoch under it, through
+//! every interleaving.
 #![allow(unsafe_code)]
+// Set for the model only, which is built by itself: all of crossbeam has to be built for loom with it.
+#![allow(unexpected_cfgs)]
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crossbeam::epoch::{self, Guard};
+
+#[cfg(crossbeam_loom)]
+use loom::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicPtr, Ordering},
+};
+#[cfg(not(crossbeam_loom))]
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicPtr, Ordering},
+};
 
 /// The writing side of a snapshot. There is one.
 pub struct Publisher<T> {
@@ -153,7 +168,7 @@ impl<T> Deref for Pinned<'_, T> {
 }
 
 impl<T> Versions<T> {
-    fn retired(&self) -> std::sync::MutexGuard<'_, Vec<Retired<T>>> {
+    fn retired(&self) -> MutexGuard<'_, Vec<Retired<T>>> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +178,7 @@ impl<T> Drop for Versions<T> {
         // The last publisher or reader is gone, and a pinned value borrows its reader: nobody sees anything here.
         let retired = std::mem::take(&mut *self.retired());
         let old = retired.into_iter().map(|old| old.value.as_ptr());
-        for value in old.chain([*self.current.get_mut()]) {
+        for value in old.chain([self.current.load(Ordering::Relaxed)]) {
             // SAFETY: every pointer came from a box and stands in exactly one place.
             drop(unsafe { Box::from_raw(value) });
         }
@@ -190,7 +205,7 @@ impl<T: fmt::Debug> fmt::Debug for Pinned<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(crossbeam_loom)))]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
@@ -327,5 +342,68 @@ mod tests {
             0,
             "a reader freed a value"
         );
+    }
+}
+
+/// Swap, pin and free in every order.
+#[cfg(all(test, crossbeam_loom))]
+mod model {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::AtomicUsize;
+
+    /// Threads switch at most this often where they need not, so that the model ends.
+    const PREEMPTIONS: usize = 2;
+
+    /// A value whose reading and freeing loom watches.
+    struct Watched {
+        number: UnsafeCell<u32>,
+        alive: Arc<AtomicUsize>,
+    }
+
+    // SAFETY: read through a shared reference only, and written when dropped, which nobody may see.
+    unsafe impl Sync for Watched {}
+
+    impl Watched {
+        fn new(number: u32, alive: &Arc<AtomicUsize>) -> Self {
+            alive.fetch_add(1, Ordering::Relaxed);
+            let (number, alive) = (UnsafeCell::new(number), Arc::clone(alive));
+            Self { number, alive }
+        }
+
+        fn read(&self) -> u32 {
+            // SAFETY: loom stops the model if someone writes meanwhile.
+            self.number.with(|number| unsafe { *number })
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            // SAFETY: loom stops the model if someone still reads.
+            self.number.with_mut(|number| unsafe { *number = u32::MAX });
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_whole_values_in_order_while_the_publisher_swaps_and_frees() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(PREEMPTIONS);
+        model.check(|| {
+            let alive = Arc::new(AtomicUsize::new(0));
+            let mut publisher = Publisher::new(Watched::new(0, &alive));
+            let reader = publisher.reader();
+            let reading = loom::thread::spawn(move || {
+                let pinned = reader.pin();
+                let first = pinned.read();
+                drop(pinned);
+                let second = reader.pin().read();
+                assert!(first <= second && second <= 1, "{first}, then {second}");
+            });
+            publisher.publish(Watched::new(1, &alive));
+            reading.join().unwrap();
+            drop(publisher);
+            assert_eq!(alive.load(Ordering::Relaxed), 0, "every value is freed once");
+        });
     }
 }

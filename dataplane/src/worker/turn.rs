@@ -186,7 +186,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         // A packet of the switch's own that needs the slow path again came from there: it is not sent round.
         let Some(port) = port else {
             self.pool.give(frame);
-            return self.drop_counted(DropReason::NoRoute, ingress);
+            return self.drop_counted(DropReason::OriginatedStuck, ingress);
         };
         let punt = Punt {
             worker: self.config.index,

@@ -7,6 +7,8 @@ use std::path::Path;
 use millrace_tools::lab::Namespace;
 use millrace_tools::lab::plan::UPLINK;
 
+use crate::rig::await_that;
+
 /// Lines by what they are about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Picture(BTreeMap<String, String>);
@@ -15,6 +17,9 @@ impl Picture {
     /// The namespace as it is: interfaces with their XDP programs, addresses, routes of all tables, rules, device features
     /// of the uplink, and every readable setting.
     pub(crate) fn of(namespace: &Namespace) -> Self {
+        await_that("an address that is nobody else's", || {
+            !namespace.ip(&["address", "show"]).unwrap().contains("tentative")
+        });
         let mut lines = BTreeMap::new();
         for words in [
             &["-d", "-o", "link", "show"][..],
@@ -37,6 +42,13 @@ impl Picture {
         });
         lines.extend(settings.unwrap());
         Self(lines)
+    }
+
+    /// A pod's namespace as it is, its settings left out.
+    pub(crate) fn of_pod(namespace: &Namespace) -> Self {
+        let words = ["-d", "-o", "link", "show"];
+        let lines = namespace.ip(&words).unwrap();
+        Self(lines.lines().map(|line| (line.to_owned(), String::new())).collect())
     }
 
     /// What is different in `later`, line by line.

@@ -6,8 +6,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use millrace_tools::lab::traffic::{Ping, PingReport, ping};
+use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
 use millrace_tools::lab::{
-    Daemon, Lab, Namespace, NodeKind, PROGRAM_VARIABLE, Topology, find_program, wait_until,
+    Daemon, Lab, MillraceOptions, Namespace, NodeKind, PROGRAM_VARIABLE, Topology, WireEnd, find_program, wait_until,
 };
 use serde_json::Value;
 
@@ -52,6 +53,47 @@ pub(crate) fn pair(name: &str, pods_per_node: usize) -> Lab {
             ..Topology::of(&PAIR)
         },
     )
+}
+
+/// A stock node and node-b, which is to run Millrace in this mode and has never done so.
+pub(crate) fn untouched(name: &str, mode: &str) -> Lab {
+    const NONSENSE: &str = "\n[nonsense]\n";
+    let millrace = MillraceOptions {
+        xdp_mode: mode.to_owned(),
+        extra: NONSENSE.to_owned(),
+        ..MillraceOptions::default()
+    };
+    let mut lab = lab(
+        name,
+        &Topology {
+            pods_per_node: 0,
+            millrace,
+            ..Topology::of(&[NodeKind::Stock])
+        },
+    );
+    // A lab starts what it makes, so the first start is made to fail before it looks at anything.
+    let refused = lab.add_node(NodeKind::Millrace).unwrap_err().to_string();
+    assert!(refused.contains("nonsense"), "{refused}");
+    let daemon = daemon(&lab, "node-b");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    daemon.write_config(&text.replace(NONSENSE, "")).unwrap();
+    lab
+}
+
+/// A machine on the rack that is no node, with 192.0.2.`host` on its uplink. To be dropped before the lab is.
+pub(crate) fn guest(lab: &Lab, name: &str, host: u8) -> (Namespace, Ipv4Addr) {
+    let (namespace, address) = (lab.namespace(name).unwrap(), Ipv4Addr::new(192, 0, 2, host));
+    let end = WireEnd {
+        namespace: &namespace,
+        interface: UPLINK,
+        mac: None,
+    };
+    lab.switch().join(name, end).unwrap();
+    let prefix = format!("{address}/{PREFIX_LENGTH}");
+    namespace
+        .ip(&["address", "add", &prefix, "dev", UPLINK])
+        .unwrap();
+    (namespace, address)
 }
 
 /// The labs find the program by themselves, beside the tests; it must be the one that belongs to them.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use etherparse::{IpFragOffset, IpNumber, Ipv4Dscp, Ipv4Ecn, TcpOptionElement};
+use etherparse::{IpFragOffset, IpNumber, IpDscp, IpEcn, TcpOptionElement};
 use millrace_tools::lab::plan::{UPLINK, VNI, VXLAN_PORT};
 use millrace_tools::lab::traffic::{Amount, TcpTransfer, tcp_transfer};
 use millrace_tools::lab::{Lab, NodeKind, POD_INTERFACE, Topology};
@@ -48,9 +48,9 @@ fn packets(from: Ipv4Addr, to: Ipv4Addr) -> Vec<(&'static str, Vec<u8>)> {
         ("UDP without checksum", IpNumber::UDP, without_checksum, |_| {}),
         ("TCP SYN with options", IpNumber::TCP, syn, |ip| ip.dont_fragment = true),
         ("TCP segment that fills the MTU", IpNumber::TCP, segment(1410), |ip| ip.dont_fragment = true),
-        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| ip.dscp = Ipv4Dscp::try_new(46).unwrap()),
-        ("ECT(0)", IpNumber::TCP, segment(9), |ip| ip.ecn = Ipv4Ecn::TWO),
-        ("ECT(1)", IpNumber::TCP, segment(9), |ip| ip.ecn = Ipv4Ecn::ONE),
+        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| ip.dscp = IpDscp::try_new(46).unwrap()),
+        ("ECT(0)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::TWO),
+        ("ECT(1)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::ONE),
         ("first fragment", IpNumber::UDP, datagram(1200), |ip| ip.more_fragments = true),
         ("later fragment", IpNumber::UDP, vec![3; 64], |ip| ip.fragment_offset = IpFragOffset::try_new(151).unwrap()),
         ("last hop but two", IpNumber::UDP, datagram(9), |ip| ip.time_to_live = 3),
@@ -166,12 +166,12 @@ fn congestion(lab: &Lab) -> [[u8; 4]; 4] {
     let mut frames = Vec::new();
     for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
         let payload = udp(SocketAddrV4::new(from, 40_000), SocketAddrV4::new(to, 9), &[inner * 4 + outer]);
-        let packet = ipv4(IpNumber::UDP, from, to, &payload, |ip| ip.ecn = Ipv4Ecn::try_new(inner).unwrap());
+        let packet = ipv4(IpNumber::UDP, from, to, &payload, |ip| ip.ecn = IpEcn::try_new(inner).unwrap());
         let tunnelled = vxlan(VNI, &ethernet(there.vtep_mac(), here.vtep_mac(), IPV4, &packet));
         let ends = [here, there].map(|plan| SocketAddrV4::new(plan.underlay_address(), VXLAN_PORT));
         let datagram = udp(ends[0], ends[1], &tunnelled);
         let packet = ipv4(IpNumber::UDP, *ends[0].ip(), *ends[1].ip(), &datagram, |ip| {
-            ip.ecn = Ipv4Ecn::try_new(outer).unwrap();
+            ip.ecn = IpEcn::try_new(outer).unwrap();
         });
         frames.push(ethernet(there.uplink_mac(), here.uplink_mac(), IPV4, &packet));
     }
@@ -239,7 +239,7 @@ fn congestion_in_a_pod_is_told_to_the_underlay() {
     let payload = udp(SocketAddrV4::new(from, 40_000), SocketAddrV4::new(to, 9), &[0; 9]);
     let packet = ipv4(IpNumber::UDP, from, to, &payload, |ip| {
         ip.identification = FLOW_IDS;
-        ip.ecn = Ipv4Ecn::THREE;
+        ip.ecn = IpEcn::THREE;
     });
     let (sent, got) = carry(&lab, "pod-a1", "pod-b1", &[packet]);
     // RFC 6040 copies the field; the kernel keeps to RFC 3168 here and sends ECT(0), so it is no judge.

@@ -1,1 +1,0 @@
-//! Punts in, packets out.

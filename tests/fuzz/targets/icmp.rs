@@ -1,0 +1,88 @@
+//! ICMP and ICMPv6: what is accepted is read right; a checksum that is filled in is right and stays so through every
+//! edit; what an error quotes is read without a look past its end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use millrace_dataplane::wire::checksum::Sum;
+use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IcmpType, Ipv4, Ipv6, Ports, icmp};
+
+/// What a buffer holds before something is emitted into it, so that a byte left unwritten shows.
+const DIRT: u8 = 0xa5;
+
+fuzz_target!(|data: &[u8]| {
+    // Any sum will do for the addresses.
+    let addresses = Sum::ZERO.add_bytes(data.get(..4).unwrap_or_default());
+    for family in [IcmpFamily::V4, IcmpFamily::V6] {
+        let Ok(message) = Icmp::parse(family, data) else {
+            assert!(data.len() < icmp::HEADER_LEN);
+            let mut copy = data.to_vec();
+            icmp::fill_checksum(family, addresses, &mut copy);
+            continue;
+        };
+        check_message(data, &message);
+        check_quoted(&message);
+        check_edits(family, addresses, data);
+    }
+});
+
+fn check_message(data: &[u8], message: &Icmp<'_>) {
+    assert_eq!(message.body(), &data[icmp::HEADER_LEN..]);
+    let mut out = [DIRT; icmp::HEADER_LEN];
+    icmp::emit(&mut out, message.kind(), message.code(), message.rest_of_header());
+    assert_eq!(
+        (&out[..2], &out[2..4], &out[4..]),
+        (&data[..2], &[0, 0][..], &data[4..8])
+    );
+    assert_eq!(message.checksum().to_be_bytes(), data[2..4]);
+
+    let is_echo = message.is_echo_request() || message.is_echo_reply();
+    assert_eq!(message.echo().is_some(), is_echo);
+    assert!(!(message.is_echo_request() && message.is_echo_reply()));
+    assert!(!(is_echo && message.is_error()), "an echo is no error");
+    assert_eq!(message.quoted(), message.is_error().then_some(message.body()));
+    assert!(message.next_hop_mtu().is_none() || message.is_error());
+}
+
+fn check_quoted(message: &Icmp<'_>) {
+    let Some(quoted) = message.quoted() else { return };
+    if let Ok(packet) = Ipv4::parse_quoted(quoted) {
+        assert!(packet.header_len() + packet.payload().len() <= quoted.len());
+        assert_eq!(
+            Ports::parse(packet.payload()).is_ok(),
+            packet.payload().len() >= 4
+        );
+    }
+    if let Ok(packet) = Ipv6::parse_quoted(quoted) {
+        assert!(packet.payload().len() <= quoted.len());
+        if let Ok(upper) = packet.upper() {
+            assert_eq!(upper.payload, &packet.payload()[upper.offset..]);
+        }
+    }
+}
+
+fn check_edits(family: IcmpFamily, addresses: Sum, data: &[u8]) {
+    let mut message = data.to_vec();
+    assert!(icmp::fill_checksum(family, addresses, &mut message));
+    let filled = Icmp::parse(family, &message).expect("the length is the same");
+    assert_eq!(filled.verify_checksum(addresses), Ok(()));
+    let echo = filled.echo();
+
+    let mut view = IcmpMut::parse(family, &mut message).expect("the length is the same");
+    view.set_echo_id(0x1234);
+    assert_eq!(view.view().verify_checksum(addresses), Ok(()));
+    match echo {
+        Some(echo) => {
+            let after = view.view().echo().expect("still an echo");
+            assert_eq!((after.id, after.sequence), (0x1234, echo.sequence));
+        }
+        None => assert_eq!(view.view().rest_of_header(), data[4..8], "only echoes have an id"),
+    }
+    let reply = match family {
+        IcmpFamily::V4 => IcmpType::V4_ECHO_REPLY,
+        IcmpFamily::V6 => IcmpType::V6_ECHO_REPLY,
+    };
+    view.set_kind(reply);
+    assert!(view.view().is_echo_reply());
+    assert_eq!(view.view().verify_checksum(addresses), Ok(()));
+    assert_eq!(view.view().body(), &data[icmp::HEADER_LEN..]);
+}

@@ -1,0 +1,113 @@
+//! Manifests and the node file: whatever stands in them, they are read without a panic; what is accepted is sound, what
+//! is refused is reported in one printable line, and the outcome does not depend on the order of the objects.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use millrace::config::Config;
+use millrace::objects::manifests::{self, Found, Syntax};
+use millrace::objects::{
+    Entry, Family, NodeName, Notice, Store, Vni, check_subdomain, flannel, refused_address_class,
+    refused_class,
+};
+
+/// More than the longest line of a report has, in characters.
+const NOTICE_TOO_LONG: usize = 4096;
+
+fuzz_target!(|data: &[u8]| {
+    check_objects(data, Syntax::Yaml, "nodes.yaml");
+    check_objects(data, Syntax::Json, "nodes.json");
+    if let Ok(text) = std::str::from_utf8(data) {
+        check_backend_data(text);
+        check_node_file(text);
+    }
+});
+
+fn check_objects(data: &[u8], syntax: Syntax, file: &str) {
+    let found = manifests::read(Path::new(file), syntax, data);
+    let mut entries = Vec::new();
+    let mut notices = Vec::new();
+    for Found { origin, object } in found {
+        let fault = match object.map_err(|fault| (fault.object.clone(), fault.reason)) {
+            Ok(object) => match Entry::read(origin.clone(), &object) {
+                Ok((entry, warnings)) => {
+                    let id = Some(entry.id.clone());
+                    notices.extend(
+                        warnings
+                            .into_iter()
+                            .map(|why| Notice::new(origin.clone(), id.clone(), why)),
+                    );
+                    entries.push(entry);
+                    continue;
+                }
+                Err(reason) => (object.id(), reason),
+            },
+            Err(fault) => fault,
+        };
+        notices.push(Notice::new(origin, fault.0, fault.1));
+    }
+    let own = NodeName::new("node-a").expect("a good name");
+    let mut reversed = entries.clone();
+    reversed.reverse();
+    let store = Store::build(&own, entries, notices.clone());
+    let again = Store::build(&own, reversed, notices);
+    assert!(store.nodes().eq(again.nodes()) && store.pods().eq(again.pods()));
+    check_store(&store);
+}
+
+fn check_store(store: &Store) {
+    for notice in store.notices() {
+        let line = notice.to_string();
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(line.chars().count() < NOTICE_TOO_LONG);
+    }
+    let nodes: Vec<_> = store.nodes().collect();
+    for (place, node) in nodes.iter().enumerate() {
+        assert_eq!(check_subdomain(node.name.as_str()), Ok(()));
+        for cidr in node.pod_cidrs() {
+            assert_eq!((refused_class(cidr), cidr.trunc()), (None, cidr));
+            let earlier = nodes[..place].iter().flat_map(|other| other.pod_cidrs());
+            let mut overlap = earlier.filter(|other| other.contains(&cidr) || cidr.contains(other));
+            assert_eq!(overlap.next(), None, "two nodes own the addresses of {cidr}");
+        }
+    }
+    for peer in [Family::V4, Family::V6]
+        .into_iter()
+        .flat_map(|family| store.peers(family))
+    {
+        assert_ne!(&peer.node.name, store.own_name());
+        assert_eq!(refused_address_class(peer.public_ip), None);
+    }
+    for pod in store.pods() {
+        assert_eq!(store.pod(&pod.key), Some(pod));
+        for address in pod.ips.iter().filter(|_| !pod.host_network) {
+            assert_eq!(store.pod_by_ip(*address), Some(pod), "{address} is another's");
+        }
+    }
+}
+
+fn check_backend_data(text: &str) {
+    let Ok(lease) = flannel::decode_backend_data(text) else {
+        return;
+    };
+    let vni = lease.vni.unwrap_or(Vni::FLANNEL);
+    let again = flannel::decode_backend_data(&flannel::encode_backend_data(vni, lease.vtep_mac));
+    let again = again.expect("what is written can be read");
+    assert_eq!((again.vni, again.vtep_mac), (Some(vni), lease.vtep_mac));
+}
+
+fn check_node_file(text: &str) {
+    match Config::parse(text, Path::new("millrace.toml")) {
+        Ok(config) => {
+            assert_eq!(check_subdomain(config.node.name.as_str()), Ok(()));
+            let mut cores = config.workers.cores.as_slice().to_vec();
+            cores.sort_unstable();
+            cores.dedup();
+            assert!(!cores.is_empty() && cores.len() == config.workers.cores.as_slice().len());
+            assert!(config.workers.frames.get().is_power_of_two());
+            assert_ne!(config.host_port.name.switch_side(), config.uplink.interface);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}

@@ -1,0 +1,110 @@
+//! The whole walk of a packet through a node's pipeline: any bytes at any port take exactly one exit, the frame comes
+//! back, and what is forwarded passed every guard.
+#![no_main]
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use etherparse::{NetSlice, SlicedPacket};
+use libfuzzer_sys::fuzz_target;
+use millrace_dataplane::frame::MAX_PACKET_LEN;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::verdict::Verdict;
+use millrace_dataplane::worker::Origin;
+use packets::Family;
+use world::{Node, gone, host, narrow, node_v4, pod, pod_port, station_mac, switch_mac, uplink};
+
+#[allow(dead_code, reason = "the walks' tests use the rest")]
+#[path = "../../walks/packets.rs"]
+mod packets;
+#[allow(dead_code, reason = "the walks' tests use the rest")]
+#[path = "../../walks/world.rs"]
+mod world;
+
+thread_local! {
+    static NODE: RefCell<Node> = RefCell::new(Node::new(1));
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&choice, packet)) = data.split_first() else { return };
+    if packet.len() > MAX_PACKET_LEN {
+        return;
+    }
+    let ingress = match choice % 8 {
+        0..3 => uplink(),
+        3 => host(),
+        4 => pod_port(2),
+        5 => pod_port(3),
+        6 => narrow(),
+        _ => gone(),
+    };
+    NODE.with_borrow_mut(|node| {
+        let (verdict, left) = node.receive(ingress, packet);
+        if let Verdict::Forward(exit) = verdict {
+            assert_ne!(ingress, gone());
+            check_exit(exit, &left);
+            check_source(ingress, packet, &left);
+        }
+        // Held packets have been let in before; the switch's own need no letting in.
+        for origin in [Origin::Held, Origin::Switch] {
+            if let (Verdict::Forward(exit), left) = node.originate(origin, packet) {
+                check_exit(exit, &left);
+            }
+        }
+    });
+});
+
+/// Source and destination of the IP packet in a frame, by a stranger's parser, which checks lengths as well.
+fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match SlicedPacket::from_ethernet(frame).ok()?.net? {
+        NetSlice::Ipv4(ip) => {
+            Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+        }
+        NetSlice::Ipv6(ip) => {
+            Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+        }
+        NetSlice::Arp(_) => None,
+    }
+}
+
+/// Addresses of a pod of the node that walks.
+fn own(number: u8) -> [IpAddr; 2] {
+    Family::BOTH.map(|family| pod(family, 1, number))
+}
+
+/// What leaves is a whole packet, on its link, for somebody who is there.
+fn check_exit(exit: PortId, left: &[u8]) {
+    let (source, destination) = addresses(left).expect("what is forwarded is an IP packet");
+    assert!(!source.is_multicast() && !source.is_loopback());
+    assert!(!destination.is_multicast() && !destination.is_loopback());
+    assert_eq!(left[6..12], switch_mac(1, exit).octets(), "the switch sends as itself");
+    if exit == uplink() {
+        assert_ne!(destination, IpAddr::V4(node_v4(1)), "sent to ourselves");
+        return;
+    }
+    assert_eq!(left[..6], station_mac(1, exit).octets(), "for the one station behind the port");
+    for (port, number) in [(pod_port(2), 2), (pod_port(3), 3), (narrow(), 9)] {
+        assert!(exit != port || own(number).contains(&destination), "{destination} is not behind {port:?}");
+    }
+}
+
+/// Nobody sends as somebody else: a pod as itself, a node as its own pods and itself.
+fn check_source(ingress: PortId, packet: &[u8], left: &[u8]) {
+    let (outer_source, outer_destination) = addresses(packet).expect("what is forwarded was an IP packet");
+    for (port, number) in [(pod_port(2), 2), (pod_port(3), 3), (narrow(), 9)] {
+        assert!(ingress != port || own(number).contains(&outer_source), "{outer_source} at {port:?}");
+    }
+    if ingress != uplink() {
+        return;
+    }
+    let (source, _) = addresses(left).expect("checked");
+    if outer_destination == IpAddr::V4(node_v4(1)) && source != outer_source {
+        let sender = (2..=5).find(|node| outer_source == IpAddr::V4(node_v4(*node)));
+        let node = sender.expect("only nodes may send tunnel packets");
+        let is_its_own = match source {
+            IpAddr::V4(v4) => v4.octets()[..3] == [10, 244, node] || v4 == node_v4(node),
+            IpAddr::V6(v6) => v6.segments()[..4] == [0xfd00, u16::from(node), 0, 0],
+        };
+        assert!(is_its_own, "node {node} sent as {source}");
+    }
+}
