@@ -95,10 +95,7 @@ impl<P> Loop<P> {
                     Ok(SlowPathEvent::TablesChanged) => self.look_again(),
                     Ok(SlowPathEvent::Stop) | Err(_) => return,
                 },
-                recv(clock) -> _ => {
-                    self.look_again();
-                    self.expire();
-                }
+                recv(clock) -> _ => self.expire(),
                 recv(self.punts) -> punt => match punt {
                     Ok(punt) => self.handle(punt),
                     Err(_) => return,

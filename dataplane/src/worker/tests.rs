@@ -34,8 +34,11 @@ impl Pipeline for Patch {
         }));
     }
 
-    fn originate(&mut self, _frame: &mut Frame, _origin: Origin) -> Verdict {
-        Verdict::Forward(port(1))
+    fn originate(&mut self, frame: &mut Frame, _origin: Origin) -> Verdict {
+        match frame.bytes()[0] {
+            PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
+            _ => Verdict::Forward(port(1)),
+        }
     }
 }
 
@@ -165,6 +168,18 @@ fn injected_packets_are_originated() {
         (3, 2, 0)
     );
     assert!(bench.wires[0].take().is_some() && bench.wires[1].take().is_some());
+}
+
+#[test]
+fn an_originated_packet_never_goes_round_through_the_slow_path() {
+    let mut bench = bench(2, 1, 32);
+    let packet = PacketCopy::new(&[PUNT; 60]);
+    bench.handle.inject(Injection { way: Way::Walk(Origin::Switch), packet }).unwrap();
+    bench.settle();
+    let counters = bench.handle.stats().read();
+    assert_eq!((counters.originated, counters.punted.len()), (1, 0));
+    assert_eq!(counters.dropped.get("originated_stuck"), Some(&1));
+    assert!(bench.punts.try_recv().is_err());
 }
 
 #[test]
