@@ -196,16 +196,18 @@ impl Daemon {
     /// Looks what became of the ports' interfaces: serves no longer what is gone, and takes the uplink's MTU and
     /// state as they are now.
     pub(super) async fn follow_links(&mut self) {
-        let gone: Vec<_> = self
+        let missing: Vec<_> = self
             .ports
             .iter()
-            .filter(|(_, port)| self.state.link(port.attached.spec.ifindex).is_none())
-            .map(|(id, _)| id)
+            .map(|(id, port)| (id, port.attached.spec.ifindex))
+            .filter(|(_, ifindex)| self.state.link(*ifindex).is_none())
             .collect();
-        for id in gone {
-            let Some(port) = self.ports.remove(id) else {
+        for (id, ifindex) in missing {
+            // A port may be younger than the state that was followed; only the kernel itself knows what is gone.
+            if !matches!(self.kernel.link_by_index(ifindex).await, Ok(None)) {
                 continue;
-            };
+            }
+            let Some(port) = self.ports.remove(id) else { continue };
             warn!("{} is gone; its port is closed", port.interface);
             self.close(port);
         }

@@ -1,7 +1,8 @@
 //! Frames made by hand, sent and heard in a namespace.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use etherparse::{Icmpv4Header, Icmpv4Type, IcmpEchoHeader, IpNumber, Ipv4Header, TcpHeader, UdpHeader};
 use millrace_tools::lab::Namespace;
@@ -19,8 +20,12 @@ pub(crate) const IPV6: u16 = 0x86dd;
 pub(crate) const ETHERNET: usize = 14;
 /// Bytes of outer Ethernet, IPv4, UDP and VXLAN header.
 pub(crate) const TUNNEL: usize = 50;
-/// How long a read waits before it looks at the clock.
-const BEAT_MS: i32 = 20;
+/// How long the kernel may keep what an ear has heard, so as to hand over many at once.
+const BLOCK_MS: i32 = 5;
+/// How long an ear that has heard nothing new is left alone.
+const BEAT: Duration = Duration::from_millis(2);
+/// Bytes for what an ear has heard and nobody has taken yet.
+const MEMORY: i32 = 32 << 20;
 
 /// An Ethernet frame.
 pub(crate) fn ethernet(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
@@ -119,10 +124,11 @@ impl Ear {
     fn open(namespace: &Namespace, interface: &str, filter: &str, direction: Direction) -> Self {
         let opened = namespace.within(|| {
             let capture = Capture::from_device(interface).unwrap();
-            let mut capture = capture.immediate_mode(true).timeout(BEAT_MS).snaplen(65_535).open()?;
+            let mut capture = capture.timeout(BLOCK_MS).buffer_size(MEMORY).snaplen(65_535).open()?;
             capture.filter(filter, true)?;
             capture.direction(direction)?;
-            Ok::<_, Error>(capture)
+            // Reads that wait do so for longer than they are told.
+            capture.setnonblock()
         });
         Self(opened.unwrap().unwrap_or_else(|error| panic!("listening at {interface} for {filter:?}: {error}")))
     }
@@ -132,7 +138,7 @@ impl Ear {
         loop {
             match self.0.next_packet() {
                 Ok(packet) => return Some(packet.data.to_vec()),
-                Err(Error::TimeoutExpired) if Instant::now() < deadline => {}
+                Err(Error::TimeoutExpired) if Instant::now() < deadline => thread::sleep(BEAT),
                 Err(Error::TimeoutExpired) => return None,
                 Err(error) => panic!("listening: {error}"),
             }
