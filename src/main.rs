@@ -54,7 +54,12 @@ fn uninstall(config: &Path) -> Result<(), Failure> {
     if done.is_empty() {
         return cli::print("nothing of Millrace was left here\n");
     }
-    cli::print(&done.iter().map(|what| format!("removed: {what}\n")).collect::<String>())
+    cli::print(
+        &done
+            .iter()
+            .map(|what| format!("removed: {what}\n"))
+            .collect::<String>(),
+    )
 }
 
 fn load(config: &Path) -> Result<Config, Failure> {

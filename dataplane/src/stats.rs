@@ -4,15 +4,19 @@
 //! anyone may read them at any time. Totals of a worker obey, whenever it is between two batches,
 //! `received + originated = transmitted + dropped + punted`; [`WorkerCounters::balance`] says by how much not.
 
+mod histogram;
+mod queue;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+pub use histogram::{Histograms, Summary};
+pub use queue::{DeviceStatistics, QueueCounters, QueueStats};
 
 use crate::frame::Census;
-use crate::port::{PortId, QueueId};
 use crate::verdict::{DropReason, PuntReason};
 
 /// A number that one thread writes and any thread reads.
@@ -40,55 +44,6 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DeviceStatistics {
-    /// Received packets dropped for other reasons than the next ones.
-    pub rx_dropped: u64,
-    /// Received packets dropped because the receive ring was full.
-    pub rx_ring_full: u64,
-    /// Times the fill ring had no frame for a packet.
-    pub rx_fill_ring_empty: u64,
-    /// Fill ring entries that made no sense to the kernel.
-    pub rx_invalid_descriptors: u64,
-    /// Transmit ring entries that made no sense to the kernel.
-    pub tx_invalid_descriptors: u64,
-    /// Times the kernel looked for something to send and found nothing.
-    pub tx_ring_empty: u64,
-}
-
-impl DeviceStatistics {
-    fn fields(self) -> [u64; 6] {
-        [
-            self.rx_dropped,
-            self.rx_ring_full,
-            self.rx_fill_ring_empty,
-            self.rx_invalid_descriptors,
-            self.tx_invalid_descriptors,
-            self.tx_ring_empty,
-        ]
-    }
-
-    fn from_fields(fields: [u64; 6]) -> Self {
-        let [
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            rx_invalid,
-            tx_invalid,
-            tx_ring_empty,
-        ] = fields;
-        Self {
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            rx_invalid_descriptors: rx_invalid,
-            tx_invalid_descriptors: tx_invalid,
-            tx_ring_empty,
-        }
     }
 }
 
@@ -124,92 +79,6 @@ impl Exits {
     }
 }
 
-/// Counters of one queue of a port; exits are counted where the packet came in.
-#[derive(Debug)]
-#[repr(align(128))]
-pub struct QueueStats {
-    port: PortId,
-    queue: QueueId,
-    rx_packets: Counter,
-    rx_bytes: Counter,
-    tx_packets: Counter,
-    tx_bytes: Counter,
-    exits: Exits,
-    device: [Counter; 6],
-}
-
-impl QueueStats {
-    /// All zero.
-    #[must_use]
-    pub fn new(port: PortId, queue: QueueId) -> Self {
-        Self {
-            port,
-            queue,
-            rx_packets: Counter::default(),
-            rx_bytes: Counter::default(),
-            tx_packets: Counter::default(),
-            tx_bytes: Counter::default(),
-            exits: Exits::default(),
-            device: Default::default(),
-        }
-    }
-
-    pub(crate) fn received(&self, packets: u64, bytes: u64) {
-        self.rx_packets.add(packets);
-        self.rx_bytes.add(bytes);
-    }
-
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.tx_packets.add(1);
-        self.tx_bytes.add(bytes as u64);
-    }
-
-    pub(crate) fn set_device(&self, statistics: DeviceStatistics) {
-        for (counter, value) in self.device.iter().zip(statistics.fields()) {
-            counter.set(value);
-        }
-    }
-
-    /// The values now.
-    #[must_use]
-    pub fn read(&self) -> QueueCounters {
-        QueueCounters {
-            port: self.port,
-            queue: self.queue,
-            rx_packets: self.rx_packets.get(),
-            rx_bytes: self.rx_bytes.get(),
-            tx_packets: self.tx_packets.get(),
-            tx_bytes: self.tx_bytes.get(),
-            dropped: self.exits.dropped(),
-            punted: self.exits.punted(),
-            device: DeviceStatistics::from_fields(std::array::from_fn(|i| self.device[i].get())),
-        }
-    }
-}
-
-/// A reading of [`QueueStats`]. Reasons that never happened are left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct QueueCounters {
-    /// The port.
-    pub port: PortId,
-    /// The queue of it.
-    pub queue: QueueId,
-    /// Packets taken from the queue.
-    pub rx_packets: u64,
-    /// Their bytes, Ethernet header included.
-    pub rx_bytes: u64,
-    /// Packets put into the transmit ring.
-    pub tx_packets: u64,
-    /// Their bytes, Ethernet header included.
-    pub tx_bytes: u64,
-    /// Packets that came in here and were dropped, by reason.
-    pub dropped: BTreeMap<&'static str, u64>,
-    /// Packets that came in here and went to the slow path, by reason.
-    pub punted: BTreeMap<&'static str, u64>,
-    /// The kernel's own counters.
-    pub device: DeviceStatistics,
-}
-
 /// Counters of one worker.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -229,68 +98,6 @@ pub struct WorkerStats {
     pub(crate) device_errors: Counter,
     frames: [Counter; 3],
     histograms: Mutex<Histograms>,
-}
-
-/// Longest batch time that is told apart: one second.
-const BATCH_NS_MAX: u64 = 1_000_000_000;
-/// Significant digits of the histograms.
-const DIGITS: u8 = 2;
-
-/// How batches were: their time and their size.
-#[derive(Debug, Clone)]
-pub struct Histograms {
-    /// Nanoseconds per batch, from the first frame in hand to the last exit.
-    pub batch_ns: Histogram<u64>,
-    /// Packets per batch.
-    pub batch_packets: Histogram<u64>,
-}
-
-impl Histograms {
-    /// Empty; `None` only if the bounds made no sense, which they do.
-    #[must_use]
-    pub fn new() -> Option<Self> {
-        let batch_ns = Histogram::new_with_bounds(1, BATCH_NS_MAX, DIGITS).ok()?;
-        let batch_packets = Histogram::new_with_bounds(1, 1024, DIGITS).ok()?;
-        Some(Self {
-            batch_ns,
-            batch_packets,
-        })
-    }
-
-    pub(crate) fn record(&mut self, ns: u64, packets: u64) {
-        self.batch_ns.saturating_record(ns.max(1));
-        self.batch_packets.saturating_record(packets);
-    }
-}
-
-/// A histogram in a few numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Samples.
-    pub count: u64,
-    /// Mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// 99.9th percentile.
-    pub p999: u64,
-    /// Largest.
-    pub max: u64,
-}
-
-impl From<&Histogram<u64>> for Summary {
-    fn from(histogram: &Histogram<u64>) -> Self {
-        Self {
-            count: histogram.len(),
-            mean: histogram.mean(),
-            p50: histogram.value_at_quantile(0.5),
-            p99: histogram.value_at_quantile(0.99),
-            p999: histogram.value_at_quantile(0.999),
-            max: histogram.max(),
-        }
-    }
 }
 
 impl WorkerStats {
@@ -332,7 +139,7 @@ impl WorkerStats {
     pub(crate) fn dropped(&self, reason: DropReason, ingress: Option<&QueueStats>) {
         self.exits.dropped[reason.index()].add(1);
         if let Some(queue) = ingress {
-            queue.exits.dropped[reason.index()].add(1);
+            queue.dropped(reason);
         }
     }
 
@@ -340,7 +147,7 @@ impl WorkerStats {
     pub(crate) fn punted(&self, reason: PuntReason, ingress: Option<&QueueStats>) {
         self.exits.punted[reason.index()].add(1);
         if let Some(queue) = ingress {
-            queue.exits.punted[reason.index()].add(1);
+            queue.punted(reason);
         }
     }
 
@@ -453,6 +260,7 @@ pub type SharedStats = Arc<WorkerStats>;
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::port::{PortId, QueueId};
 
     #[test]
     fn exits_balance_and_are_named() {

@@ -2,21 +2,26 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
-use std::collections::{BTreeMap, HashSet};
+mod peers;
+mod routes;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
+    PortTable, Prefix, Role, RouteTable, Tunnel,
 };
-use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+use millrace_dataplane::wire::{MacAddr, Vni};
 
 use crate::config::{Config, OverlayKind};
-use crate::kernel::{KernelState, OWN_ROUTE_PROTOCOL, Route, RouteKind, RouteSpec};
-use crate::objects::{Family, NodeName, NodeRecord, PeerTunnel, Store};
+use crate::kernel::{KernelState, RouteSpec};
+use crate::objects::{Family, NodeName, NodeRecord, Store};
+use peers::Peers;
+use routes::routes;
 
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
@@ -154,114 +159,6 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
     }
 }
 
-/// The peers on their way into the tables.
-#[derive(Default)]
-struct Peers {
-    table: Vec<(PeerId, Peer)>,
-    names: Vec<PeerName>,
-    routes: Vec<(Prefix, Target)>,
-    inner_sources: Vec<(Prefix, PeerId)>,
-    node_addresses: HashSet<IpAddr>,
-    next_hops: Vec<(u32, IpAddr)>,
-}
-
-impl Peers {
-    fn collect(
-        inputs: &Inputs<'_>,
-        numbers: &mut PeerNumbers,
-        uplink: Option<&PortInput>,
-        local: Option<Ipv4Addr>,
-        warnings: &mut Vec<String>,
-    ) -> Self {
-        let mut peers = Self::default();
-        let (Some(uplink), Some(local)) = (uplink, local) else {
-            warnings.push(format!(
-                "{} has no IPv4 address: no tunnel works until it has one",
-                inputs.config.uplink.interface.as_str()
-            ));
-            return peers;
-        };
-        for peer in inputs.store.peers(Family::V4) {
-            let id = numbers.of(&peer.node.name);
-            match peers.add(inputs, uplink, local, id, &peer) {
-                Ok(()) => {}
-                Err(reason) => warnings.push(format!("node {}: {reason}", peer.node.name)),
-            }
-        }
-        peers
-    }
-
-    fn add(
-        &mut self,
-        inputs: &Inputs<'_>,
-        uplink: &PortInput,
-        local: Ipv4Addr,
-        id: PeerId,
-        peer: &crate::objects::Peer<'_>,
-    ) -> Result<(), String> {
-        let IpAddr::V4(remote) = peer.public_ip else {
-            return Err(format!("its public address {} is not IPv4", peer.public_ip));
-        };
-        if remote == local {
-            return Err(format!("its public address {remote} is this node's own"));
-        }
-        let (tunnel, overhead) = tunnel_to(inputs, peer)?;
-        // A peer on the uplink's subnet is its own next hop; without a route it is tried as one all the same.
-        let hop = inputs.kernel.resolve_route_on(peer.public_ip, uplink.ifindex);
-        let next_hop = hop.and_then(|hop| hop.gateway).unwrap_or(peer.public_ip);
-        let mac = inputs
-            .kernel
-            .neighbour(uplink.ifindex, next_hop)
-            .and_then(|entry| entry.usable_mac());
-        let link = mac.map(|mac| OuterLink {
-            source: uplink.facts.mac,
-            destination: MacAddr(mac),
-        });
-        let underlay = Underlay {
-            port: uplink.id,
-            next_hop,
-        };
-        let mtu = uplink.facts.mtu.saturating_sub(overhead);
-        self.table
-            .push((id, Peer::new((local, remote), tunnel, underlay, mtu, link)));
-        self.next_hops.push((uplink.ifindex, next_hop));
-        let cidr = prefix(peer.pod_cidr).ok_or("its pod CIDR is no prefix")?;
-        self.routes.push((cidr, Target::Tunnel(id)));
-        self.inner_sources.push((cidr, id));
-        self.node_addresses.insert(peer.public_ip);
-        self.node_addresses.extend(&peer.node.internal_ips);
-        let addresses = peer.node.internal_ips.iter().copied().chain([peer.public_ip]);
-        self.inner_sources
-            .extend(addresses.map(|address| (Prefix::host(address), id)));
-        self.names.push(PeerName {
-            id,
-            node: peer.node.name.clone(),
-            pod_cidrs: vec![peer.pod_cidr],
-        });
-        Ok(())
-    }
-}
-
-/// The tunnel to a peer, and what it adds to a packet.
-fn tunnel_to(inputs: &Inputs<'_>, peer: &crate::objects::Peer<'_>) -> Result<(Tunnel, u16), String> {
-    match peer.tunnel {
-        PeerTunnel::Ipip => Ok((Tunnel::Ipip, overhead(ipip::MTU_OVERHEAD))),
-        PeerTunnel::Vxlan(lease) => {
-            let own = inputs.config.overlay.vni.get();
-            if let Some(other) = lease.vni.map(|vni| vni.get()).filter(|vni| *vni != own) {
-                return Err(format!("its VNI is {other}, this node's is {own}"));
-            }
-            let tunnel = Tunnel::Vxlan {
-                vni: Vni::try_from(own).map_err(|_| format!("{own} is no VNI"))?,
-                port: inputs.config.overlay.port.get(),
-                local_mac: MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets()),
-                remote_mac: MacAddr(lease.vtep_mac.octets()),
-            };
-            Ok((tunnel, overhead(vxlan::MTU_OVERHEAD_IPV4)))
-        }
-    }
-}
-
 /// What a tunnel takes of the MTU, as the type that MTUs have here.
 pub(super) fn overhead(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
@@ -334,89 +231,6 @@ fn addresses_on(kernel: &KernelState, ifindex: u32) -> Vec<IpAddr> {
         .addresses_of(ifindex)
         .map(|entry| entry.address.addr())
         .collect()
-}
-
-/// The routes, the weaker claims first: of two for one prefix the later one counts.
-fn routes(
-    inputs: &Inputs<'_>,
-    uplink: Option<&PortInput>,
-    host: Option<&PortInput>,
-    local: &Local,
-    peers: &Peers,
-) -> Vec<(Prefix, Target)> {
-    let mut best: BTreeMap<IpNet, (u32, Target)> = BTreeMap::new();
-    for route in inputs.kernel.routes().filter(|route| route.tos == 0) {
-        let Some(target) = kernel_target(route, uplink, host) else {
-            continue;
-        };
-        let entry = best
-            .entry(route.destination.trunc())
-            .or_insert((route.metric, target));
-        if route.metric < entry.0 {
-            *entry = (route.metric, target);
-        }
-    }
-    let mut routes: Vec<_> = best
-        .into_iter()
-        .filter_map(|(net, (_, target))| Some((prefix(net)?, target)))
-        .collect();
-    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer.
-    routes.extend(
-        local
-            .pod_prefixes
-            .iter()
-            .map(|prefix| (*prefix, Target::Unreachable)),
-    );
-    routes.extend(peers.routes.iter().copied());
-    if let Some(host) = host {
-        routes.extend(
-            local
-                .addresses
-                .iter()
-                .map(|address| (Prefix::host(*address), Target::Port(host.id))),
-        );
-    }
-    routes.extend(
-        local
-            .gateways
-            .iter()
-            .map(|address| (Prefix::host(*address), Target::Switch)),
-    );
-    for port in inputs.ports.iter().filter(|port| port.facts.role == Role::Pod) {
-        routes.extend(
-            port.facts
-                .sources
-                .iter()
-                .map(|ip| (Prefix::host(*ip), Target::Port(port.id))),
-        );
-    }
-    routes
-}
-
-/// Where a route of the kernel's leads; what it sends out by other interfaces is the kernel's to forward.
-fn kernel_target(route: &Route, uplink: Option<&PortInput>, host: Option<&PortInput>) -> Option<Target> {
-    match route.kind {
-        RouteKind::Unicast => {
-            let hop = route.hops.iter().find(|hop| !hop.dead)?;
-            if let Some(uplink) = uplink.filter(|port| port.ifindex == hop.ifindex) {
-                return Some(match hop.gateway {
-                    Some(next_hop) => Target::Via {
-                        port: uplink.id,
-                        next_hop,
-                    },
-                    None => Target::OnLink { port: uplink.id },
-                });
-            }
-            // The way to pods through the host port is our own doing and leads back here.
-            if route.protocol == OWN_ROUTE_PROTOCOL {
-                return None;
-            }
-            host.map(|port| Target::Port(port.id))
-        }
-        RouteKind::Blackhole => Some(Target::Blackhole),
-        RouteKind::Unreachable | RouteKind::Prohibit => Some(Target::Unreachable),
-        _ => None,
-    }
 }
 
 fn neighbours(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> NeighbourTable {

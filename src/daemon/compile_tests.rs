@@ -3,8 +3,12 @@
 
 use std::path::Path;
 
+use millrace_dataplane::table::Target;
+
 use super::*;
-use crate::kernel::{InterfaceAddress, Link, Neighbour, NeighbourState, RouteHop, Scope};
+use crate::kernel::{
+    InterfaceAddress, Link, Neighbour, NeighbourState, OWN_ROUTE_PROTOCOL, Route, RouteHop, RouteKind, Scope,
+};
 use crate::objects::Folder;
 
 const UPLINK: u32 = 2;

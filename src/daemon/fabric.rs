@@ -4,6 +4,8 @@
 //! map, attach the program, and give each socket to the worker that owns its queue. Detaching goes the other way
 //! round. Either is done wholly or not at all.
 
+mod error;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,19 +14,20 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
 use millrace_dataplane::frame::Holder;
-use millrace_dataplane::port::umem::{Umem, UmemError};
-use millrace_dataplane::port::xsk::{BindError, FillPolicy, XskPort};
+use millrace_dataplane::port::umem::Umem;
+use millrace_dataplane::port::xsk::{FillPolicy, XskPort};
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Punt, QUEUES_PER_PORT_MAX, StartError, Worker, WorkerConfig, WorkerError,
-    WorkerHandle, check_core,
+    BATCH_MAX, Command, Idle, Punt, QUEUES_PER_PORT_MAX, Worker, WorkerConfig, WorkerError, WorkerHandle,
+    check_core,
 };
 use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
 use millrace_pipelines::NodePipeline;
 
 use crate::config::{self, Config};
+pub use error::FabricError;
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -32,56 +35,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
-
-/// Why workers or their ports could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum FabricError {
-    /// A worker could not start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// No packet memory.
-    #[error(transparent)]
-    Umem(#[from] UmemError),
-    /// A socket could not be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The steering program could not be loaded, attached or fed.
-    #[error(transparent)]
-    Xdp(#[from] XdpError),
-    /// A worker did not take a command.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// The interface has fewer queues than there are workers.
-    #[error(
-        "{interface} has {queues} queue(s), but each of the {workers} workers needs one to send by; \
-         {queues} core(s) in [workers] cores, or more queues (`ethtool -L {interface} combined {workers}`), would be right"
-    )]
-    TooFewQueues {
-        /// The interface.
-        interface: String,
-        /// Its queues.
-        queues: u32,
-        /// The workers.
-        workers: usize,
-    },
-    /// The interface has more queues than the workers can own.
-    #[error(
-        "{interface} has {queues} queues; {most} is the most that {workers} worker(s) serve: `ethtool -L {interface} combined {most}`"
-    )]
-    TooManyQueues {
-        /// The interface.
-        interface: String,
-        /// Its queues.
-        queues: u32,
-        /// The most that would do.
-        most: usize,
-        /// The workers.
-        workers: usize,
-    },
-    /// All holder numbers of a worker are in use.
-    #[error("worker {0} serves as many queues as it can")]
-    NoHolder(usize),
-}
 
 /// What a port is to be attached to.
 #[derive(Debug, Clone)]

@@ -186,7 +186,11 @@ impl Daemon {
 
     /// Puts our routes into the kernel's table, when they are not there as wanted.
     async fn sync_kernel_routes(&mut self, compiled: &Compiled) {
-        let present = self.state.routes().filter(|route| route.protocol == OWN_ROUTE_PROTOCOL).count();
+        let present = self
+            .state
+            .routes()
+            .filter(|route| route.protocol == OWN_ROUTE_PROTOCOL)
+            .count();
         if compiled.kernel_routes == self.kernel_routes && present == self.kernel_routes.len() {
             return;
         }

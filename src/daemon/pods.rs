@@ -207,7 +207,9 @@ impl Daemon {
             if !matches!(self.kernel.link_by_index(ifindex).await, Ok(None)) {
                 continue;
             }
-            let Some(port) = self.ports.remove(id) else { continue };
+            let Some(port) = self.ports.remove(id) else {
+                continue;
+            };
             warn!("{} is gone; its port is closed", port.interface);
             self.close(port);
         }

@@ -167,7 +167,11 @@ fn trailing_padding_is_cut_off() {
 #[test]
 fn every_reason_of_the_pipeline_has_a_row() {
     // Decided by the worker, which has rings and queues. It has no packet to show here.
-    let workers = [DropReason::TransmitRingFull, DropReason::SlowPathFull, DropReason::OriginatedStuck];
+    let workers = [
+        DropReason::TransmitRingFull,
+        DropReason::SlowPathFull,
+        DropReason::OriginatedStuck,
+    ];
     // Needs a headroom that a received frame always has; shown in `encap`.
     let elsewhere = [DropReason::NoRoom];
     let (mut drops, mut punts) = (HashSet::new(), HashSet::new());

@@ -174,7 +174,13 @@ fn injected_packets_are_originated() {
 fn an_originated_packet_never_goes_round_through_the_slow_path() {
     let mut bench = bench(2, 1, 32);
     let packet = PacketCopy::new(&[PUNT; 60]);
-    bench.handle.inject(Injection { way: Way::Walk(Origin::Switch), packet }).unwrap();
+    bench
+        .handle
+        .inject(Injection {
+            way: Way::Walk(Origin::Switch),
+            packet,
+        })
+        .unwrap();
     bench.settle();
     let counters = bench.handle.stats().read();
     assert_eq!((counters.originated, counters.punted.len()), (1, 0));

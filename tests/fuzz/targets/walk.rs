@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use etherparse::{NetSlice, SlicedPacket};
+use etherparse::{EtherType, Ethernet2HeaderSlice, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use libfuzzer_sys::fuzz_target;
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::port::PortId;
@@ -54,16 +54,22 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// Source and destination of the IP packet in a frame, by a stranger's parser, which checks lengths as well.
+/// Source and destination of the IP packet in a frame, by a stranger's parser; `None` if its length is a lie.
 fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    match SlicedPacket::from_ethernet(frame).ok()?.net? {
-        NetSlice::Ipv4(ip) => {
-            Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+    let ethernet = Ethernet2HeaderSlice::from_slice(frame).ok()?;
+    let packet = &frame[ethernet.slice().len()..];
+    match ethernet.ether_type() {
+        EtherType::IPV4 => {
+            let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
+            let whole = (ip.slice().len()..=packet.len()).contains(&usize::from(ip.total_len()));
+            whole.then(|| (ip.source_addr().into(), ip.destination_addr().into()))
         }
-        NetSlice::Ipv6(ip) => {
-            Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+        EtherType::IPV6 => {
+            let ip = Ipv6HeaderSlice::from_slice(packet).ok()?;
+            let whole = ip.slice().len() + usize::from(ip.payload_length()) <= packet.len();
+            whole.then(|| (ip.source_addr().into(), ip.destination_addr().into()))
         }
-        NetSlice::Arp(_) => None,
+        _ => None,
     }
 }
 

@@ -4,12 +4,16 @@ use std::net::SocketAddrV4;
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 use millrace_tools::lab::plan::{UPLINK, VXLAN_PORT};
-use millrace_tools::lab::traffic::{Amount, Ping, TcpTransfer, UdpEcho, UdpExchange, ping, tcp_transfer, udp_exchange};
+use millrace_tools::lab::traffic::{
+    Amount, Ping, TcpTransfer, UdpEcho, UdpExchange, ping, tcp_transfer, udp_exchange,
+};
 use millrace_tools::lab::{Lab, MillraceOptions, Namespace, Offloads, POD_INTERFACE, Topology, Wire};
 
 use crate::frames::{ETHERNET, Ear, TUNNEL};
 use crate::pulse::Pulse;
-use crate::rig::{PAIR, PATIENCE, address, assert_reaches, daemon, finish, lab, node, pod, port_of, side_by_side};
+use crate::rig::{
+    PAIR, PATIENCE, address, assert_reaches, daemon, finish, lab, node, pod, port_of, side_by_side,
+};
 
 const HOST_PORT: &str = "millrace0";
 /// Bytes of each transfer: enough to fill windows and segments.
@@ -26,7 +30,9 @@ fn is_right(packet: &[u8]) -> bool {
         }
         IpNumber::UDP => {
             let datagram = UdpSlice::from_slice(payload).unwrap().to_header();
-            let expected = datagram.calc_checksum_ipv4_raw(ip.source, ip.destination, &payload[8..]).unwrap();
+            let expected = datagram
+                .calc_checksum_ipv4_raw(ip.source, ip.destination, &payload[8..])
+                .unwrap();
             datagram.checksum == 0 || datagram.checksum == expected
         }
         _ => true,
@@ -58,19 +64,49 @@ fn ends(lab: &Lab) -> Vec<Ends<'_>> {
         ("pod to pod beside it", pod(lab, "pod-a1"), end("pod-a2")),
         ("node to its pod", node(lab, "node-a"), end("pod-a1")),
         ("node to a stock node's pod", node(lab, "node-a"), end("pod-b1")),
-        ("pod to its node", pod(lab, "pod-a1"), (node(lab, "node-a"), plan("node-a").tunnel_address())),
+        (
+            "pod to its node",
+            pod(lab, "pod-a1"),
+            (node(lab, "node-a"), plan("node-a").tunnel_address()),
+        ),
         ("stock node to pod", node(lab, "node-b"), end("pod-a1")),
-        ("a stock node's pod to the node", pod(lab, "pod-b1"), (node(lab, "node-a"), plan("node-a").tunnel_address())),
+        (
+            "a stock node's pod to the node",
+            pod(lab, "pod-b1"),
+            (node(lab, "node-a"), plan("node-a").tunnel_address()),
+        ),
     ];
-    rows.into_iter().map(|(name, from, (to, address))| Ends { name: name.to_owned(), from, to, address }).collect()
+    rows.into_iter()
+        .map(|(name, from, (to, address))| Ends {
+            name: name.to_owned(),
+            from,
+            to,
+            address,
+        })
+        .collect()
 }
 
 /// TCP both ways from the first segment at full size, UDP of all sizes, pings of the full size.
 fn talk(mode: &str, lab: &Lab) {
-    for Ends { name, from, to, address } in ends(lab) {
+    for Ends {
+        name,
+        from,
+        to,
+        address,
+    } in ends(lab)
+    {
         let full = ping(from, address.into(), &Ping::full_size(1450)).unwrap();
-        assert!(full.received == full.sent && full.complaints.is_empty(), "{mode}, {name}: {full:?}");
-        let transfer = TcpTransfer { from, to, address, amount: Amount::Bytes(BYTES), timeout: PATIENCE };
+        assert!(
+            full.received == full.sent && full.complaints.is_empty(),
+            "{mode}, {name}: {full:?}"
+        );
+        let transfer = TcpTransfer {
+            from,
+            to,
+            address,
+            amount: Amount::Bytes(BYTES),
+            timeout: PATIENCE,
+        };
         let report = tcp_transfer(&transfer).unwrap_or_else(|error| panic!("{mode}, {name}: {error}"));
         assert!(report.received_bytes >= BYTES, "{mode}, {name}: {report:?}");
         let echo = UdpEcho::start(to, address.into()).unwrap();
@@ -87,7 +123,10 @@ fn first_segments(mode: &str, lab: &Lab) {
         pulse.await_answers("the first requests", 20);
         let beats = pulse.end();
         // A lost segment would stand still for TCP's least retransmission time.
-        assert!(beats.longest_silence.as_millis() < 200, "{mode}, {from} -> {to}: {beats:?}");
+        assert!(
+            beats.longest_silence.as_millis() < 200,
+            "{mode}, {from} -> {to}: {beats:?}"
+        );
     }
 }
 
@@ -100,12 +139,21 @@ fn offloads(namespace: &Namespace, interface: &str, settings: &[&str]) {
 fn half_computed_checksums_are_finished_in_either_mode() {
     let _turn = side_by_side();
     for mode in ["native", "generic"] {
-        let lab = lab("checksums", &Topology {
-            pods_per_node: 2,
-            wire: Wire { offloads: Offloads::On, ..Wire::default() },
-            millrace: MillraceOptions { xdp_mode: mode.to_owned(), ..MillraceOptions::default() },
-            ..Topology::of(&PAIR)
-        });
+        let lab = lab(
+            "checksums",
+            &Topology {
+                pods_per_node: 2,
+                wire: Wire {
+                    offloads: Offloads::On,
+                    ..Wire::default()
+                },
+                millrace: MillraceOptions {
+                    xdp_mode: mode.to_owned(),
+                    ..MillraceOptions::default()
+                },
+                ..Topology::of(&PAIR)
+            },
+        );
         if mode == "generic" {
             // No NIC hands over segments merged beyond the MTU once receive merging is off; only a veth's other end does,
             // in this mode. Whole segments with half checksums are left.
@@ -114,7 +162,9 @@ fn half_computed_checksums_are_finished_in_either_mode() {
             }
         }
         // Attaching turned transmit offloads off in the pod and on the host port. One may turn them on again.
-        let features = pod(&lab, "pod-a1").run("ethtool", &["-k", POD_INTERFACE]).unwrap();
+        let features = pod(&lab, "pod-a1")
+            .run("ethtool", &["-k", POD_INTERFACE])
+            .unwrap();
         assert!(features.contains("tx-checksumming: off"), "{features}");
         offloads(pod(&lab, "pod-a2"), POD_INTERFACE, &["tx", "on"]);
         assert_reaches(pod(&lab, "pod-a1"), address(&lab, "pod-b1"));
@@ -128,21 +178,45 @@ fn half_computed_checksums_are_finished_in_either_mode() {
 /// Both ends of node-a's and node-b's wires.
 fn wires(lab: &Lab) -> [(&Namespace, &str); 4] {
     let rack = lab.switch().namespace();
-    [(rack, "node-a"), (rack, "node-b"), (node(lab, "node-a"), UPLINK), (node(lab, "node-b"), UPLINK)]
+    [
+        (rack, "node-a"),
+        (rack, "node-b"),
+        (node(lab, "node-a"), UPLINK),
+        (node(lab, "node-b"), UPLINK),
+    ]
 }
 
 /// Looks at the packets themselves: at what is handed to the switch, and at what it hands on.
 fn wrong_sums_come_and_right_ones_go(mode: &str, lab: &Lab) {
     let rack = lab.switch().namespace();
     let tunnelled = |from: &str| format!("udp port {VXLAN_PORT} and src host 192.0.2.{from}");
-    let inner = |frames: Vec<Vec<u8>>| -> Vec<Vec<u8>> { frames.into_iter().map(|f| f[TUNNEL + ETHERNET..].to_vec()).collect() };
-    let bare = |frames: Vec<Vec<u8>>| -> Vec<Vec<u8>> { frames.into_iter().map(|f| f[ETHERNET..].to_vec()).collect() };
+    let inner = |frames: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+        frames
+            .into_iter()
+            .map(|f| f[TUNNEL + ETHERNET..].to_vec())
+            .collect()
+    };
+    let bare = |frames: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+        frames.into_iter().map(|f| f[ETHERNET..].to_vec()).collect()
+    };
     let sums = |packets: &[Vec<u8>]| judge(packets.iter().map(Vec::as_slice));
     let exchange = |from: &Namespace, to: &Namespace, address: std::net::Ipv4Addr| {
         let echo = UdpEcho::start(to, address.into()).unwrap();
-        let what = UdpExchange { count: 50, ..UdpExchange::up_to(1450) };
-        assert!(udp_exchange(from, echo.address(), &what).unwrap().is_whole(), "{mode}");
-        let transfer = TcpTransfer { from, to, address, amount: Amount::Bytes(1 << 20), timeout: PATIENCE };
+        let what = UdpExchange {
+            count: 50,
+            ..UdpExchange::up_to(1450)
+        };
+        assert!(
+            udp_exchange(from, echo.address(), &what).unwrap().is_whole(),
+            "{mode}"
+        );
+        let transfer = TcpTransfer {
+            from,
+            to,
+            address,
+            amount: Amount::Bytes(1 << 20),
+            timeout: PATIENCE,
+        };
         tcp_transfer(&transfer).unwrap();
     };
 
@@ -152,25 +226,46 @@ fn wrong_sums_come_and_right_ones_go(mode: &str, lab: &Lab) {
     let mut got = Ear::incoming(pod(lab, "pod-a1"), POD_INTERFACE, "ip");
     exchange(pod(lab, "pod-b1"), pod(lab, "pod-a1"), address(lab, "pod-a1"));
     let (handed, sent, got) = (inner(handed.rest()), inner(sent.rest()), bare(got.rest()));
-    assert!(sums(&handed).1 > 100, "{mode}: nothing half computed came through the tunnel: {:?}", sums(&handed));
+    assert!(
+        sums(&handed).1 > 100,
+        "{mode}: nothing half computed came through the tunnel: {:?}",
+        sums(&handed)
+    );
     for (who, packets) in [("the pod", &got), ("the stock node", &sent)] {
         let (right, wrong) = sums(packets);
-        assert!(right > 100 && wrong == 0, "{mode}: {who} got {right} right and {wrong} wrong checksums");
+        assert!(
+            right > 100 && wrong == 0,
+            "{mode}: {who} got {right} right and {wrong} wrong checksums"
+        );
     }
 
     // From a pod that has turned the offload on again.
-    let interface = port_of(daemon(lab, "node-a"), "lab/pod-a2").unwrap()["interface"].as_str().unwrap().to_owned();
+    let interface = port_of(daemon(lab, "node-a"), "lab/pod-a2").unwrap()["interface"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(interface.starts_with("mr"));
-    let mut handed = Ear::both_ways(pod(lab, "pod-a2"), POD_INTERFACE, &format!("ip src host {}", address(lab, "pod-a2")));
+    let mut handed = Ear::both_ways(
+        pod(lab, "pod-a2"),
+        POD_INTERFACE,
+        &format!("ip src host {}", address(lab, "pod-a2")),
+    );
     let mut sent = Ear::incoming(rack, "node-a", &tunnelled("1"));
     let mut got = Ear::incoming(pod(lab, "pod-a1"), POD_INTERFACE, "ip");
     exchange(pod(lab, "pod-a2"), pod(lab, "pod-b1"), address(lab, "pod-b1"));
     exchange(pod(lab, "pod-a2"), pod(lab, "pod-a1"), address(lab, "pod-a1"));
     let (handed, sent, got) = (bare(handed.rest()), inner(sent.rest()), bare(got.rest()));
-    assert!(sums(&handed).1 > 100, "{mode}: the pod finished its checksums itself: {:?}", sums(&handed));
+    assert!(
+        sums(&handed).1 > 100,
+        "{mode}: the pod finished its checksums itself: {:?}",
+        sums(&handed)
+    );
     for (who, packets) in [("the pod beside", &got), ("the stock node", &sent)] {
         let (right, wrong) = sums(packets);
-        assert!(right > 100 && wrong == 0, "{mode}: {who} got {right} right and {wrong} wrong checksums");
+        assert!(
+            right > 100 && wrong == 0,
+            "{mode}: {who} got {right} right and {wrong} wrong checksums"
+        );
     }
 
     // From the host, which has turned it on again as well.
@@ -180,7 +275,14 @@ fn wrong_sums_come_and_right_ones_go(mode: &str, lab: &Lab) {
     let mut sent = Ear::incoming(rack, "node-a", &tunnelled("1"));
     exchange(node(lab, "node-a"), pod(lab, "pod-b1"), address(lab, "pod-b1"));
     let (handed, sent) = (bare(handed.rest()), inner(sent.rest()));
-    assert!(sums(&handed).1 > 50, "{mode}: the host finished its checksums itself: {:?}", sums(&handed));
+    assert!(
+        sums(&handed).1 > 50,
+        "{mode}: the host finished its checksums itself: {:?}",
+        sums(&handed)
+    );
     let (right, wrong) = sums(&sent);
-    assert!(right > 50 && wrong == 0, "{mode}: the stock node got {right} right and {wrong} wrong checksums");
+    assert!(
+        right > 50 && wrong == 0,
+        "{mode}: the stock node got {right} right and {wrong} wrong checksums"
+    );
 }

@@ -15,8 +15,8 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use crate::counters::{Counters, growth};
 use crate::frames::{ETHERNET, mac_of};
 use crate::rig::{
-    PATIENCE, address, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, node, pair, pod, row,
-    rows, side_by_side, try_ping, underlay,
+    PATIENCE, address, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, node, pair,
+    pod, row, rows, side_by_side, try_ping, underlay,
 };
 
 /// A Node object in flannel's shape.
@@ -58,7 +58,10 @@ fn manifests_are_followed_and_a_broken_one_harms_no_other() {
     switch.remove_manifest("node-c.yaml").unwrap();
     await_that("node-c gone", || gone(&lab));
     let report = try_ping(from, there);
-    let told = report.complaints.iter().any(|said| said.starts_with("From 10.244.1.1 ") && said.contains("Unreachable"));
+    let told = report
+        .complaints
+        .iter()
+        .any(|said| said.starts_with("From 10.244.1.1 ") && said.contains("Unreachable"));
     assert!(report.received == 0 && told, "{report:?}");
     let before = Counters::settled(switch);
     assert_cut_off(pod(&lab, "pod-c1"), address(&lab, "pod-a1"));
@@ -68,9 +71,19 @@ fn manifests_are_followed_and_a_broken_one_harms_no_other() {
     assert_reaches(from, address(&lab, "pod-b1"));
 
     // Broken, each in its way: named in the log with the reason, and the others stay.
-    let no_address = node_object("node-x", Ipv4Addr::new(192, 0, 2, 7), "10.244.7.0/24", "02:00:00:00:01:07")
-        .replace("192.0.2.7", "here");
-    let overlap = node_object("node-z", Ipv4Addr::new(192, 0, 2, 8), "10.244.2.0/24", "02:00:00:00:01:08");
+    let no_address = node_object(
+        "node-x",
+        Ipv4Addr::new(192, 0, 2, 7),
+        "10.244.7.0/24",
+        "02:00:00:00:01:07",
+    )
+    .replace("192.0.2.7", "here");
+    let overlap = node_object(
+        "node-z",
+        Ipv4Addr::new(192, 0, 2, 8),
+        "10.244.2.0/24",
+        "02:00:00:00:01:08",
+    );
     for (file, text, word) in [
         ("broken.yaml", "apiVersion: v1\nkind: [", "broken.yaml"),
         ("no-address.yaml", no_address.as_str(), "node-x"),
@@ -78,7 +91,9 @@ fn manifests_are_followed_and_a_broken_one_harms_no_other() {
     ] {
         switch.write_manifest(file, text).unwrap();
         await_that(&format!("{file} refused in the log"), || {
-            log_of(switch).lines().any(|line| line.contains(file) && line.contains(word))
+            log_of(switch)
+                .lines()
+                .any(|line| line.contains(file) && line.contains(word))
         });
         assert_reaches(from, address(&lab, "pod-b1"));
         let config = switch.config();
@@ -97,7 +112,9 @@ fn manifests_are_followed_and_a_broken_one_harms_no_other() {
     assert!(check.status.success(), "{check:?}");
     // Its own object may break as well: the last good one stays in force.
     switch.write_manifest("node-a.yaml", "kind: Node").unwrap();
-    await_that("its own object refused", || log_of(switch).contains("last good version stays"));
+    await_that("its own object refused", || {
+        log_of(switch).contains("last good version stays")
+    });
     assert_reaches(from, there);
     finish(lab);
 }
@@ -112,7 +129,9 @@ fn a_peers_link_address_is_followed() {
     let stock = node(&lab, "node-b");
     // A new card that announces itself, as a failover does.
     stock.set("ipv4/conf/eth1/arp_notify", "1").unwrap();
-    stock.ip(&["link", "set", UPLINK, "address", "02:00:00:00:99:02"]).unwrap();
+    stock
+        .ip(&["link", "set", UPLINK, "address", "02:00:00:00:99:02"])
+        .unwrap();
     await_that("the announced address among the neighbours", || {
         row(daemon(&lab, "node-a"), "neighbours", "address", &peer.to_string())
             .is_some_and(|row| row["mac"] == "02:00:00:00:99:02")
@@ -121,7 +140,17 @@ fn a_peers_link_address_is_followed() {
     // One that the kernel is told of by hand, wrong and right again.
     let set = |mac: &str| {
         node(&lab, "node-a")
-            .ip(&["neighbour", "replace", &peer.to_string(), "lladdr", mac, "dev", UPLINK, "nud", "permanent"])
+            .ip(&[
+                "neighbour",
+                "replace",
+                &peer.to_string(),
+                "lladdr",
+                mac,
+                "dev",
+                UPLINK,
+                "nud",
+                "permanent",
+            ])
             .unwrap();
     };
     set("02:00:00:00:99:99");
@@ -129,11 +158,16 @@ fn a_peers_link_address_is_followed() {
     set("02:00:00:00:99:02");
     await_reach(from, there);
     // Forgotten altogether: asked for anew, and packets wait meanwhile.
-    node(&lab, "node-a").ip(&["neighbour", "delete", &peer.to_string(), "dev", UPLINK]).unwrap();
+    node(&lab, "node-a")
+        .ip(&["neighbour", "delete", &peer.to_string(), "dev", UPLINK])
+        .unwrap();
     await_reach(from, there);
     let shown = row(daemon(&lab, "node-a"), "peers", "node", "node-b").unwrap();
     assert_eq!(shown["ready"], true, "{shown:#}");
-    assert!(shown["next_hop"].as_str().unwrap().contains("02:00:00:00:99:02"), "{shown:#}");
+    assert!(
+        shown["next_hop"].as_str().unwrap().contains("02:00:00:00:99:02"),
+        "{shown:#}"
+    );
     finish(lab);
 }
 
@@ -149,10 +183,22 @@ fn what_is_shown_is_so() {
     let interface = port["interface"].as_str().unwrap();
     assert_eq!(port["mac"], mac_of(node(&lab, "node-a"), interface).to_string());
     assert_eq!(port["peer_mac"], mac_of(pod(&lab, "pod-a1"), "eth0").to_string());
-    assert_eq!(port["addresses"], serde_json::json!([address(&lab, "pod-a1").to_string()]));
-    assert_eq!((&port["mtu"], &port["up"], &port["xdp_mode"]), (&1450.into(), &true.into(), &"native".into()));
-    let interfaces: Vec<_> = rows(switch, "ports").iter().map(|row| row["interface"].clone()).collect();
-    assert!(interfaces.contains(&UPLINK.into()) && interfaces.contains(&"millrace0p".into()), "{interfaces:?}");
+    assert_eq!(
+        port["addresses"],
+        serde_json::json!([address(&lab, "pod-a1").to_string()])
+    );
+    assert_eq!(
+        (&port["mtu"], &port["up"], &port["xdp_mode"]),
+        (&1450.into(), &true.into(), &"native".into())
+    );
+    let interfaces: Vec<_> = rows(switch, "ports")
+        .iter()
+        .map(|row| row["interface"].clone())
+        .collect();
+    assert!(
+        interfaces.contains(&UPLINK.into()) && interfaces.contains(&"millrace0p".into()),
+        "{interfaces:?}"
+    );
 
     for (prefix, kind, to) in [
         ("10.244.1.2/32", "port", "lab/pod-a1"),
@@ -167,10 +213,19 @@ fn what_is_shown_is_so() {
         assert!(route["to"].as_str().unwrap().contains(to), "{route:#}");
     }
     let peer = row(switch, "peers", "node", "node-b").unwrap();
-    assert_eq!((&peer["remote"], &peer["mtu"], &peer["ready"]), (&"192.0.2.2".into(), &1450.into(), &true.into()));
-    assert!(peer["tunnel"].as_str().unwrap().contains("02:00:00:00:01:02"), "{peer:#}");
+    assert_eq!(
+        (&peer["remote"], &peer["mtu"], &peer["ready"]),
+        (&"192.0.2.2".into(), &1450.into(), &true.into())
+    );
+    assert!(
+        peer["tunnel"].as_str().unwrap().contains("02:00:00:00:01:02"),
+        "{peer:#}"
+    );
     let neighbour = row(switch, "neighbours", "address", "192.0.2.2").unwrap();
-    assert_eq!(neighbour["mac"], lab.node("node-b").unwrap().plan().uplink_mac().to_string());
+    assert_eq!(
+        neighbour["mac"],
+        lab.node("node-b").unwrap().plan().uplink_mac().to_string()
+    );
 
     // The pages for people name the same things.
     for (what, words) in [
@@ -181,20 +236,43 @@ fn what_is_shown_is_so() {
         ("workers", ["eth1/0", "eth1/1"]),
     ] {
         let page = switch.client_output(&["show", what]).unwrap();
-        assert!(words.iter().all(|word| page.contains(word)), "show {what}:\n{page}");
+        assert!(
+            words.iter().all(|word| page.contains(word)),
+            "show {what}:\n{page}"
+        );
     }
     let page = switch.client_output(&["stats"]).unwrap();
-    for words in ["received", "originated", "transmitted", "to_switch_tunnel", "lab/pod-a1", "arp_replies"] {
+    for words in [
+        "received",
+        "originated",
+        "transmitted",
+        "to_switch_tunnel",
+        "lab/pod-a1",
+        "arp_replies",
+    ] {
         assert!(page.contains(words), "{words} is not in\n{page}");
     }
     let counters = Counters::settled(switch);
-    assert!(counters.total("received") >= 3 && counters.steering(UPLINK)["to_switch_tunnel"] >= 3, "{counters:?}");
-    assert_eq!(std::fs::metadata(switch.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        counters.total("received") >= 3 && counters.steering(UPLINK)["to_switch_tunnel"] >= 3,
+        "{counters:?}"
+    );
+    assert_eq!(
+        std::fs::metadata(switch.socket()).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     // What the kernel has for the pods' sake.
     let routes = node(&lab, "node-a").ip(&["route", "show"]).unwrap();
     for cidr in [own.pod_cidr(), "10.244.2.0/24".to_owned()] {
-        let route = routes.lines().find(|line| line.starts_with(&cidr)).unwrap_or_else(|| panic!("{cidr}: {routes}"));
-        let words = [format!("via {}", own.gateway()), "dev millrace0".into(), format!("src {}", own.tunnel_address())];
+        let route = routes
+            .lines()
+            .find(|line| line.starts_with(&cidr))
+            .unwrap_or_else(|| panic!("{cidr}: {routes}"));
+        let words = [
+            format!("via {}", own.gateway()),
+            "dev millrace0".into(),
+            format!("src {}", own.tunnel_address()),
+        ];
         assert!(words.iter().all(|word| route.contains(word)), "{route}");
     }
     finish(lab);
@@ -221,7 +299,12 @@ fn capture(lab: &Lab, words: &[&str], file: &str) -> Process {
     let mut line = daemon(lab, "node-a").client(&[&["capture"], words].concat());
     line.args(["-w", lab.folder().join(file).to_str().unwrap()]);
     let process = Process::spawn(line, &lab.folder().join(file).with_extension("log")).unwrap();
-    await_that("the capture's file", || lab.folder().join(file).metadata().is_ok_and(|found| found.len() > 0));
+    await_that("the capture's file", || {
+        lab.folder()
+            .join(file)
+            .metadata()
+            .is_ok_and(|found| found.len() > 0)
+    });
     process
 }
 
@@ -238,34 +321,59 @@ fn captures_hold_what_the_switch_saw_and_thought() {
     };
     let own_socket = daemon(&lab, "node-a");
 
-    let mut at_pod = capture(&lab, &["--port", "lab/pod-a1", "--filter", "icmp", "--count", "7"], "pod.pcapng");
+    let mut at_pod = capture(
+        &lab,
+        &["--port", "lab/pod-a1", "--filter", "icmp", "--count", "7"],
+        "pod.pcapng",
+    );
     // tcpdump, on the interface itself, hears nothing of it: that is why there is a capture.
     assert_reaches(from, to);
     let _ = try_ping(from, Ipv4Addr::new(10, 244, 1, 77));
-    assert!(at_pod.wait(PATIENCE).unwrap().success(), "it ends after 7 packets");
+    assert!(
+        at_pod.wait(PATIENCE).unwrap().success(),
+        "it ends after 7 packets"
+    );
     let packets = commented(&lab.folder().join("pod.pcapng"));
     assert_eq!(packets.len(), 7);
     let comments: Vec<&str> = packets.iter().map(|(_, comment)| comment.as_str()).collect();
     let count = |word: &str| comments.iter().filter(|comment| comment.contains(word)).count();
-    assert_eq!((count("forward to eth1"), count("came in at eth1")), (3, 3), "{comments:#?}");
+    assert_eq!(
+        (count("forward to eth1"), count("came in at eth1")),
+        (3, 3),
+        "{comments:#?}"
+    );
     assert_eq!(count("punt unreachable"), 1, "{comments:#?}");
     let text = read("pod.pcapng");
     assert_eq!(text.lines().count(), 7, "{text}");
-    let requests = text.lines().filter(|line| line.contains("10.244.1.2 > 10.244.2.2: ICMP echo request")).count();
+    let requests = text
+        .lines()
+        .filter(|line| line.contains("10.244.1.2 > 10.244.2.2: ICMP echo request"))
+        .count();
     assert_eq!(requests, 3, "{text}");
 
     // On the uplink they are seen in their tunnel, as received and as sent; and a drop says why.
     let mut at_uplink = capture(&lab, &["--port", "uplink", "--count", "9"], "uplink.pcapng");
     assert_reaches(from, to);
     own_socket.remove_manifest("node-b.yaml").unwrap();
-    await_that("node-b gone", || row(own_socket, "peers", "node", "node-b").is_none());
+    await_that("node-b gone", || {
+        row(own_socket, "peers", "node", "node-b").is_none()
+    });
     assert_cut_off(pod(&lab, "pod-b1"), address(&lab, "pod-a1"));
     assert!(at_uplink.wait(PATIENCE).unwrap().success());
     let packets = commented(&lab.folder().join("uplink.pcapng"));
-    let dropped: Vec<_> = packets.iter().filter(|(_, comment)| comment.contains("drop tunnel_unknown_peer")).collect();
+    let dropped: Vec<_> = packets
+        .iter()
+        .filter(|(_, comment)| comment.contains("drop tunnel_unknown_peer"))
+        .collect();
     assert_eq!(dropped.len(), 3, "{packets:?}");
-    assert!(packets.iter().all(|(bytes, _)| bytes[ETHERNET + 9] == 17), "outer UDP");
-    assert_eq!(read("uplink.pcapng").matches("VXLAN").count() + read("uplink.pcapng").matches("OTV").count(), 9);
+    assert!(
+        packets.iter().all(|(bytes, _)| bytes[ETHERNET + 9] == 17),
+        "outer UDP"
+    );
+    assert_eq!(
+        read("uplink.pcapng").matches("VXLAN").count() + read("uplink.pcapng").matches("OTV").count(),
+        9
+    );
 
     // To standard output, into tcpdump; ended by the reader's hanging up.
     let line = format!(
@@ -281,30 +389,46 @@ fn captures_hold_what_the_switch_saw_and_thought() {
         piped.status().unwrap().is_some()
     });
     let text = std::fs::read_to_string(&log).unwrap();
-    assert_eq!(text.lines().filter(|line| line.contains("ICMP echo")).count(), 2, "{text}");
+    assert_eq!(
+        text.lines().filter(|line| line.contains("ICMP echo")).count(),
+        2,
+        "{text}"
+    );
 
     // One that nobody reads from loses its own copies, and traffic goes on.
     let mut line = own_socket.client(&["capture", "--port", "lab/pod-a1", "-w"]);
     line.arg(lab.folder().join("stuck.pcapng"));
     let mut stuck = Process::spawn(line, &lab.folder().join("stuck.log")).unwrap();
-    await_that("the capture's file", || lab.folder().join("stuck.pcapng").exists());
+    await_that("the capture's file", || {
+        lab.folder().join("stuck.pcapng").exists()
+    });
     stuck.signal(millrace_tools::lab::Signal::STOP).unwrap();
     flood(&lab);
     let counters = Counters::settled(own_socket);
-    let lost: u64 = counters.workers().iter().map(|worker| worker["capture_lost"].as_u64().unwrap()).sum();
+    let lost: u64 = counters
+        .workers()
+        .iter()
+        .map(|worker| worker["capture_lost"].as_u64().unwrap())
+        .sum();
     assert!(lost > 0, "{counters:?}");
     assert_reaches(from, address(&lab, "pod-a2"));
     stuck.signal(millrace_tools::lab::Signal::CONT).unwrap();
     stuck.signal(millrace_tools::lab::Signal::INT).unwrap();
     assert!(stuck.wait(PATIENCE).unwrap().success());
     let said = std::fs::read_to_string(lab.folder().join("stuck.log")).unwrap();
-    assert!(said.contains("captured") && said.contains("lost") && !said.contains(" 0 copies lost"), "{said}");
+    assert!(
+        said.contains("captured") && said.contains("lost") && !said.contains(" 0 copies lost"),
+        "{said}"
+    );
     finish(lab);
 }
 
 /// More packets from pod-a1 than a capture can hold for a reader that has stopped: the queue, the lines and the socket.
 fn flood(lab: &Lab) {
-    let socket = pod(lab, "pod-a1").within(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let socket = pod(lab, "pod-a1")
+        .within(|| std::net::UdpSocket::bind("0.0.0.0:0"))
+        .unwrap()
+        .unwrap();
     let before = Counters::settled(daemon(lab, "node-a")).total("received");
     let payload = [0; 1400];
     for _ in 0..10_000 {

@@ -59,7 +59,12 @@ impl Counters {
             let sum: u64 = self.workers().iter().map(|worker| number(&worker[name])).sum();
             assert_eq!(self.total(name), sum, "{name}");
         }
-        let at_ports: u64 = self.ports().iter().flat_map(queues_of).map(|queue| number(&queue["rx_packets"])).sum();
+        let at_ports: u64 = self
+            .ports()
+            .iter()
+            .flat_map(queues_of)
+            .map(|queue| number(&queue["rx_packets"]))
+            .sum();
         assert!(at_ports <= self.total("received"), "{:#}", self.0);
     }
 
@@ -120,7 +125,10 @@ impl Counters {
 
     /// Frames of each worker that are with its ports.
     pub(crate) fn frames_in_ports(&self) -> Vec<u64> {
-        self.workers().iter().map(|worker| number(&worker["frames"]["in_ports"])).collect()
+        self.workers()
+            .iter()
+            .map(|worker| number(&worker["frames"]["in_ports"]))
+            .collect()
     }
 }
 
@@ -137,17 +145,24 @@ fn imbalance(worker: &Value) -> i128 {
 
 /// A whole number of the answer.
 pub(crate) fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no whole number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no whole number"))
 }
 
 /// A table of numbers by name.
 fn counts(value: &Value) -> Counts {
     let table = value.as_object().unwrap_or_else(|| panic!("{value} is no table"));
-    table.iter().map(|(name, count)| (name.clone(), number(count))).collect()
+    table
+        .iter()
+        .map(|(name, count)| (name.clone(), number(count)))
+        .collect()
 }
 
 /// By how much each number grew, those that did not left out.
 pub(crate) fn growth(before: &Counts, after: &Counts) -> Counts {
-    let grown = after.iter().map(|(name, now)| (name.clone(), now - before.get(name).copied().unwrap_or(0)));
+    let grown = after
+        .iter()
+        .map(|(name, now)| (name.clone(), now - before.get(name).copied().unwrap_or(0)));
     grown.filter(|(_, more)| *more > 0).collect()
 }

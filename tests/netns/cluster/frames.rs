@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etherparse::{Icmpv4Header, Icmpv4Type, IcmpEchoHeader, IpNumber, Ipv4Header, TcpHeader, UdpHeader};
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, UdpHeader};
 use millrace_tools::lab::Namespace;
 use millrace_tools::lab::plan::Mac;
 use pcap::{Active, Capture, Direction, Error};
@@ -24,6 +24,8 @@ pub(crate) const TUNNEL: usize = 50;
 const BLOCK_MS: i32 = 5;
 /// How long an ear that has heard nothing new is left alone.
 const BEAT: Duration = Duration::from_millis(2);
+/// Frames that are sent at once: half of what a quiet pod's port can take without help (`FillPolicy::POD`).
+const BURST: usize = 16;
 /// Bytes for what an ear has heard and nobody has taken yet.
 const MEMORY: i32 = 32 << 20;
 
@@ -60,7 +62,13 @@ pub(crate) fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u
 
 /// A UDP packet, as most rows want it.
 pub(crate) fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-    ipv4(IpNumber::UDP, *from.ip(), *to.ip(), &udp(from, to, payload), |_| {})
+    ipv4(
+        IpNumber::UDP,
+        *from.ip(),
+        *to.ip(),
+        &udp(from, to, payload),
+        |_| {},
+    )
 }
 
 /// A TCP segment with its checksum, without the IP header; `edit` changes the header.
@@ -80,7 +88,11 @@ pub(crate) fn tcp(
 /// An echo request with its checksum, without the IP header.
 pub(crate) fn echo(id: u16, payload: &[u8]) -> Vec<u8> {
     let kind = Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq: 1 });
-    [&Icmpv4Header::with_checksum(kind, payload).to_bytes()[..], payload].concat()
+    [
+        &Icmpv4Header::with_checksum(kind, payload).to_bytes()[..],
+        payload,
+    ]
+    .concat()
 }
 
 /// A VXLAN header and the frame behind it (RFC 7348 section 5).
@@ -99,11 +111,17 @@ pub(crate) fn arp(operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Add
     packet
 }
 
-/// Sends frames out of an interface of a namespace, one after another.
+/// Sends frames out of an interface of a namespace, one after another, and no faster than a port that has been quiet is
+/// ready for.
 pub(crate) fn send(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) {
-    let mut socket = namespace.within(|| Capture::from_device(interface).unwrap().open().unwrap()).unwrap();
-    for frame in frames {
-        socket.sendpacket(frame.as_slice()).unwrap();
+    let mut socket = namespace
+        .within(|| Capture::from_device(interface).unwrap().open().unwrap())
+        .unwrap();
+    for burst in frames.chunks(BURST) {
+        for frame in burst {
+            socket.sendpacket(frame.as_slice()).unwrap();
+        }
+        thread::sleep(BEAT);
     }
 }
 
@@ -124,13 +142,21 @@ impl Ear {
     fn open(namespace: &Namespace, interface: &str, filter: &str, direction: Direction) -> Self {
         let opened = namespace.within(|| {
             let capture = Capture::from_device(interface).unwrap();
-            let mut capture = capture.timeout(BLOCK_MS).buffer_size(MEMORY).snaplen(65_535).open()?;
+            let mut capture = capture
+                .timeout(BLOCK_MS)
+                .buffer_size(MEMORY)
+                .snaplen(65_535)
+                .open()?;
             capture.filter(filter, true)?;
             capture.direction(direction)?;
             // Reads that wait do so for longer than they are told.
             capture.setnonblock()
         });
-        Self(opened.unwrap().unwrap_or_else(|error| panic!("listening at {interface} for {filter:?}: {error}")))
+        Self(
+            opened
+                .unwrap()
+                .unwrap_or_else(|error| panic!("listening at {interface} for {filter:?}: {error}")),
+        )
     }
 
     /// The next frame, if one comes until `deadline`.
@@ -169,18 +195,26 @@ pub(crate) fn mac_of(namespace: &Namespace, interface: &str) -> Mac {
 /// The MAC of a neighbour, asked for if need be.
 pub(crate) fn mac_of_neighbour(namespace: &Namespace, address: Ipv4Addr) -> Mac {
     crate::rig::await_reach(namespace, address);
-    let answer = namespace.ip(&["-json", "neighbour", "show", &address.to_string()]).unwrap();
+    let answer = namespace
+        .ip(&["-json", "neighbour", "show", &address.to_string()])
+        .unwrap();
     let neighbours: Value = serde_json::from_str(&answer).unwrap();
     parse_mac(neighbours[0]["lladdr"].as_str().unwrap())
 }
 
 /// A MAC as people write it.
 pub(crate) fn parse_mac(text: &str) -> Mac {
-    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
     Mac(bytes.try_into().unwrap())
 }
 
 /// Bytes in hexadecimal, for a failure that can be read.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.chunks(16).map(|line| line.iter().map(|byte| format!("{byte:02x} ")).collect::<String>() + "\n").collect()
+    bytes
+        .chunks(16)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x} ")).collect::<String>() + "\n")
+        .collect()
 }

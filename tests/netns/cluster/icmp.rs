@@ -8,10 +8,12 @@ use millrace_tools::lab::traffic::{Amount, Ping, TcpTransfer, ping, tcp_transfer
 use millrace_tools::lab::{Lab, MillraceOptions, Namespace, POD_INTERFACE, Topology};
 
 use crate::counters::{Counters, growth};
-use crate::frames::{ARP, ETHERNET, Ear, IPV4, arp, ethernet, mac_of, mac_of_neighbour, parse_mac, send, udp_packet};
+use crate::frames::{
+    ARP, ETHERNET, Ear, IPV4, arp, ethernet, mac_of, mac_of_neighbour, parse_mac, send, udp_packet,
+};
 use crate::rig::{
-    PAIR, PATIENCE, address, assert_reaches, daemon, finish, guest, lab, node, pair, pod, port_of, side_by_side,
-    underlay,
+    PAIR, PATIENCE, address, assert_reaches, daemon, finish, guest, lab, node, pair, pod, port_of,
+    side_by_side, underlay,
 };
 
 /// What `ping` says of one request with the given words.
@@ -26,7 +28,10 @@ fn errors_come_from_the_gateway_and_say_what_is_right() {
     let mut lab = pair("errors", 2);
     let (client, client_address) = guest(&lab, "client", 100);
     let gateway = lab.node("node-a").unwrap().plan().gateway().to_string();
-    let (near, far) = (address(&lab, "pod-a2").to_string(), address(&lab, "pod-b1").to_string());
+    let (near, far) = (
+        address(&lab, "pod-a2").to_string(),
+        address(&lab, "pod-b1").to_string(),
+    );
     let from = pod(&lab, "pod-a1");
     assert_reaches(from, address(&lab, "pod-b1"));
 
@@ -37,14 +42,26 @@ fn errors_come_from_the_gateway_and_say_what_is_right() {
         (from, &["-t", "1", &near], &gateway, "Time to live exceeded"),
         (from, &["-t", "1", &far], &gateway, "Time to live exceeded"),
         (from, &["-t", "2", &far], "10.244.2.", "Time to live exceeded"),
-        (pod(&lab, "pod-b1"), &["-t", "2", &local], &gateway, "Time to live exceeded"),
+        (
+            pod(&lab, "pod-b1"),
+            &["-t", "2", &local],
+            &gateway,
+            "Time to live exceeded",
+        ),
         (from, &[nobody], &gateway, "Destination Host Unreachable"),
-        (pod(&lab, "pod-b1"), &[nobody], &gateway, "Destination Host Unreachable"),
+        (
+            pod(&lab, "pod-b1"),
+            &[nobody],
+            &gateway,
+            "Destination Host Unreachable",
+        ),
         (from, &["198.51.100.7"], &gateway, "Destination Net Unreachable"),
     ];
     for (from, words, who, what) in rows {
         let said = said(from, words);
-        let expected = said.lines().any(|line| line.starts_with(&format!("From {who}")) && line.contains(what));
+        let expected = said
+            .lines()
+            .any(|line| line.starts_with(&format!("From {who}")) && line.contains(what));
         assert!(expected, "{words:?} from {}: {said}", from.name());
     }
     // A hop is counted once on each node, so three are enough to get there and two to a pod beside.
@@ -60,13 +77,21 @@ fn errors_come_from_the_gateway_and_say_what_is_right() {
     // The first packet to a neighbour that nobody has asked for yet waits and is not lost.
     let from = pod(&lab, "pod-a1");
     let via = underlay(&lab, "node-a").to_string();
-    client.ip(&["route", "add", "10.244.1.0/24", "via", &via]).unwrap();
+    client
+        .ip(&["route", "add", "10.244.1.0/24", "via", &via])
+        .unwrap();
     let _ = node(&lab, "node-a").ip(&["neighbour", "flush", "to", &client_address.to_string()]);
     let before = Counters::settled(daemon(&lab, "node-a"));
     assert_reaches(from, client_address);
     let after = Counters::settled(daemon(&lab, "node-a"));
-    assert!(growth(&before.punted(), &after.punted()).contains_key("neighbour_unresolved"), "{after:?}");
-    assert!(growth(&before.slow_path(), &after.slow_path()).contains_key("released"), "{after:?}");
+    assert!(
+        growth(&before.punted(), &after.punted()).contains_key("neighbour_unresolved"),
+        "{after:?}"
+    );
+    assert!(
+        growth(&before.slow_path(), &after.slow_path()).contains_key("released"),
+        "{after:?}"
+    );
     drop(client);
     finish(lab);
 }
@@ -74,31 +99,58 @@ fn errors_come_from_the_gateway_and_say_what_is_right() {
 /// A pod whose interface takes more than the tunnel does is told what fits, and goes on with that.
 fn too_big(lab: &mut Lab) {
     let daemon = daemon(lab, "node-a");
-    let interface = port_of(daemon, "lab/pod-a1").unwrap()["interface"].as_str().unwrap().to_owned();
-    node(lab, "node-a").ip(&["link", "set", &interface, "mtu", "1500"]).unwrap();
+    let interface = port_of(daemon, "lab/pod-a1").unwrap()["interface"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    node(lab, "node-a")
+        .ip(&["link", "set", &interface, "mtu", "1500"])
+        .unwrap();
     let from = pod(lab, "pod-a1");
     from.ip(&["link", "set", POD_INTERFACE, "mtu", "1500"]).unwrap();
     from.ip(&["route", "flush", "cache"]).unwrap();
     let to = address(lab, "pod-b1");
     let gateway = lab.node("node-a").unwrap().plan().gateway();
-    let once = |mtu| Ping { count: 1, ..Ping::full_size(mtu) };
+    let once = |mtu| Ping {
+        count: 1,
+        ..Ping::full_size(mtu)
+    };
     for mtu in [1451, 1500] {
         // The kernel remembers what it was told.
         from.ip(&["route", "flush", "cache"]).unwrap();
         let report = ping(from, to.into(), &once(mtu)).unwrap();
         let told = report.complaints.iter().any(|said| {
-            said.starts_with(&format!("From {gateway} ")) && said.contains("Frag needed") && said.contains("mtu = 1450")
+            said.starts_with(&format!("From {gateway} "))
+                && said.contains("Frag needed")
+                && said.contains("mtu = 1450")
         });
         assert!(told && report.received == 0, "{mtu}: {report:?}");
     }
     from.ip(&["route", "flush", "cache"]).unwrap();
     assert_eq!(ping(from, to.into(), &once(1450)).unwrap().received, 1);
     // Unfragmented at the source, too large for the way, and not marked: the switch makes no fragments, and tells.
-    let report = ping(from, to.into(), &Ping { dont_fragment: false, ..once(1500) }).unwrap();
-    assert!(report.complaints.iter().any(|said| said.contains("mtu = 1450")), "{report:?}");
+    let report = ping(
+        from,
+        to.into(),
+        &Ping {
+            dont_fragment: false,
+            ..once(1500)
+        },
+    )
+    .unwrap();
+    assert!(
+        report.complaints.iter().any(|said| said.contains("mtu = 1450")),
+        "{report:?}"
+    );
     // TCP that starts with what its interface takes finds the way nevertheless.
     from.ip(&["route", "flush", "cache"]).unwrap();
-    let transfer = TcpTransfer { from, to: pod(lab, "pod-b1"), address: to, amount: Amount::Bytes(1 << 20), timeout: PATIENCE };
+    let transfer = TcpTransfer {
+        from,
+        to: pod(lab, "pod-b1"),
+        address: to,
+        amount: Amount::Bytes(1 << 20),
+        timeout: PATIENCE,
+    };
     assert!(tcp_transfer(&transfer).unwrap().received_bytes >= 1 << 20);
     from.ip(&["link", "set", POD_INTERFACE, "mtu", "1450"]).unwrap();
 }
@@ -121,14 +173,28 @@ fn the_gateway_answers_arp_and_echo() {
         ("a pod beside", own, address(&lab, "pod-a2"), true),
         ("a pod elsewhere", own, address(&lab, "pod-b1"), true),
         ("anyone", own, Ipv4Addr::new(198, 51, 100, 7), true),
-        ("a probe for another's", Ipv4Addr::UNSPECIFIED, address(&lab, "pod-a2"), true),
+        (
+            "a probe for another's",
+            Ipv4Addr::UNSPECIFIED,
+            address(&lab, "pod-a2"),
+            true,
+        ),
         ("a probe for its own", Ipv4Addr::UNSPECIFIED, own, false),
         ("its own announcement", own, own, false),
         ("loopback", own, Ipv4Addr::LOCALHOST, false),
     ];
     for (name, sender, target, answered) in rows {
         let mut ear = Ear::incoming(from, POD_INTERFACE, "arp[6:2] = 2");
-        send(from, POD_INTERFACE, &[ethernet(broadcast, me, ARP, &arp(1, (me, sender), (unknown, target)))]);
+        send(
+            from,
+            POD_INTERFACE,
+            &[ethernet(
+                broadcast,
+                me,
+                ARP,
+                &arp(1, (me, sender), (unknown, target)),
+            )],
+        );
         let heard = if answered { ear.hear(1) } else { ear.rest() };
         let expected = arp(2, (gateway, target), (me, sender));
         for reply in &heard {
@@ -138,8 +204,19 @@ fn the_gateway_answers_arp_and_echo() {
         assert_eq!(heard.len(), usize::from(answered), "{name}");
     }
     for size in [0, 1, 1422] {
-        let report = ping(from, plan.gateway().into(), &Ping { payload: size, ..Ping::default() }).unwrap();
-        assert!(report.received == report.sent && report.complaints.is_empty(), "{size}: {report:?}");
+        let report = ping(
+            from,
+            plan.gateway().into(),
+            &Ping {
+                payload: size,
+                ..Ping::default()
+            },
+        )
+        .unwrap();
+        assert!(
+            report.received == report.sent && report.complaints.is_empty(),
+            "{size}: {report:?}"
+        );
     }
     // The host has its gateway too, and so has a peer's pod.
     assert_reaches(node(&lab, "node-a"), plan.gateway());
@@ -149,7 +226,10 @@ fn the_gateway_answers_arp_and_echo() {
     socket.connect((plan.gateway(), 53)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.send(b"anyone?").unwrap();
-    assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        socket.recv(&mut [0; 16]).unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionRefused
+    );
     finish(lab);
 }
 
@@ -157,19 +237,27 @@ fn the_gateway_answers_arp_and_echo() {
 fn icmp_errors_are_limited() {
     let _turn = side_by_side();
     let per_second = 10;
-    let lab = lab("limit", &Topology {
-        pods_per_node: 2,
-        millrace: MillraceOptions {
-            extra: format!("\n[slow-path]\nicmp-errors-per-second = {per_second}\n"),
-            ..MillraceOptions::default()
+    let lab = lab(
+        "limit",
+        &Topology {
+            pods_per_node: 2,
+            millrace: MillraceOptions {
+                extra: format!("\n[slow-path]\nicmp-errors-per-second = {per_second}\n"),
+                ..MillraceOptions::default()
+            },
+            ..Topology::of(&PAIR)
         },
-        ..Topology::of(&PAIR)
-    });
+    );
     let (from, own) = (pod(&lab, "pod-a1"), address(&lab, "pod-a1"));
     let gateway = mac_of_neighbour(from, lab.node("node-a").unwrap().plan().gateway());
     let me = mac_of(from, POD_INTERFACE);
     let to = SocketAddrV4::new(Ipv4Addr::new(10, 244, 1, 77), 9);
-    let frame = ethernet(gateway, me, IPV4, &udp_packet(SocketAddrV4::new(own, 5000), to, &[0; 9]));
+    let frame = ethernet(
+        gateway,
+        me,
+        IPV4,
+        &udp_packet(SocketAddrV4::new(own, 5000), to, &[0; 9]),
+    );
     let mut ear = Ear::incoming(from, POD_INTERFACE, "icmp[icmptype] = icmp-unreach");
     let before = Counters::settled(daemon(&lab, "node-a"));
     let many = 500;
@@ -180,7 +268,11 @@ fn icmp_errors_are_limited() {
     // A burst for one sender, and no more (`BURST_PER_SOURCE`), give or take what the time in between adds.
     assert!((20..=50).contains(&told), "{told} errors for {many} packets");
     assert_eq!(slow["unreachable_sent"], told as u64);
-    assert_eq!(slow["unreachable_sent"] + slow["rate_limited"], many as u64, "{slow:?}");
+    assert_eq!(
+        slow["unreachable_sent"] + slow["rate_limited"],
+        many as u64,
+        "{slow:?}"
+    );
     // It costs the others nothing.
     assert_reaches(pod(&lab, "pod-a2"), address(&lab, "pod-b1"));
     assert_reaches(from, address(&lab, "pod-b1"));

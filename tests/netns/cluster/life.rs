@@ -15,8 +15,8 @@ use crate::frames::{ARP, Ear, IPV4, arp, ethernet, mac_of, send, udp_packet};
 use crate::picture::Picture;
 use crate::pulse::{Beats, Pings, Pulse};
 use crate::rig::{
-    PAIR, PATIENCE, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, daemon_mut, finish,
-    guest, lab, node, pair, pod, port_of, side_by_side, underlay, untouched,
+    PAIR, PATIENCE, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon,
+    daemon_mut, finish, guest, lab, node, pair, pod, port_of, side_by_side, underlay, untouched,
 };
 
 /// The kernel's side of the host port.
@@ -39,7 +39,9 @@ struct OwnTraffic {
 impl OwnTraffic {
     fn start(guest: &Namespace, node: &Namespace, at: Ipv4Addr) -> Self {
         Self {
-            connections: SERVICES.map(|port| Pulse::tcp(guest, node, SocketAddrV4::new(at, port))).into(),
+            connections: SERVICES
+                .map(|port| Pulse::tcp(guest, node, SocketAddrV4::new(at, port)))
+                .into(),
             datagrams: Pulse::udp(guest, node, SocketAddrV4::new(at, 7001)),
             pings: Pings::start(guest, at),
         }
@@ -54,9 +56,17 @@ impl OwnTraffic {
     /// Nothing was lost and nothing stood still.
     fn end(self) {
         let pulses = self.connections.into_iter().chain([self.datagrams]);
-        for Beats { answered, lost, longest_silence } in pulses.map(Pulse::end) {
+        for Beats {
+            answered,
+            lost,
+            longest_silence,
+        } in pulses.map(Pulse::end)
+        {
             assert_eq!(lost, 0, "of {answered} datagrams");
-            assert!(longest_silence < STANDSTILL, "{longest_silence:?} without an answer");
+            assert!(
+                longest_silence < STANDSTILL,
+                "{longest_silence:?} without an answer"
+            );
         }
         let (sent, received) = self.pings.end();
         assert_eq!(sent - received, 0, "of {sent} echo requests were not answered");
@@ -132,23 +142,46 @@ fn assert_pods_cut_off(lab: &Lab) {
         ethernet(broadcast, own, ARP, &question),
     ];
     send(from, POD_INTERFACE, &frames);
-    for (place, ear) in [("the rack", &mut rack), ("the host port", &mut host), ("the kernel behind the uplink", &mut uplink)] {
+    for (place, ear) in [
+        ("the rack", &mut rack),
+        ("the host port", &mut host),
+        ("the kernel behind the uplink", &mut uplink),
+    ] {
         let heard = ear.rest();
-        assert!(heard.is_empty(), "{place} got {} frames, the first {:02x?}", heard.len(), heard[0]);
+        assert!(
+            heard.is_empty(),
+            "{place} got {} frames, the first {:02x?}",
+            heard.len(),
+            heard[0]
+        );
     }
 }
 
 /// The node's side of a pod's veth, with no daemon to ask.
 fn daemonless_port(lab: &Lab) -> String {
-    let links = node(lab, "node-a").ip(&["-o", "link", "show", "type", "veth"]).unwrap();
-    let names = links.lines().filter_map(|line| line.split([':', '@']).nth(1).map(str::trim));
-    names.filter(|name| name.starts_with("mr")).next().expect("a pod's port").to_owned()
+    let links = node(lab, "node-a")
+        .ip(&["-o", "link", "show", "type", "veth"])
+        .unwrap();
+    let names = links
+        .lines()
+        .filter_map(|line| line.split([':', '@']).nth(1).map(str::trim));
+    names
+        .filter(|name| name.starts_with("mr"))
+        .next()
+        .expect("a pod's port")
+        .to_owned()
 }
 
 #[test]
 fn the_nodes_own_traffic_outlives_the_switch_and_pods_do_not() {
     let _turn = alone();
-    let mut lab = lab("life", &Topology { pods_per_node: 2, ..Topology::of(&PAIR) });
+    let mut lab = lab(
+        "life",
+        &Topology {
+            pods_per_node: 2,
+            ..Topology::of(&PAIR)
+        },
+    );
     let (client, _) = guest(&lab, "client", 100);
     let own = OwnTraffic::start(&client, node(&lab, "node-a"), underlay(&lab, "node-a"));
     let stop = AtomicBool::new(false);
@@ -157,7 +190,9 @@ fn the_nodes_own_traffic_outlives_the_switch_and_pods_do_not() {
         // The client asks by ARP again and again.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                client.ip(&["neighbour", "flush", "to", &at, "dev", UPLINK]).unwrap();
+                client
+                    .ip(&["neighbour", "flush", "to", &at, "dev", UPLINK])
+                    .unwrap();
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
@@ -172,7 +207,8 @@ fn the_nodes_own_traffic_outlives_the_switch_and_pods_do_not() {
 
 /// Stops, kills and starts the switch under the node's own traffic.
 fn live_through(lab: &mut Lab, own: &OwnTraffic) {
-    let ports = |lab: &Lab| ["lab/pod-a1", "lab/pod-a2"].map(|name| port_of(daemon(lab, "node-a"), name).unwrap());
+    let ports =
+        |lab: &Lab| ["lab/pod-a1", "lab/pod-a2"].map(|name| port_of(daemon(lab, "node-a"), name).unwrap());
     let before = ports(lab);
     let mut far = Idle::open(lab, "pod-a1", "pod-b1");
     let mut near = Idle::open(lab, "pod-a1", "pod-a2");
@@ -194,7 +230,15 @@ fn live_through(lab: &mut Lab, own: &OwnTraffic) {
         await_reach(pod(lab, "pod-b1"), address(lab, "pod-a2"));
         let after = ports(lab);
         for (before, after) in before.iter().zip(&after) {
-            for key in ["interface", "mac", "peer_mac", "addresses", "mtu", "queues", "xdp_mode"] {
+            for key in [
+                "interface",
+                "mac",
+                "peer_mac",
+                "addresses",
+                "mtu",
+                "queues",
+                "xdp_mode",
+            ] {
                 assert_eq!(before[key], after[key], "{key} of an adopted port");
             }
         }
@@ -227,24 +271,45 @@ fn uninstalling_leaves_the_node_as_it_was() {
 
         let refused = daemon(&lab, "node-b");
         let config = refused.config();
-        let refused = refused.ask(&["uninstall", "--config", config.to_str().unwrap()]).unwrap();
+        let refused = refused
+            .ask(&["uninstall", "--config", config.to_str().unwrap()])
+            .unwrap();
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert!(refused.stderr.contains("stop it first"), "{refused:?}");
         assert_reaches(pod(&lab, "first"), address(&lab, "second"));
 
-        stop_and_uninstall(&mut lab, &["steering program of eth1", "host port millrace0", "lab/first", "lab/second"]);
+        stop_and_uninstall(
+            &mut lab,
+            &[
+                "steering program of eth1",
+                "host port millrace0",
+                "lab/first",
+                "lab/second",
+            ],
+        );
         let changes = before.changes(&Picture::of(node(&lab, "node-b")));
         assert!(changes.is_empty(), "{mode}: {changes:#?}");
-        assert!(pod(&lab, "first").ip(&["link", "show", POD_INTERFACE]).is_err(), "the pod's end is gone too");
-        let left: Vec<_> = std::fs::read_dir(daemon(&lab, "node-b").state()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert!(
+            pod(&lab, "first").ip(&["link", "show", POD_INTERFACE]).is_err(),
+            "the pod's end is gone too"
+        );
+        let left: Vec<_> = std::fs::read_dir(daemon(&lab, "node-b").state())
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         assert!(left.is_empty(), "{left:?}");
 
         // With the programs gone the kernel has the tunnel's port again.
         let listener = node(&lab, "node-b").within(|| std::net::UdpSocket::bind(("0.0.0.0", VXLAN_PORT)));
         let listener = listener.unwrap().unwrap();
         listener.set_read_timeout(Some(PATIENCE)).unwrap();
-        let sender = node(&lab, "node-a").within(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
-        sender.send_to(b"to the kernel", (underlay(&lab, "node-b"), VXLAN_PORT)).unwrap();
+        let sender = node(&lab, "node-a")
+            .within(|| std::net::UdpSocket::bind("0.0.0.0:0"))
+            .unwrap()
+            .unwrap();
+        sender
+            .send_to(b"to the kernel", (underlay(&lab, "node-b"), VXLAN_PORT))
+            .unwrap();
         listener.recv(&mut [0; 64]).unwrap();
         finish(lab);
     }
@@ -254,14 +319,21 @@ fn stop_and_uninstall(lab: &mut Lab, removed: &[&str]) {
     assert!(daemon_mut(lab, "node-b").stop().unwrap().success());
     let daemon = daemon(lab, "node-b");
     let config = daemon.config();
-    let uninstall = || daemon.ask(&["uninstall", "--config", config.to_str().unwrap()]).unwrap();
+    let uninstall = || {
+        daemon
+            .ask(&["uninstall", "--config", config.to_str().unwrap()])
+            .unwrap()
+    };
     let done = uninstall();
     assert!(done.status.success(), "{done:?}");
     for what in removed {
         assert!(done.stdout.contains(what), "{what} is not in {}", done.stdout);
     }
     let again = uninstall();
-    assert!(again.status.success() && again.stdout.contains("nothing"), "{again:?}");
+    assert!(
+        again.status.success() && again.stdout.contains("nothing"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -270,26 +342,47 @@ fn a_program_left_behind_keeps_the_tunnel_closed() {
     let mut lab = pair("orphan", 1);
     daemon_mut(&mut lab, "node-a").kill().unwrap();
     // Even a process of the node that listens on the tunnel's port hears nothing.
-    let listener = node(&lab, "node-a").within(|| std::net::UdpSocket::bind(("0.0.0.0", VXLAN_PORT))).unwrap().unwrap();
+    let listener = node(&lab, "node-a")
+        .within(|| std::net::UdpSocket::bind(("0.0.0.0", VXLAN_PORT)))
+        .unwrap()
+        .unwrap();
     listener.set_nonblocking(true).unwrap();
-    let unreachable = format!("icmp[icmptype] = icmp-unreach and src host {}", underlay(&lab, "node-a"));
+    let unreachable = format!(
+        "icmp[icmptype] = icmp-unreach and src host {}",
+        underlay(&lab, "node-a")
+    );
     let mut peer = Ear::incoming(node(&lab, "node-b"), UPLINK, &unreachable);
     assert_cut_off(pod(&lab, "pod-b1"), address(&lab, "pod-a1"));
-    let (here, there) = (lab.node("node-b").unwrap().plan(), lab.node("node-a").unwrap().plan());
+    let (here, there) = (
+        lab.node("node-b").unwrap().plan(),
+        lab.node("node-a").unwrap().plan(),
+    );
     let plain = udp_packet(
         SocketAddrV4::new(here.underlay_address(), 9),
         SocketAddrV4::new(address(&lab, "pod-a1"), 9),
         &[1; 9],
     );
     let mut inner = Ear::incoming(pod(&lab, "pod-a1"), POD_INTERFACE, "ip");
-    send(node(&lab, "node-b"), UPLINK, &[ethernet(there.uplink_mac(), here.uplink_mac(), IPV4, &plain)]);
-    assert!(peer.rest().is_empty(), "the kernel told the peer that nobody listens");
+    send(
+        node(&lab, "node-b"),
+        UPLINK,
+        &[ethernet(there.uplink_mac(), here.uplink_mac(), IPV4, &plain)],
+    );
+    assert!(
+        peer.rest().is_empty(),
+        "the kernel told the peer that nobody listens"
+    );
     assert!(inner.rest().is_empty());
-    assert!(listener.recv(&mut [0; 64]).is_err(), "the kernel got a tunnel packet");
+    assert!(
+        listener.recv(&mut [0; 64]).is_err(),
+        "the kernel got a tunnel packet"
+    );
     // The kernel has no say in what is not the tunnel's.
     assert_reaches(node(&lab, "node-b"), underlay(&lab, "node-a"));
     daemon_mut(&mut lab, "node-a").start().unwrap();
-    await_that("the pod's port", || port_of(daemon(&lab, "node-a"), "lab/pod-a1").is_some());
+    await_that("the pod's port", || {
+        port_of(daemon(&lab, "node-a"), "lab/pod-a1").is_some()
+    });
     await_reach(pod(&lab, "pod-b1"), address(&lab, "pod-a1"));
     finish(lab);
 }

@@ -48,7 +48,12 @@ impl Picture {
     pub(crate) fn of_pod(namespace: &Namespace) -> Self {
         let words = ["-d", "-o", "link", "show"];
         let lines = namespace.ip(&words).unwrap();
-        Self(lines.lines().map(|line| (line.to_owned(), String::new())).collect())
+        Self(
+            lines
+                .lines()
+                .map(|line| (line.to_owned(), String::new()))
+                .collect(),
+        )
     }
 
     /// What is different in `later`, line by line.

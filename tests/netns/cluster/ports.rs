@@ -13,8 +13,8 @@ use millrace_tools::lab::{Daemon, Lab, Namespace, Topology, WireEnd};
 use crate::counters::{Counters, FRAMES};
 use crate::pulse::{Beats, Pulse};
 use crate::rig::{
-    PAIR, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, lab, node, pair, pod,
-    port_of, rows, side_by_side, underlay,
+    PAIR, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, lab, node,
+    pair, pod, port_of, rows, side_by_side, underlay,
 };
 
 /// How often a pod is attached and detached in all.
@@ -40,7 +40,11 @@ impl Passer {
     fn new(lab: &Lab, number: usize) -> Self {
         let name = format!("passer-{number}");
         let address = Ipv4Addr::new(10, 244, 1, FIRST_PASSER + number as u8);
-        Self { namespace: lab.namespace(&name).unwrap(), name: format!("lab/{name}"), address }
+        Self {
+            namespace: lab.namespace(&name).unwrap(),
+            name: format!("lab/{name}"),
+            address,
+        }
     }
 
     fn attach(&self) -> Request {
@@ -53,12 +57,18 @@ impl Passer {
     }
 
     fn detach(&self) -> Request {
-        Request::Detach { pod: self.name.clone() }
+        Request::Detach {
+            pod: self.name.clone(),
+        }
     }
 
     /// Datagrams to another pod, far more than the port's rings have finished with when it goes.
     fn send_to(&self, to: Ipv4Addr) {
-        let socket = self.namespace.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        let socket = self
+            .namespace
+            .within(|| UdpSocket::bind("0.0.0.0:0"))
+            .unwrap()
+            .unwrap();
         for _ in 0..64 {
             // The first wait for ARP, and may find no room to wait in.
             let _ = socket.send_to(&[0xa5; 1000], (to, 9));
@@ -81,28 +91,48 @@ fn assert_whole(daemon: &Daemon) {
     await_that("every frame back", || {
         let counters = Counters::settled(daemon);
         let workers = counters.workers().len() as u64;
-        let queues: u64 = rows(daemon, "ports").iter().map(|port| port["queues"].as_u64().unwrap()).sum();
+        let queues: u64 = rows(daemon, "ports")
+            .iter()
+            .map(|port| port["queues"].as_u64().unwrap())
+            .sum();
         let each = queues / workers;
-        counters.workers().iter().zip(counters.frames_in_ports()).all(|(worker, in_ports)| {
-            let frames = &worker["frames"];
-            let whole = frames["free"].as_u64().unwrap() + in_ports == FRAMES && frames["in_tokens"] == 0;
-            whole && in_ports % WIDE_BASE == 0 && (each * WIDE_BASE..=each * 2 * WIDE_BASE).contains(&in_ports)
-        })
+        counters
+            .workers()
+            .iter()
+            .zip(counters.frames_in_ports())
+            .all(|(worker, in_ports)| {
+                let frames = &worker["frames"];
+                let whole = frames["free"].as_u64().unwrap() + in_ports == FRAMES && frames["in_tokens"] == 0;
+                whole
+                    && in_ports % WIDE_BASE == 0
+                    && (each * WIDE_BASE..=each * 2 * WIDE_BASE).contains(&in_ports)
+            })
     });
 }
 
 /// Only the node's own ports are left, on the daemon and in the kernel.
 fn assert_no_pod_ports(lab: &Lab) {
-    let roles: Vec<_> = rows(daemon(lab, "node-a"), "ports").into_iter().map(|row| row["role"].clone()).collect();
+    let roles: Vec<_> = rows(daemon(lab, "node-a"), "ports")
+        .into_iter()
+        .map(|row| row["role"].clone())
+        .collect();
     assert_eq!(roles, ["host", "uplink"]);
-    let links = node(lab, "node-a").ip(&["-o", "link", "show", "type", "veth"]).unwrap();
+    let links = node(lab, "node-a")
+        .ip(&["-o", "link", "show", "type", "veth"])
+        .unwrap();
     assert_eq!(links.lines().count(), 3, "{links}");
 }
 
 #[test]
 fn a_thousand_pods_come_and_go_under_traffic() {
     let _turn = alone();
-    let mut lab = lab("passers", &Topology { pods_per_node: 2, ..Topology::of(&PAIR) });
+    let mut lab = lab(
+        "passers",
+        &Topology {
+            pods_per_node: 2,
+            ..Topology::of(&PAIR)
+        },
+    );
     let passers: Vec<Passer> = (0..AT_ONCE).map(|number| Passer::new(&lab, number)).collect();
     let far = SocketAddrV4::new(address(&lab, "pod-b2"), 7000);
     let near = SocketAddrV4::new(address(&lab, "pod-a2"), 7000);
@@ -116,7 +146,10 @@ fn a_thousand_pods_come_and_go_under_traffic() {
     std::thread::scope(|scope| {
         // Traffic towards those that come and go, so that it is under way to each that goes.
         scope.spawn(|| {
-            let sender = pod(&lab, "pod-b1").within(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+            let sender = pod(&lab, "pod-b1")
+                .within(|| UdpSocket::bind("0.0.0.0:0"))
+                .unwrap()
+                .unwrap();
             while !stop.load(Ordering::Relaxed) {
                 for passer in &passers {
                     let _ = sender.send_to(&[0x5a; 1000], (passer.address, 9));
@@ -124,20 +157,36 @@ fn a_thousand_pods_come_and_go_under_traffic() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        let passing: Vec<_> =
-            passers.iter().map(|passer| scope.spawn(|| passer.pass(&socket, &rounds, to))).collect();
-        let ended: Vec<_> = passing.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        let passing: Vec<_> = passers
+            .iter()
+            .map(|passer| scope.spawn(|| passer.pass(&socket, &rounds, to)))
+            .collect();
+        let ended: Vec<_> = passing
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         stop.store(true, Ordering::Relaxed);
         for result in ended {
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    for Beats { answered, lost, longest_silence } in pulses.map(Pulse::end) {
+    for Beats {
+        answered,
+        lost,
+        longest_silence,
+    } in pulses.map(Pulse::end)
+    {
         assert_eq!(lost, 0, "of {answered}");
-        assert!(longest_silence < STANDSTILL, "{longest_silence:?} without an answer");
+        assert!(
+            longest_silence < STANDSTILL,
+            "{longest_silence:?} without an answer"
+        );
     }
     let counters = Counters::settled(daemon(&lab, "node-a"));
-    assert!(counters.total("received") > (ROUNDS * 10) as u64, "there was traffic: {counters:?}");
+    assert!(
+        counters.total("received") > (ROUNDS * 10) as u64,
+        "there was traffic: {counters:?}"
+    );
     lab.remove_pod("pod-a1").unwrap();
     lab.remove_pod("pod-a2").unwrap();
     assert_no_pod_ports(&lab);
@@ -160,8 +209,12 @@ fn a_namespace_that_vanishes_takes_its_port_with_it() {
         let mut client = Client::connect(&daemon(&lab, "node-a").socket()).unwrap();
         client.request(&passer.attach()).unwrap();
         assert_reaches(&passer.namespace, address(&lab, "pod-b1"));
-        let both = [(&passer.namespace, address(&lab, "pod-b1")), (pod(&lab, "pod-b1"), passer.address)];
-        let senders = both.map(|(from, to)| (from.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap(), to));
+        let both = [
+            (&passer.namespace, address(&lab, "pod-b1")),
+            (pod(&lab, "pod-b1"), passer.address),
+        ];
+        let senders =
+            both.map(|(from, to)| (from.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap(), to));
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for (sender, to) in &senders[1..] {
@@ -176,7 +229,9 @@ fn a_namespace_that_vanishes_takes_its_port_with_it() {
             }
             let name = passer.name.clone();
             drop(passer);
-            await_that("the port to go", || port_of(daemon(&lab, "node-a"), &name).is_none());
+            await_that("the port to go", || {
+                port_of(daemon(&lab, "node-a"), &name).is_none()
+            });
             stop.store(true, Ordering::Relaxed);
         });
     }
@@ -197,7 +252,9 @@ fn the_uplink_goes_and_comes_back() {
     let prefix = format!("{}/{PREFIX_LENGTH}", plan.underlay_address());
     for _ in 0..2 {
         node(&lab, "node-a").ip(&["link", "set", UPLINK, "down"]).unwrap();
-        await_that("the port shown down", || uplink(&lab).is_some_and(|port| port["up"] == false));
+        await_that("the port shown down", || {
+            uplink(&lab).is_some_and(|port| port["up"] == false)
+        });
         assert_cut_off(pod(&lab, from), far);
         assert_reaches(pod(&lab, from), near);
         node(&lab, "node-a").ip(&["link", "set", UPLINK, "up"]).unwrap();
@@ -209,9 +266,15 @@ fn the_uplink_goes_and_comes_back() {
     await_that("the port to go", || uplink(&lab).is_none());
     assert_cut_off(pod(&lab, from), far);
     assert_reaches(pod(&lab, from), near);
-    let end = WireEnd { namespace: node(&lab, "node-a"), interface: UPLINK, mac: Some(plan.uplink_mac()) };
+    let end = WireEnd {
+        namespace: node(&lab, "node-a"),
+        interface: UPLINK,
+        mac: Some(plan.uplink_mac()),
+    };
     lab.switch().join("node-a", end).unwrap();
-    node(&lab, "node-a").ip(&["address", "add", &prefix, "dev", UPLINK]).unwrap();
+    node(&lab, "node-a")
+        .ip(&["address", "add", &prefix, "dev", UPLINK])
+        .unwrap();
     await_reach(pod(&lab, from), far);
     await_reach(pod(&lab, "pod-b1"), address(&lab, from));
     assert_reaches(node(&lab, "node-b"), underlay(&lab, "node-a"));

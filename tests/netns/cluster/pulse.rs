@@ -44,15 +44,24 @@ impl Pulse {
             while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&bytes).is_ok() {}
         });
         let connect = || TcpStream::connect_timeout(&at.into(), PATIENCE);
-        let mut stream = from.within(connect).unwrap().unwrap_or_else(|error| panic!("{at}: {error}"));
+        let mut stream = from
+            .within(connect)
+            .unwrap()
+            .unwrap_or_else(|error| panic!("{at}: {error}"));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self::start(Some(server), move |number| {
             let request: Vec<u8> = (0..REQUEST).map(|place| (place as u64 ^ number) as u8).collect();
             let mut answer = vec![0; REQUEST];
-            stream.write_all(&request).and_then(|()| stream.read_exact(&mut answer)).unwrap_or_else(|error| {
-                panic!("the connection to {at} broke after {number} requests: {error}")
-            });
-            assert!(request == answer, "bytes were changed on the way to {at} and back");
+            stream
+                .write_all(&request)
+                .and_then(|()| stream.read_exact(&mut answer))
+                .unwrap_or_else(|error| {
+                    panic!("the connection to {at} broke after {number} requests: {error}")
+                });
+            assert!(
+                request == answer,
+                "bytes were changed on the way to {at} and back"
+            );
             true
         })
     }
@@ -60,7 +69,9 @@ impl Pulse {
     /// Datagrams, each echoed.
     pub(crate) fn udp(from: &Namespace, to: &Namespace, at: SocketAddrV4) -> Self {
         let stop_server = to.within(|| UdpSocket::bind(at)).unwrap().unwrap();
-        stop_server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        stop_server
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         let socket = from.within(|| UdpSocket::bind(any)).unwrap().unwrap();
         socket.connect(at).unwrap();
@@ -83,7 +94,11 @@ impl Pulse {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&answered));
         let client = thread::spawn(move || {
-            let mut beats = Beats { answered: 0, lost: 0, longest_silence: Duration::ZERO };
+            let mut beats = Beats {
+                answered: 0,
+                lost: 0,
+                longest_silence: Duration::ZERO,
+            };
             let mut last = Instant::now();
             for number in 0.. {
                 if told.load(Ordering::Relaxed) {
@@ -102,7 +117,12 @@ impl Pulse {
             beats.longest_silence = beats.longest_silence.max(last.elapsed());
             beats
         });
-        Self { stop, answered, client: Some(client), server }
+        Self {
+            stop,
+            answered,
+            client: Some(client),
+            server,
+        }
     }
 
     /// Waits for `count` more answers: the talk goes on.
@@ -118,7 +138,12 @@ impl Pulse {
     /// Ends the talk, and says how it went.
     pub(crate) fn end(mut self) -> Beats {
         self.stop.store(true, Ordering::Relaxed);
-        let beats = self.client.take().unwrap().join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let beats = self
+            .client
+            .take()
+            .unwrap()
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         if let Some(server) = self.server.take() {
             server.join().unwrap();
         }
@@ -160,7 +185,10 @@ impl Pings {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut line = from.command("ping");
         line.args(["-n", "-q", "-i", "0.01", &to.to_string()]);
-        Self { process: Process::spawn(line, log.path()).unwrap(), log }
+        Self {
+            process: Process::spawn(line, log.path()).unwrap(),
+            log,
+        }
     }
 
     /// Ends it; how many requests were sent, and how many answered.
@@ -168,7 +196,10 @@ impl Pings {
         self.process.signal(Signal::INT).unwrap();
         self.process.wait(PATIENCE).unwrap();
         let text = std::fs::read_to_string(self.log.path()).unwrap();
-        let line = text.lines().find(|line| line.contains(" packets transmitted, ")).unwrap_or_else(|| panic!("{text}"));
+        let line = text
+            .lines()
+            .find(|line| line.contains(" packets transmitted, "))
+            .unwrap_or_else(|| panic!("{text}"));
         let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
         (numbers.next().unwrap(), numbers.next().unwrap())
     }

@@ -9,8 +9,8 @@ use millrace_tools::lab::{Lab, MillraceOptions, Topology, Wire};
 
 use crate::counters::{Counters, growth, number};
 use crate::rig::{
-    PAIR, PATIENCE, address, assert_reaches, await_reach, daemon, daemon_mut, finish, lab, node, pod, row, rows,
-    side_by_side, underlay,
+    PAIR, PATIENCE, address, assert_reaches, await_reach, daemon, daemon_mut, finish, lab, node, pod, row,
+    rows, side_by_side, underlay,
 };
 
 const QUEUES: u32 = 4;
@@ -21,8 +21,14 @@ const FLOWS: usize = 128;
 fn echo_flows(lab: &Lab, from: &str, to: &str) -> usize {
     let target = address(lab, to);
     let echo = UdpEcho::start(pod(lab, to), target.into()).unwrap();
-    let SocketAddr::V4(at) = echo.address() else { panic!("an IPv4 server") };
-    let open = || (0..FLOWS).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect::<Vec<_>>();
+    let SocketAddr::V4(at) = echo.address() else {
+        panic!("an IPv4 server")
+    };
+    let open = || {
+        (0..FLOWS)
+            .map(|_| UdpSocket::bind("0.0.0.0:0").unwrap())
+            .collect::<Vec<_>>()
+    };
     let sockets = pod(lab, from).within(open).unwrap();
     let answered = sockets.iter().filter(|socket| {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -36,34 +42,66 @@ fn echo_flows(lab: &Lab, from: &str, to: &str) -> usize {
 fn four_queues_and_two_workers_in_either_mode() {
     let _turn = side_by_side();
     for mode in ["native", "generic"] {
-        let lab = lab("queues", &Topology {
-            pods_per_node: 2,
-            wire: Wire { queues: QUEUES, ..Wire::default() },
-            millrace: MillraceOptions {
-                cores: vec![0, 1],
-                xdp_mode: mode.to_owned(),
-                ..MillraceOptions::default()
+        let lab = lab(
+            "queues",
+            &Topology {
+                pods_per_node: 2,
+                wire: Wire {
+                    queues: QUEUES,
+                    ..Wire::default()
+                },
+                millrace: MillraceOptions {
+                    cores: vec![0, 1],
+                    xdp_mode: mode.to_owned(),
+                    ..MillraceOptions::default()
+                },
+                ..Topology::of(&PAIR)
             },
-            ..Topology::of(&PAIR)
-        });
+        );
         let daemon = daemon(&lab, "node-a");
         let uplink = row(daemon, "ports", "role", "uplink").unwrap();
-        assert_eq!((uplink["xdp_mode"].as_str(), number(&uplink["queues"])), (Some(mode), u64::from(QUEUES)));
+        assert_eq!(
+            (uplink["xdp_mode"].as_str(), number(&uplink["queues"])),
+            (Some(mode), u64::from(QUEUES))
+        );
         for (worker, own) in [["eth1/0", "eth1/2"], ["eth1/1", "eth1/3"]].iter().enumerate() {
             let shown = &rows(daemon, "workers")[worker];
-            let queues: Vec<&str> = shown["queues"].as_array().unwrap().iter().filter_map(|q| q.as_str()).collect();
-            let on_uplink: Vec<&str> = queues.iter().copied().filter(|queue| queue.starts_with("eth1/")).collect();
+            let queues: Vec<&str> = shown["queues"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|q| q.as_str())
+                .collect();
+            let on_uplink: Vec<&str> = queues
+                .iter()
+                .copied()
+                .filter(|queue| queue.starts_with("eth1/"))
+                .collect();
             assert_eq!(on_uplink, own, "{shown:#}");
             // A pod's port has a queue for every worker.
-            let pods = queues.iter().filter(|queue| queue.starts_with("mr") && queue.ends_with(&format!("/{worker}")));
+            let pods = queues
+                .iter()
+                .filter(|queue| queue.starts_with("mr") && queue.ends_with(&format!("/{worker}")));
             assert_eq!(pods.count(), 2, "{shown:#}");
         }
         assert_reaches(pod(&lab, "pod-a1"), address(&lab, "pod-b1"));
 
         let before = Counters::settled(daemon);
-        assert_eq!(echo_flows(&lab, "pod-b1", "pod-a1"), FLOWS, "{mode}, flows from the wire");
-        assert_eq!(echo_flows(&lab, "pod-a1", "pod-b1"), FLOWS, "{mode}, flows to the wire");
-        assert_eq!(echo_flows(&lab, "pod-a1", "pod-a2"), FLOWS, "{mode}, flows between its pods");
+        assert_eq!(
+            echo_flows(&lab, "pod-b1", "pod-a1"),
+            FLOWS,
+            "{mode}, flows from the wire"
+        );
+        assert_eq!(
+            echo_flows(&lab, "pod-a1", "pod-b1"),
+            FLOWS,
+            "{mode}, flows to the wire"
+        );
+        assert_eq!(
+            echo_flows(&lab, "pod-a1", "pod-a2"),
+            FLOWS,
+            "{mode}, flows between its pods"
+        );
         let after = Counters::settled(daemon);
         assert_eq!(growth(&before.dropped(), &after.dropped()), [].into(), "{mode}");
         check_queues(&before, &after, mode);
@@ -83,16 +121,27 @@ fn check_queues(before: &Counters, after: &Counters, mode: &str) {
             received[number_of % 2] += rx;
             transmitted[number_of % 2] += tx;
             if *port == UPLINK {
-                assert!(rx > 10 && tx > 10, "{mode}: queue {number_of} of the uplink: {rx} in, {tx} out");
+                assert!(
+                    rx > 10 && tx > 10,
+                    "{mode}: queue {number_of} of the uplink: {rx} in, {tx} out"
+                );
             }
         }
     }
     for worker in 0..2 {
-        let grown = |key: &str| number(&after.workers()[worker][key]) - number(&before.workers()[worker][key]);
+        let grown =
+            |key: &str| number(&after.workers()[worker][key]) - number(&before.workers()[worker][key]);
         assert_eq!(received[worker], grown("received"), "{mode}: worker {worker}");
-        assert_eq!(transmitted[worker], grown("transmitted"), "{mode}: worker {worker}");
+        assert_eq!(
+            transmitted[worker],
+            grown("transmitted"),
+            "{mode}: worker {worker}"
+        );
         let batches = &after.workers()[worker]["batch_packets"];
-        assert!(number(&batches["count"]) > 0 && number(&batches["max"]) <= 64, "{batches}");
+        assert!(
+            number(&batches["count"]) > 0 && number(&batches["max"]) <= 64,
+            "{batches}"
+        );
         assert!(number(&after.workers()[worker]["batch_ns"]["p50"]) > 0);
     }
     let steered = growth(&before.steering(UPLINK), &after.steering(UPLINK));
@@ -102,13 +151,22 @@ fn check_queues(before: &Counters, after: &Counters, mode: &str) {
         .zip(after.queues(UPLINK))
         .map(|(before, after)| number(&after["rx_packets"]) - number(&before["rx_packets"]))
         .sum();
-    assert_eq!(steered["to_switch_tunnel"], uplink, "{mode}: what was steered to the switch arrived there");
+    assert_eq!(
+        steered["to_switch_tunnel"], uplink,
+        "{mode}: what was steered to the switch arrived there"
+    );
 }
 
 #[test]
 fn a_driver_without_native_mode_gets_the_generic_one() {
     let _turn = side_by_side();
-    let mut lab = lab("fallback", &Topology { pods_per_node: 1, ..Topology::of(&PAIR) });
+    let mut lab = lab(
+        "fallback",
+        &Topology {
+            pods_per_node: 1,
+            ..Topology::of(&PAIR)
+        },
+    );
     let (plan, prefix) = {
         let plan = lab.node("node-a").unwrap().plan();
         (plan, format!("{}/{PREFIX_LENGTH}", plan.underlay_address()))
@@ -117,23 +175,46 @@ fn a_driver_without_native_mode_gets_the_generic_one() {
     daemon_mut(&mut lab, "node-a").stop().unwrap();
     let config = std::fs::read_to_string(daemon(&lab, "node-a").config()).unwrap();
     let config_path = daemon(&lab, "node-a").config();
-    let removed = daemon(&lab, "node-a").ask(&["uninstall", "--config", config_path.to_str().unwrap()]).unwrap();
+    let removed = daemon(&lab, "node-a")
+        .ask(&["uninstall", "--config", config_path.to_str().unwrap()])
+        .unwrap();
     assert!(removed.status.success(), "{removed:?}");
     let namespace = node(&lab, "node-a");
-    namespace.ip(&["address", "delete", &prefix, "dev", UPLINK]).unwrap();
-    namespace.ip(&["link", "set", UPLINK, "address", "02:00:00:00:00:f1"]).unwrap();
+    namespace
+        .ip(&["address", "delete", &prefix, "dev", UPLINK])
+        .unwrap();
+    namespace
+        .ip(&["link", "set", UPLINK, "address", "02:00:00:00:00:f1"])
+        .unwrap();
     let mut make = vec!["link", "add", "link", UPLINK, "name", "mac0"];
     let mac = plan.uplink_mac().to_string();
-    make.extend(["address", &mac, "numrxqueues", "2", "numtxqueues", "2", "type", "macvlan", "mode", "bridge"]);
+    make.extend([
+        "address",
+        &mac,
+        "numrxqueues",
+        "2",
+        "numtxqueues",
+        "2",
+        "type",
+        "macvlan",
+        "mode",
+        "bridge",
+    ]);
     namespace.ip(&make).unwrap();
     namespace.ip(&["link", "set", "mac0", "up"]).unwrap();
     namespace.ip(&["address", "add", &prefix, "dev", "mac0"]).unwrap();
-    let on = |interface: &str| config.replace("interface = \"eth1\"", &format!("interface = \"{interface}\""));
+    let on =
+        |interface: &str| config.replace("interface = \"eth1\"", &format!("interface = \"{interface}\""));
 
     // Asked for by name, native mode is refused rather than replaced.
-    daemon(&lab, "node-a").write_config(&on("mac0").replace("\"auto\"", "\"native\"")).unwrap();
+    daemon(&lab, "node-a")
+        .write_config(&on("mac0").replace("\"auto\"", "\"native\""))
+        .unwrap();
     let refused = daemon_mut(&mut lab, "node-a").start().unwrap_err().to_string();
-    assert!(refused.contains("native") && refused.contains("mac0"), "{refused}");
+    assert!(
+        refused.contains("native") && refused.contains("mac0"),
+        "{refused}"
+    );
 
     daemon(&lab, "node-a").write_config(&on("mac0")).unwrap();
     daemon_mut(&mut lab, "node-a").start().unwrap();

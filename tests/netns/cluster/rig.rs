@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use millrace_tools::lab::traffic::{Ping, PingReport, ping};
 use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
+use millrace_tools::lab::traffic::{Ping, PingReport, ping};
 use millrace_tools::lab::{
-    Daemon, Lab, MillraceOptions, Namespace, NodeKind, PROGRAM_VARIABLE, Topology, WireEnd, find_program, wait_until,
+    Daemon, Lab, MillraceOptions, Namespace, NodeKind, PROGRAM_VARIABLE, Topology, WireEnd, find_program,
+    wait_until,
 };
 use serde_json::Value;
 
@@ -90,9 +91,7 @@ pub(crate) fn guest(lab: &Lab, name: &str, host: u8) -> (Namespace, Ipv4Addr) {
     };
     lab.switch().join(name, end).unwrap();
     let prefix = format!("{address}/{PREFIX_LENGTH}");
-    namespace
-        .ip(&["address", "add", &prefix, "dev", UPLINK])
-        .unwrap();
+    namespace.ip(&["address", "add", &prefix, "dev", UPLINK]).unwrap();
     (namespace, address)
 }
 
@@ -128,10 +127,7 @@ pub(crate) fn daemon<'a>(lab: &'a Lab, node: &str) -> &'a Daemon {
 
 /// The daemon of a Millrace node, to be stopped and started.
 pub(crate) fn daemon_mut<'a>(lab: &'a mut Lab, node: &str) -> &'a mut Daemon {
-    lab.node_mut(node)
-        .unwrap()
-        .daemon_mut()
-        .expect("a Millrace node")
+    lab.node_mut(node).unwrap().daemon_mut().expect("a Millrace node")
 }
 
 /// A node's namespace.
@@ -186,9 +182,11 @@ pub(crate) fn await_reach(from: &Namespace, to: Ipv4Addr) {
         patience: SILENCE,
         ..Ping::default()
     };
-    wait_until(&format!("an answer to {} from {to}", from.name()), PATIENCE, || {
-        Ok(ping(from, to.into(), &once)?.received == 1)
-    })
+    wait_until(
+        &format!("an answer to {} from {to}", from.name()),
+        PATIENCE,
+        || Ok(ping(from, to.into(), &once)?.received == 1),
+    )
     .unwrap();
     assert_reaches(from, to);
 }

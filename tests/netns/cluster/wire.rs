@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use etherparse::{IpFragOffset, IpNumber, IpDscp, IpEcn, TcpOptionElement};
+use etherparse::{IpDscp, IpEcn, IpFragOffset, IpNumber, TcpOptionElement};
 use millrace_tools::lab::plan::{UPLINK, VNI, VXLAN_PORT};
 use millrace_tools::lab::traffic::{Amount, TcpTransfer, tcp_transfer};
 use millrace_tools::lab::{Lab, NodeKind, POD_INTERFACE, Topology};
@@ -12,7 +12,7 @@ use millrace_tools::lab::{Lab, NodeKind, POD_INTERFACE, Topology};
 use crate::frames::{
     ETHERNET, Ear, IPV4, TUNNEL, echo, ethernet, hex, ipv4, mac_of, mac_of_neighbour, send, tcp, udp, vxlan,
 };
-use crate::rig::{PATIENCE, PAIR, address, assert_reaches, finish, lab, node, pod, side_by_side, underlay};
+use crate::rig::{PAIR, PATIENCE, address, assert_reaches, finish, lab, node, pod, side_by_side, underlay};
 
 /// Where the inner packet's identification stands that tells the rows apart.
 const IDENTIFICATION: usize = 4;
@@ -30,7 +30,11 @@ const FLOW_IDS: u16 = 0x7000;
 fn packets(from: Ipv4Addr, to: Ipv4Addr) -> Vec<(&'static str, Vec<u8>)> {
     let (source, destination) = (SocketAddrV4::new(from, 40_000), SocketAddrV4::new(to, 5_001));
     let datagram = |length: usize| udp(source, destination, &vec![0xa5; length]);
-    let segment = |length: usize| tcp(source, destination, &vec![0x5a; length], |header| header.ack = true);
+    let segment = |length: usize| {
+        tcp(source, destination, &vec![0x5a; length], |header| {
+            header.ack = true
+        })
+    };
     let syn = tcp(source, destination, &[], |header| {
         header.syn = true;
         let options = [TcpOptionElement::MaximumSegmentSize(1410), TcpOptionElement::Noop];
@@ -40,22 +44,48 @@ fn packets(from: Ipv4Addr, to: Ipv4Addr) -> Vec<(&'static str, Vec<u8>)> {
     without_checksum[6..8].fill(0);
     let rows: Vec<(_, IpNumber, Vec<u8>, fn(&mut etherparse::Ipv4Header))> = vec![
         ("ping", IpNumber::ICMP, echo(7, &[1; 56]), |_| {}),
-        ("ping, don't fragment", IpNumber::ICMP, echo(7, &[1; 56]), |ip| ip.dont_fragment = true),
-        ("ping that fills the MTU", IpNumber::ICMP, echo(7, &[2; 1422]), |ip| ip.dont_fragment = true),
+        ("ping, don't fragment", IpNumber::ICMP, echo(7, &[1; 56]), |ip| {
+            ip.dont_fragment = true
+        }),
+        (
+            "ping that fills the MTU",
+            IpNumber::ICMP,
+            echo(7, &[2; 1422]),
+            |ip| ip.dont_fragment = true,
+        ),
         ("UDP without payload", IpNumber::UDP, datagram(0), |_| {}),
         ("UDP of an odd length", IpNumber::UDP, datagram(3), |_| {}),
         ("UDP that fills the MTU", IpNumber::UDP, datagram(1422), |_| {}),
         ("UDP without checksum", IpNumber::UDP, without_checksum, |_| {}),
-        ("TCP SYN with options", IpNumber::TCP, syn, |ip| ip.dont_fragment = true),
-        ("TCP segment that fills the MTU", IpNumber::TCP, segment(1410), |ip| ip.dont_fragment = true),
-        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| ip.dscp = IpDscp::try_new(46).unwrap()),
+        ("TCP SYN with options", IpNumber::TCP, syn, |ip| {
+            ip.dont_fragment = true
+        }),
+        (
+            "TCP segment that fills the MTU",
+            IpNumber::TCP,
+            segment(1410),
+            |ip| ip.dont_fragment = true,
+        ),
+        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| {
+            ip.dscp = IpDscp::try_new(46).unwrap()
+        }),
         ("ECT(0)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::TWO),
         ("ECT(1)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::ONE),
-        ("first fragment", IpNumber::UDP, datagram(1200), |ip| ip.more_fragments = true),
-        ("later fragment", IpNumber::UDP, vec![3; 64], |ip| ip.fragment_offset = IpFragOffset::try_new(151).unwrap()),
-        ("last hop but two", IpNumber::UDP, datagram(9), |ip| ip.time_to_live = 3),
-        ("largest TTL", IpNumber::UDP, datagram(9), |ip| ip.time_to_live = 255),
-        ("IP options", IpNumber::UDP, datagram(9), |ip| ip.options = [1, 1, 1, 0].into()),
+        ("first fragment", IpNumber::UDP, datagram(1200), |ip| {
+            ip.more_fragments = true
+        }),
+        ("later fragment", IpNumber::UDP, vec![3; 64], |ip| {
+            ip.fragment_offset = IpFragOffset::try_new(151).unwrap()
+        }),
+        ("last hop but two", IpNumber::UDP, datagram(9), |ip| {
+            ip.time_to_live = 3
+        }),
+        ("largest TTL", IpNumber::UDP, datagram(9), |ip| {
+            ip.time_to_live = 255
+        }),
+        ("IP options", IpNumber::UDP, datagram(9), |ip| {
+            ip.options = [1, 1, 1, 0].into()
+        }),
         ("another protocol", IpNumber(132), vec![7; 33], |_| {}),
     ];
     let numbered = (1..).zip(rows);
@@ -77,8 +107,14 @@ fn id_of(packet: &[u8]) -> u16 {
 /// The packets as frames from a pod to its gateway.
 fn from_pod(lab: &Lab, name: &str, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let (namespace, gateway) = (pod(lab, name), lab.node(&home(name)).unwrap().plan().gateway());
-    let (to, from) = (mac_of_neighbour(namespace, gateway), mac_of(namespace, POD_INTERFACE));
-    packets.iter().map(|packet| ethernet(to, from, IPV4, packet)).collect()
+    let (to, from) = (
+        mac_of_neighbour(namespace, gateway),
+        mac_of(namespace, POD_INTERFACE),
+    );
+    packets
+        .iter()
+        .map(|packet| ethernet(to, from, IPV4, packet))
+        .collect()
 }
 
 /// The node of a pod: `pod-a1` is on `node-a`.
@@ -88,9 +124,17 @@ fn home(pod: &str) -> String {
 
 /// Sends packets from one pod to the other, twice each. Returns, by the inner identification, what its node sent on the
 /// underlay and what the other pod got.
-fn carry(lab: &Lab, from: &str, to: &str, packets: &[Vec<u8>]) -> (BTreeMap<u16, Vec<Vec<u8>>>, BTreeMap<u16, Vec<u8>>) {
+fn carry(
+    lab: &Lab,
+    from: &str,
+    to: &str,
+    packets: &[Vec<u8>],
+) -> (BTreeMap<u16, Vec<Vec<u8>>>, BTreeMap<u16, Vec<u8>>) {
     assert_reaches(pod(lab, from), address(lab, to));
-    let tunnelled = format!("udp dst port {VXLAN_PORT} and src host {}", underlay(lab, &home(from)));
+    let tunnelled = format!(
+        "udp dst port {VXLAN_PORT} and src host {}",
+        underlay(lab, &home(from))
+    );
     let mut rack = Ear::incoming(lab.switch().namespace(), &home(from), &tunnelled);
     let arriving = format!("ip src host {}", address(lab, from));
     let mut end = Ear::incoming(pod(lab, to), POD_INTERFACE, &arriving);
@@ -99,9 +143,14 @@ fn carry(lab: &Lab, from: &str, to: &str, packets: &[Vec<u8>]) -> (BTreeMap<u16,
     send(pod(lab, from), POD_INTERFACE, &frames);
     let mut sent: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
     for frame in rack.hear(2 * packets.len()) {
-        sent.entry(id_of(&frame[TUNNEL + ETHERNET..])).or_default().push(frame);
+        sent.entry(id_of(&frame[TUNNEL + ETHERNET..]))
+            .or_default()
+            .push(frame);
     }
-    let got = end.hear(2 * packets.len()).into_iter().map(|frame| (id_of(&frame[ETHERNET..]), frame));
+    let got = end
+        .hear(2 * packets.len())
+        .into_iter()
+        .map(|frame| (id_of(&frame[ETHERNET..]), frame));
     (sent, got.collect())
 }
 
@@ -118,14 +167,19 @@ fn source_port(outer: &[u8]) -> u16 {
 
 /// Whether the checksum of the IPv4 header at the start of these bytes is right.
 fn has_good_header(packet: &[u8]) -> bool {
-    let header = etherparse::Ipv4HeaderSlice::from_slice(packet).unwrap().to_header();
+    let header = etherparse::Ipv4HeaderSlice::from_slice(packet)
+        .unwrap()
+        .to_header();
     header.header_checksum == header.calc_header_checksum()
 }
 
 #[test]
 fn millrace_sends_and_delivers_what_the_kernel_does() {
     let _turn = side_by_side();
-    let one_pod = |kinds: &[NodeKind]| Topology { pods_per_node: 1, ..Topology::of(kinds) };
+    let one_pod = |kinds: &[NodeKind]| Topology {
+        pods_per_node: 1,
+        ..Topology::of(kinds)
+    };
     let mixed = lab("wire-mixed", &one_pod(&PAIR));
     let stock = lab("wire-stock", &one_pod(&[NodeKind::Stock, NodeKind::Stock]));
     for (from, to) in [("pod-a1", "pod-b1"), ("pod-b1", "pod-a1")] {
@@ -139,11 +193,23 @@ fn millrace_sends_and_delivers_what_the_kernel_does() {
             let (ours, kernels) = (&sent[&id], &expected_sent[&id]);
             for (ours, kernels) in ours.iter().zip(kernels) {
                 let (ours, kernels) = (masked(ours), masked(kernels));
-                assert!(ours == kernels, "{from}: {name}\nours\n{}kernel's\n{}", hex(&ours), hex(&kernels));
+                assert!(
+                    ours == kernels,
+                    "{from}: {name}\nours\n{}kernel's\n{}",
+                    hex(&ours),
+                    hex(&kernels)
+                );
             }
-            assert!(ours.iter().all(|frame| has_good_header(&frame[ETHERNET..])), "{from}: {name}");
+            assert!(
+                ours.iter().all(|frame| has_good_header(&frame[ETHERNET..])),
+                "{from}: {name}"
+            );
             let ports: BTreeSet<u16> = ours.iter().map(|frame| source_port(frame)).collect();
-            assert_eq!(ports.len(), 1, "{from}: one flow, several source ports: {name} {ports:?}");
+            assert_eq!(
+                ports.len(),
+                1,
+                "{from}: one flow, several source ports: {name} {ports:?}"
+            );
             let (ours, kernels) = (&got[&id], &expected_got[&id]);
             assert_eq!(
                 hex(&ours[ETHERNET..]),
@@ -154,19 +220,32 @@ fn millrace_sends_and_delivers_what_the_kernel_does() {
         }
     }
     // Congestion that a router on the underlay reports reaches the pod, by the kernel's own judgement of all 16 cases.
-    assert_eq!(congestion(&mixed), congestion(&stock), "rows: inner ECN, columns: outer ECN, 9: dropped");
+    assert_eq!(
+        congestion(&mixed),
+        congestion(&stock),
+        "rows: inner ECN, columns: outer ECN, 9: dropped"
+    );
     finish(mixed);
     finish(stock);
 }
 
 /// The ECN field that pod-a1 gets for every inner and outer one that node-b sends; 9 where it gets nothing.
 fn congestion(lab: &Lab) -> [[u8; 4]; 4] {
-    let (here, there) = (lab.node("node-b").unwrap().plan(), lab.node("node-a").unwrap().plan());
+    let (here, there) = (
+        lab.node("node-b").unwrap().plan(),
+        lab.node("node-a").unwrap().plan(),
+    );
     let (from, to) = (address(lab, "pod-b1"), address(lab, "pod-a1"));
     let mut frames = Vec::new();
     for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
-        let payload = udp(SocketAddrV4::new(from, 40_000), SocketAddrV4::new(to, 9), &[inner * 4 + outer]);
-        let packet = ipv4(IpNumber::UDP, from, to, &payload, |ip| ip.ecn = IpEcn::try_new(inner).unwrap());
+        let payload = udp(
+            SocketAddrV4::new(from, 40_000),
+            SocketAddrV4::new(to, 9),
+            &[inner * 4 + outer],
+        );
+        let packet = ipv4(IpNumber::UDP, from, to, &payload, |ip| {
+            ip.ecn = IpEcn::try_new(inner).unwrap()
+        });
         let tunnelled = vxlan(VNI, &ethernet(there.vtep_mac(), here.vtep_mac(), IPV4, &packet));
         let ends = [here, there].map(|plan| SocketAddrV4::new(plan.underlay_address(), VXLAN_PORT));
         let datagram = udp(ends[0], ends[1], &tunnelled);
@@ -196,19 +275,38 @@ fn source_ports_keep_to_their_flow_and_to_the_kernels_range() {
     let flows = 200;
     let packets: Vec<Vec<u8>> = (0..flows)
         .map(|flow| {
-            let payload = udp(SocketAddrV4::new(from, 10_000 + flow), SocketAddrV4::new(to, 9), &[0; 9]);
-            ipv4(IpNumber::UDP, from, to, &payload, |ip| ip.identification = FLOW_IDS + flow)
+            let payload = udp(
+                SocketAddrV4::new(from, 10_000 + flow),
+                SocketAddrV4::new(to, 9),
+                &[0; 9],
+            );
+            ipv4(IpNumber::UDP, from, to, &payload, |ip| {
+                ip.identification = FLOW_IDS + flow
+            })
         })
         .collect();
     let (sent, _) = carry(&lab, "pod-a1", "pod-b1", &packets);
-    let ports: Vec<BTreeSet<u16>> = sent.values().map(|frames| frames.iter().map(|f| source_port(f)).collect()).collect();
+    let ports: Vec<BTreeSet<u16>> = sent
+        .values()
+        .map(|frames| frames.iter().map(|f| source_port(f)).collect())
+        .collect();
     assert!(ports.iter().all(|ports| ports.len() == 1), "{ports:?}");
-    assert!(ports.iter().flatten().all(|port| range.contains(port)), "{range:?}: {ports:?}");
+    assert!(
+        ports.iter().flatten().all(|port| range.contains(port)),
+        "{range:?}: {ports:?}"
+    );
     let different: BTreeSet<&u16> = ports.iter().flatten().collect();
-    assert!(different.len() > 190, "{flows} flows share {} source ports", different.len());
+    assert!(
+        different.len() > 190,
+        "{flows} flows share {} source ports",
+        different.len()
+    );
 
     // A real connection: all its segments, and never more than the underlay takes.
-    let tunnelled = format!("udp dst port {VXLAN_PORT} and src host {}", underlay(&lab, "node-a"));
+    let tunnelled = format!(
+        "udp dst port {VXLAN_PORT} and src host {}",
+        underlay(&lab, "node-a")
+    );
     let mut rack = Ear::incoming(lab.switch().namespace(), "node-a", &tunnelled);
     tcp_transfer(&TcpTransfer {
         from: pod(&lab, "pod-a1"),
@@ -219,7 +317,11 @@ fn source_ports_keep_to_their_flow_and_to_the_kernels_range() {
     })
     .unwrap();
     let mut connections: BTreeMap<[u8; 4], BTreeSet<u16>> = BTreeMap::new();
-    for frame in rack.rest().iter().filter(|frame| frame[TUNNEL + ETHERNET + 9] == IpNumber::TCP.0) {
+    for frame in rack
+        .rest()
+        .iter()
+        .filter(|frame| frame[TUNNEL + ETHERNET + 9] == IpNumber::TCP.0)
+    {
         assert!(frame.len() <= 1514, "a frame of {} bytes", frame.len());
         let transport = TUNNEL + ETHERNET + 20;
         let ends = frame[transport..transport + 4].try_into().unwrap();
@@ -227,7 +329,10 @@ fn source_ports_keep_to_their_flow_and_to_the_kernels_range() {
     }
     // iperf3 has one for control and one for data.
     assert_eq!(connections.len(), 2, "{connections:?}");
-    assert!(connections.values().all(|ports| ports.len() == 1), "{connections:?}");
+    assert!(
+        connections.values().all(|ports| ports.len() == 1),
+        "{connections:?}"
+    );
     finish(lab);
 }
 

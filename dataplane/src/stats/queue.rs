@@ -1,0 +1,152 @@
+//! Counters of one queue of a port, ours and the kernel's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Counter, Exits};
+use crate::port::{PortId, QueueId};
+use crate::verdict::{DropReason, PuntReason};
+
+/// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceStatistics {
+    /// Received packets dropped for other reasons than the next ones.
+    pub rx_dropped: u64,
+    /// Received packets dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Times the fill ring had no frame for a packet.
+    pub rx_fill_ring_empty: u64,
+    /// Fill ring entries that made no sense to the kernel.
+    pub rx_invalid_descriptors: u64,
+    /// Transmit ring entries that made no sense to the kernel.
+    pub tx_invalid_descriptors: u64,
+    /// Times the kernel looked for something to send and found nothing.
+    pub tx_ring_empty: u64,
+}
+
+impl DeviceStatistics {
+    fn fields(self) -> [u64; 6] {
+        [
+            self.rx_dropped,
+            self.rx_ring_full,
+            self.rx_fill_ring_empty,
+            self.rx_invalid_descriptors,
+            self.tx_invalid_descriptors,
+            self.tx_ring_empty,
+        ]
+    }
+
+    fn from_fields(fields: [u64; 6]) -> Self {
+        let [
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            rx_invalid,
+            tx_invalid,
+            tx_ring_empty,
+        ] = fields;
+        Self {
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            rx_invalid_descriptors: rx_invalid,
+            tx_invalid_descriptors: tx_invalid,
+            tx_ring_empty,
+        }
+    }
+}
+
+/// Counters of one queue of a port; exits are counted where the packet came in.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct QueueStats {
+    port: PortId,
+    queue: QueueId,
+    rx_packets: Counter,
+    rx_bytes: Counter,
+    tx_packets: Counter,
+    tx_bytes: Counter,
+    exits: Exits,
+    device: [Counter; 6],
+}
+
+impl QueueStats {
+    /// All zero.
+    #[must_use]
+    pub fn new(port: PortId, queue: QueueId) -> Self {
+        Self {
+            port,
+            queue,
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            exits: Exits::default(),
+            device: Default::default(),
+        }
+    }
+
+    pub(crate) fn received(&self, packets: u64, bytes: u64) {
+        self.rx_packets.add(packets);
+        self.rx_bytes.add(bytes);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.tx_packets.add(1);
+        self.tx_bytes.add(bytes as u64);
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason) {
+        self.exits.dropped[reason.index()].add(1);
+    }
+
+    pub(super) fn punted(&self, reason: PuntReason) {
+        self.exits.punted[reason.index()].add(1);
+    }
+
+    pub(crate) fn set_device(&self, statistics: DeviceStatistics) {
+        for (counter, value) in self.device.iter().zip(statistics.fields()) {
+            counter.set(value);
+        }
+    }
+
+    /// The values now.
+    #[must_use]
+    pub fn read(&self) -> QueueCounters {
+        QueueCounters {
+            port: self.port,
+            queue: self.queue,
+            rx_packets: self.rx_packets.get(),
+            rx_bytes: self.rx_bytes.get(),
+            tx_packets: self.tx_packets.get(),
+            tx_bytes: self.tx_bytes.get(),
+            dropped: self.exits.dropped(),
+            punted: self.exits.punted(),
+            device: DeviceStatistics::from_fields(std::array::from_fn(|i| self.device[i].get())),
+        }
+    }
+}
+
+/// A reading of [`QueueStats`]. Reasons that never happened are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueueCounters {
+    /// The port.
+    pub port: PortId,
+    /// The queue of it.
+    pub queue: QueueId,
+    /// Packets taken from the queue.
+    pub rx_packets: u64,
+    /// Their bytes, Ethernet header included.
+    pub rx_bytes: u64,
+    /// Packets put into the transmit ring.
+    pub tx_packets: u64,
+    /// Their bytes, Ethernet header included.
+    pub tx_bytes: u64,
+    /// Packets that came in here and were dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Packets that came in here and went to the slow path, by reason.
+    pub punted: BTreeMap<&'static str, u64>,
+    /// The kernel's own counters.
+    pub device: DeviceStatistics,
+}

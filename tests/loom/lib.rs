@@ -1,0 +1,9 @@
+//! Brings the files with a model together with what they are built on, built for loom.
+#![cfg(crossbeam_loom)]
+
+// `publish.rs` finds the epoch where the `crossbeam` crate has it.
+extern crate self as crossbeam;
+pub use crossbeam_epoch as epoch;
+
+#[path = "../../dataplane/src/table/publish.rs"]
+pub mod publish;
