@@ -38,7 +38,7 @@ fn run(config: &Path) -> Result<(), Failure> {
 /// Prints what was understood, and ends with 2 if anything is wrong.
 fn check(config: &Path) -> Result<(), Failure> {
     let report = objects::check(config);
-    cli::print(&report.to_string())?;
+    cli::print(&format!("{report}\n"))?;
     if report.is_good() {
         return Ok(());
     }
@@ -66,6 +66,12 @@ fn load(config: &Path) -> Result<Config, Failure> {
     Config::load(config).map_err(|error| Failure::wrong(error.to_string()))
 }
 
+/// A start that was kept back by what the node file or the manifests say ends with 2, anything else with 1.
 fn failed(error: anyhow::Error) -> Failure {
-    Failure::failed(format!("{error:#}"))
+    let message = format!("{error:#}");
+    if error.is::<daemon::Misconfigured>() {
+        Failure::wrong(message)
+    } else {
+        Failure::failed(message)
+    }
 }

@@ -21,7 +21,6 @@ use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, QUEUES_PER_PORT_MAX, Worker, WorkerConfig, WorkerError, WorkerHandle,
-    check_core,
 };
 use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
 use millrace_pipelines::NodePipeline;
@@ -87,9 +86,6 @@ impl Fabric {
         key: HashKey,
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
         let cores = config.workers.cores.as_slice();
-        for (index, core) in cores.iter().enumerate() {
-            check_core(index, *core)?;
-        }
         let (punts_in, punts) = bounded(config.slow_path.queue.get() * cores.len());
         let mut fabric = Self {
             workers: Vec::new(),

@@ -7,6 +7,7 @@
 mod answers;
 pub mod compile;
 pub mod fabric;
+mod look;
 mod pods;
 pub mod ports;
 mod privileges;
@@ -33,6 +34,7 @@ use compile::{Compiled, Inputs, PeerNumbers, Steering};
 use fabric::Fabric;
 use ports::{Ports, Saved};
 
+pub use look::Misconfigured;
 pub use start::run;
 pub use uninstall::uninstall;
 

@@ -1,11 +1,9 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
-use std::fs::{self, File, TryLockError};
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use crossbeam::channel::bounded;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Role};
@@ -16,12 +14,13 @@ use tracing::{info, warn};
 
 use super::compile::{Inputs, PeerNumbers, Steering, compile};
 use super::fabric::{Fabric, PortSpec};
+use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
+use crate::objects::{FolderSource, NodeRecord, Source as _};
 use crate::slowpath::{self, SlowPathConfig};
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
@@ -47,90 +46,23 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let source = FolderSource::start(&config.node.manifests, config.node.name.clone())?;
+        let source = FolderSource::start(&config.node.manifests, config.node.name.clone())
+            .map_err(|error| Misconfigured::because(error.into()))?;
         let (daemon, inbox) = start(config, &source).await?;
         info!("ready");
         daemon.serve(inbox).await
     })
 }
 
-/// Keeps a second daemon out of the same state folder.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(folder).with_context(|| {
-        format!(
-            "cannot make the state folder {}; [node] state-dir names it",
-            folder.display()
-        )
-    })?;
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another millrace runs with the state folder {}: stop it, or give this one another [node] state-dir",
-            folder.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
-}
-
-/// This node's own object, without which nothing can be set up.
-fn own_node(store: &Store, config: &Config) -> anyhow::Result<NodeRecord> {
-    for notice in store.notices() {
-        warn!("{notice}");
-    }
-    let Some(own) = store.own_node() else {
-        bail!(
-            "there is no good Node object named {} in {}: one with spec.podCIDRs would be right (`millrace check` says what is there)",
-            config.node.name,
-            config.node.manifests.display()
-        );
-    };
-    if own.pod_cidr_v4.is_none() {
-        bail!(
-            "Node {} has no IPv4 pod CIDR: spec.podCIDRs with one would be right",
-            own.name
-        );
-    }
-    Ok(own.clone())
-}
-
-/// Looks at the uplink before anything is made: that it is there, and that nobody else's program is on it.
-async fn look_at_uplink(config: &Config, kernel: &Kernel) -> anyhow::Result<Link> {
-    let name = config.uplink.interface.as_str();
-    let link = kernel
-        .link_by_name(name)
-        .await
-        .with_context(|| "[uplink] interface")?;
-    if let Some(found) = xdp::query(link.ifindex)?.filter(|found| !found.is_ours()) {
-        bail!(
-            "{name} has another XDP program attached (id {}, name {}): detach it (`ip link set dev {name} xdp off`), or name another [uplink] interface",
-            found.id,
-            found.name
-        );
-    }
-    let queues = queue_count(kernel, &link).await?;
-    Fabric::check_queues(name, queues, config.workers.cores.as_slice().len())?;
-    Ok(link)
-}
-
-/// By how many queues an interface receives.
-pub(super) async fn queue_count(kernel: &Kernel, link: &Link) -> anyhow::Result<u32> {
-    match kernel.channel_count(&link.name).await {
-        Ok(channels) => Ok(channels.receiving().max(1)),
-        // A driver without channels has the queues that it was made with.
-        Err(_) => Ok(link.rx_queues.max(1)),
-    }
-}
-
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let store = stores.borrow_and_update().clone();
-    let own = own_node(&store, &config)?;
+    let own = own_node(&store, &config).map_err(Misconfigured::because)?;
     let kernel = Kernel::open()?;
-    let uplink = look_at_uplink(&config, &kernel).await?;
+    let uplink = look_at_node(&config, &kernel)
+        .await
+        .map_err(Misconfigured::because)?;
+    refuse_foreign_program(&uplink)?;
     let saved = Saved::load(&config.node.state_dir)?;
     let publisher = Publisher::new(NodeTables::default());
     let reader = publisher.reader();

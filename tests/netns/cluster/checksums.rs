@@ -4,20 +4,16 @@ use std::net::SocketAddrV4;
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 use millrace_tools::lab::plan::{UPLINK, VXLAN_PORT};
-use millrace_tools::lab::traffic::{
-    Amount, Ping, TcpTransfer, UdpEcho, UdpExchange, ping, tcp_transfer, udp_exchange,
-};
+use millrace_tools::lab::traffic::{Ping, UdpEcho, UdpExchange, ping, udp_exchange};
 use millrace_tools::lab::{Lab, MillraceOptions, Namespace, Offloads, POD_INTERFACE, Topology, Wire};
 
 use crate::frames::{ETHERNET, Ear, TUNNEL};
-use crate::pulse::Pulse;
-use crate::rig::{
-    PAIR, PATIENCE, address, assert_reaches, daemon, finish, lab, node, pod, port_of, side_by_side,
-};
+use crate::pulse::{Pulse, transfer};
+use crate::rig::{PAIR, address, assert_reaches, daemon, finish, lab, node, pod, port_of, side_by_side};
 
 const HOST_PORT: &str = "millrace0";
-/// Bytes of each transfer: enough to fill windows and segments.
-const BYTES: u64 = 4 << 20;
+/// Bytes of each transfer each way: enough to fill windows and segments.
+const BYTES: usize = 2 << 20;
 
 /// Whether the TCP or UDP checksum of an IPv4 packet is right; other packets have none to be wrong.
 fn is_right(packet: &[u8]) -> bool {
@@ -100,15 +96,7 @@ fn talk(mode: &str, lab: &Lab) {
             full.received == full.sent && full.complaints.is_empty(),
             "{mode}, {name}: {full:?}"
         );
-        let transfer = TcpTransfer {
-            from,
-            to,
-            address,
-            amount: Amount::Bytes(BYTES),
-            timeout: PATIENCE,
-        };
-        let report = tcp_transfer(&transfer).unwrap_or_else(|error| panic!("{mode}, {name}: {error}"));
-        assert!(report.received_bytes >= BYTES, "{mode}, {name}: {report:?}");
+        transfer(from, to, SocketAddrV4::new(address, 5201), BYTES);
         let echo = UdpEcho::start(to, address.into()).unwrap();
         let exchange = udp_exchange(from, echo.address(), &UdpExchange::up_to(1450)).unwrap();
         assert!(exchange.is_whole(), "{mode}, {name}: {exchange:?}");
@@ -210,14 +198,7 @@ fn wrong_sums_come_and_right_ones_go(mode: &str, lab: &Lab) {
             udp_exchange(from, echo.address(), &what).unwrap().is_whole(),
             "{mode}"
         );
-        let transfer = TcpTransfer {
-            from,
-            to,
-            address,
-            amount: Amount::Bytes(1 << 20),
-            timeout: PATIENCE,
-        };
-        tcp_transfer(&transfer).unwrap();
+        transfer(from, to, SocketAddrV4::new(address, 5201), BYTES);
     };
 
     // Inside a stock node's tunnel: half computed as it leaves the rack's switch for node-a, whole in the pod.

@@ -25,7 +25,7 @@ const BLOCK_MS: i32 = 5;
 /// How long an ear that has heard nothing new is left alone.
 const BEAT: Duration = Duration::from_millis(2);
 /// Frames that are sent at once: half of what a quiet pod's port can take without help (`FillPolicy::POD`).
-const BURST: usize = 16;
+pub(crate) const BURST: usize = 16;
 /// Bytes for what an ear has heard and nobody has taken yet.
 const MEMORY: i32 = 32 << 20;
 

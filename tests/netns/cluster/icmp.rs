@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use millrace_tools::lab::plan::Mac;
-use millrace_tools::lab::traffic::{Amount, Ping, TcpTransfer, ping, tcp_transfer};
+use millrace_tools::lab::traffic::{Ping, ping};
 use millrace_tools::lab::{Lab, MillraceOptions, Namespace, POD_INTERFACE, Topology};
 
 use crate::counters::{Counters, growth};
 use crate::frames::{
     ARP, ETHERNET, Ear, IPV4, arp, ethernet, mac_of, mac_of_neighbour, parse_mac, send, udp_packet,
 };
+use crate::pulse::transfer;
 use crate::rig::{
     PAIR, PATIENCE, address, assert_reaches, daemon, finish, guest, lab, node, pair, pod, port_of,
     side_by_side, underlay,
@@ -144,14 +145,7 @@ fn too_big(lab: &mut Lab) {
     );
     // TCP that starts with what its interface takes finds the way nevertheless.
     from.ip(&["route", "flush", "cache"]).unwrap();
-    let transfer = TcpTransfer {
-        from,
-        to: pod(lab, "pod-b1"),
-        address: to,
-        amount: Amount::Bytes(1 << 20),
-        timeout: PATIENCE,
-    };
-    assert!(tcp_transfer(&transfer).unwrap().received_bytes >= 1 << 20);
+    transfer(from, pod(lab, "pod-b1"), SocketAddrV4::new(to, 5201), 1 << 20);
     from.ip(&["link", "set", POD_INTERFACE, "mtu", "1450"]).unwrap();
 }
 

@@ -157,6 +157,33 @@ impl Drop for Pulse {
     }
 }
 
+/// Sends `bytes` over a connection of its own and as many back, and looks at each of them.
+pub(crate) fn transfer(from: &Namespace, to: &Namespace, at: SocketAddrV4, bytes: usize) {
+    let listener = to.within(|| TcpListener::bind(at)).unwrap().unwrap();
+    let connect = || TcpStream::connect_timeout(&at.into(), PATIENCE);
+    let near = from
+        .within(connect)
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{at}: {error}"));
+    let far = listener.accept().unwrap().0;
+    for (mut sender, mut receiver) in [(&near, &far), (&far, &near)] {
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let said: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
+        let mut heard = vec![0; bytes];
+        thread::scope(|scope| {
+            scope.spawn(|| sender.write_all(&said).unwrap());
+            receiver
+                .read_exact(&mut heard)
+                .unwrap_or_else(|error| panic!("{at}: {error}"));
+        });
+        assert!(
+            heard == said,
+            "bytes were changed on the way between {} and {at}",
+            from.name()
+        );
+    }
+}
+
 /// One datagram there and back.
 fn ask(socket: &UdpSocket, number: u64) -> bool {
     // An ICMP error of an earlier datagram shows here; it is lost as any other.
