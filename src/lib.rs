@@ -10,4 +10,5 @@ pub mod config;
 pub mod daemon;
 pub mod kernel;
 pub mod objects;
+mod privileges;
 pub mod slowpath;

@@ -15,7 +15,7 @@ use rules::{FILE_MAX_LINES, FILE_MAX_LINES_BEFORE_TESTS, FUNCTION_MAX_LINES, Fau
 use toml::{Table, Value};
 
 /// Which of the project's crates each may name, and what for. Nothing points up.
-const ARROWS: [(&str, Arrows); 6] = [
+const ARROWS: [(&str, Arrows); 7] = [
     (
         "millrace-dataplane",
         Arrows {
@@ -55,6 +55,14 @@ const ARROWS: [(&str, Arrows); 6] = [
         "millrace-fuzz",
         Arrows {
             always: ALL,
+            tests: &[],
+        },
+    ),
+    // It takes in single files, which are built for loom.
+    (
+        "millrace-loom",
+        Arrows {
+            always: &[],
             tests: &[],
         },
     ),

@@ -119,8 +119,8 @@ impl Tap {
     }
 
     /// Offers a packet that is being sent; false when the copy was lost.
-    pub(crate) fn offer_sent(&self, from: Option<PortId>, packet: &[u8]) -> Result<bool, Unheard> {
-        self.offer(Direction::Sent(from), PacketCopy::new(packet))
+    pub(crate) fn offer_sent(&self, from: Option<PortId>, packet: PacketCopy) -> Result<bool, Unheard> {
+        self.offer(Direction::Sent(from), packet)
     }
 
     fn offer(&self, direction: Direction, packet: PacketCopy) -> Result<bool, Unheard> {

@@ -170,6 +170,12 @@ impl WorkerStats {
         }
     }
 
+    /// Packet copies that captures lost; cheaper to ask for than [`Self::read`].
+    #[must_use]
+    pub fn capture_lost(&self) -> u64 {
+        self.capture_lost.get()
+    }
+
     /// The values now; histograms and frames as of the worker's last beat.
     #[must_use]
     pub fn read(&self) -> WorkerCounters {

@@ -300,7 +300,7 @@ fn forward_copies(
     let lost = || {
         workers
             .iter()
-            .map(|worker| worker.stats().read().capture_lost)
+            .map(|worker| worker.stats().capture_lost())
             .sum::<u64>()
     };
     let before = lost();

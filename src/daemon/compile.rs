@@ -5,7 +5,7 @@
 mod peers;
 mod routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -92,14 +92,25 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 
-/// Gives each node a number that it keeps as long as the process lives.
+/// Gives each peer a number that it keeps as long as it is there.
 #[derive(Debug, Default)]
-pub struct PeerNumbers(BTreeMap<NodeName, PeerId>);
+pub struct PeerNumbers(BTreeMap<NodeName, u16>);
 
 impl PeerNumbers {
-    fn of(&mut self, node: &NodeName) -> PeerId {
-        let next = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
-        *self.0.entry(node.clone()).or_insert(PeerId::new(next))
+    /// Forgets the nodes that are gone, so that their numbers are free.
+    fn keep(&mut self, is_there: impl Fn(&NodeName) -> bool) {
+        self.0.retain(|node, _| is_there(node));
+    }
+
+    /// The node's number; `None` when all are taken.
+    fn of(&mut self, node: &NodeName) -> Option<PeerId> {
+        if let Some(number) = self.0.get(node) {
+            return Some(PeerId::new(*number));
+        }
+        let taken: BTreeSet<u16> = self.0.values().copied().collect();
+        let number = (0..u16::MAX).find(|number| !taken.contains(number))?;
+        self.0.insert(node.clone(), number);
+        Some(PeerId::new(number))
     }
 }
 
@@ -117,7 +128,7 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
         node_addresses: addresses
             .iter()
             .copied()
-            .chain(peers.node_addresses.iter().copied())
+            .chain(node_addresses(inputs.store))
             .collect(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
@@ -213,6 +224,13 @@ fn udp_port(endpoint: &Endpoint) -> Option<u16> {
         EndpointKind::Vxlan { port, .. } => Some(port),
         EndpointKind::Ipip => None,
     }
+}
+
+/// The addresses of all nodes, also of those to which there is no tunnel: no pod may play a tunnel's end to any.
+fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
+    store
+        .nodes()
+        .flat_map(|node| node.internal_ips.iter().copied().chain(node.public_ips()))
 }
 
 /// All addresses of this node, loopback's left out.

@@ -265,4 +265,8 @@ fn each_peer_may_send_from_its_own_addresses_only() {
     assert_eq!(owner("10.244.1.2"), None, "our own pods are nobody's");
     assert!(tables.local.node_addresses.contains(&ip("192.0.2.2")));
     assert!(tables.local.node_addresses.contains(&ip("192.0.2.1")));
+    assert!(
+        tables.local.node_addresses.contains(&ip("192.0.2.4")),
+        "a node that is no peer is a node all the same"
+    );
 }

@@ -9,7 +9,7 @@ mod error;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
@@ -26,10 +26,13 @@ use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpError
 use millrace_pipelines::NodePipeline;
 
 use crate::config::{self, Config};
+use crate::privileges;
 pub use error::FabricError;
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How often a worker that is to end is looked at.
+const JOIN_PAUSE: Duration = Duration::from_millis(5);
 /// Packets from the slow path that may wait for one worker.
 const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
@@ -108,7 +111,7 @@ impl Fabric {
             };
             let pipeline = NodePipeline::new(tables.clone(), key, index);
             let (worker, handle) = Worker::new(worker_config, pool, pipeline, punts_in.clone())?;
-            fabric.threads.push(worker.spawn()?);
+            fabric.threads.push(worker.spawn(privileges::drop_all)?);
             fabric.workers.push(handle);
             fabric.umems.push(umem);
             fabric.free_holders.push((0..PortId::LIMIT * 4).collect());
@@ -184,13 +187,9 @@ impl Fabric {
         match self.hand_out(&port, queues) {
             Ok(()) => Ok(port),
             Err(error) => {
-                // A worker that is gone or drowned: take back what the others have, and report the first error.
-                let replaced = port.attachment.replaced.is_some();
-                let ifindex = port.spec.ifindex;
+                // A worker that is gone or drowned: take back what the others have, and report the first error. The
+                // program stays where it is: without sockets it drops what is ours.
                 let undone = self.detach(port);
-                if !replaced {
-                    let _ = millrace_dataplane::xdp::detach_ours(ifindex);
-                }
                 undone.and(Err(error.into()))
             }
         }
@@ -200,46 +199,32 @@ impl Fabric {
     /// the interface: without sockets it drops what is ours.
     ///
     /// # Errors
-    /// [`FabricError::Worker`] when a worker does not answer; its frames of this port are then lost to it.
+    /// [`FabricError::Worker`] when a worker does not answer. It goes on serving its queues of the port, so their
+    /// sockets stay open and their frames and holder numbers are not given to anybody else.
     pub fn detach(&mut self, port: AttachedPort) -> Result<(), FabricError> {
         let mut first_error = Ok(());
         let mut closed = Vec::new();
+        let mut let_go = BTreeSet::new();
         for worker in &self.workers {
-            let (queues_in, queues) = bounded(1);
-            let removed = worker
-                .tell(Command::Remove {
-                    port: port.spec.id,
-                    queues: queues_in,
-                })
-                .and_then(|()| {
-                    queues
-                        .recv_timeout(ANSWER)
-                        .map_err(|_| WorkerError::Silent(worker.index()))
-                });
-            match removed {
-                Ok(queues) => closed.extend(queues),
+            let id = port.spec.id;
+            match worker.ask(|queues| Command::Remove { port: id, queues }, ANSWER) {
+                Ok(queues) => {
+                    closed.extend(queues);
+                    let_go.insert(worker.index());
+                }
                 Err(error) => first_error = first_error.and(Err(error)),
             }
         }
-        // The sockets must be gone before their frames are anybody's again.
+        // The sockets must be gone before their frames are anybody's again. (The very first socket of a worker's
+        // memory, on the host port, is closed by libxdp only with the memory; so that port is never detached while
+        // the workers go on.)
         drop(closed);
-        for (worker, number) in &port.holders {
+        for (worker, number) in port.holders.iter().filter(|(worker, _)| let_go.contains(worker)) {
             let Some(handle) = self.workers.get(*worker) else {
                 continue;
             };
-            let (frames_in, frames) = bounded(1);
             let holder = Holder::port(*number);
-            let reclaimed = handle
-                .tell(Command::Reclaim {
-                    holder,
-                    frames: frames_in,
-                })
-                .and_then(|()| {
-                    frames
-                        .recv_timeout(ANSWER)
-                        .map_err(|_| WorkerError::Silent(*worker))
-                });
-            match reclaimed {
+            match handle.ask(|frames| Command::Reclaim { holder, frames }, ANSWER) {
                 Ok(_) => {
                     self.free_holders
                         .get_mut(*worker)
@@ -265,27 +250,29 @@ impl Fabric {
 
     /// Has every worker publish what it shows only on its beat, and waits for it.
     pub fn beat(&self) {
-        let asked: Vec<_> = self
-            .workers
-            .iter()
-            .filter_map(|worker| {
-                let (done_in, done) = bounded(1);
-                worker.tell(Command::Beat(done_in)).ok().map(|()| done)
-            })
-            .collect();
-        for done in asked {
+        for worker in &self.workers {
             // A silent worker shows what it showed last.
-            let _ = done.recv_timeout(ANSWER);
+            let _ = worker.ask(Command::Beat, ANSWER);
         }
     }
 
-    /// Stops the workers and waits for them. Their sockets close; programs stay.
+    /// The first worker whose thread has ended, which none does before it is told to.
+    #[must_use]
+    pub fn dead_worker(&self) -> Option<usize> {
+        self.threads.iter().position(JoinHandle::is_finished)
+    }
+
+    /// Stops the workers and waits for them, a while. Their sockets close; programs stay.
     pub fn stop(self) {
         for worker in &self.workers {
             let _ = worker.tell(Command::Stop);
         }
+        let deadline = Instant::now() + ANSWER;
         for thread in self.threads {
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(JOIN_PAUSE);
+            }
+            // One that does not end is ended with the process.
         }
     }
 

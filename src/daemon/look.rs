@@ -1,7 +1,10 @@
 //! What is looked at before anything is made: a start that cannot go well ends here, and the node is as it was.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use millrace_dataplane::worker::check_core;
@@ -12,6 +15,10 @@ use super::fabric::Fabric;
 use crate::config::Config;
 use crate::kernel::{Kernel, Link};
 use crate::objects::{NodeRecord, Store};
+
+/// How often, and how long apart, the lock of the state folder is tried.
+const LOCK_TRIES: u32 = 30;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the node file or the manifests say cannot be done on this node; nothing has been touched.
 #[derive(Debug, thiserror::Error)]
@@ -26,22 +33,34 @@ impl Misconfigured {
 
 /// Keeps a second daemon out of the same state folder.
 pub(super) fn lock(folder: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(folder).with_context(|| {
-        format!(
-            "cannot make the state folder {}; [node] state-dir names it",
-            folder.display()
-        )
-    })?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| {
+            format!(
+                "cannot make the state folder {}; [node] state-dir names it",
+                folder.display()
+            )
+        })?;
     let path = folder.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another millrace runs with the state folder {}: stop it, or give this one another [node] state-dir",
-            folder.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+    let mut tries = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // One that was killed a moment ago holds it until the kernel has taken its sockets and memory apart.
+            Err(TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another millrace runs with the state folder {}: stop it, or give this one another [node] state-dir",
+                folder.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
 }

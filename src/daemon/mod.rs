@@ -7,10 +7,10 @@
 mod answers;
 pub mod compile;
 pub mod fabric;
+mod links;
 mod look;
 mod pods;
 pub mod ports;
-mod privileges;
 mod start;
 mod uninstall;
 
@@ -19,10 +19,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::server::Call;
@@ -32,7 +34,7 @@ use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::{Compiled, Inputs, PeerNumbers, Steering};
 use fabric::Fabric;
-use ports::{Ports, Saved};
+use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
 pub use start::run;
@@ -42,12 +44,14 @@ pub use uninstall::uninstall;
 pub const SOCKET_NAME: &str = "millrace.sock";
 /// Changes that come within this time of each other are published together.
 const COALESCE: Duration = Duration::from_millis(5);
+/// The least time between two publications.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 /// How often neighbours in use are asked for again: the kernel sees none of the traffic and would age them.
 const REFRESH: Duration = Duration::from_secs(10);
 /// How long the same missing neighbour is not asked for again.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// Neighbours that were asked for and are remembered, at most.
-const ASKED_MAX: usize = 4096;
+/// New neighbours that are asked for in that time, at most.
+const ASKED_MAX: usize = 64;
 
 /// What reaches the control thread from outside.
 struct Inbox {
@@ -60,7 +64,7 @@ struct Inbox {
 /// What the control thread owns.
 struct Daemon {
     config: Config,
-    /// This node's object as it was at the start: host port and pods were set up by it.
+    /// This node's object, the last good one with the pod CIDRs that host port and pods were set up by.
     own: NodeRecord,
     started: Instant,
     kernel: Kernel,
@@ -75,7 +79,11 @@ struct Daemon {
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: Steering,
-    kernel_routes: Vec<RouteSpec>,
+    /// The routes that the kernel was last given, and how many of them it took.
+    kernel_routes: (Vec<RouteSpec>, usize),
+    route_failures: Vec<String>,
+    /// Pods that were attached and are not served now: their ports are tried again.
+    unserved: Vec<PodRow>,
     key: HashKey,
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
@@ -91,34 +99,52 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut refresh = tokio::time::interval(REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut publish_at: Option<tokio::time::Instant> = None;
+        let mut published = tokio::time::Instant::now();
         loop {
             let due = publish_at;
+            let not_before = (tokio::time::Instant::now() + COALESCE).max(published + PUBLISH_PAUSE);
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 changed = inbox.follower.next_change() => {
-                    self.state = changed?.clone();
-                    self.follow_links().await;
-                    publish_at.get_or_insert_with(|| tokio::time::Instant::now() + COALESCE);
+                    let state = changed.context("following the kernel's configuration")?;
+                    if !state.differs_for_packets(&self.state) {
+                        continue;
+                    }
+                    self.state = state.clone();
+                    self.follow_links().await?;
+                    publish_at.get_or_insert(not_before);
                 }
                 changed = inbox.stores.changed() => {
-                    changed?;
+                    changed.context("the source of objects has ended")?;
                     let store = inbox.stores.borrow_and_update().clone();
                     self.take_store(store);
-                    publish_at.get_or_insert_with(|| tokio::time::Instant::now() + COALESCE);
+                    publish_at.get_or_insert(not_before);
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
                 Some((request, answer)) = inbox.requests.recv() => self.answer(request, answer).await,
-                _ = refresh.tick() => self.refresh_neighbours().await,
+                _ = refresh.tick() => {
+                    if let Some(worker) = self.fabric.dead_worker() {
+                        bail!("worker {worker} has ended by itself; a restart takes over all ports");
+                    }
+                    self.refresh_neighbours().await;
+                    self.follow_links().await?;
+                    self.adopt_pods().await;
+                    // The last tables but one are freed here when nothing has changed since.
+                    self.publisher.reclaim();
+                }
                 () = async { match due { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     publish_at = None;
                     self.publish().await;
+                    published = tokio::time::Instant::now();
                 }
             }
         }
         info!("stopping: programs and host port stay in place for the next start");
-        self.slow_path.send(SlowPathEvent::Stop).ok();
+        // A full queue or a thread that is gone: the process ends all the same.
+        let _ = self.slow_path.try_send(SlowPathEvent::Stop);
         self.fabric.stop();
         Ok(())
     }
@@ -147,14 +173,16 @@ impl Daemon {
         }
         self.tables = compiled.tables;
         self.peers = compiled.peers;
-        self.next_hops = compiled.next_hops;
+        let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
-        for (ifindex, address) in self.missing_next_hops() {
-            self.resolve(ifindex, address).await;
+        // New peers are asked for at once; those that do not answer only with every refresh.
+        for hop in compiled_hops.iter().filter(|hop| !self.next_hops.contains(hop)) {
+            self.resolve(hop.0, hop.1).await;
         }
+        self.next_hops = compiled_hops;
         debug!(generation = self.tables.generation, "published");
     }
 
@@ -186,14 +214,15 @@ impl Daemon {
         }
     }
 
-    /// Puts our routes into the kernel's table, when they are not there as wanted.
+    /// Puts our routes into the kernel's table, when they are not there as they were left.
     async fn sync_kernel_routes(&mut self, compiled: &Compiled) {
         let present = self
             .state
             .routes()
             .filter(|route| route.protocol == OWN_ROUTE_PROTOCOL)
             .count();
-        if compiled.kernel_routes == self.kernel_routes && present == self.kernel_routes.len() {
+        let (given, taken) = &self.kernel_routes;
+        if compiled.kernel_routes == *given && present == *taken {
             return;
         }
         let host = self.config.host_port.name.kernel_side();
@@ -203,8 +232,16 @@ impl Daemon {
             .await
         {
             Ok(changes) => {
-                changes.failed.iter().for_each(|failure| warn!("{failure}"));
-                self.kernel_routes.clone_from(&compiled.kernel_routes);
+                let failures: Vec<_> = changes.failed.iter().map(ToString::to_string).collect();
+                for failure in failures
+                    .iter()
+                    .filter(|failure| !self.route_failures.contains(failure))
+                {
+                    warn!("{failure}");
+                }
+                let taken = compiled.kernel_routes.len().saturating_sub(failures.len());
+                self.kernel_routes = (compiled.kernel_routes.clone(), taken);
+                self.route_failures = failures;
             }
             Err(failure) => error!("{failure}"),
         }
@@ -238,7 +275,8 @@ impl Daemon {
         self.store = store;
     }
 
-    /// Asks the kernel for a neighbour on behalf of the slow path.
+    /// Asks the kernel for a neighbour on behalf of the slow path, unless it was asked a moment ago. Bounded: whoever
+    /// scans the uplink's subnet must not fill the kernel's own table of neighbours.
     async fn ask_neighbour(&mut self, request: NeighbourRequest) {
         let Some(ifindex) = self
             .ports
@@ -247,33 +285,19 @@ impl Daemon {
         else {
             return;
         };
-        self.resolve(ifindex, request.address).await;
+        let now = Instant::now();
+        self.asked.retain(|_, at| now.duration_since(*at) < ASK_PAUSE);
+        let asked = (ifindex, request.address);
+        if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
+            self.resolve(ifindex, request.address).await;
+        }
     }
 
-    /// Has the kernel resolve a neighbour, unless it was asked a moment ago.
-    async fn resolve(&mut self, ifindex: u32, address: IpAddr) {
-        let now = Instant::now();
-        if self.asked.len() >= ASKED_MAX {
-            self.asked.retain(|_, at| now.duration_since(*at) < ASK_PAUSE);
-        }
-        match self.asked.get(&(ifindex, address)) {
-            Some(at) if now.duration_since(*at) < ASK_PAUSE => return,
-            _ if self.asked.len() >= ASKED_MAX => return,
-            _ => self.asked.insert((ifindex, address), now),
-        };
+    /// Has the kernel resolve or confirm a neighbour.
+    async fn resolve(&self, ifindex: u32, address: IpAddr) {
         if let Err(failure) = self.kernel.request_resolution(ifindex, address).await {
             debug!("{failure}");
         }
-    }
-
-    /// Next hops of peers that the kernel does not know.
-    fn missing_next_hops(&self) -> Vec<(u32, IpAddr)> {
-        let known = |(ifindex, address): &(u32, IpAddr)| {
-            self.state
-                .neighbour(*ifindex, *address)
-                .is_some_and(|entry| entry.usable_mac().is_some())
-        };
-        self.next_hops.iter().filter(|hop| !known(hop)).copied().collect()
     }
 
     /// Keeps alive every neighbour that packets are sent to.

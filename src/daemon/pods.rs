@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::wire::MacAddr;
-use millrace_dataplane::xdp::{ProgramKind, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::Daemon;
 use super::compile::overhead;
 use super::fabric::PortSpec;
+use super::links::VETH;
 use super::ports::{PodRow, Port, SavedError};
 use crate::admin::protocol::{Attach, Failure};
 use crate::config::OverlayKind;
-use crate::kernel::{PodPortSpec, pod_interface_name};
+use crate::kernel::{Link, PodPortSpec, pod_interface_name};
 use crate::objects::{PodKey, gateway_of};
 
 /// A pod's port that is to be served.
@@ -30,7 +32,8 @@ struct Wanted {
 }
 
 impl Daemon {
-    /// Makes a port for a pod, from the veth pair to the workers.
+    /// Makes a port for a pod, from the veth pair to the workers. It is written down before it is made, so that a
+    /// daemon that is killed in between leaves nothing that nobody knows of.
     pub(super) async fn attach_pod(&mut self, attach: &Attach) -> Result<serde_json::Value, Failure> {
         let pod = parse_pod(&attach.pod)?;
         if let Some((_, port)) = self.ports.of_pod(&pod) {
@@ -40,63 +43,89 @@ impl Daemon {
             )));
         }
         let addresses = self.pod_addresses(&pod, &attach.addresses)?;
-        let interface = pod_interface_name(pod.namespace(), pod.name());
+        let no_uplink =
+            || Failure::failed("the uplink is gone, so the pod's MTU is not known; bring it back first");
+        let mtu = self.pod_mtu().ok_or_else(no_uplink)?;
+        let row = PodRow {
+            interface: pod_interface_name(pod.namespace(), pod.name()),
+            pod_mac: pod_mac(&pod).to_string(),
+            pod: pod.to_string(),
+            addresses: addresses.clone(),
+        };
+        self.unserved.retain(|other| other.pod != row.pod);
+        self.unserved.push(row.clone());
+        self.remember()
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let made = self.make_pod(attach, &pod, &row, mtu).await;
+        if made.is_ok() {
+            info!(%pod, interface = row.interface, ?addresses, "attached");
+        }
+        self.unserved.retain(|other| other.pod != row.pod);
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+        made.map(|()| {
+            serde_json::json!({
+                "pod": row.pod, "interface": row.interface, "addresses": addresses,
+                "mac": row.pod_mac, "mtu": mtu,
+            })
+        })
+    }
+
+    /// The veth pair, then the port; neither stays without the other.
+    async fn make_pod(
+        &mut self,
+        attach: &Attach,
+        pod: &PodKey,
+        row: &PodRow,
+        mtu: u32,
+    ) -> Result<(), Failure> {
         let queues = u32::try_from(self.fabric.workers().len()).unwrap_or(u32::MAX);
-        let mtu = self
-            .pod_mtu()
-            .ok_or_else(|| Failure::failed("the uplink is gone, so the pod's MTU is not known"))?;
+        let pod_mac = pod_mac(pod);
         let made = self
             .kernel
             .attach_pod(&PodPortSpec {
-                host_ifname: interface.clone(),
+                host_ifname: row.interface.clone(),
                 pod_ifname: attach.interface.clone(),
                 netns_path: attach.netns.clone(),
                 mac_host: None,
-                mac_pod: None,
-                gateways: self.gateways_for(&addresses),
-                addresses: addresses.clone(),
+                mac_pod: Some(pod_mac.0),
+                gateways: self.gateways_for(&row.addresses),
+                addresses: row.addresses.clone(),
                 mtu,
                 queues,
             })
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        let (Some(mac), Some(pod_mac)) = (made.mac_host, made.mac_pod) else {
-            self.undo_pod(&interface).await;
-            return Err(Failure::failed(format!(
-                "{interface} came up without a MAC address"
-            )));
+        let opened = match made.mac_host {
+            Some(mac) => {
+                let wanted = Wanted {
+                    pod: pod.clone(),
+                    interface: row.interface.clone(),
+                    ifindex: made.ifindex,
+                    queues,
+                    mac: MacAddr(mac),
+                    pod_mac,
+                    mtu,
+                    addresses: row.addresses.clone(),
+                };
+                self.open_pod(wanted).await
+            }
+            None => Err(Failure::failed(format!(
+                "{} came up without a MAC address",
+                row.interface
+            ))),
         };
-        let wanted = Wanted {
-            pod: pod.clone(),
-            interface: interface.clone(),
-            ifindex: made.ifindex,
-            queues,
-            mac: MacAddr(mac),
-            pod_mac: MacAddr(pod_mac),
-            mtu,
-            addresses: addresses.clone(),
-        };
-        if let Err(failure) = self.open_pod(wanted).await {
-            self.undo_pod(&interface).await;
-            return Err(failure);
+        if opened.is_err() {
+            self.undo_pod(&row.interface).await;
         }
-        self.publish().await;
-        if let Err(error) = self.remember() {
-            warn!("{error}; after a restart {pod} has to be attached anew");
-        }
-        info!(%pod, %interface, ?addresses, "attached");
-        Ok(serde_json::json!({
-            "pod": pod.to_string(), "interface": interface, "addresses": addresses,
-            "mac": MacAddr(pod_mac).to_string(), "mtu": mtu,
-        }))
+        opened
     }
 
-    /// Gives a pod's interface to the workers, then sets it up: not a packet passes before.
+    /// Gives a pod's interface to the workers, then sets it up: not a packet passes before tables know the port.
     async fn open_pod(&mut self, wanted: Wanted) -> Result<(), Failure> {
-        let id = self
-            .ports
-            .free_id()
-            .ok_or_else(|| Failure::failed("all port numbers are taken"))?;
+        let no_number = || Failure::failed("all port numbers are taken; detach a pod first");
+        let id = self.ports.free_id().ok_or_else(no_number)?;
         let spec = PortSpec {
             id,
             interface: wanted.interface.clone(),
@@ -110,6 +139,7 @@ impl Daemon {
             .fabric
             .attach(spec, |_| Ok(()))
             .map_err(|error| Failure::failed(error.to_string()))?;
+        self.settle_mode(&wanted.interface, &attached.attachment).await;
         let facts = PortFacts {
             role: Role::Pod,
             mac: wanted.mac,
@@ -124,49 +154,61 @@ impl Daemon {
             facts,
             attached,
         });
-        match self.kernel.set_up(&wanted.interface, true).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                if let Some(port) = self.ports.remove(id) {
-                    self.close(port);
-                }
-                Err(Failure::failed(error.to_string()))
+        self.publish().await;
+        let up = self.kernel.set_up(&wanted.interface, true).await;
+        if let Err(error) = up {
+            if let Some(port) = self.ports.remove(id) {
+                self.publish().await;
+                self.close(port);
             }
+            return Err(Failure::failed(error.to_string()));
         }
+        Ok(())
     }
 
-    /// Takes a pod's port away, down to the veth pair.
+    /// Takes a pod's port away, down to the veth pair. Succeeds again and again, also when the namespace is gone.
     pub(super) async fn detach_pod(&mut self, pod: &str) -> Result<serde_json::Value, Failure> {
         let pod = parse_pod(pod)?;
         let found = self.ports.of_pod(&pod).map(|(id, _)| id);
-        // A pair that an attach left behind, or one whose namespace is gone: detach succeeds again and again.
-        let interface = pod_interface_name(pod.namespace(), pod.name());
         if let Some(port) = found.and_then(|id| self.ports.remove(id)) {
             self.publish().await;
             self.close(port);
         }
+        self.unserved.retain(|row| row.pod != pod.to_string());
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+        let interface = pod_interface_name(pod.namespace(), pod.name());
         let removed = self
             .kernel
             .detach_pod(&interface)
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        if let Err(error) = self.remember() {
-            warn!("{error}");
-        }
         info!(%pod, "detached");
         Ok(serde_json::json!({ "pod": pod.to_string(), "removed": removed || found.is_some() }))
     }
 
-    /// Serves again the pods' ports that the last run left. One that cannot be served is named, and the others are.
+    /// Serves again the pods' ports that were written down and are not served: after a restart, or when it failed
+    /// before. One that cannot be served is named, stays cut off, and is tried again; one whose interface is gone is
+    /// forgotten.
     pub(super) async fn adopt_pods(&mut self) {
-        for row in self.saved.ports.clone() {
-            let adopted = match self.describe(&row) {
-                Ok(wanted) => self.open_pod(wanted).await,
-                Err(failure) => Err(failure),
-            };
-            match adopted {
-                Ok(()) => info!(pod = row.pod, interface = row.interface, "adopted"),
-                Err(failure) => warn!("{} cannot be served again: {}", row.pod, failure.message),
+        for row in std::mem::take(&mut self.unserved) {
+            match self.kernel.find_link(&row.interface).await {
+                Ok(None) => continue,
+                Ok(Some(link)) => match self.adopt(&row, &link).await {
+                    Ok(()) => info!(pod = row.pod, interface = row.interface, "adopted"),
+                    Err(failure) => {
+                        warn!(
+                            "{} cannot be served, and stays cut off: {}",
+                            row.pod, failure.message
+                        );
+                        self.unserved.push(row);
+                    }
+                },
+                Err(error) => {
+                    warn!("{error}");
+                    self.unserved.push(row);
+                }
             }
         }
         if let Err(error) = self.remember() {
@@ -174,54 +216,46 @@ impl Daemon {
         }
     }
 
-    fn describe(&self, row: &PodRow) -> Result<Wanted, Failure> {
-        let gone = || Failure::failed(format!("its interface {} is gone", row.interface));
-        let link = self.state.link_by_name(&row.interface).ok_or_else(gone)?;
+    /// Serves a port that an earlier run made. What is written down is believed only as far as it can be checked.
+    async fn adopt(&mut self, row: &PodRow, link: &Link) -> Result<(), Failure> {
+        let pod = parse_pod(&row.pod)?;
         let pod_mac = row
             .pod_mac
             .parse()
             .map_err(|_| Failure::failed(format!("{} is no MAC address", row.pod_mac)))?;
-        Ok(Wanted {
-            pod: parse_pod(&row.pod)?,
+        if row.interface != pod_interface_name(pod.namespace(), pod.name())
+            || link.kind.as_deref() != Some(VETH)
+        {
+            return Err(Failure::failed(format!(
+                "{} is not the port of a pod",
+                row.interface
+            )));
+        }
+        for address in &row.addresses {
+            self.check_address(&pod, *address)?;
+        }
+        let mac = link
+            .mac
+            .ok_or_else(|| Failure::failed(format!("{} has no MAC address", row.interface)))?;
+        let wanted = Wanted {
+            pod,
             interface: row.interface.clone(),
             ifindex: link.ifindex,
             queues: link.rx_queues,
-            mac: MacAddr(link.mac.ok_or_else(gone)?),
+            mac: MacAddr(mac),
             pod_mac,
             mtu: link.mtu,
             addresses: row.addresses.clone(),
-        })
-    }
-
-    /// Looks what became of the ports' interfaces: serves no longer what is gone, and takes the uplink's MTU and
-    /// state as they are now.
-    pub(super) async fn follow_links(&mut self) {
-        let missing: Vec<_> = self
-            .ports
-            .iter()
-            .map(|(id, port)| (id, port.attached.spec.ifindex))
-            .filter(|(_, ifindex)| self.state.link(*ifindex).is_none())
-            .collect();
-        for (id, ifindex) in missing {
-            // A port may be younger than the state that was followed; only the kernel itself knows what is gone.
-            if !matches!(self.kernel.link_by_index(ifindex).await, Ok(None)) {
-                continue;
-            }
-            let Some(port) = self.ports.remove(id) else {
-                continue;
-            };
-            warn!("{} is gone; its port is closed", port.interface);
-            self.close(port);
+        };
+        let ours = matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours());
+        if !ours && link.up {
+            // Without our program the kernel itself would take the pod's packets.
+            self.kernel
+                .set_up(&row.interface, false)
+                .await
+                .map_err(|error| Failure::failed(error.to_string()))?;
         }
-        if let Err(error) = self.remember() {
-            warn!("{error}");
-        }
-        if let Some(link) = self.follow_uplink_facts() {
-            match self.attach_uplink(&link).await {
-                Ok(()) => info!("{} is back", link.name),
-                Err(error) => warn!("{} is back, but: {error:#}", link.name),
-            }
-        }
+        self.open_pod(wanted).await
     }
 
     /// Takes a port from the workers; its interface is somebody else's business.
@@ -232,20 +266,17 @@ impl Daemon {
         }
     }
 
-    /// Writes down which pods are attached.
-    fn remember(&mut self) -> Result<(), SavedError> {
-        let rows: Vec<_> = self
-            .ports
-            .iter()
-            .filter_map(|(_, port)| {
-                Some(PodRow {
-                    pod: port.pod.as_ref()?.to_string(),
-                    interface: port.interface.clone(),
-                    addresses: port.facts.sources.clone(),
-                    pod_mac: port.facts.peer_mac.to_string(),
-                })
+    /// Writes down which pods are attached, served or not.
+    pub(super) fn remember(&mut self) -> Result<(), SavedError> {
+        let served = self.ports.iter().filter_map(|(_, port)| {
+            Some(PodRow {
+                pod: port.pod.as_ref()?.to_string(),
+                interface: port.interface.clone(),
+                addresses: port.facts.sources.clone(),
+                pod_mac: port.facts.peer_mac.to_string(),
             })
-            .collect();
+        });
+        let rows: Vec<_> = served.chain(self.unserved.iter().cloned()).collect();
         if rows == self.saved.ports {
             return Ok(());
         }
@@ -325,6 +356,18 @@ impl Daemon {
             uplink.saturating_sub(tunnel_overhead(self.config.overlay.kind)),
         ))
     }
+}
+
+/// The MAC address of a pod's end: locally administered, from the pod's name, so that a pod attached again keeps it.
+fn pod_mac(pod: &PodKey) -> MacAddr {
+    let digest = Sha256::digest(format!("millrace pod {pod}"));
+    let mut mac = [0; 6];
+    for (byte, from) in mac.iter_mut().zip(digest.iter()) {
+        *byte = *from;
+    }
+    // Unicast and locally administered (IEEE 802, section 8.4.4).
+    mac[0] = (mac[0] & 0xfc) | 0x02;
+    MacAddr(mac)
 }
 
 /// What a tunnel of this kind adds to a packet, in bytes.

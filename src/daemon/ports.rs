@@ -1,6 +1,6 @@
 //! The switch's ports: their numbers, and what has to be remembered of pods' ports across a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
@@ -52,16 +52,21 @@ impl Port {
 #[derive(Default)]
 pub struct Ports {
     ports: BTreeMap<PortId, Port>,
+    /// Where the search for a free number begins: one just given up is the last to be given again.
+    next: u16,
 }
 
 impl Ports {
-    /// The smallest number that is free; `None` when all are taken.
+    /// A number that is free; `None` when all are taken.
     #[must_use]
-    pub fn free_id(&self) -> Option<PortId> {
-        let taken: BTreeSet<_> = self.ports.keys().copied().collect();
-        (0..PortId::LIMIT)
+    pub fn free_id(&mut self) -> Option<PortId> {
+        let numbers = (self.next..PortId::LIMIT).chain(0..self.next);
+        let id = numbers
             .filter_map(PortId::new)
-            .find(|id| !taken.contains(id))
+            .find(|id| !self.ports.contains_key(id))?;
+        // INVARIANT: a port's number is below PortId::LIMIT, which fits.
+        self.next = u16::try_from(id.index() + 1).unwrap_or(0) % PortId::LIMIT;
+        Some(id)
     }
 
     /// Adds a port under the number it was attached with.

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::compile::{Inputs, PeerNumbers, Steering, compile};
 use super::fabric::{Fabric, PortSpec};
+use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox};
@@ -32,8 +33,6 @@ const REQUESTS: usize = 64;
 const NEIGHBOUR_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
-/// The kind of a virtual Ethernet pair.
-const VETH: &str = "veth";
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -41,7 +40,7 @@ const VETH: &str = "veth";
 /// Whatever kept it from starting, or ended it; one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.node.state_dir)?;
-    super::privileges::drop_unneeded()?;
+    crate::privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -68,11 +67,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let reader = publisher.reader();
     let key = HashKey::random();
     let (fabric, punts) = Fabric::start(&config, &reader, key)?;
-    // Nothing outside this process has changed so far.
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
-    let host = kernel
-        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
-        .await?;
     let follower = KernelFollower::start().await?;
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
@@ -82,6 +77,11 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
     };
     let slow_path_stats = slowpath::spawn(slow_path_config, punts, events, injectors, reader, neighbours_in)?;
+    // Nothing outside this process has changed so far; from here on everything is undone if something fails.
+    warn_of_mtu(&uplink);
+    let host = kernel
+        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
+        .await?;
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -91,6 +91,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         store,
         fabric,
         ports: Ports::default(),
+        unserved: saved.ports.clone(),
         saved,
         tables: NodeTables::default(),
         publisher,
@@ -98,7 +99,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: Steering::default(),
-        kernel_routes: Vec::new(),
+        kernel_routes: (Vec::new(), usize::MAX),
+        route_failures: Vec::new(),
         key,
         warnings: Vec::new(),
         slow_path: events_in,
@@ -106,15 +108,12 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: std::collections::BTreeMap::new(),
         capture: std::sync::Weak::new(),
     };
-    match daemon.attach_own_ports(&host, &uplink).await {
-        Ok(()) => {}
-        Err(error) => {
-            daemon.undo(&host).await;
-            return Err(error);
-        }
+    if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
+        daemon.undo(&host).await;
+        return Err(error);
     }
-    daemon.adopt_pods().await;
     daemon.publish().await;
+    daemon.adopt_pods().await;
     tokio::spawn(server.serve(requests_in));
     Ok((
         daemon,
@@ -155,11 +154,11 @@ impl Daemon {
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
     async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
-        self.attach_host(host)?;
+        self.attach_host(host).await?;
         self.attach_uplink(uplink).await
     }
 
-    fn attach_host(&mut self, host: &HostPort) -> anyhow::Result<()> {
+    async fn attach_host(&mut self, host: &HostPort) -> anyhow::Result<()> {
         let id = self.ports.free_id().context("no port number is free")?;
         let link = &host.switch_end;
         let spec = PortSpec {
@@ -176,6 +175,7 @@ impl Daemon {
             host.kernel_end.mac,
         );
         let attached = self.fabric.attach(spec, |_| Ok(()))?;
+        self.settle_mode(&link.name, &attached.attachment).await;
         let facts = PortFacts {
             role: Role::Host,
             mac: MacAddr(mac),
@@ -229,15 +229,7 @@ impl Daemon {
         let steering = compile(&inputs, &mut self.numbers, 0).steering;
         let attached = self.fabric.attach(spec, |program| feed(program, &steering))?;
         self.steering = steering;
-        if let Some(refusal) = &attached.attachment.native_refusal {
-            warn!(
-                "{}: the driver refuses native XDP ({refusal}); generic XDP is used, slower",
-                link.name
-            );
-        }
-        if attached.attachment.mode == xdp::AttachedMode::Generic {
-            self.stop_merging(&link.name).await;
-        }
+        self.settle_mode(&link.name, &attached.attachment).await;
         info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
         self.ports.insert(Port {
             interface: link.name.clone(),
@@ -246,39 +238,6 @@ impl Daemon {
             attached,
         });
         Ok(())
-    }
-
-    /// In generic mode merged super-frames do not fit a frame, so receive merging goes off, to be put back by
-    /// uninstall.
-    async fn stop_merging(&mut self, interface: &str) {
-        match self.kernel.set_gro(interface, false).await {
-            Ok(true) => {
-                if !self.saved.gro_was_on.iter().any(|name| name == interface) {
-                    self.saved.gro_was_on.push(interface.to_owned());
-                }
-                if let Err(error) = self.saved.store(&self.config.node.state_dir) {
-                    warn!("{error}; uninstall will not put receive merging of {interface} back");
-                }
-            }
-            Ok(false) => {}
-            Err(error) => warn!("{error}; frames that the kernel merged will be dropped"),
-        }
-    }
-
-    /// Takes the uplink as it is now: back again, or with another MTU or MAC address.
-    pub(super) fn follow_uplink_facts(&mut self) -> Option<Link> {
-        let name = self.config.uplink.interface.as_str();
-        let link = self.state.link_by_name(name).cloned();
-        match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
-            (Some(id), Some(link)) => {
-                if let (Some(port), Some(facts)) = (self.ports.get_mut(id), uplink_facts(&link)) {
-                    port.facts = facts;
-                }
-                None
-            }
-            (None, Some(link)) if link.up => Some(link),
-            _ => None,
-        }
     }
 
     /// Removes what this start made; what it found stays.
@@ -300,20 +259,4 @@ impl Daemon {
             }
         }
     }
-}
-
-fn uplink_facts(link: &Link) -> Option<PortFacts> {
-    Some(PortFacts {
-        role: Role::Uplink,
-        mac: MacAddr(link.mac?),
-        peer_mac: MacAddr([0; 6]),
-        sources: Vec::new(),
-        mtu: mtu_of(link),
-        // A veth as uplink may hand over packets whose checksums were left for hardware to finish; a NIC does not.
-        finish_checksums: link.kind.as_deref() == Some(VETH),
-    })
-}
-
-fn mtu_of(link: &Link) -> u16 {
-    u16::try_from(link.mtu).unwrap_or(u16::MAX)
 }

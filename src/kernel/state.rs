@@ -259,6 +259,23 @@ impl KernelState {
         state
     }
 
+    /// Whether packets would go another way than by `other`: states of neighbours that come and go without their
+    /// address changing do not count.
+    #[must_use]
+    pub fn differs_for_packets(&self, other: &Self) -> bool {
+        let usable = |state: &Self| {
+            let known = state
+                .neighbours
+                .iter()
+                .filter_map(|(key, entry)| Some((*key, entry.usable_mac()?)));
+            known.collect::<BTreeMap<_, _>>()
+        };
+        self.links != other.links
+            || self.addresses != other.addresses
+            || self.routes != other.routes
+            || usable(self) != usable(other)
+    }
+
     /// All interfaces, by number.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()

@@ -64,9 +64,10 @@ pub fn spawn<P: Send + 'static>(
 }
 
 pub(super) fn start<P: Send + 'static>(body: Loop<P>) -> Result<JoinHandle<()>, SlowPathError> {
-    Ok(thread::Builder::new()
-        .name(NAME.into())
-        .spawn(move || body.run())?)
+    Ok(thread::Builder::new().name(NAME.into()).spawn(move || {
+        crate::privileges::drop_all();
+        body.run();
+    })?)
 }
 
 /// Everything that the thread owns.

@@ -68,8 +68,11 @@ fn in_vxlan(ip: &Ip) -> Vec<u8> {
 
 fn request_for_gateway() -> Vec<u8> {
     let (here, nobody) = (station_mac(1, pod_port(2)), mac_of(0));
-    let request =
-        ArpPacket { operation: 1, sender: (here, [10, 244, 1, 2].into()), target: (nobody, [10, 244, 1, 1].into()) };
+    let request = ArpPacket {
+        operation: 1,
+        sender: (here, [10, 244, 1, 2].into()),
+        target: (nobody, [10, 244, 1, 1].into()),
+    };
     request.frame(mac_of(0xff), here)
 }
 
@@ -100,11 +103,25 @@ fn walks() -> Vec<Seed> {
         ("from-host", AT_HOST, at_host),
         ("from-vxlan", AT_UPLINK, in_vxlan(&back(v4(2, 2), v4(1, 2)))),
         ("from-vxlan-v6", AT_UPLINK, in_vxlan(&back(v6(2, 2), v6(1, 2)))),
-        ("from-vxlan-ce", AT_UPLINK, in_vxlan(&back(v4(2, 2), v4(1, 2)).ecn(3))),
-        ("from-ipip", AT_UPLINK, outer(3, 1).ipip(&back(v4(3, 2), v4(1, 2)).build())),
-        ("from-world", AT_UPLINK, plain.frame(switch_mac(1, uplink()), mac_of(2))),
+        (
+            "from-vxlan-ce",
+            AT_UPLINK,
+            in_vxlan(&back(v4(2, 2), v4(1, 2)).ecn(3)),
+        ),
+        (
+            "from-ipip",
+            AT_UPLINK,
+            outer(3, 1).ipip(&back(v4(3, 2), v4(1, 2)).build()),
+        ),
+        (
+            "from-world",
+            AT_UPLINK,
+            plain.frame(switch_mac(1, uplink()), mac_of(2)),
+        ),
     ];
-    rows.into_iter().map(|(name, port, frame)| ("walk", name, [vec![port], frame].concat())).collect()
+    rows.into_iter()
+        .map(|(name, port, frame)| ("walk", name, [vec![port], frame].concat()))
+        .collect()
 }
 
 fn headers() -> Vec<Seed> {
@@ -116,7 +133,9 @@ fn headers() -> Vec<Seed> {
     let six = from_pod(v6(2, 2)).build();
     let with = |next: u8, header: &[u8]| {
         let payload = [header, &six[IPV6..]].concat();
-        let len = u16::try_from(payload.len()).expect("a short packet").to_be_bytes();
+        let len = u16::try_from(payload.len())
+            .expect("a short packet")
+            .to_be_bytes();
         [&six[..4], &len, &[next], &six[7..IPV6], &payload].concat()
     };
     let tag = |payload: &[u8]| [&frame[..12], &[0x81, 0, 0x20, 0x05], payload].concat();
@@ -127,21 +146,41 @@ fn headers() -> Vec<Seed> {
         ("link", "vlan-twice", tag(&tag(&frame[12..])[12..])),
         ("link", "unknown", ethernet(mac_of(2), mac_of(4), 0x88cc, b"?")),
         ("ipv4", "udp", ip.clone()),
-        ("ipv4", "tcp", from_pod(v4(2, 2)).body(Body::Tcp(1, 2, vec![])).build()),
+        (
+            "ipv4",
+            "tcp",
+            from_pod(v4(2, 2)).body(Body::Tcp(1, 2, vec![])).build(),
+        ),
         ("ipv4", "padded", [&ip[..], &[0; 18]].concat()),
         ("ipv4", "options", options),
         ("ipv4", "fragment", fragment),
         ("ipv6", "udp", six.clone()),
         ("ipv6", "hop-by-hop", with(0, &[17, 0, 1, 4, 0, 0, 0, 0])),
         ("ipv6", "fragment", with(44, &[17, 0, 0, 1, 0, 0, 0, 9])),
-        ("ipv6", "routing-fragment", with(43, &[44, 0, 0, 1, 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 9])),
-        ("ipv6", "authentication", with(51, &[60, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0])),
+        (
+            "ipv6",
+            "routing-fragment",
+            with(43, &[44, 0, 0, 1, 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 9]),
+        ),
+        (
+            "ipv6",
+            "authentication",
+            with(
+                51,
+                &[
+                    60, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0,
+                ],
+            ),
+        ),
     ]
 }
 
 fn transports() -> Vec<Seed> {
     let udp = from_pod(v4(2, 2)).build()[IPV4..].to_vec();
-    let tcp = from_pod(v4(2, 2)).body(Body::Tcp(40_000, 80, b"GET /".to_vec())).build()[IPV4..].to_vec();
+    let tcp = from_pod(v4(2, 2))
+        .body(Body::Tcp(40_000, 80, b"GET /".to_vec()))
+        .build()[IPV4..]
+        .to_vec();
     // A data offset of six words, and the maximum segment size.
     let options = [&tcp[..12], &[0x60], &tcp[13..20], &[2, 4, 5, 0xb4], &tcp[20..]].concat();
     let addresses = [v6(1, 2), v6(2, 2)].map(|address| match address {
@@ -182,7 +221,9 @@ fn tunnels() -> Vec<Seed> {
 fn partial_checksums() -> Vec<Seed> {
     let half = |protocol: u8, ip: &[u8], field: usize| {
         let l4 = &ip[IPV4..];
-        let words = ip[12..IPV4].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+        let words = ip[12..IPV4]
+            .chunks(2)
+            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
         let len = u32::try_from(l4.len()).expect("a short packet");
         let sum = words.sum::<u32>() + u32::from(protocol) + len;
         let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).expect("a sum of few words");
@@ -191,7 +232,9 @@ fn partial_checksums() -> Vec<Seed> {
         ip
     };
     let udp = from_pod(v4(2, 2)).build();
-    let tcp = from_pod(v4(2, 2)).body(Body::Tcp(40_000, 80, b"GET /".to_vec())).build();
+    let tcp = from_pod(v4(2, 2))
+        .body(Body::Tcp(40_000, 80, b"GET /".to_vec()))
+        .build();
     let from_there = |ip: &[u8]| [&node_v4(2).octets()[..], &ip[IPV4..]].concat();
     vec![
         ("partial_checksum", "udp", half(17, &udp, 6)),

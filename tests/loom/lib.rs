@@ -7,3 +7,6 @@ pub use crossbeam_epoch as epoch;
 
 #[path = "../../dataplane/src/table/publish.rs"]
 pub mod publish;
+
+#[path = "../../dataplane/src/port/ring.rs"]
+mod ring;

@@ -97,6 +97,16 @@ pub trait Port {
     /// not take stay in the ring and go with a later flush.
     fn flush(&mut self);
 
+    /// Whether frames wait in the transmit ring that a flush could not hand over; they go with a later one.
+    fn pending(&mut self) -> bool {
+        false
+    }
+
+    /// Descriptors that came back although this port did not hold them. Anything but zero is a bug.
+    fn strays(&self) -> u64 {
+        0
+    }
+
     /// Takes finished transmissions back into the pool and lends empty frames to receive into.
     fn settle(&mut self, pool: &mut Pool) -> Settled;
 

@@ -1,14 +1,14 @@
-//! The ring protocol in ordinary memory, and under `loom` (`RUSTFLAGS="--cfg loom"`) in every interleaving.
+//! The ring protocol in ordinary memory, and under `loom` (see `tests/loom`) in every interleaving.
 
 use super::*;
 
-#[cfg(loom)]
+#[cfg(crossbeam_loom)]
 use loom::{
     cell::UnsafeCell,
     sync::Arc,
     sync::atomic::{AtomicU32 as Index, Ordering as Order},
 };
-#[cfg(not(loom))]
+#[cfg(not(crossbeam_loom))]
 use std::{
     cell::UnsafeCell,
     sync::Arc,
@@ -60,29 +60,29 @@ impl Shared for Arc<Model> {
     fn set_consumed(&self, index: u32) {
         self.consumed.store(index, Order::Release);
     }
-    #[cfg(loom)]
+    #[cfg(crossbeam_loom)]
     fn read(&self, index: u32) -> u64 {
         // SAFETY: loom itself checks that no write overlaps.
         self.slot(index).with(|entry| unsafe { *entry })
     }
-    #[cfg(loom)]
+    #[cfg(crossbeam_loom)]
     fn write(&self, index: u32, entry: u64) {
         // SAFETY: loom itself checks that no access overlaps.
         self.slot(index).with_mut(|slot| unsafe { *slot = entry });
     }
-    #[cfg(not(loom))]
+    #[cfg(not(crossbeam_loom))]
     fn read(&self, index: u32) -> u64 {
         // SAFETY: single-threaded test.
         unsafe { *self.slot(index).get() }
     }
-    #[cfg(not(loom))]
+    #[cfg(not(crossbeam_loom))]
     fn write(&self, index: u32, entry: u64) {
         // SAFETY: single-threaded test.
         unsafe { *self.slot(index).get() = entry };
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(crossbeam_loom))]
 #[test]
 fn entries_come_out_in_order_and_a_full_ring_says_so() {
     let model = Model::shared();
@@ -104,7 +104,7 @@ fn entries_come_out_in_order_and_a_full_ring_says_so() {
 
 /// Three entries through a ring of two: whatever the interleaving, each arrives once, whole and in order, and no
 /// entry is written while it is read (loom checks every access).
-#[cfg(loom)]
+#[cfg(crossbeam_loom)]
 #[test]
 fn no_entry_is_torn_lost_or_doubled() {
     loom::model(|| {

@@ -60,7 +60,9 @@ impl Umem {
         // SAFETY: the descriptor is this UMEM's own, and nobody else has seen the memory yet.
         let (_, mut data) = unsafe { inner.frame_mut(&mut first) };
         // xsk-rs hands out the first frame's data; the region itself starts one headroom before it.
-        let base = data.contents_mut().as_mut_ptr().wrapping_sub(HEADROOM);
+        // The mapping was made by C code, so any pointer into it may be made from its address alone.
+        let address = data.contents_mut().as_mut_ptr().addr().wrapping_sub(HEADROOM);
+        let base = std::ptr::with_exposed_provenance_mut::<u8>(address);
         let base = NonNull::new(base).ok_or_else(|| refused("mapped at zero".into()))?;
         let umem = Self { inner };
         // SAFETY: the region is `frames * CHUNK_LEN` bytes, mapped while any clone of `umem` lives, and xsk-rs is

@@ -28,9 +28,6 @@ pub const SOCKET_RING_LEN: u32 = 2048;
 const BIND_TRIES: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(10);
 
-/// Frames the kernel sends per wake-up in copy mode (`TX_BATCH_SIZE` in `net/xdp/xsk.c`).
-const KERNEL_SEND_BUDGET: u32 = 32;
-
 /// How many empty frames a queue holds ready to receive into.
 ///
 /// A queue starts with `base` and doubles towards `max` whenever a whole batch, or half of them, was waiting, as long as half of the
@@ -93,6 +90,7 @@ pub struct XskPort {
     in_flight: u32,
     error: Option<i32>,
     strays: u64,
+    dropped_by_device: u64,
 }
 
 impl XskPort {
@@ -144,6 +142,7 @@ impl XskPort {
             in_flight: 0,
             error: None,
             strays: 0,
+            dropped_by_device: 0,
         })
     }
 
@@ -161,12 +160,6 @@ impl XskPort {
         self.holder
     }
 
-    /// Descriptors the kernel returned that this port did not hold. Anything but zero is a bug.
-    #[must_use]
-    pub fn strays(&self) -> u64 {
-        self.strays
-    }
-
     /// The kernel's own counters of this socket (`XDP_STATISTICS`).
     ///
     /// # Errors
@@ -180,7 +173,33 @@ impl XskPort {
             rx_invalid_descriptors: kernel.rx_invalid_descs(),
             tx_invalid_descriptors: kernel.tx_invalid_descs(),
             tx_ring_empty: kernel.tx_ring_empty_descs(),
+            tx_dropped: self.dropped_by_device,
         })
+    }
+
+    /// Has the kernel send what is in the transmit ring.
+    ///
+    /// In copy mode one call sends a bounded number of frames, in the caller's time, and ends at the first that the
+    /// device drops; so it is called as long as it makes progress. What a device does not take at all (its link is
+    /// down) stays in the ring for a later flush.
+    fn kick(&mut self) {
+        let mut left = self.transmit.outstanding();
+        while left > 0 {
+            match wake(self.socket()) {
+                None | Some(libc::EAGAIN | libc::ENOBUFS) => {}
+                // `__xsk_generic_xmit` in `net/xdp/xsk.c`: the frame was completed but not sent.
+                Some(libc::EBUSY) => self.dropped_by_device += 1,
+                Some(error) => {
+                    self.error = Some(error);
+                    break;
+                }
+            }
+            let now = self.transmit.outstanding();
+            if now == left {
+                break;
+            }
+            left = now;
+        }
     }
 
     /// Lends empty frames until the kernel has `fill_target` of them.
@@ -253,16 +272,11 @@ impl Port for XskPort {
 
     fn flush(&mut self) {
         self.transmit.publish();
-        // In copy mode one wake-up sends a bounded number of frames, in the caller's time; a device that does not
-        // take them (its link is down) leaves them in the ring, and the loop ends by its bound.
-        let mut tries = self.transmit.outstanding().div_ceil(KERNEL_SEND_BUDGET) + 1;
-        while tries > 0 && self.transmit.outstanding() > 0 {
-            if let Err(error) = self.tx.wakeup() {
-                self.error = error.raw_os_error();
-                break;
-            }
-            tries -= 1;
-        }
+        self.kick();
+    }
+
+    fn pending(&mut self) -> bool {
+        self.transmit.outstanding() > 0
     }
 
     fn settle(&mut self, pool: &mut Pool) -> Settled {
@@ -273,12 +287,8 @@ impl Port for XskPort {
         });
         self.in_flight = self.in_flight.saturating_sub(completed);
         settled.completed = completed as usize;
-        if self.in_flight > 0 && self.transmit.outstanding() > 0 {
-            // Left behind by an earlier flush (a full device queue, a link that was down): try once more.
-            if let Err(error) = self.tx.wakeup() {
-                self.error = error.raw_os_error();
-            }
-        }
+        // Left behind by an earlier flush (a full device queue, a link that was down): once more.
+        self.kick();
         self.refill(pool, &mut settled);
         settled
     }
@@ -293,6 +303,31 @@ impl Port for XskPort {
 
     fn device_statistics(&self) -> Option<DeviceStatistics> {
         XskPort::device_statistics(self).ok()
+    }
+
+    fn strays(&self) -> u64 {
+        self.strays
+    }
+}
+
+/// Asks the kernel to send; answers its error number. (xsk-rs has this call too, but keeps most errors to itself.)
+#[allow(unsafe_code)]
+fn wake(socket: BorrowedFd<'_>) -> Option<i32> {
+    // SAFETY: no memory is passed; the descriptor is open as long as it is borrowed.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            std::ptr::null(),
+            0,
+            libc::MSG_DONTWAIT,
+            std::ptr::null(),
+            0,
+        )
+    };
+    if sent < 0 {
+        io::Error::last_os_error().raw_os_error()
+    } else {
+        None
     }
 }
 
@@ -342,6 +377,9 @@ fn hint(errno: Option<i32>) -> &'static str {
         }
         Some(libc::EINVAL) => {
             "; the interface has no such queue: fewer workers, or more queues (`ethtool -L`)"
+        }
+        Some(libc::EBADF) => {
+            "; the device of this worker's first socket, the host port, is gone: restart millrace"
         }
         Some(libc::ENODEV) => "; there is no such interface in this network namespace",
         Some(libc::ENOBUFS | libc::ENOMEM) => "; the kernel is out of memory for it: fewer [workers] frames",

@@ -23,10 +23,12 @@ pub struct DeviceStatistics {
     pub tx_invalid_descriptors: u64,
     /// Times the kernel looked for something to send and found nothing.
     pub tx_ring_empty: u64,
+    /// Frames that the device took from the transmit ring and dropped, because its own queue was full.
+    pub tx_dropped: u64,
 }
 
 impl DeviceStatistics {
-    fn fields(self) -> [u64; 6] {
+    fn fields(self) -> [u64; 7] {
         [
             self.rx_dropped,
             self.rx_ring_full,
@@ -34,10 +36,11 @@ impl DeviceStatistics {
             self.rx_invalid_descriptors,
             self.tx_invalid_descriptors,
             self.tx_ring_empty,
+            self.tx_dropped,
         ]
     }
 
-    fn from_fields(fields: [u64; 6]) -> Self {
+    fn from_fields(fields: [u64; 7]) -> Self {
         let [
             rx_dropped,
             rx_ring_full,
@@ -45,6 +48,7 @@ impl DeviceStatistics {
             rx_invalid,
             tx_invalid,
             tx_ring_empty,
+            tx_dropped,
         ] = fields;
         Self {
             rx_dropped,
@@ -53,6 +57,7 @@ impl DeviceStatistics {
             rx_invalid_descriptors: rx_invalid,
             tx_invalid_descriptors: tx_invalid,
             tx_ring_empty,
+            tx_dropped,
         }
     }
 }
@@ -68,7 +73,7 @@ pub struct QueueStats {
     tx_packets: Counter,
     tx_bytes: Counter,
     exits: Exits,
-    device: [Counter; 6],
+    device: [Counter; 7],
 }
 
 impl QueueStats {

@@ -10,8 +10,6 @@
 //! Built for `loom` (`--cfg crossbeam_loom`), this file ends in a model that runs it, and the epoch under it, through
 //! every interleaving.
 #![allow(unsafe_code)]
-// Set for the model only, which is built by itself: all of crossbeam has to be built for loom with it.
-#![allow(unexpected_cfgs)]
 
 use std::fmt;
 use std::marker::PhantomData;

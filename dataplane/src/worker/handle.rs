@@ -2,8 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::Origin;
@@ -181,6 +182,28 @@ impl<P> WorkerHandle<P> {
             TrySendError::Full(_) => WorkerError::Busy(self.index),
             TrySendError::Disconnected(_) => WorkerError::Gone(self.index),
         })
+    }
+
+    /// Asks the worker for something and waits for its answer, `patience` at most.
+    ///
+    /// # Errors
+    /// [`WorkerError::Silent`] when it took neither command nor time; it may still do as it was told later.
+    pub fn ask<T>(
+        &self,
+        command: impl FnOnce(Sender<T>) -> Command<P>,
+        patience: Duration,
+    ) -> Result<T, WorkerError> {
+        let (answer_in, answer) = bounded(1);
+        self.wake();
+        let sent = self.commands.send_timeout(command(answer_in), patience);
+        self.wake();
+        sent.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => WorkerError::Busy(self.index),
+            SendTimeoutError::Disconnected(_) => WorkerError::Gone(self.index),
+        })?;
+        answer
+            .recv_timeout(patience)
+            .map_err(|_| WorkerError::Silent(self.index))
     }
 
     /// Gives the worker a packet to send.

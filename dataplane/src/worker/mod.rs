@@ -17,7 +17,7 @@ pub use handle::{Command, Injection, Punt, Way, WorkerError, WorkerHandle};
 use crate::capture::Tap;
 use crate::clock::Clock;
 use crate::frame::{Frame, Holder, Pool};
-use crate::port::{Port, PortId, QueueId};
+use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
 use crate::verdict::Verdict;
 use handle::Inbox;
@@ -100,7 +100,8 @@ pub enum StartError {
 /// One queue that a worker serves.
 struct Slot<P> {
     port: PortId,
-    queue: QueueId,
+    /// Its place among this worker's queues of the port.
+    ordinal: usize,
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
@@ -123,10 +124,11 @@ impl ExitSlots {
         slots: [0; QUEUES_PER_PORT_MAX],
     };
 
-    /// The slot for packets that came in at queue `ingress`: always the same one, so that a flow stays in order.
-    fn pick(&self, ingress: QueueId) -> Option<usize> {
+    /// The slot for packets that came in at this worker's queue `ordinal` of a port: always the same one, so that a
+    /// flow stays in order.
+    fn pick(&self, ordinal: usize) -> Option<usize> {
         let slots = self.slots.get(..usize::from(self.len))?;
-        let place = (ingress.0 as usize).checked_rem(slots.len())?;
+        let place = ordinal.checked_rem(slots.len())?;
         slots.get(place).map(|slot| usize::from(*slot))
     }
 }
@@ -206,14 +208,15 @@ where
     P: Port + Send + 'static,
     L: Pipeline + Send + 'static,
 {
-    /// Starts the worker's thread, pinned to its core.
+    /// Starts the worker's thread, pinned to its core; `first` is the first thing it does.
     ///
     /// # Errors
     /// [`StartError`] when there is no such core or no thread.
-    pub fn spawn(self) -> Result<JoinHandle<()>, StartError> {
+    pub fn spawn(self, first: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
         let (index, core) = (self.config.index, self.config.core);
         check_core(index, core)?;
         let body = move || {
+            first();
             let mut worker = self;
             // Checked a moment ago; a core that leaves in between costs speed, not correctness.
             core_affinity::set_for_current(core_affinity::CoreId { id: core });

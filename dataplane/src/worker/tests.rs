@@ -7,6 +7,7 @@ use crossbeam::channel::{Receiver, bounded};
 
 use super::*;
 use crate::capture::{Captured, Direction, PacketCopy};
+use crate::port::QueueId;
 use crate::port::memory::{MemoryPort, Wire};
 use crate::verdict::{DropReason, PuntDetail, PuntReason};
 
@@ -198,6 +199,44 @@ fn a_packet_leaves_by_the_queue_that_fits_the_one_it_came_by() {
 }
 
 #[test]
+fn a_worker_of_several_uses_all_its_queues_to_send() {
+    // Worker 0 of two owns queues 0 and 2 of each port.
+    let (punts, _keep) = bounded(1);
+    let config = WorkerConfig {
+        index: 0,
+        core: 0,
+        batch: 8,
+        idle: Idle::Sleep,
+        injections: 4,
+    };
+    let (mut worker, _handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts).unwrap();
+    let mut wires = Vec::new();
+    for (number, queue) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
+        let (io, wire) = MemoryPort::new(8);
+        let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
+        worker.add(
+            port(number),
+            QueueId(queue),
+            io,
+            Holder::port(number * 2 + u16::from(queue > 0)),
+            stats,
+        );
+        wires.push(wire);
+    }
+    wires[0].put(&[0; 60]);
+    wires[1].put(&[0; 61]);
+    while worker.turn(true) > 0 {}
+    assert_eq!(wires[2].take().unwrap().len(), 60);
+    assert_eq!(wires[3].take().unwrap().len(), 61);
+}
+
+#[test]
+fn frames_of_a_queue_that_is_still_served_are_not_taken_back() {
+    let mut bench = bench(1, 1, 32);
+    assert_eq!(bench.worker.reclaim(Holder::port(0)), 0);
+}
+
+#[test]
 fn ports_come_and_go() {
     let mut bench = bench(2, 1, 32);
     let (queues_in, queues) = bounded(1);
@@ -265,7 +304,7 @@ fn a_sleeping_worker_wakes_when_it_is_told_something() {
         injections: 4,
     };
     let (worker, handle) = Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts).unwrap();
-    let thread = worker.spawn().unwrap();
+    let thread = worker.spawn(|| {}).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while handle.stats().read().sleeps == 0 {
         assert!(Instant::now() < deadline, "an idle worker goes to sleep");

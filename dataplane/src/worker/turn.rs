@@ -1,5 +1,7 @@
 //! A worker's loop: turns over its queues, what it is told in between, and its sleep.
 
+use crossbeam::channel::TryRecvError;
+
 use super::handle::{Command, Injection, Punt, Way};
 use super::{ExitSlots, Idle, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
 use crate::capture::{PacketCopy, Unheard};
@@ -12,6 +14,8 @@ use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 const PATIENCE_US: u64 = 50;
 /// How often histograms, the frame census and the kernel's counters are shown to the outside.
 const BEAT_MS: u32 = 1000;
+/// How long a worker sleeps at most while frames wait that a device did not take.
+const PENDING_MS: u32 = 1;
 /// Turns between two looks at queues that had nothing to do.
 const SETTLE_ALL_TURNS: u64 = 256;
 /// Packets from the slow path that are sent per turn.
@@ -70,7 +74,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             }
             if slot.stirred || settle_all {
                 slot.io.settle(&mut self.pool);
-                slot.stirred = false;
+                slot.stirred = slot.io.pending();
             }
         }
         work
@@ -147,21 +151,19 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     fn send(&mut self, frame: Frame, port: PortId, ingress: Ingress) -> Result<(), DropReason> {
         let source = ingress
             .and_then(|slot| self.slots.get(slot))
-            .map(|slot| (slot.port, slot.queue));
-        let queue = source.map_or(QueueId(0), |(_, queue)| queue);
-        let slot = self.exits.get(port.index()).and_then(|exits| exits.pick(queue));
+            .map(|slot| (slot.port, slot.ordinal));
+        let ordinal = source.map_or(0, |(_, ordinal)| ordinal);
+        let slot = self.exits.get(port.index()).and_then(|exits| exits.pick(ordinal));
         let Some(exit) = slot.and_then(|slot| self.slots.get_mut(slot)) else {
             self.pool.give(frame);
             return Err(DropReason::PortGone);
         };
         let bytes = frame.len();
-        if self.tap.as_ref().is_some_and(|tap| tap.port() == port) {
-            let offered = self
-                .tap
-                .as_ref()
-                .map(|tap| tap.offer_sent(source.map(|(port, _)| port), frame.bytes()));
-            Self::count_copy(&self.stats, &mut self.tap, offered);
-        }
+        let copy = self
+            .tap
+            .as_ref()
+            .filter(|tap| tap.port() == port)
+            .map(|_| PacketCopy::new(frame.bytes()));
         let sent = exit.io.send(&mut self.pool, frame).or_else(|frame| {
             // A full ring is often only not yet flushed.
             exit.io.flush();
@@ -176,6 +178,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
         exit.stats.sent(bytes);
         self.stats.transmitted();
+        if let (Some(tap), Some(copy)) = (&self.tap, copy) {
+            let offered = tap.offer_sent(source.map(|(port, _)| port), copy);
+            Self::count_copy(&self.stats, &mut self.tap, Some(offered));
+        }
         Ok(())
     }
 
@@ -254,7 +260,16 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Does what it was told since the last turn.
     fn obey(&mut self) -> usize {
         let mut count = 0;
-        while let Ok(command) = self.inbox.commands.try_recv() {
+        loop {
+            let command = match self.inbox.commands.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    // Nobody is left to tell it anything, to stop either.
+                    self.stopping = true;
+                    break;
+                }
+            };
             count += 1;
             match command {
                 Command::Add {
@@ -296,9 +311,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             // Without it the worker still serves the queue whenever it is awake, and it wakes every beat.
             let _ = self.bed.add(fd, u64::from(queue.0));
         }
+        let ordinal = self.slots.iter().filter(|slot| slot.port == port).count();
         self.slots.push(Slot {
             port,
-            queue,
+            ordinal,
             io,
             holder,
             stats,
@@ -310,6 +326,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Stops serving a port and hands back its queues.
     pub fn remove(&mut self, port: PortId) -> Vec<P> {
+        self.tap.take_if(|tap| tap.port() == port);
         let mut removed = Vec::new();
         let mut place = 0;
         while let Some(slot) = self.slots.get(place) {
@@ -329,10 +346,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Takes back every frame of a holder whose socket is closed.
     pub fn reclaim(&mut self, holder: Holder) -> usize {
-        debug_assert!(
-            self.slots.iter().all(|slot| slot.holder != holder),
-            "the queue is still served"
-        );
+        // A queue that is still served has its socket open, and the kernel may be writing into its frames.
+        if self.slots.iter().any(|slot| slot.holder == holder) {
+            return 0;
+        }
         self.pool.reclaim(holder)
     }
 
@@ -355,6 +372,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     fn beat(&mut self) {
         self.stats.publish(&self.histograms);
         self.stats.set_census(self.pool.census());
+        self.stats
+            .strays
+            .set(self.slots.iter().map(|slot| slot.io.strays()).sum());
         for slot in &self.slots {
             if let Some(device) = slot.io.device_statistics() {
                 slot.stats.set_device(device);
@@ -364,11 +384,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Sleeps until there is something to do, unless there already is.
     fn sleep(&mut self) {
+        let mut pending = false;
         for slot in &mut self.slots {
             slot.io.settle(&mut self.pool);
+            pending |= slot.io.pending();
         }
         self.stats.sleeps.add(1);
-        self.bed.sleep(BEAT_MS);
+        self.bed.sleep(if pending { PENDING_MS } else { BEAT_MS });
         self.bed.drain();
     }
 }

@@ -1,6 +1,5 @@
 //! The other nodes: which can be used, and the tunnel to each.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, Underlay};
@@ -16,7 +15,6 @@ pub(super) struct Peers {
     pub(super) names: Vec<PeerName>,
     pub(super) routes: Vec<(Prefix, Target)>,
     pub(super) inner_sources: Vec<(Prefix, PeerId)>,
-    pub(super) node_addresses: HashSet<IpAddr>,
     pub(super) next_hops: Vec<(u32, IpAddr)>,
 }
 
@@ -37,8 +35,15 @@ impl Peers {
             ));
             return peers;
         };
+        numbers.keep(|name| inputs.store.node(name).is_some());
         for peer in inputs.store.peers(Family::V4) {
-            let id = numbers.of(&peer.node.name);
+            let Some(id) = numbers.of(&peer.node.name) else {
+                warnings.push(format!(
+                    "node {}: there are more peers than can be numbered",
+                    peer.node.name
+                ));
+                continue;
+            };
             match peers.add(inputs, uplink, local, id, &peer) {
                 Ok(()) => {}
                 Err(reason) => warnings.push(format!("node {}: {reason}", peer.node.name)),
@@ -84,8 +89,6 @@ impl Peers {
         let cidr = prefix(peer.pod_cidr).ok_or("its pod CIDR is no prefix")?;
         self.routes.push((cidr, Target::Tunnel(id)));
         self.inner_sources.push((cidr, id));
-        self.node_addresses.insert(peer.public_ip);
-        self.node_addresses.extend(&peer.node.internal_ips);
         let addresses = peer.node.internal_ips.iter().copied().chain([peer.public_ip]);
         self.inner_sources
             .extend(addresses.map(|address| (Prefix::host(address), id)));

@@ -26,7 +26,9 @@ thread_local! {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&choice, packet)) = data.split_first() else { return };
+    let Some((&choice, packet)) = data.split_first() else {
+        return;
+    };
     if packet.len() > MAX_PACKET_LEN {
         return;
     }
@@ -83,14 +85,25 @@ fn check_exit(exit: PortId, left: &[u8]) {
     let (source, destination) = addresses(left).expect("what is forwarded is an IP packet");
     assert!(!source.is_multicast() && !source.is_loopback());
     assert!(!destination.is_multicast() && !destination.is_loopback());
-    assert_eq!(left[6..12], switch_mac(1, exit).octets(), "the switch sends as itself");
+    assert_eq!(
+        left[6..12],
+        switch_mac(1, exit).octets(),
+        "the switch sends as itself"
+    );
     if exit == uplink() {
         assert_ne!(destination, IpAddr::V4(node_v4(1)), "sent to ourselves");
         return;
     }
-    assert_eq!(left[..6], station_mac(1, exit).octets(), "for the one station behind the port");
+    assert_eq!(
+        left[..6],
+        station_mac(1, exit).octets(),
+        "for the one station behind the port"
+    );
     for (port, number) in [(pod_port(2), 2), (pod_port(3), 3), (narrow(), 9)] {
-        assert!(exit != port || own(number).contains(&destination), "{destination} is not behind {port:?}");
+        assert!(
+            exit != port || own(number).contains(&destination),
+            "{destination} is not behind {port:?}"
+        );
     }
 }
 
@@ -98,7 +111,10 @@ fn check_exit(exit: PortId, left: &[u8]) {
 fn check_source(ingress: PortId, packet: &[u8], exit: PortId, left: &[u8]) {
     let (outer_source, outer_destination) = addresses(packet).expect("what is forwarded was an IP packet");
     for (port, number) in [(pod_port(2), 2), (pod_port(3), 3), (narrow(), 9)] {
-        assert!(ingress != port || own(number).contains(&outer_source), "{outer_source} at {port:?}");
+        assert!(
+            ingress != port || own(number).contains(&outer_source),
+            "{outer_source} at {port:?}"
+        );
     }
     // What goes on in another tunnel has this node's outer header, and was judged by the same code.
     if ingress != uplink() || exit == uplink() {

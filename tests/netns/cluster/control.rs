@@ -413,6 +413,8 @@ fn captures_hold_what_the_switch_saw_and_thought() {
     assert!(lost > 0, "{counters:?}");
     assert_reaches(from, address(&lab, "pod-a2"));
     stuck.signal(millrace_tools::lab::Signal::CONT).unwrap();
+    // Time to take what waits for it, and to be told what does not.
+    std::thread::sleep(Duration::from_secs(1));
     stuck.signal(millrace_tools::lab::Signal::INT).unwrap();
     assert!(stuck.wait(PATIENCE).unwrap().success());
     let said = std::fs::read_to_string(lab.folder().join("stuck.log")).unwrap();

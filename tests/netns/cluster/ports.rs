@@ -11,7 +11,7 @@ use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
 use millrace_tools::lab::{Daemon, Lab, Namespace, Topology, WireEnd};
 
 use crate::counters::{Counters, FRAMES};
-use crate::pulse::{Beats, Pulse};
+use crate::pulse::{Beats, Pings, Pulse};
 use crate::rig::{
     PAIR, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, lab, node,
     pair, pod, port_of, rows, side_by_side, underlay,
@@ -209,31 +209,21 @@ fn a_namespace_that_vanishes_takes_its_port_with_it() {
         let mut client = Client::connect(&daemon(&lab, "node-a").socket()).unwrap();
         client.request(&passer.attach()).unwrap();
         assert_reaches(&passer.namespace, address(&lab, "pod-b1"));
-        let both = [
-            (&passer.namespace, address(&lab, "pod-b1")),
-            (pod(&lab, "pod-b1"), passer.address),
-        ];
-        let senders =
-            both.map(|(from, to)| (from.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap(), to));
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for (sender, to) in &senders[1..] {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let _ = sender.send_to(&[1; 500], (*to, 9));
-                    }
-                });
-            }
-            for _ in 0..200 {
-                senders[0].0.send_to(&[1; 500], (senders[0].1, 9)).unwrap();
-            }
-            let name = passer.name.clone();
+        // A process inside and a sender outside keep packets under way to and from it, to the last.
+        let inside = Pings::start(&passer.namespace, address(&lab, "pod-b1"));
+        let outside = pod(&lab, "pod-b1")
+            .within(|| UdpSocket::bind("0.0.0.0:0"))
+            .unwrap()
+            .unwrap();
+        let (name, to) = (passer.name.clone(), passer.address);
+        while_sending(&outside, to, || {
+            std::thread::sleep(Duration::from_millis(50));
             drop(passer);
             await_that("the port to go", || {
                 port_of(daemon(&lab, "node-a"), &name).is_none()
             });
-            stop.store(true, Ordering::Relaxed);
         });
+        drop(inside);
     }
     let Beats { answered, lost, .. } = bystander.end();
     assert_eq!(lost, 0, "of {answered}");
@@ -287,6 +277,22 @@ fn the_uplink_goes_and_comes_back() {
     }
     assert_whole(daemon(&lab, "node-a"));
     finish(lab);
+}
+
+/// Does `work` while datagrams go out without a pause.
+fn while_sending(socket: &UdpSocket, to: Ipv4Addr, work: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&[1; 500], (to, 9));
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        stop.store(true, Ordering::Relaxed);
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 fn uplink(lab: &Lab) -> Option<serde_json::Value> {

@@ -1,7 +1,7 @@
 //! Giving up what the daemon does not need.
 //!
 //! Capabilities belong to threads and are inherited by those made later, so they are dropped before the first thread
-//! is made. What is kept serves attaching and detaching, at any time; a worker uses none of it.
+//! is made. What is kept serves attaching and detaching, at any time; the threads that look at packets give it up too.
 
 use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -27,7 +27,7 @@ const KEPT: [Capability; 7] = [
 ///
 /// # Errors
 /// When the kernel refuses, which it does for nobody who merely gives something up.
-pub(super) fn drop_unneeded() -> anyhow::Result<()> {
+pub(crate) fn drop_unneeded() -> anyhow::Result<()> {
     let kept: CapsHashSet = KEPT.into_iter().collect();
     let doing = "giving up capabilities";
     let has_setpcap = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).context(doing)?;
@@ -45,4 +45,13 @@ pub(super) fn drop_unneeded() -> anyhow::Result<()> {
         caps::set(None, set, &have.intersection(&kept).copied().collect()).context(doing)?;
     }
     Ok(())
+}
+
+/// Drops every capability from the calling thread: for those that look at packets, which anybody may send.
+pub(crate) fn drop_all() {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        if let Err(error) = caps::clear(None, set) {
+            tracing::warn!("cannot give up capabilities: {error}");
+        }
+    }
 }

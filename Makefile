@@ -1,0 +1,86 @@
+# What a developer repeats. `make demo` and `make test` are the two commands; each installs what is missing first.
+
+CARGO ?= cargo
+# One folder for everything that is built.
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
+FUZZ_SECONDS ?= 3600
+FUZZ_SHORT_SECONDS ?= 30
+SCRIPTS := .ci/run tools/install-deps.sh tests/fuzz/run.sh
+# Cargo workspaces with a lock file of their own.
+MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
+
+help:
+	@echo 'make demo          three nodes in network namespaces, traffic between all their pods (as root)'
+	@echo 'make test          every test, those with real interfaces included (as root)'
+	@echo 'make lint          format, clippy, docs, licences, scripts'
+	@echo 'make bench         packets through memory and over veth (as root)'
+	@echo 'make fuzz          every fuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) in all'
+	@echo 'make fuzz-short    the same for $(FUZZ_SHORT_SECONDS) seconds'
+	@echo 'make loom          the models of concurrent code'
+	@echo 'make install-deps  the Debian packages that all of this needs'
+	@echo 'make clean         remove what was built'
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'Network namespaces and AF_XDP need root: sudo -E make $(MAKECMDGOALS)' >&2; exit 1; }
+
+install-deps:
+	@tools/install-deps.sh all
+
+demo: root
+	@tools/install-deps.sh demo
+	$(CARGO) build --locked --release -p millrace -p millrace-tools
+	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
+
+test: root
+	@tools/install-deps.sh test
+	$(CARGO) test --locked --workspace --no-fail-fast
+	@$(MAKE) --no-print-directory loom
+	@$(MAKE) --no-print-directory fuzz-short
+
+loom:
+	RUSTFLAGS='--cfg crossbeam_loom' $(CARGO) test --locked --release --manifest-path tests/loom/Cargo.toml \
+	    --target-dir "$$CARGO_TARGET_DIR/loom"
+
+fuzz:
+	@tools/install-deps.sh build
+	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+fuzz-short:
+	@tools/install-deps.sh build
+	tests/fuzz/run.sh $(FUZZ_SHORT_SECONDS)
+
+bench: root
+	@tools/install-deps.sh bench
+	$(CARGO) run --locked --release -p millrace-bench -- memory
+	$(CARGO) run --locked --release -p millrace-bench -- veth
+
+lint: fmt-check lock-check
+	@tools/install-deps.sh lint
+	shellcheck $(SCRIPTS)
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@$(MAKE) --no-print-directory deny
+
+fmt-check:
+	$(foreach manifest,$(MANIFESTS),$(CARGO) fmt --all --manifest-path $(manifest) -- --check &&) true
+
+# A lock file that is not up to date is one that was not tested.
+lock-check:
+	@$(foreach manifest,$(MANIFESTS),$(CARGO) metadata --locked --format-version 1 --manifest-path $(manifest) >/dev/null &&) true
+
+# Licences, sources and duplicates; known holes too where the database of advisories can be fetched.
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check --hide-inclusion-graph bans licenses sources
+	@if $(CARGO) deny fetch db >/dev/null 2>&1; then \
+	    $(CARGO) deny check --hide-inclusion-graph advisories; \
+	else \
+	    echo 'deny: the database of advisories cannot be fetched from here; known holes are not looked for' >&2; \
+	fi
+
+clean:
+	$(CARGO) clean

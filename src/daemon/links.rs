@@ -1,0 +1,133 @@
+//! What becomes of the ports' interfaces while they are served.
+
+use anyhow::bail;
+use millrace_dataplane::frame::MAX_PACKET_LEN;
+use millrace_dataplane::table::{PortFacts, Role};
+use millrace_dataplane::wire::{MacAddr, eth};
+use millrace_dataplane::xdp::{AttachedMode, Attachment};
+use tracing::{info, warn};
+
+use super::Daemon;
+use crate::kernel::Link;
+
+/// The kind of a virtual Ethernet pair.
+pub(super) const VETH: &str = "veth";
+
+/// The largest IP packet that fits a frame behind its Ethernet header, in bytes.
+const LARGEST_PACKET: usize = MAX_PACKET_LEN - eth::HEADER_LEN;
+
+impl Daemon {
+    /// Serves no longer what is gone, and takes the uplink as it is now.
+    ///
+    /// # Errors
+    /// When the host port is gone: the workers' memory hangs on it, so only a restart helps.
+    pub(super) async fn follow_links(&mut self) -> anyhow::Result<()> {
+        let missing: Vec<_> = self
+            .ports
+            .iter()
+            .map(|(id, port)| (id, port.attached.spec.ifindex))
+            .filter(|(_, ifindex)| self.state.link(*ifindex).is_none())
+            .collect();
+        for (id, ifindex) in missing {
+            // A port may be younger than the state that was followed; only the kernel itself knows what is gone.
+            if !matches!(self.kernel.link_by_index(ifindex).await, Ok(None)) {
+                continue;
+            }
+            let Some(port) = self.ports.remove(id) else {
+                continue;
+            };
+            if port.facts.role == Role::Host {
+                bail!(
+                    "the host port {} is gone; a restart makes it anew and takes over all pods",
+                    port.interface
+                );
+            }
+            warn!("{} is gone; its port is closed", port.interface);
+            self.publish().await;
+            self.close(port);
+        }
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+        if let Some(link) = self.follow_uplink() {
+            match self.attach_uplink(&link).await {
+                Ok(()) => info!("{} is back", link.name),
+                Err(error) => warn!(
+                    "{} is back, but cannot be served, and is tried again: {error:#}",
+                    link.name
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the uplink's MTU and MAC address as they are now; answers its link when it is back after it was gone.
+    fn follow_uplink(&mut self) -> Option<Link> {
+        let name = self.config.uplink.interface.as_str();
+        let link = self.state.link_by_name(name).cloned();
+        match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
+            (Some(id), Some(link)) => {
+                if let (Some(port), Some(facts)) = (self.ports.get_mut(id), uplink_facts(&link))
+                    && port.facts != facts
+                {
+                    port.facts = facts;
+                    warn_of_mtu(&link);
+                }
+                None
+            }
+            (None, Some(link)) if link.up => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Says when the driver refused native mode, and sees that generic mode gets no merged super-frames, which fit no
+    /// frame: receive merging goes off, to be put back by uninstall.
+    pub(super) async fn settle_mode(&mut self, interface: &str, attachment: &Attachment) {
+        if let Some(refusal) = &attachment.native_refusal {
+            warn!("{interface}: the driver refuses native XDP ({refusal}); generic XDP is used, slower");
+        }
+        if attachment.mode != AttachedMode::Generic {
+            return;
+        }
+        match self.kernel.set_gro(interface, false).await {
+            Ok(true) => {
+                if !self.saved.gro_was_on.iter().any(|name| name == interface) {
+                    self.saved.gro_was_on.push(interface.to_owned());
+                }
+                if let Err(error) = self.saved.store(&self.config.node.state_dir) {
+                    warn!("{error}; uninstall will not put receive merging of {interface} back");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => warn!("{error}; frames that the kernel merged will be dropped"),
+        }
+    }
+}
+
+pub(super) fn uplink_facts(link: &Link) -> Option<PortFacts> {
+    Some(PortFacts {
+        role: Role::Uplink,
+        mac: MacAddr(link.mac?),
+        peer_mac: MacAddr([0; 6]),
+        sources: Vec::new(),
+        mtu: mtu_of(link),
+        // A veth as uplink may hand over packets whose checksums were left for hardware to finish; a NIC does not.
+        finish_checksums: link.kind.as_deref() == Some(VETH),
+    })
+}
+
+pub(super) fn mtu_of(link: &Link) -> u16 {
+    let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
+    u16::try_from(link.mtu).unwrap_or(u16::MAX).min(largest)
+}
+
+/// A link may carry larger packets than frames do; they are lost in the kernel, so somebody should know.
+pub(super) fn warn_of_mtu(link: &Link) {
+    let used = mtu_of(link);
+    if link.mtu > u32::from(used) {
+        warn!(
+            "{} has an MTU of {}, but frames carry {used} bytes: larger packets to pods are lost; an MTU of at most {used} would be right",
+            link.name, link.mtu
+        );
+    }
+}
