@@ -1,0 +1,50 @@
+//! `millrace-bench`: how fast the switch is, and beside what.
+//!
+//! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
+//! switch's own code costs. `veth` sends them through the whole switch, between real interfaces, beside a forwarder
+//! that does nothing else and beside the Linux kernel. `README.md` says how each figure is got and what limits it.
+#![forbid(unsafe_code)]
+
+mod memory;
+mod statistics;
+mod summary;
+mod veth;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How fast the switch is, and beside what.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// File the figures are written to; those of other runs in it stay
+    #[arg(long, global = true, value_name = "FILE", default_value = "target/bench/summary.json")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Walks between ports in memory: nanoseconds, cycles and allocations per packet. Needs no privileges
+    Memory(memory::Options),
+    /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
+    Veth(veth::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        Command::Memory(options) => memory::run(options, &cli.output),
+        Command::Veth(options) => veth::run(options, &cli.output),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millrace-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

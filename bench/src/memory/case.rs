@@ -1,0 +1,231 @@
+//! One case: a worker of its own, and frames that take one walk round and round.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use crossbeam::channel::{Receiver, bounded};
+use hdrhistogram::Histogram;
+use millrace_dataplane::clock::{self, Clock};
+use millrace_dataplane::frame::{Frame, Holder, Pool};
+use millrace_dataplane::port::memory::LoopPort;
+use millrace_dataplane::port::{PortId, QueueId};
+use millrace_dataplane::stats::QueueStats;
+use millrace_dataplane::table::{HashKey, Publisher};
+use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
+use millrace_pipelines::NodePipeline;
+use millrace_tools::pktgen::Template;
+
+use super::scene::{PORTS, tables};
+use super::walk::Walk;
+
+/// As in a worker's own loop: turns between two looks at ports that had nothing to do.
+const SETTLE_ALL_TURNS: u64 = 256;
+/// Longest turn that is told apart, in nanoseconds.
+const TURN_NS_MAX: u64 = 1_000_000_000;
+/// Packets that may wait for a slow path that nobody serves: one is enough to show that something is wrong.
+const PUNTS: usize = 1;
+
+/// What one lap of all frames cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Lap {
+    /// Time-stamp counter cycles per packet.
+    pub(super) cycles: f64,
+    /// Allocations in all.
+    pub(super) allocations: u64,
+}
+
+/// A case of the bench.
+pub(super) struct Case {
+    walk: Walk,
+    frame_len: usize,
+    flows: u32,
+    templates: Vec<Template>,
+    worker: Worker<LoopPort, NodePipeline>,
+    handle: WorkerHandle<LoopPort>,
+    _punts: Receiver<Punt>,
+    frames: u32,
+    /// The frames between two laps; empty otherwise.
+    resting: Vec<Frame>,
+    random: Random,
+    turns: u64,
+    clock: Clock,
+    turn_ns: Histogram<u64>,
+}
+
+impl Case {
+    /// A case with so many frames on their way round.
+    pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
+        let publisher = Publisher::new(tables(walk.overlay())?);
+        let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+        let config = WorkerConfig { index: 0, core: 0, batch: BATCH_MAX, idle: Idle::Poll, injections: 1 };
+        let (punts_in, punts) = bounded(PUNTS);
+        let (mut worker, handle) = Worker::new(config, Pool::on_heap(frames), pipeline, punts_in)?;
+        for number in 0..PORTS {
+            let port = PortId::new(number).context("there is no such port number")?;
+            let (queue, holder) = (QueueId(0), Holder::port(number));
+            let stats = Arc::new(QueueStats::new(port, queue));
+            worker.add(port, queue, LoopPort::with_capacity(frames as usize), holder, stats);
+        }
+        let templates = walk.templates(frame_len, flows)?;
+        let mut case = Self {
+            walk,
+            frame_len,
+            flows,
+            templates,
+            worker,
+            handle,
+            _punts: punts,
+            frames,
+            resting: Vec::with_capacity(frames as usize),
+            random: Random::new(),
+            turns: 0,
+            clock: Clock::calibrated(),
+            turn_ns: Histogram::new_with_bounds(1, TURN_NS_MAX, 3)?,
+        };
+        case.fill()?;
+        Ok(case)
+    }
+
+    /// Its key in the summary.
+    pub(super) fn key(&self) -> String {
+        format!("{}/{}/{}", self.walk.name(), self.frame_len, self.flows)
+    }
+
+    /// The 99th percentile of the time a batch took, in nanoseconds.
+    pub(super) fn batch_p99_ns(&self) -> u64 {
+        self.turn_ns.value_at_quantile(0.99)
+    }
+
+    /// Takes every frame from the pool and writes a packet into it. Frames that follow each other lie at random
+    /// places, as they do after a while in a switch at work.
+    fn fill(&mut self) -> anyhow::Result<()> {
+        let template = self.templates.first().context("a walk has packets")?;
+        while let Some(mut frame) = self.worker.pool_mut().take() {
+            let filled = frame.fill(template.bytes());
+            self.resting.push(frame);
+            filled?;
+        }
+        for place in (1..self.resting.len()).rev() {
+            let other = self.random.below(u32::try_from(place)? + 1) as usize;
+            self.resting.swap(place, other);
+        }
+        Ok(())
+    }
+
+    /// One lap: every frame gets a flow drawn at random, and walks. Only the walk is timed. `is_measured` tells
+    /// whether its batches count for the percentile.
+    pub(super) fn lap(&mut self, is_measured: bool) -> anyhow::Result<Lap> {
+        self.load()?;
+        let (mut cycles, mut packets) = (0, 0);
+        let info = allocation_counter::measure(|| {
+            loop {
+                self.turns += 1;
+                let began = clock::cycles();
+                let work = self.worker.turn(self.turns.is_multiple_of(SETTLE_ALL_TURNS));
+                let took = clock::cycles().wrapping_sub(began);
+                if work == 0 {
+                    break;
+                }
+                cycles += took;
+                packets += work;
+                if is_measured {
+                    self.turn_ns.saturating_record(self.clock.to_ns(took).max(1));
+                }
+            }
+        });
+        self.unload()?;
+        ensure!(packets == self.frames as usize, "{}: {packets} of {} frames walked", self.key(), self.frames);
+        // INVARIANT: a lap's cycles and packets are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        let per_packet = cycles as f64 / packets as f64;
+        Ok(Lap { cycles: per_packet, allocations: info.count_total })
+    }
+
+    /// Writes the packets' heads anew, each with a flow of its own, and puts the frames at the start of the walk.
+    fn load(&mut self) -> anyhow::Result<()> {
+        let (port, _) = self.worker.port_mut(usize::from(self.walk.ingress())).context("no such port")?;
+        let mut failed = Ok(());
+        for mut frame in self.resting.drain(..) {
+            let flow = self.random.below(self.flows);
+            let count = u32::try_from(self.templates.len())?;
+            if let Some(template) = self.templates.get((flow % count) as usize)
+                && let Err(error) = renew(&mut frame, template, flow / count)
+            {
+                failed = Err(error);
+            }
+            port.load(frame);
+        }
+        failed
+    }
+
+    /// Takes the frames from the end of the walk, and undoes what it did to their bounds.
+    fn unload(&mut self) -> anyhow::Result<()> {
+        let (port, _) = self.worker.port_mut(usize::from(self.walk.egress())).context("no such port")?;
+        let before = self.templates.first().map_or(0, |template| template.bytes().len());
+        let mut wrong = Ok(());
+        while let Some(mut frame) = port.take_sent() {
+            // Every frame's length, and a few frames' bytes: all of them would warm the cache with what the switch
+            // never reads.
+            if frame.index() % 256 == 0 {
+                wrong = wrong.and(self.walk.check(before, frame.bytes()));
+            }
+            let undone = self.walk.undo(&mut frame);
+            let restored = undone.is_ok() && frame.len() == before;
+            self.resting.push(frame);
+            if !restored {
+                bail!("{}: a frame left with a wrong length", self.walk.name());
+            }
+        }
+        wrong?;
+        let counters = self.handle.stats().read();
+        ensure!(
+            self.resting.len() == self.frames as usize && counters.received == counters.transmitted,
+            "{}: {} of {} frames came out; dropped {:?}, punted {:?}",
+            self.walk.name(),
+            self.resting.len(),
+            self.frames,
+            counters.dropped,
+            counters.punted
+        );
+        Ok(())
+    }
+}
+
+/// Makes a frame's packet a fresh one of this flow, by writing no more than its head.
+fn renew(frame: &mut Frame, template: &Template, flow: u32) -> anyhow::Result<()> {
+    let head = template.head();
+    frame.bytes_mut().get_mut(..head.len()).context("a frame is shorter than its head")?.copy_from_slice(head);
+    template.stamp(frame.bytes_mut(), flow, 0)?;
+    Ok(())
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        self.resting.drain(..).for_each(|frame| self.worker.pool_mut().give(frame));
+        for slot in 0..usize::from(PORTS) {
+            if let Some((port, pool)) = self.worker.port_mut(slot) {
+                port.drain(pool);
+            }
+        }
+    }
+}
+
+/// Marsaglia's xorshift64 (Journal of Statistical Software 8(14), 2003).
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        Self(clock::cycles() | 1)
+    }
+
+    /// A number below `limit`, uniformly.
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // INVARIANT: the product's upper half is below `limit`.
+        #[allow(clippy::cast_possible_truncation)]
+        let number = (((self.0 >> 32) * u64::from(limit)) >> 32) as u32;
+        number
+    }
+}

@@ -1,0 +1,170 @@
+//! The node whose walks are measured: its ports, its pods, its peers, and the tables that follow.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{
+    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
+    PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+};
+use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+
+/// How many other nodes there are.
+pub(super) const PEERS: u8 = 64;
+/// The largest IP packet on the underlay, in bytes: the longest frame measured fits it in a tunnel.
+const UNDERLAY_MTU: u16 = 1600;
+/// Length of a node's pod prefix, in bits.
+const POD_PREFIX_LEN: u8 = 24;
+
+/// The ports, by number; their places in the worker are the same.
+pub(super) const UPLINK: u16 = 0;
+const HOST: u16 = 1;
+pub(super) const POD_A: u16 = 2;
+pub(super) const POD_B: u16 = 3;
+/// How many ports there are.
+pub(super) const PORTS: u16 = 4;
+
+/// The overlay's network.
+pub(super) const VNI: u32 = 1;
+
+/// Which tunnel the node and its peers use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overlay {
+    /// VXLAN.
+    Vxlan,
+    /// IP in IP.
+    Ipip,
+}
+
+/// The switch's own link address on a port.
+pub(super) fn switch_mac(port: u16) -> MacAddr {
+    let [_, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, 0, 1, low])
+}
+
+/// The link address of the station behind a pod's port or the host's.
+pub(super) fn station_mac(port: u16) -> MacAddr {
+    let [_, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, 0, 2, low])
+}
+
+/// The link address of a node on the underlay; number 0 is this one.
+pub(super) fn underlay_mac(node: u8) -> MacAddr {
+    if node == 0 { switch_mac(UPLINK) } else { MacAddr([2, 0, 0, 0, 3, node]) }
+}
+
+/// The MAC address of a node's end of the tunnel.
+pub(super) fn tunnel_mac(node: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 4, node])
+}
+
+/// The address of a node on the underlay.
+pub(super) fn underlay_address(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, node + 1)
+}
+
+/// An address in a node's pod network.
+pub(super) fn pod_address(node: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, node + 1, host)
+}
+
+/// The address of the pod behind a port of this node.
+pub(super) fn local_pod(port: u16) -> Ipv4Addr {
+    let [_, low] = port.to_be_bytes();
+    pod_address(0, low)
+}
+
+fn port(number: u16) -> anyhow::Result<PortId> {
+    PortId::new(number).context("there is no such port number")
+}
+
+fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
+    Ok(Prefix::new(IpAddr::V4(pod_address(node, 0)), POD_PREFIX_LEN)?)
+}
+
+/// All tables of the node.
+pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
+    let (uplink, host) = (port(UPLINK)?, port(HOST)?);
+    let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
+        peers.push((id, peer(overlay, uplink, node)?));
+        inner_sources.push((pod_prefix(node)?, id));
+        inner_sources.push((Prefix::host(IpAddr::V4(underlay_address(node))), id));
+        routes.push((pod_prefix(node)?, Target::Tunnel(id)));
+    }
+    for pod in [POD_A, POD_B] {
+        routes.push((Prefix::host(IpAddr::V4(local_pod(pod))), Target::Port(port(pod)?)));
+    }
+    routes.push((Prefix::host(IpAddr::V4(pod_address(0, 0))), Target::Port(host)));
+    let underlay = Prefix::containing(IpAddr::V4(underlay_address(0)), POD_PREFIX_LEN)?;
+    routes.push((underlay, Target::OnLink { port: uplink }));
+    let gateway = Target::Via { port: uplink, next_hop: IpAddr::V4(underlay_address(1)) };
+    routes.push((Prefix::ALL_V4, gateway));
+    let neighbours =
+        (1..=PEERS).map(|node| (uplink, IpAddr::V4(underlay_address(node)), underlay_mac(node)));
+    let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
+    Ok(NodeTables {
+        ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
+        routes: Arc::new(RouteTable::build(routes)),
+        neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
+        peers: Arc::new(PeerTable::build(peers, inner_sources)),
+        local: Arc::new(local(overlay, uplink, host)?),
+        generation: 1,
+    })
+}
+
+fn peer(overlay: Overlay, uplink: PortId, node: u8) -> anyhow::Result<Peer> {
+    let (tunnel, overhead) = match overlay {
+        Overlay::Ipip => (Tunnel::Ipip, ipip::MTU_OVERHEAD),
+        Overlay::Vxlan => {
+            let (local_mac, remote_mac) = (tunnel_mac(0), tunnel_mac(node));
+            let tunnel =
+                Tunnel::Vxlan { vni: Vni::try_from(VNI)?, port: vxlan::LINUX_PORT, local_mac, remote_mac };
+            (tunnel, vxlan::MTU_OVERHEAD_IPV4)
+        }
+    };
+    let underlay = Underlay { port: uplink, next_hop: IpAddr::V4(underlay_address(node)) };
+    let link = OuterLink { source: underlay_mac(0), destination: underlay_mac(node) };
+    let mtu = UNDERLAY_MTU.saturating_sub(u16::try_from(overhead)?);
+    let ends = (underlay_address(0), underlay_address(node));
+    Ok(Peer::new(ends, tunnel, underlay, mtu, Some(link)))
+}
+
+/// As the daemon sets its ports up; the uplink stands for a NIC, which hands over finished checksums.
+fn facts(number: u16) -> PortFacts {
+    let role = match number {
+        UPLINK => Role::Uplink,
+        HOST => Role::Host,
+        _ => Role::Pod,
+    };
+    let sources = if role == Role::Pod { vec![IpAddr::V4(local_pod(number))] } else { Vec::new() };
+    PortFacts {
+        role,
+        mac: switch_mac(number),
+        peer_mac: station_mac(number),
+        sources,
+        mtu: UNDERLAY_MTU,
+        finish_checksums: role != Role::Uplink,
+    }
+}
+
+fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local> {
+    let own = IpAddr::V4(underlay_address(0));
+    let kind = match overlay {
+        Overlay::Ipip => EndpointKind::Ipip,
+        Overlay::Vxlan => {
+            EndpointKind::Vxlan { vni: Vni::try_from(VNI)?, port: vxlan::LINUX_PORT, mac: tunnel_mac(0) }
+        }
+    };
+    Ok(Local {
+        addresses: vec![own, IpAddr::V4(pod_address(0, 0))],
+        node_addresses: (0..=PEERS).map(|node| IpAddr::V4(underlay_address(node))).collect(),
+        endpoints: vec![Endpoint { local: own, kind }],
+        gateways: vec![IpAddr::V4(pod_address(0, 1))],
+        pod_prefixes: vec![pod_prefix(0)?],
+        uplink: Some(uplink),
+        host: Some(host),
+    })
+}

@@ -1,0 +1,176 @@
+//! The walks that are measured, and the packets that take them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use millrace_dataplane::frame::{Frame, NoRoom};
+use millrace_dataplane::wire::{Vni, eth, ipip, vxlan};
+use millrace_tools::pktgen::{
+    AddressRange, FlowSpace, Flows, Link, Outer, PortRange, Shape, Template, Tunnel, Wrapping, recognise,
+};
+
+use super::scene::{
+    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, station_mac, switch_mac, tunnel_mac,
+    underlay_address, underlay_mac,
+};
+
+/// Bytes that a VXLAN push adds to a frame.
+const VXLAN_GROWTH: usize = vxlan::PUSH_LEN_IPV4;
+/// Bytes that an IPIP push adds to a frame.
+const IPIP_GROWTH: usize = ipip::PUSH_LEN - eth::HEADER_LEN;
+
+/// The first source port of the flows.
+const FIRST_PORT: u16 = 1024;
+/// The UDP destination ports of the flows: discard, and the next.
+const DESTINATION_PORTS: (u16, u16) = (9, 10);
+/// The number that every packet's mark says.
+const RUN: u16 = 1;
+
+/// A packet's way through the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Walk {
+    /// From one pod to another on the same node
+    Forward,
+    /// From a pod into a VXLAN tunnel
+    VxlanPush,
+    /// From a VXLAN tunnel to a pod
+    VxlanPull,
+    /// From a pod into an IP-in-IP tunnel
+    IpipPush,
+    /// From an IP-in-IP tunnel to a pod
+    IpipPull,
+}
+
+impl Walk {
+    /// Every walk.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Forward, Self::VxlanPush, Self::VxlanPull, Self::IpipPush, Self::IpipPull];
+
+    /// Its name in the summary.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::VxlanPush => "vxlan-push",
+            Self::VxlanPull => "vxlan-pull",
+            Self::IpipPush => "ipip-push",
+            Self::IpipPull => "ipip-pull",
+        }
+    }
+
+    /// Which tunnel the node and its peers use.
+    pub(super) fn overlay(self) -> Overlay {
+        match self {
+            Self::Forward | Self::VxlanPush | Self::VxlanPull => Overlay::Vxlan,
+            Self::IpipPush | Self::IpipPull => Overlay::Ipip,
+        }
+    }
+
+    /// The port it begins at.
+    pub(super) fn ingress(self) -> u16 {
+        match self {
+            Self::Forward | Self::VxlanPush | Self::IpipPush => POD_A,
+            Self::VxlanPull | Self::IpipPull => UPLINK,
+        }
+    }
+
+    /// The port it ends at.
+    pub(super) fn egress(self) -> u16 {
+        match self {
+            Self::Forward => POD_B,
+            Self::VxlanPush | Self::IpipPush => UPLINK,
+            Self::VxlanPull | Self::IpipPull => POD_A,
+        }
+    }
+
+    /// Moves a frame's bounds back to where they were before the walk; its bytes are not touched.
+    pub(super) fn undo(self, frame: &mut Frame) -> Result<(), NoRoom> {
+        match self {
+            Self::Forward => Ok(()),
+            Self::VxlanPush => frame.pull(VXLAN_GROWTH),
+            Self::IpipPush => frame.pull(IPIP_GROWTH),
+            Self::VxlanPull => frame.push::<VXLAN_GROWTH>().map(|_| ()),
+            Self::IpipPull => frame.push::<IPIP_GROWTH>().map(|_| ()),
+        }
+    }
+
+    /// What the packets of this walk look like before it: `flows` flows, dealt evenly to the templates.
+    pub(super) fn templates(self, frame_len: usize, flows: u32) -> anyhow::Result<Vec<Template>> {
+        let from_pod = |space| -> anyhow::Result<Vec<Template>> {
+            let link = Link { source: station_mac(POD_A), destination: switch_mac(POD_A) };
+            let shape = Shape { link, outer: None, flows: Flows::new(space, flows)?, frame_len, run: RUN };
+            Ok(vec![Template::new(&shape)?])
+        };
+        match self {
+            Self::Forward => from_pod(space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?),
+            Self::VxlanPush | Self::IpipPush => {
+                // The peers' pod networks lie one behind the other.
+                let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
+                from_pod(space(&local_pod(POD_A).into(), &networks)?)
+            }
+            Self::VxlanPull | Self::IpipPull => {
+                let peers = if flows == 1 { 1 } else { PEERS };
+                ensure!(flows.is_multiple_of(u32::from(peers)), "{flows} flows cannot be dealt to {peers} peers");
+                (1..=peers).map(|peer| self.from_peer(peer, frame_len, flows / u32::from(peers))).collect()
+            }
+        }
+    }
+
+    /// What a peer sends us.
+    fn from_peer(self, peer: u8, frame_len: usize, flows: u32) -> anyhow::Result<Template> {
+        let tunnel = match self.overlay() {
+            Overlay::Ipip => Tunnel::Ipip,
+            Overlay::Vxlan => Tunnel::Vxlan {
+                inner: Link { source: tunnel_mac(peer), destination: tunnel_mac(0) },
+                vni: Vni::try_from(VNI)?,
+                port: vxlan::LINUX_PORT,
+            },
+        };
+        let outer = Outer { source: underlay_address(peer), destination: underlay_address(0), tunnel };
+        // Its pods are .2 and up.
+        let pods = Addresses(pod_address(peer, 2), 200);
+        let shape = Shape {
+            link: Link { source: underlay_mac(peer), destination: underlay_mac(0) },
+            outer: Some(outer),
+            flows: Flows::new(space(&pods, &local_pod(POD_A).into())?, flows)?,
+            frame_len,
+            run: RUN,
+        };
+        Ok(Template::new(&shape)?)
+    }
+
+    /// Makes sure that a packet left as this walk has to leave it: how it is wrapped, its length, its checksums.
+    pub(super) fn check(self, before: usize, packet: &[u8]) -> anyhow::Result<()> {
+        let found = recognise(packet).context("what left is not what came in")?;
+        let (wrapping, len) = match self {
+            Self::Forward => (Wrapping::Plain, before),
+            Self::VxlanPush => (Wrapping::Vxlan, before + VXLAN_GROWTH),
+            Self::VxlanPull => (Wrapping::Plain, before - VXLAN_GROWTH),
+            Self::IpipPush => (Wrapping::Ipip, before + IPIP_GROWTH),
+            Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),
+        };
+        if (found.wrapping, packet.len(), found.is_intact) != (wrapping, len, true) {
+            bail!("{} bytes left as {found:?}; {wrapping:?} of {len} bytes, intact, would be right", packet.len());
+        }
+        Ok(())
+    }
+}
+
+/// So many addresses from the first on.
+struct Addresses(Ipv4Addr, u32);
+
+impl From<Ipv4Addr> for Addresses {
+    fn from(address: Ipv4Addr) -> Self {
+        Self(address, 1)
+    }
+}
+
+fn space(sources: &Addresses, destinations: &Addresses) -> anyhow::Result<FlowSpace> {
+    let (first, last) = DESTINATION_PORTS;
+    Ok(FlowSpace {
+        sources: AddressRange::starting_at(sources.0, sources.1),
+        destinations: AddressRange::starting_at(destinations.0, destinations.1),
+        source_ports: PortRange::new(FIRST_PORT, u16::MAX).context("no ports")?,
+        destination_ports: PortRange::new(first, last).context("no ports")?,
+    })
+}
