@@ -74,7 +74,7 @@ lock-check:
 
 # Licences, sources and duplicates; known holes too where the database of advisories can be fetched.
 deny:
-	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	@$(CARGO) deny --version >/dev/null 2>&1 || env -u CARGO_TARGET_DIR $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check --hide-inclusion-graph bans licenses sources
 	@if $(CARGO) deny fetch db >/dev/null 2>&1; then \
 	    $(CARGO) deny check --hide-inclusion-graph advisories; \

@@ -10,6 +10,7 @@ mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rules::{FILE_MAX_LINES, FILE_MAX_LINES_BEFORE_TESTS, FUNCTION_MAX_LINES, Fault, File};
 use toml::{Table, Value};
@@ -139,8 +140,13 @@ fn files_below(root: &Path, folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// Every file of the project with its text, save what is no text or very large.
-fn texts() -> Vec<(String, String)> {
+/// Every file of the project with its text, save what is no text or very large. Read once for all tests.
+fn texts() -> &'static [(String, String)] {
+    static TEXTS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    TEXTS.get_or_init(read_texts)
+}
+
+fn read_texts() -> Vec<(String, String)> {
     let root = root();
     let mut paths = Vec::new();
     files_below(&root, &root, &mut paths);
@@ -159,9 +165,9 @@ fn texts() -> Vec<(String, String)> {
 /// Every Rust file of the project.
 fn rust_files() -> Vec<File> {
     let files: Vec<_> = texts()
-        .into_iter()
+        .iter()
         .filter(|(path, _)| path.ends_with(".rs"))
-        .map(|(path, text)| File::new(&path, &text))
+        .map(|(path, text)| File::new(path, text))
         .collect();
     assert!(
         !files.is_empty(),
@@ -249,8 +255,7 @@ fn parse_manifest(path: &str, text: &str) -> Table {
 
 #[test]
 fn arrows_run_one_way() {
-    let texts = texts();
-    let manifests: Vec<_> = texts
+    let manifests: Vec<_> = texts()
         .iter()
         .filter(|(path, _)| path.rsplit('/').next() == Some("Cargo.toml"))
         .map(|(path, text)| (path, parse_manifest(path, text)))

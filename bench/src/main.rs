@@ -22,7 +22,12 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// File the figures are written to; those of other runs in it stay
-    #[arg(long, global = true, value_name = "FILE", default_value = "target/bench/summary.json")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "target/bench/summary.json"
+    )]
     output: PathBuf,
 }
 

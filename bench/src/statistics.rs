@@ -24,10 +24,18 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        for (values, expected) in
-            [(&[][..], 0.0), (&[3.0], 3.0), (&[9.0, 1.0], 5.0), (&[5.0, 1.0, 100.0], 5.0), (&[4.0, 1.0, 2.0, 3.0], 2.5)]
-        {
-            assert!((median(values) - expected).abs() < f64::EPSILON, "{values:?}: {}", median(values));
+        for (values, expected) in [
+            (&[][..], 0.0),
+            (&[3.0], 3.0),
+            (&[9.0, 1.0], 5.0),
+            (&[5.0, 1.0, 100.0], 5.0),
+            (&[4.0, 1.0, 2.0, 3.0], 2.5),
+        ] {
+            assert!(
+                (median(values) - expected).abs() < f64::EPSILON,
+                "{values:?}: {}",
+                median(values)
+            );
         }
         assert!((rounded(1.005_1, 2) - 1.01).abs() < f64::EPSILON);
     }

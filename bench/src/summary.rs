@@ -35,7 +35,10 @@ fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
     };
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Ok(map),
-        _ => bail!("{} holds no JSON object: remove it, or name another file with --output", path.display()),
+        _ => bail!(
+            "{} holds no JSON object: remove it, or name another file with --output",
+            path.display()
+        ),
     }
 }
 
@@ -56,7 +59,11 @@ mod tests {
         merge(&path, object(json!({"a": 1, "b": 2}))).unwrap();
         merge(&path, object(json!({"b": 3, "c": 4}))).unwrap();
         assert_eq!(read(&path).unwrap(), object(json!({"a": 1, "b": 3, "c": 4})));
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "no draft is left"
+        );
     }
 
     #[test]

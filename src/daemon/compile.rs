@@ -197,18 +197,17 @@ fn endpoints(inputs: &Inputs<'_>, local: Option<Ipv4Addr>, peers: &Peers) -> Vec
     let overlay = &inputs.config.overlay;
     let uses = |tunnel: fn(&Tunnel) -> bool| peers.table.iter().any(|(_, peer)| tunnel(&peer.tunnel));
     let mut endpoints = Vec::new();
-    if overlay.kind == OverlayKind::Vxlan || uses(|tunnel| matches!(tunnel, Tunnel::Vxlan { .. })) {
-        if let Ok(vni) = Vni::try_from(overlay.vni.get()) {
-            let mac = MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets());
-            endpoints.push(Endpoint {
-                local,
-                kind: EndpointKind::Vxlan {
-                    vni,
-                    port: overlay.port.get(),
-                    mac,
-                },
-            });
-        }
+    let vni = Vni::try_from(overlay.vni.get());
+    if let Ok(vni) = vni
+        && (overlay.kind == OverlayKind::Vxlan || uses(|tunnel| matches!(tunnel, Tunnel::Vxlan { .. })))
+    {
+        let mac = MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets());
+        let kind = EndpointKind::Vxlan {
+            vni,
+            port: overlay.port.get(),
+            mac,
+        };
+        endpoints.push(Endpoint { local, kind });
     }
     if overlay.kind == OverlayKind::Ipip || uses(|tunnel| *tunnel == Tunnel::Ipip) {
         endpoints.push(Endpoint {

@@ -270,3 +270,40 @@ fn each_peer_may_send_from_its_own_addresses_only() {
         "a node that is no peer is a node all the same"
     );
 }
+
+#[test]
+fn only_what_changes_a_packets_way_counts_as_a_change() {
+    let before = kernel(vec![neighbour("192.0.2.2", 2)]);
+    let mut ageing = neighbour("192.0.2.2", 2);
+    ageing.state = NeighbourState::Stale;
+    assert!(
+        !before.differs_for_packets(&kernel(vec![ageing])),
+        "a stale neighbour is still used"
+    );
+    let unanswered = Neighbour {
+        mac: None,
+        state: NeighbourState::Incomplete,
+        ..neighbour("192.0.2.9", 9)
+    };
+    let asking = kernel(vec![neighbour("192.0.2.2", 2), unanswered]);
+    assert!(
+        !before.differs_for_packets(&asking),
+        "one that does not answer leads nowhere"
+    );
+    assert!(
+        before.differs_for_packets(&kernel(vec![neighbour("192.0.2.2", 3)])),
+        "another MAC address"
+    );
+    assert!(before.differs_for_packets(&kernel(Vec::new())), "gone");
+}
+
+#[test]
+fn a_peers_number_is_free_again_when_it_is_gone() {
+    let name = |text: &str| NodeName::new(text).unwrap();
+    let mut numbers = PeerNumbers::default();
+    let first = numbers.of(&name("a"));
+    assert_ne!(first, numbers.of(&name("b")));
+    assert_eq!(first, numbers.of(&name("a")), "kept");
+    numbers.keep(|node| node.as_str() != "a");
+    assert_eq!(first, numbers.of(&name("c")), "given again");
+}

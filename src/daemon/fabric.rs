@@ -38,6 +38,9 @@ const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
 
+/// Who holds a port's frames: for each queue, its worker and its holder number there.
+type Holders = Vec<(usize, u16)>;
+
 /// What a port is to be attached to.
 #[derive(Debug, Clone)]
 pub struct PortSpec {
@@ -67,7 +70,7 @@ pub struct AttachedPort {
     pub attachment: Attachment,
     /// Counters per queue.
     pub stats: Vec<Arc<QueueStats>>,
-    holders: Vec<(usize, u16)>,
+    holders: Holders,
 }
 
 /// All workers, from outside.
@@ -277,7 +280,7 @@ impl Fabric {
     }
 
     /// Binds a socket to each queue, on the memory of the worker that owns it.
-    fn bind(&mut self, spec: &PortSpec) -> Result<(Vec<XskPort>, Vec<(usize, u16)>), FabricError> {
+    fn bind(&mut self, spec: &PortSpec) -> Result<(Vec<XskPort>, Holders), FabricError> {
         let mut queues = Vec::new();
         let mut holders = Vec::new();
         for queue in (0..spec.queues).map(QueueId) {
@@ -300,7 +303,7 @@ impl Fabric {
         spec: &PortSpec,
         queue: QueueId,
         worker: usize,
-        holders: &mut Vec<(usize, u16)>,
+        holders: &mut Holders,
     ) -> Result<XskPort, FabricError> {
         let free = self
             .free_holders

@@ -307,8 +307,13 @@ impl Daemon {
         } else {
             asked.to_vec()
         };
-        for address in &addresses {
+        for (place, address) in addresses.iter().enumerate() {
             self.check_address(pod, *address)?;
+            if addresses.iter().take(place).any(|earlier| earlier == address) {
+                return Err(Failure::wrong(format!(
+                    "{address} is given to {pod} twice; once is enough"
+                )));
+            }
         }
         Ok(addresses)
     }
@@ -388,4 +393,30 @@ fn parse_pod(name: &str) -> Result<PodKey, Failure> {
         .split_once('/')
         .ok_or_else(|| wrong("no slash in it".into()))?;
     PodKey::new(namespace, pod).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_mac_address_is_its_own_and_stays() {
+        let mac = |name| pod_mac(&parse_pod(name).unwrap());
+        assert_eq!(mac("default/web-0"), mac("default/web-0"));
+        assert_ne!(mac("default/web-0"), mac("default/web-1"));
+        assert!(!mac("default/web-0").is_multicast());
+        assert_eq!(mac("default/web-0").0[0] & 2, 2, "locally administered");
+    }
+
+    #[test]
+    fn what_is_no_pod_is_named() {
+        for wrong in ["web-0", "/web-0", "default/", "De fault/x"] {
+            let failure = parse_pod(wrong).unwrap_err();
+            assert!(
+                failure.status == 2 && failure.message.contains("NAMESPACE/NAME"),
+                "{failure:?}"
+            );
+        }
+    }
 }

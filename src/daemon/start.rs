@@ -253,10 +253,10 @@ impl Daemon {
                 let _ = xdp::detach_ours(ifindex);
             }
         }
-        if host.origin != HostPortOrigin::Adopted {
-            if let Err(error) = self.kernel.remove_host_port(&host.kernel_end.name).await {
-                warn!("{error}");
-            }
+        if host.origin != HostPortOrigin::Adopted
+            && let Err(error) = self.kernel.remove_host_port(&host.kernel_end.name).await
+        {
+            warn!("{error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The rules that one file at a time is held to. Each answers what it finds wrong, with the line.
 
-use super::source::{self, Line, block_end, find_outside_brackets, find_word, line_of};
+use super::source::{self, Line, block_end, chars_from, find_outside_brackets, find_word, line_of};
 
 /// Most lines of a function outside tests, from its signature to its closing brace.
 pub(crate) const FUNCTION_MAX_LINES: usize = 70;
@@ -379,7 +379,7 @@ fn catches_all(pattern: &str) -> bool {
 /// Where the arrow of the arm stands whose pattern begins at the byte `from`.
 fn find_arrow(code: &str, from: usize, end: usize) -> Option<usize> {
     let mut depth = 0_usize;
-    for (at, c) in code.char_indices().skip_while(|(at, _)| *at < from) {
+    for (at, c) in chars_from(code, from) {
         match c {
             _ if at >= end => return None,
             '=' if depth == 0 && code.get(at..at + 2) == Some("=>") => return Some(at),
@@ -399,7 +399,7 @@ fn arm_end(code: &str, from: usize, end: usize) -> usize {
         return block_end(code, begin).map_or(end, |close| close + 1);
     }
     let mut depth = 0_usize;
-    for (at, c) in code.char_indices().skip_while(|(at, _)| *at < begin) {
+    for (at, c) in chars_from(code, begin) {
         match c {
             _ if at >= end => break,
             ',' if depth == 0 => return at + 1,

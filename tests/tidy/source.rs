@@ -186,10 +186,16 @@ pub(crate) fn line_of(code: &str, at: usize) -> usize {
     1 + code.bytes().take(at).filter(|&byte| byte == b'\n').count()
 }
 
+/// The characters of `code` from byte `from` on, each with where it stands in the whole.
+pub(crate) fn chars_from(code: &str, from: usize) -> impl Iterator<Item = (usize, char)> {
+    let rest = code.get(from..).unwrap_or_default();
+    rest.char_indices().map(move |(at, c)| (from + at, c))
+}
+
 /// Where the block ends that the brace at byte `open` of `code` begins, in bytes; `None` if it does not.
 pub(crate) fn block_end(code: &str, open: usize) -> Option<usize> {
     let mut depth = 0_usize;
-    for (at, c) in code.char_indices().skip_while(|(at, _)| *at < open) {
+    for (at, c) in chars_from(code, open) {
         match c {
             '{' => depth += 1,
             '}' if depth == 1 => return Some(at),
@@ -203,7 +209,7 @@ pub(crate) fn block_end(code: &str, open: usize) -> Option<usize> {
 /// The first of `wanted` in `code` from byte `from` on that stands in no parentheses or brackets.
 pub(crate) fn find_outside_brackets(code: &str, from: usize, wanted: &[char]) -> Option<(usize, char)> {
     let mut depth = 0_usize;
-    for (at, c) in code.char_indices().skip_while(|(at, _)| *at < from) {
+    for (at, c) in chars_from(code, from) {
         match c {
             _ if depth == 0 && wanted.contains(&c) => return Some((at, c)),
             '(' | '[' => depth += 1,

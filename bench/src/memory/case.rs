@@ -57,14 +57,26 @@ impl Case {
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
         let publisher = Publisher::new(tables(walk.overlay())?);
         let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
-        let config = WorkerConfig { index: 0, core: 0, batch: BATCH_MAX, idle: Idle::Poll, injections: 1 };
+        let config = WorkerConfig {
+            index: 0,
+            core: 0,
+            batch: BATCH_MAX,
+            idle: Idle::Poll,
+            injections: 1,
+        };
         let (punts_in, punts) = bounded(PUNTS);
         let (mut worker, handle) = Worker::new(config, Pool::on_heap(frames), pipeline, punts_in)?;
         for number in 0..PORTS {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
             let stats = Arc::new(QueueStats::new(port, queue));
-            worker.add(port, queue, LoopPort::with_capacity(frames as usize), holder, stats);
+            worker.add(
+                port,
+                queue,
+                LoopPort::with_capacity(frames as usize),
+                holder,
+                stats,
+            );
         }
         let templates = walk.templates(frame_len, flows)?;
         let mut case = Self {
@@ -134,16 +146,27 @@ impl Case {
             }
         });
         self.unload()?;
-        ensure!(packets == self.frames as usize, "{}: {packets} of {} frames walked", self.key(), self.frames);
+        ensure!(
+            packets == self.frames as usize,
+            "{}: {packets} of {} frames walked",
+            self.key(),
+            self.frames
+        );
         // INVARIANT: a lap's cycles and packets are far below 2^52.
         #[allow(clippy::cast_precision_loss)]
         let per_packet = cycles as f64 / packets as f64;
-        Ok(Lap { cycles: per_packet, allocations: info.count_total })
+        Ok(Lap {
+            cycles: per_packet,
+            allocations: info.count_total,
+        })
     }
 
     /// Writes the packets' heads anew, each with a flow of its own, and puts the frames at the start of the walk.
     fn load(&mut self) -> anyhow::Result<()> {
-        let (port, _) = self.worker.port_mut(usize::from(self.walk.ingress())).context("no such port")?;
+        let (port, _) = self
+            .worker
+            .port_mut(usize::from(self.walk.ingress()))
+            .context("no such port")?;
         let mut failed = Ok(());
         for mut frame in self.resting.drain(..) {
             let flow = self.random.below(self.flows);
@@ -160,8 +183,14 @@ impl Case {
 
     /// Takes the frames from the end of the walk, and undoes what it did to their bounds.
     fn unload(&mut self) -> anyhow::Result<()> {
-        let (port, _) = self.worker.port_mut(usize::from(self.walk.egress())).context("no such port")?;
-        let before = self.templates.first().map_or(0, |template| template.bytes().len());
+        let (port, _) = self
+            .worker
+            .port_mut(usize::from(self.walk.egress()))
+            .context("no such port")?;
+        let before = self
+            .templates
+            .first()
+            .map_or(0, |template| template.bytes().len());
         let mut wrong = Ok(());
         while let Some(mut frame) = port.take_sent() {
             // Every frame's length, and a few frames' bytes: all of them would warm the cache with what the switch
@@ -194,14 +223,20 @@ impl Case {
 /// Makes a frame's packet a fresh one of this flow, by writing no more than its head.
 fn renew(frame: &mut Frame, template: &Template, flow: u32) -> anyhow::Result<()> {
     let head = template.head();
-    frame.bytes_mut().get_mut(..head.len()).context("a frame is shorter than its head")?.copy_from_slice(head);
+    frame
+        .bytes_mut()
+        .get_mut(..head.len())
+        .context("a frame is shorter than its head")?
+        .copy_from_slice(head);
     template.stamp(frame.bytes_mut(), flow, 0)?;
     Ok(())
 }
 
 impl Drop for Case {
     fn drop(&mut self) {
-        self.resting.drain(..).for_each(|frame| self.worker.pool_mut().give(frame));
+        self.resting
+            .drain(..)
+            .for_each(|frame| self.worker.pool_mut().give(frame));
         for slot in 0..usize::from(PORTS) {
             if let Some((port, pool)) = self.worker.port_mut(slot) {
                 port.drain(pool);

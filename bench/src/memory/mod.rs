@@ -80,13 +80,21 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
 }
 
 fn cases(options: &Options) -> anyhow::Result<Vec<Measured>> {
-    let walks = if options.walks.is_empty() { Walk::ALL.to_vec() } else { options.walks.clone() };
+    let walks = if options.walks.is_empty() {
+        Walk::ALL.to_vec()
+    } else {
+        options.walks.clone()
+    };
     let mut cases = Vec::new();
     for walk in walks {
         for len in FRAME_LENS {
             for flows in FLOWS {
                 let case = Case::new(walk, len, flows, options.frames)?;
-                cases.push(Measured { case, cycles: Vec::new(), allocations: 0 });
+                cases.push(Measured {
+                    case,
+                    cycles: Vec::new(),
+                    allocations: 0,
+                });
             }
         }
     }
@@ -98,19 +106,27 @@ fn cases(options: &Options) -> anyhow::Result<Vec<Measured>> {
 fn report(cases: &[Measured], packets: u64, output: &Path) -> anyhow::Result<()> {
     // INVARIANT: far below 2^52.
     #[allow(clippy::cast_precision_loss)]
-    let (cycles_per_ns, packets) =
-        (Clock::calibrated().cycles_per_second() as f64 / 1e9, packets as f64);
+    let (cycles_per_ns, packets) = (
+        Clock::calibrated().cycles_per_second() as f64 / 1e9,
+        packets as f64,
+    );
     println!(
         "{:<24}{:>10}{:>10}{:>22}{:>16}{:>16}",
         "walk/bytes/flows", "ns", "cycles", "cycles, best-worst", "batch p99 ns", "allocations"
     );
     let mut figures = Map::new();
     let mut allocating = Vec::new();
-    for Measured { case, cycles, allocations } in cases {
+    for Measured {
+        case,
+        cycles,
+        allocations,
+    } in cases
+    {
         let key = case.key();
         let middle = median(cycles);
-        let (best, worst) =
-            cycles.iter().fold((f64::MAX, 0f64), |(best, worst), lap| (best.min(*lap), worst.max(*lap)));
+        let (best, worst) = cycles.iter().fold((f64::MAX, 0f64), |(best, worst), lap| {
+            (best.min(*lap), worst.max(*lap))
+        });
         #[allow(clippy::cast_precision_loss)]
         let per_packet = *allocations as f64 / packets;
         println!(
@@ -132,7 +148,10 @@ fn report(cases: &[Measured], packets: u64, output: &Path) -> anyhow::Result<()>
         figures.insert(key, figure);
     }
     if !allocating.is_empty() {
-        bail!("a walk must not allocate, and these do: {}", allocating.join(", "));
+        bail!(
+            "a walk must not allocate, and these do: {}",
+            allocating.join(", ")
+        );
     }
     figures.insert("cycles_per_ns".to_owned(), Value::from(rounded(cycles_per_ns, 4)));
     summary::merge(output, figures)?;

@@ -52,7 +52,11 @@ pub(super) fn station_mac(port: u16) -> MacAddr {
 
 /// The link address of a node on the underlay; number 0 is this one.
 pub(super) fn underlay_mac(node: u8) -> MacAddr {
-    if node == 0 { switch_mac(UPLINK) } else { MacAddr([2, 0, 0, 0, 3, node]) }
+    if node == 0 {
+        switch_mac(UPLINK)
+    } else {
+        MacAddr([2, 0, 0, 0, 3, node])
+    }
 }
 
 /// The MAC address of a node's end of the tunnel.
@@ -100,10 +104,12 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
     routes.push((Prefix::host(IpAddr::V4(pod_address(0, 0))), Target::Port(host)));
     let underlay = Prefix::containing(IpAddr::V4(underlay_address(0)), POD_PREFIX_LEN)?;
     routes.push((underlay, Target::OnLink { port: uplink }));
-    let gateway = Target::Via { port: uplink, next_hop: IpAddr::V4(underlay_address(1)) };
+    let gateway = Target::Via {
+        port: uplink,
+        next_hop: IpAddr::V4(underlay_address(1)),
+    };
     routes.push((Prefix::ALL_V4, gateway));
-    let neighbours =
-        (1..=PEERS).map(|node| (uplink, IpAddr::V4(underlay_address(node)), underlay_mac(node)));
+    let neighbours = (1..=PEERS).map(|node| (uplink, IpAddr::V4(underlay_address(node)), underlay_mac(node)));
     let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
     Ok(NodeTables {
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
@@ -120,13 +126,23 @@ fn peer(overlay: Overlay, uplink: PortId, node: u8) -> anyhow::Result<Peer> {
         Overlay::Ipip => (Tunnel::Ipip, ipip::MTU_OVERHEAD),
         Overlay::Vxlan => {
             let (local_mac, remote_mac) = (tunnel_mac(0), tunnel_mac(node));
-            let tunnel =
-                Tunnel::Vxlan { vni: Vni::try_from(VNI)?, port: vxlan::LINUX_PORT, local_mac, remote_mac };
+            let tunnel = Tunnel::Vxlan {
+                vni: Vni::try_from(VNI)?,
+                port: vxlan::LINUX_PORT,
+                local_mac,
+                remote_mac,
+            };
             (tunnel, vxlan::MTU_OVERHEAD_IPV4)
         }
     };
-    let underlay = Underlay { port: uplink, next_hop: IpAddr::V4(underlay_address(node)) };
-    let link = OuterLink { source: underlay_mac(0), destination: underlay_mac(node) };
+    let underlay = Underlay {
+        port: uplink,
+        next_hop: IpAddr::V4(underlay_address(node)),
+    };
+    let link = OuterLink {
+        source: underlay_mac(0),
+        destination: underlay_mac(node),
+    };
     let mtu = UNDERLAY_MTU.saturating_sub(u16::try_from(overhead)?);
     let ends = (underlay_address(0), underlay_address(node));
     Ok(Peer::new(ends, tunnel, underlay, mtu, Some(link)))
@@ -139,7 +155,11 @@ fn facts(number: u16) -> PortFacts {
         HOST => Role::Host,
         _ => Role::Pod,
     };
-    let sources = if role == Role::Pod { vec![IpAddr::V4(local_pod(number))] } else { Vec::new() };
+    let sources = if role == Role::Pod {
+        vec![IpAddr::V4(local_pod(number))]
+    } else {
+        Vec::new()
+    };
     PortFacts {
         role,
         mac: switch_mac(number),
@@ -154,13 +174,17 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
     let own = IpAddr::V4(underlay_address(0));
     let kind = match overlay {
         Overlay::Ipip => EndpointKind::Ipip,
-        Overlay::Vxlan => {
-            EndpointKind::Vxlan { vni: Vni::try_from(VNI)?, port: vxlan::LINUX_PORT, mac: tunnel_mac(0) }
-        }
+        Overlay::Vxlan => EndpointKind::Vxlan {
+            vni: Vni::try_from(VNI)?,
+            port: vxlan::LINUX_PORT,
+            mac: tunnel_mac(0),
+        },
     };
     Ok(Local {
         addresses: vec![own, IpAddr::V4(pod_address(0, 0))],
-        node_addresses: (0..=PEERS).map(|node| IpAddr::V4(underlay_address(node))).collect(),
+        node_addresses: (0..=PEERS)
+            .map(|node| IpAddr::V4(underlay_address(node)))
+            .collect(),
         endpoints: vec![Endpoint { local: own, kind }],
         gateways: vec![IpAddr::V4(pod_address(0, 1))],
         pod_prefixes: vec![pod_prefix(0)?],

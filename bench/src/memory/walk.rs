@@ -44,8 +44,13 @@ pub(crate) enum Walk {
 
 impl Walk {
     /// Every walk.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Forward, Self::VxlanPush, Self::VxlanPull, Self::IpipPush, Self::IpipPull];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Forward,
+        Self::VxlanPush,
+        Self::VxlanPull,
+        Self::IpipPush,
+        Self::IpipPull,
+    ];
 
     /// Its name in the summary.
     pub(crate) fn name(self) -> &'static str {
@@ -97,8 +102,17 @@ impl Walk {
     /// What the packets of this walk look like before it: `flows` flows, dealt evenly to the templates.
     pub(super) fn templates(self, frame_len: usize, flows: u32) -> anyhow::Result<Vec<Template>> {
         let from_pod = |space| -> anyhow::Result<Vec<Template>> {
-            let link = Link { source: station_mac(POD_A), destination: switch_mac(POD_A) };
-            let shape = Shape { link, outer: None, flows: Flows::new(space, flows)?, frame_len, run: RUN };
+            let link = Link {
+                source: station_mac(POD_A),
+                destination: switch_mac(POD_A),
+            };
+            let shape = Shape {
+                link,
+                outer: None,
+                flows: Flows::new(space, flows)?,
+                frame_len,
+                run: RUN,
+            };
             Ok(vec![Template::new(&shape)?])
         };
         match self {
@@ -110,27 +124,42 @@ impl Walk {
             }
             Self::VxlanPull | Self::IpipPull => {
                 let peers = if flows == 1 { 1 } else { PEERS };
-                ensure!(flows.is_multiple_of(u32::from(peers)), "{flows} flows cannot be dealt to {peers} peers");
-                (1..=peers).map(|peer| self.from_peer(peer, frame_len, flows / u32::from(peers))).collect()
+                ensure!(
+                    flows.is_multiple_of(u32::from(peers)),
+                    "{flows} flows cannot be dealt to {peers} peers"
+                );
+                (1..=peers)
+                    .map(|peer| self.sent_by_peer(peer, frame_len, flows / u32::from(peers)))
+                    .collect()
             }
         }
     }
 
     /// What a peer sends us.
-    fn from_peer(self, peer: u8, frame_len: usize, flows: u32) -> anyhow::Result<Template> {
+    fn sent_by_peer(self, peer: u8, frame_len: usize, flows: u32) -> anyhow::Result<Template> {
         let tunnel = match self.overlay() {
             Overlay::Ipip => Tunnel::Ipip,
             Overlay::Vxlan => Tunnel::Vxlan {
-                inner: Link { source: tunnel_mac(peer), destination: tunnel_mac(0) },
+                inner: Link {
+                    source: tunnel_mac(peer),
+                    destination: tunnel_mac(0),
+                },
                 vni: Vni::try_from(VNI)?,
                 port: vxlan::LINUX_PORT,
             },
         };
-        let outer = Outer { source: underlay_address(peer), destination: underlay_address(0), tunnel };
+        let outer = Outer {
+            source: underlay_address(peer),
+            destination: underlay_address(0),
+            tunnel,
+        };
         // Its pods are .2 and up.
         let pods = Addresses(pod_address(peer, 2), 200);
         let shape = Shape {
-            link: Link { source: underlay_mac(peer), destination: underlay_mac(0) },
+            link: Link {
+                source: underlay_mac(peer),
+                destination: underlay_mac(0),
+            },
             outer: Some(outer),
             flows: Flows::new(space(&pods, &local_pod(POD_A).into())?, flows)?,
             frame_len,
@@ -150,7 +179,10 @@ impl Walk {
             Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),
         };
         if (found.wrapping, packet.len(), found.is_intact) != (wrapping, len, true) {
-            bail!("{} bytes left as {found:?}; {wrapping:?} of {len} bytes, intact, would be right", packet.len());
+            bail!(
+                "{} bytes left as {found:?}; {wrapping:?} of {len} bytes, intact, would be right",
+                packet.len()
+            );
         }
         Ok(())
     }

@@ -16,8 +16,8 @@ use millrace_tools::lab::{
     Lab, MillraceOptions, NodeKind, POD_BRIDGE, POD_INTERFACE, Process, Signal, Topology, Wire, wait_until,
 };
 use millrace_tools::pktgen::{
-    AddressRange, FlowSpace, Flows, Link, Order, Place, PortRange, Received, Receiver, ReceiverOptions, Sender,
-    SenderOptions, Shape, Sink, Template,
+    AddressRange, FlowSpace, Flows, Link, Order, Place, PortRange, Received, Receiver, ReceiverOptions,
+    Sender, SenderOptions, Shape, Sink, Template,
 };
 use serde_json::Value;
 
@@ -110,15 +110,33 @@ impl Arm {
     /// # Errors
     /// When a lab cannot be made, a program is missing, or a packet does not arrive as it should.
     pub(super) fn bring_up(kind: Kind, cores: Cores, frame_len: usize) -> anyhow::Result<Self> {
-        let node = if kind == Kind::Switch { NodeKind::Millrace } else { NodeKind::Stock };
+        let node = if kind == Kind::Switch {
+            NodeKind::Millrace
+        } else {
+            NodeKind::Stock
+        };
         let mut topology = Topology::of(&[node, NodeKind::Stock]);
         topology.pods_per_node = 1;
-        topology.wire = Wire { queues: 1, ..Wire::default() };
-        topology.millrace = MillraceOptions { cores: vec![cores.node], ..MillraceOptions::default() };
+        topology.wire = Wire {
+            queues: 1,
+            ..Wire::default()
+        };
+        topology.millrace = MillraceOptions {
+            cores: vec![cores.node],
+            ..MillraceOptions::default()
+        };
         let lab = Lab::bring_up(&format!("bench-{}", kind.name()), &topology)?;
         fix_neighbour(&lab)?;
         let template = template(&lab, frame_len)?;
-        let mut arm = Self { sink: None, forwarder: None, lab, quota: None, kind, cores, template };
+        let mut arm = Self {
+            sink: None,
+            forwarder: None,
+            lab,
+            quota: None,
+            kind,
+            cores,
+            template,
+        };
         match kind {
             Kind::Forwarder => arm.forwarder = Some(arm.start_forwarder()?),
             Kind::Switch => arm.await_tunnel()?,
@@ -216,7 +234,11 @@ impl Arm {
 
     /// The node's interface towards the pod, of a stock node.
     fn pod_port(&self) -> anyhow::Result<String> {
-        let text = self.lab.node(NODE)?.namespace().ip(&["-json", "link", "show", "master", POD_BRIDGE])?;
+        let text = self
+            .lab
+            .node(NODE)?
+            .namespace()
+            .ip(&["-json", "link", "show", "master", POD_BRIDGE])?;
         let links: Value = serde_json::from_str(&text).context("`ip` printed something else than JSON")?;
         let name = links.pointer("/0/ifname").and_then(Value::as_str);
         Ok(name.context("the pod's bridge has no port")?.to_owned())
@@ -229,8 +251,21 @@ impl Arm {
     fn start_forwarder(&self) -> anyhow::Result<Process> {
         let peer = self.lab.node(PEER)?.plan().uplink_mac().to_string();
         let (port, core) = (self.pod_port()?, self.cores.node.to_string());
-        let mut line = self.lab.node(NODE)?.namespace().command(beside_this_program("millrace-forward")?);
-        line.args(["--left", &port, "--right", UPLINK, "--right-peer", &peer, "--core", &core]);
+        let mut line = self
+            .lab
+            .node(NODE)?
+            .namespace()
+            .command(beside_this_program("millrace-forward")?);
+        line.args([
+            "--left",
+            &port,
+            "--right",
+            UPLINK,
+            "--right-peer",
+            &peer,
+            "--core",
+            &core,
+        ]);
         let mut process = Process::spawn(line, &self.forwarder_log())?;
         wait_until("a forwarder that is ready", PATIENCE, || {
             process.check_running()?;
@@ -243,7 +278,10 @@ impl Arm {
         let log = self.forwarder_log();
         let reports = |log: &Path| {
             let text = fs::read_to_string(log).unwrap_or_default();
-            text.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect::<Vec<_>>()
+            text.lines()
+                .filter(|line| line.starts_with('{'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         let before = reports(&log).len();
         let process = self.forwarder.as_mut().context("the forwarder is not up yet")?;
@@ -254,16 +292,28 @@ impl Arm {
             Ok(reports(&log).len() > before)
         })?;
         let last = reports(&log).pop().unwrap_or_default();
-        let totals: Value = serde_json::from_str(&last).context("the forwarder printed something else than JSON")?;
-        let field = |name| totals.get(name).and_then(Value::as_u64).with_context(|| format!("no {name} in {last}"));
-        Ok(Batches { packets: field("received")?, count: field("turns")? - field("idle_turns")? })
+        let totals: Value =
+            serde_json::from_str(&last).context("the forwarder printed something else than JSON")?;
+        let field = |name| {
+            totals
+                .get(name)
+                .and_then(Value::as_u64)
+                .with_context(|| format!("no {name} in {last}"))
+        };
+        Ok(Batches {
+            packets: field("received")?,
+            count: field("turns")? - field("idle_turns")?,
+        })
     }
 
     fn switch_batches(&self) -> anyhow::Result<Batches> {
         let daemon = self.lab.node(NODE)?.daemon().context("the node runs no daemon")?;
         let stats = daemon.json(&["stats"])?;
         let number = |pointer: &str| {
-            stats.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("no {pointer} in the switch's stats"))
+            stats
+                .pointer(pointer)
+                .and_then(Value::as_u64)
+                .with_context(|| format!("no {pointer} in the switch's stats"))
         };
         Ok(Batches {
             packets: number("/workers/0/received")?,
@@ -276,7 +326,9 @@ impl Arm {
         let daemon = self.lab.node(NODE)?.daemon().context("the node runs no daemon")?;
         Ok(wait_until("a tunnel to the peer", PATIENCE, || {
             let peers = daemon.json(&["show", "peers"])?;
-            let rows = peers.as_array().or_else(|| peers.get("peers").and_then(Value::as_array));
+            let rows = peers
+                .as_array()
+                .or_else(|| peers.get("peers").and_then(Value::as_array));
             let is_ready = |row: &Value| row.get("ready").and_then(Value::as_bool) == Some(true);
             Ok(rows.is_some_and(|rows| !rows.is_empty() && rows.iter().all(is_ready)))
         })?)
@@ -292,16 +344,28 @@ impl Arm {
 
     /// Sends some packets slowly, and makes sure that each arrives whole, and wrapped if it is to be.
     fn prove(&self) -> anyhow::Result<()> {
-        let options = ReceiverOptions { place: self.far_end(), core: None, mode: XdpMode::Auto, run: None };
+        let options = ReceiverOptions {
+            place: self.far_end(),
+            core: None,
+            mode: XdpMode::Auto,
+            run: None,
+        };
         let receiver = Receiver::start(&options)?;
         let sender = self.sender(Some(TRIAL_RATE), Some(TRIAL_PACKETS))?;
         wait_until("the end of the trial", PATIENCE, || Ok(sender.is_done()))?;
         let sent = sender.stop()?;
         let arrived = || receiver.received().packets >= sent.packets;
         // What does not arrive is told below, with what did.
-        let _ = wait_until("every packet of the trial", Duration::from_secs(1), || Ok(arrived()));
+        let _ = wait_until("every packet of the trial", Duration::from_secs(1), || {
+            Ok(arrived())
+        });
         let received = receiver.stop()?;
-        let Received { packets, vxlan, corrupt, .. } = received;
+        let Received {
+            packets,
+            vxlan,
+            corrupt,
+            ..
+        } = received;
         let wrapped = if self.kind.wraps() { packets } else { 0 };
         ensure!(
             packets == sent.packets && packets == TRIAL_PACKETS && vxlan == wrapped && corrupt == 0,
@@ -317,7 +381,17 @@ impl Arm {
 fn fix_neighbour(lab: &Lab) -> anyhow::Result<()> {
     let peer = lab.node(PEER)?.plan();
     let (address, mac) = (peer.underlay_address().to_string(), peer.uplink_mac().to_string());
-    let entry = ["neighbour", "replace", &address, "lladdr", &mac, "dev", UPLINK, "nud", "permanent"];
+    let entry = [
+        "neighbour",
+        "replace",
+        &address,
+        "lladdr",
+        &mac,
+        "dev",
+        UPLINK,
+        "nud",
+        "permanent",
+    ];
     lab.node(NODE)?.namespace().ip(&entry)?;
     Ok(())
 }
@@ -333,7 +407,10 @@ fn template(lab: &Lab, frame_len: usize) -> anyhow::Result<Template> {
         destination_ports: PortRange::one(DESTINATION_PORT),
     };
     let shape = Shape {
-        link: Link { source, destination: gateway_mac(lab)? },
+        link: Link {
+            source,
+            destination: gateway_mac(lab)?,
+        },
         outer: None,
         flows: Flows::new(space, FLOWS)?,
         frame_len,
@@ -349,15 +426,25 @@ fn gateway_mac(lab: &Lab) -> anyhow::Result<MacAddr> {
     namespace.run("ping", &["-c", "1", "-W", "2", &gateway])?;
     let text = namespace.ip(&["-json", "neighbour", "show", &gateway])?;
     let entries: Value = serde_json::from_str(&text).context("`ip` printed something else than JSON")?;
-    let mac = entries.pointer("/0/lladdr").and_then(Value::as_str).context("the pod does not know its gateway")?;
-    mac.parse().map_err(|_| anyhow::anyhow!("{mac:?} is no MAC address"))
+    let mac = entries
+        .pointer("/0/lladdr")
+        .and_then(Value::as_str)
+        .context("the pod does not know its gateway")?;
+    mac.parse()
+        .map_err(|_| anyhow::anyhow!("{mac:?} is no MAC address"))
 }
 
 /// A core as the kernel's masks name it: hexadecimal, in groups of 32 bits, the highest first.
 fn core_mask(core: usize) -> String {
     let groups = (0..=core / 32).rev();
     let words: Vec<String> = groups
-        .map(|group| if group == core / 32 { format!("{:08x}", 1u32 << (core % 32)) } else { format!("{:08x}", 0) })
+        .map(|group| {
+            if group == core / 32 {
+                format!("{:08x}", 1u32 << (core % 32))
+            } else {
+                format!("{:08x}", 0)
+            }
+        })
         .collect();
     words.join(",")
 }
@@ -366,7 +453,11 @@ fn core_mask(core: usize) -> String {
 fn beside_this_program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let program = own.parent().unwrap_or(Path::new("/")).join(name);
-    ensure!(program.is_file(), "{} is not there: build it with `cargo build --release`", program.display());
+    ensure!(
+        program.is_file(),
+        "{} is not there: build it with `cargo build --release`",
+        program.display()
+    );
     Ok(program)
 }
 
@@ -376,9 +467,13 @@ mod tests {
 
     #[test]
     fn masks_are_written_as_the_kernel_reads_them() {
-        for (core, mask) in
-            [(0, "00000001"), (1, "00000002"), (31, "80000000"), (32, "00000001,00000000"), (70, "00000040,00000000,00000000")]
-        {
+        for (core, mask) in [
+            (0, "00000001"),
+            (1, "00000002"),
+            (31, "80000000"),
+            (32, "00000001,00000000"),
+            (70, "00000040,00000000,00000000"),
+        ] {
             assert_eq!(core_mask(core), mask);
         }
     }

@@ -22,7 +22,10 @@ impl CoreTime {
     /// # Errors
     /// When there is no such core.
     pub(super) fn of(core: usize) -> anyhow::Result<Self> {
-        Self::parse(&fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?, core)
+        Self::parse(
+            &fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?,
+            core,
+        )
     }
 
     fn parse(text: &str, core: usize) -> anyhow::Result<Self> {
@@ -52,8 +55,14 @@ pub(super) fn process_time(pid: u32) -> anyhow::Result<f64> {
     let mut total_ns = 0.0;
     for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
         // A thread that ends in between has no file any more.
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        total_ns += text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+            continue;
+        };
+        total_ns += text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse::<f64>().ok())
+            .unwrap_or(0.0);
     }
     Ok(total_ns / 1e9)
 }
@@ -65,9 +74,13 @@ mod tests {
 
     #[test]
     fn proc_stat_is_understood() {
-        let text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 400 5 6 7 0 0 0\ncpu10 100 0 0 0 0 0 100 0 0 0\ncpu1 7\n";
+        let text =
+            "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 400 5 6 7 0 0 0\ncpu10 100 0 0 0 0 0 100 0 0 0\ncpu1 7\n";
         let time = CoreTime::parse(text, 0).unwrap();
-        assert!((time.busy - 0.19).abs() < 1e-9 && (time.interrupts - 0.13).abs() < 1e-9, "{time:?}");
+        assert!(
+            (time.busy - 0.19).abs() < 1e-9 && (time.interrupts - 0.13).abs() < 1e-9,
+            "{time:?}"
+        );
         assert!((CoreTime::parse(text, 10).unwrap().busy - 2.0).abs() < 1e-9);
         assert!(CoreTime::parse(text, 1).is_err(), "cut short");
         assert!(CoreTime::parse(text, 2).is_err());

@@ -35,8 +35,9 @@ impl Quota {
     /// When no CPU controller is mounted, or this process may not make groups.
     pub(super) fn new(name: &str, pids: &[u32]) -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-        let controller = find(&mounts)
-            .ok_or_else(|| anyhow!("no CPU controller is mounted: a control group file system would be right"))?;
+        let controller = find(&mounts).ok_or_else(|| {
+            anyhow!("no CPU controller is mounted: a control group file system would be right")
+        })?;
         let root = match &controller {
             Controller::V1(root) => root,
             Controller::V2(root) => {
@@ -45,7 +46,8 @@ impl Quota {
             }
         };
         let group = root.join(format!("millrace-bench-{}-{name}", std::process::id()));
-        fs::create_dir(&group).with_context(|| format!("cannot make the control group {}", group.display()))?;
+        fs::create_dir(&group)
+            .with_context(|| format!("cannot make the control group {}", group.display()))?;
         let quota = Self { controller, group };
         for pid in pids {
             write(&quota.group.join("cgroup.procs"), &pid.to_string())?;
@@ -81,7 +83,10 @@ impl Drop for Quota {
             }
             thread::sleep(REMOVAL_PAUSE);
         }
-        eprintln!("millrace-bench: cannot remove the control group {}", self.group.display());
+        eprintln!(
+            "millrace-bench: cannot remove the control group {}",
+            self.group.display()
+        );
     }
 }
 

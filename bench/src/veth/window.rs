@@ -34,7 +34,12 @@ struct Reading {
 impl Reading {
     fn take(arm: &Arm, sender: &Sender) -> anyhow::Result<Self> {
         let time = arm.time()?;
-        Ok(Self { at: Instant::now(), sent: sender.sent().packets, delivered: arm.delivered()?, time })
+        Ok(Self {
+            at: Instant::now(),
+            sent: sender.sent().packets,
+            delivered: arm.delivered()?,
+            time,
+        })
     }
 }
 

@@ -115,7 +115,7 @@ fn a_start_that_fails_leaves_what_it_found() {
             name: "no such interface",
             change: ("\"eth1\"", "\"eth9\""),
             through: &[],
-            status: FAILED,
+            status: WRONG,
             words: &["eth9", "interface"],
         },
         Start {
@@ -129,14 +129,14 @@ fn a_start_that_fails_leaves_what_it_found() {
             name: "too few queues",
             change: ("\"eth1\"", "\"single\""),
             through: &[],
-            status: FAILED,
+            status: WRONG,
             words: &["single", "1 queue", "2 workers", "ethtool -L single"],
         },
         Start {
             name: "no core of that number",
             change: ("cores = [0, 1]", "cores = [0, 900]"),
             through: &[],
-            status: FAILED,
+            status: WRONG,
             words: &["900", "cores"],
         },
         Start {
@@ -165,7 +165,7 @@ fn a_start_that_fails_leaves_what_it_found() {
             change: ("[uplink]", "[uplink]\ninterfaces = 1"),
             through: &[],
             status: WRONG,
-            words: &["interfaces", "line"],
+            words: &["interfaces", "millrace.toml:7"],
         },
         Start {
             name: "an unknown kind",
@@ -192,14 +192,14 @@ fn a_start_that_fails_leaves_what_it_found() {
             name: "another node's name",
             change: ("\"node-b\"", "\"node-q\""),
             through: &[],
-            status: FAILED,
+            status: WRONG,
             words: &["node-q", "podCIDR"],
         },
         Start {
             name: "no manifests",
             change: (&old_manifests, "manifests = \"/nowhere/manifests\""),
             through: &[],
-            status: FAILED,
+            status: WRONG,
             words: &["/nowhere/manifests"],
         },
         Start {
@@ -295,7 +295,7 @@ fn someone_elses_program(lab: &Lab, before: &Picture) {
 fn compile(folder: &Path) -> String {
     let (source, object) = (folder.join("foreign.c"), folder.join("foreign.o"));
     let text = "__attribute__((section(\"xdp\"), used)) int foreign(void *ctx) { return 2; }\n\
-                char license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
+                char terms[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
     fs::write(&source, text).unwrap();
     let mut line = Command::new("clang");
     line.args(["-O2", "-g", "-target", "bpf", "-c"])

@@ -180,7 +180,13 @@ fn bind(interface: &str, queues: u32) -> Result<(Vec<XskPort>, Pool), PktgenErro
     let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE.saturating_mul(queues))?;
     let mut ports = Vec::new();
     for (queue, holder) in (0..queues).zip(0..u16::MAX) {
-        match XskPort::bind(&umem, interface, QueueId(queue), Holder::port(holder), FillPolicy::WIDE) {
+        match XskPort::bind(
+            &umem,
+            interface,
+            QueueId(queue),
+            Holder::port(holder),
+            FillPolicy::WIDE,
+        ) {
             Ok(mut port) => {
                 port.settle(&mut pool);
                 ports.push(port);
