@@ -162,12 +162,11 @@ fn daemonless_port(lab: &Lab) -> String {
     let links = node(lab, "node-a")
         .ip(&["-o", "link", "show", "type", "veth"])
         .unwrap();
-    let names = links
+    let mut names = links
         .lines()
         .filter_map(|line| line.split([':', '@']).nth(1).map(str::trim));
     names
-        .filter(|name| name.starts_with("mr"))
-        .next()
+        .find(|name| name.starts_with("mr"))
         .expect("a pod's port")
         .to_owned()
 }

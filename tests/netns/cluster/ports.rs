@@ -1,7 +1,7 @@
 //! Ports that come and go under traffic: no frame is lost, and the others notice nothing.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ impl Passer {
     }
 
     /// Comes and goes as often as there are rounds left.
-    fn pass(&self, socket: &PathBuf, rounds: &AtomicUsize, to: Ipv4Addr) {
+    fn pass(&self, socket: &Path, rounds: &AtomicUsize, to: Ipv4Addr) {
         let mut client = Client::connect(socket).unwrap();
         while rounds.fetch_add(1, Ordering::Relaxed) < ROUNDS {
             client.request(&self.attach()).unwrap();
