@@ -14,7 +14,7 @@ const RUN_AT: usize = 4;
 /// Where the sequence number stands in a mark, in bytes.
 pub(crate) const SEQUENCE_AT: usize = 6;
 
-/// The mark of one packet. On the wire: [`MAGIC`], run, sequence number, in network byte order.
+/// The mark of one packet. On the wire: `MAGIC`, run, sequence number, in network byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marker {
     /// Tells one run of the generator from another, whose packets may still be under way.
