@@ -1,7 +1,6 @@
 //! Answers to the admin socket.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -11,7 +10,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{Role, Target, Tunnel};
 use millrace_dataplane::verdict::Verdict;
-use millrace_dataplane::worker::{Command, WorkerHandle};
+use millrace_dataplane::worker::WorkerHandle;
 use millrace_dataplane::xdp::AttachedMode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -243,7 +242,10 @@ impl Daemon {
 
     /// Taps a port; a thread of its own turns the copies into lines until the client hangs up.
     fn capture(&mut self, name: &str) -> Answer {
-        if self.capture.strong_count() > 0 {
+        // One whose client has just gone no longer counts, though its thread may not have noticed yet: the new tap
+        // takes the place of its own.
+        let running = self.capture.as_ref().and_then(mpsc::WeakSender::upgrade);
+        if running.is_some_and(|lines| !lines.is_closed()) {
             let reason = "another capture is running; there is one at a time";
             return Answer::Once(Response::Error(Failure::failed(reason)));
         }
@@ -261,16 +263,11 @@ impl Daemon {
         let (lines_in, lines) = mpsc::channel(CAPTURE_LINES);
         let names: BTreeMap<PortId, String> = self.ports.iter().map(|(id, port)| (id, port.name())).collect();
         let workers = self.fabric.workers().to_vec();
-        let running = Arc::new(());
-        self.capture = Arc::downgrade(&running);
-        let thread = std::thread::Builder::new().name("capture".into()).spawn(move || {
-            forward_copies(&copies, &lines_in, &names, &workers);
-            for worker in &workers {
-                // A worker that is too busy to hear it drops the tap at the next packet that nobody takes.
-                let _ = worker.tell(Command::Untap);
-            }
-            drop(running);
-        });
+        self.capture = Some(lines_in.downgrade());
+        // Each worker takes its tap off at the next packet that nobody takes.
+        let thread = std::thread::Builder::new()
+            .name("capture".into())
+            .spawn(move || forward_copies(&copies, &lines_in, &names, &workers));
         match thread {
             Ok(_) => Answer::Capture(
                 Response::Ok(json!({ "port": port.name(), "interface": port.interface })),

@@ -16,7 +16,7 @@ mod uninstall;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, info, warn};
 
+use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
@@ -89,8 +90,8 @@ struct Daemon {
     slow_path: Sender<SlowPathEvent>,
     slow_path_stats: SharedSlowPathStats,
     asked: BTreeMap<(u32, IpAddr), Instant>,
-    /// Alive while a capture runs; there is one at a time.
-    capture: Weak<()>,
+    /// Where the lines of the last capture go, alive while it runs; there is one at a time.
+    capture: Option<mpsc::WeakSender<CaptureLine>>,
 }
 
 impl Daemon {

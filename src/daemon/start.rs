@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Role};
+use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
 use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -22,7 +23,7 @@ use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _};
-use crate::slowpath::{self, SlowPathConfig};
+use crate::slowpath::{self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent};
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
 /// and kubelet, etcd, BGP.
@@ -69,14 +70,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let (fabric, punts) = Fabric::start(&config, &reader, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
-    let (events_in, events) = bounded(EVENTS);
-    let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let injectors = fabric.workers().to_vec();
-    let slow_path_config = SlowPathConfig {
-        icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
-    };
-    let slow_path_stats = slowpath::spawn(slow_path_config, punts, events, injectors, reader, neighbours_in)?;
+    let (slow_path, slow_path_stats, neighbours) = start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
     let host = kernel
@@ -103,10 +98,10 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         route_failures: Vec::new(),
         key,
         warnings: Vec::new(),
-        slow_path: events_in,
+        slow_path,
         slow_path_stats,
         asked: std::collections::BTreeMap::new(),
-        capture: std::sync::Weak::new(),
+        capture: None,
     };
     if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
         daemon.undo(&host).await;
@@ -124,6 +119,35 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
             requests,
         },
     ))
+}
+
+/// The way to tell the slow path something, its counters, and what it asks for.
+type SlowPathEnds = (
+    Sender<SlowPathEvent>,
+    SharedSlowPathStats,
+    mpsc::Receiver<NeighbourRequest>,
+);
+
+fn start_slow_path(
+    config: &Config,
+    fabric: &Fabric,
+    punts: Receiver<Punt>,
+    tables: Reader<NodeTables>,
+) -> anyhow::Result<SlowPathEnds> {
+    let (events_in, events) = bounded(EVENTS);
+    let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+    let limits = SlowPathConfig {
+        icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
+    };
+    let stats = slowpath::spawn(
+        limits,
+        punts,
+        events,
+        fabric.workers().to_vec(),
+        tables,
+        neighbours_in,
+    )?;
+    Ok((events_in, stats, neighbours))
 }
 
 fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {

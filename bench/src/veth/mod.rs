@@ -3,6 +3,7 @@
 mod arm;
 mod processor;
 mod quota;
+mod setting;
 mod window;
 
 use std::path::Path;

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// `[workers] frames` where a node file does not say.
 pub(crate) const FRAMES: u64 = 16_384;
 /// How long the switch may take to finish what it has in hand.
-const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// An answer to `millrace stats --json`.
 #[derive(Debug, Clone)]
@@ -23,14 +23,16 @@ impl Counters {
         Self(daemon.json(&["stats"]).unwrap())
     }
 
-    /// The counters once `received + originated = transmitted + dropped + punted` holds for every worker, which it does
-    /// between batches. Then no frame is missing, and none came back from where it was not.
+    /// The counters once nothing moves any more. Then `received + originated = transmitted + dropped + punted` holds for
+    /// every worker, no frame is missing, and none came back from where it was not.
     pub(crate) fn settled(daemon: &Daemon) -> Self {
         let deadline = Instant::now() + SETTLING;
+        let mut before = Self::read(daemon);
         loop {
             let counters = Self::read(daemon);
             let imbalance: Vec<i128> = counters.workers().iter().map(imbalance).collect();
-            if imbalance.iter().all(|difference| *difference == 0) {
+            let at_rest = before.0["totals"] == counters.0["totals"];
+            if at_rest && imbalance.iter().all(|difference| *difference == 0) {
                 counters.check_frames();
                 counters.check_totals();
                 return counters;
@@ -40,6 +42,7 @@ impl Counters {
                 "packets of each worker that are nowhere: {imbalance:?}\n{:#}",
                 counters.0
             );
+            before = counters;
         }
     }
 

@@ -69,7 +69,12 @@ impl OwnTraffic {
             );
         }
         let (sent, received) = self.pings.end();
-        assert_eq!(sent - received, 0, "of {sent} echo requests were not answered");
+        // The last one may have been under way when it was ended.
+        assert!(
+            sent - received <= 1,
+            "{} of {sent} echo requests were not answered",
+            sent - received
+        );
     }
 }
 

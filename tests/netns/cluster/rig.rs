@@ -153,7 +153,7 @@ pub(crate) fn underlay(lab: &Lab, node: &str) -> Ipv4Addr {
 /// Three echo requests in quick succession.
 pub(crate) fn try_ping(from: &Namespace, to: Ipv4Addr) -> PingReport {
     let brief = Ping {
-        patience: SILENCE,
+        patience: SILENCE / 2,
         ..Ping::default()
     };
     ping(from, to.into(), &brief).unwrap()
@@ -161,7 +161,11 @@ pub(crate) fn try_ping(from: &Namespace, to: Ipv4Addr) -> PingReport {
 
 /// Every echo request is answered, the first one too.
 pub(crate) fn assert_reaches(from: &Namespace, to: Ipv4Addr) {
-    let report = ping(from, to.into(), &Ping::default()).unwrap();
+    let patient = Ping {
+        patience: PATIENCE,
+        ..Ping::default()
+    };
+    let report = ping(from, to.into(), &patient).unwrap();
     assert!(
         report.sent == report.received && report.complaints.is_empty(),
         "{} -> {to}: {report:?}",

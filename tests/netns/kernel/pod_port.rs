@@ -62,6 +62,7 @@ fn a_pod_gets_a_working_end() {
         let kernel = Kernel::open().unwrap();
         let spec = spec(pod.path());
         let port = kernel.attach_pod(&spec).await.unwrap();
+        kernel.set_up(&spec.host_ifname, true).await.unwrap();
         let host_end = kernel.link_by_name(&spec.host_ifname).await.unwrap();
         assert_eq!(
             (port.ifindex, port.mac_host, port.mac_pod),
@@ -121,6 +122,7 @@ fn a_pod_of_two_families_gets_both() {
         spec.gateways = ips(&["10.244.1.1", "fd00:244:1::1"]);
         spec.mac_pod = None;
         let port = kernel.attach_pod(&spec).await.unwrap();
+        kernel.set_up(&spec.host_ifname, true).await.unwrap();
         assert!(port.mac_pod.is_some());
         let addresses = pod.ip("-o -6 addr show dev eth0 scope global");
         assert!(
@@ -145,6 +147,7 @@ fn what_leaves_a_pod_is_finished_and_fits() {
         let kernel = Kernel::open().unwrap();
         let spec = spec(pod.path());
         let port = kernel.attach_pod(&spec).await.unwrap();
+        kernel.set_up(&spec.host_ifname, true).await.unwrap();
         kernel.set_gro(&spec.host_ifname, false).await.unwrap();
         node.ip(&format!("addr add 10.244.1.1/32 dev {}", spec.host_ifname));
         node.ip(&format!("route add 10.244.1.7/32 dev {}", spec.host_ifname));
@@ -256,6 +259,7 @@ fn a_pod_that_vanished_is_detached_without_error() {
         let kernel = Kernel::open().unwrap();
         let spec = spec(pod.path());
         kernel.attach_pod(&spec).await.unwrap();
+        kernel.set_up(&spec.host_ifname, true).await.unwrap();
         drop(pod);
         // The kernel takes a namespace apart in the background.
         for _ in 0..100 {
@@ -439,6 +443,7 @@ fn many_attachments_leave_nothing() {
         let before = open_files();
         for _ in 0..ROUNDS {
             kernel.attach_pod(&spec).await.unwrap();
+            kernel.set_up(&spec.host_ifname, true).await.unwrap();
             kernel.detach_pod(&spec.host_ifname).await.unwrap();
         }
         assert!(

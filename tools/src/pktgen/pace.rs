@@ -76,7 +76,7 @@ mod tests {
         let second = clock.cycles_per_second();
         let pace = Pace::new(Some(1_000_000), clock);
         assert_eq!(pace.due(0, 0, 64), Due::Packets(1), "the first goes at once");
-        assert_eq!(pace.due(second / 100_000, 0, 64), Due::Packets(11));
+        assert_eq!(pace.due(second.div_ceil(100_000), 0, 64), Due::Packets(11));
         assert_eq!(
             pace.due(second, 10, 64),
             Due::Packets(64),

@@ -1,6 +1,7 @@
 //! Echo requests, by the stock `ping`.
 
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
 use super::super::{LabError, Namespace};
@@ -21,7 +22,7 @@ pub struct Ping {
     pub dont_fragment: bool,
     /// Between two requests.
     pub interval: Duration,
-    /// How long to wait for the answers after the last request.
+    /// How long to wait for each answer.
     pub patience: Duration,
 }
 
@@ -67,21 +68,34 @@ pub struct PingReport {
 
 /// Pings `target` from inside a namespace.
 ///
+/// Each request is a `ping` of its own: one that has heard some answers waits for the rest only twice as long as the
+/// slowest of those took (iputils' `__schedule_exit`), which on a busy machine is too short.
+///
 /// # Errors
 /// [`LabError::Output`] if `ping` ended without its closing count, as for an address it does not take.
 pub fn ping(from: &Namespace, target: IpAddr, what: &Ping) -> Result<PingReport, LabError> {
-    let count = what.count.to_string();
+    let mut all = PingReport::default();
+    for number in 0..what.count {
+        if number > 0 {
+            thread::sleep(what.interval);
+        }
+        let one = ping_once(from, target, what)?;
+        all.sent += one.sent;
+        all.received += one.received;
+        all.round_trips_ms.extend(one.round_trips_ms);
+        all.complaints.extend(one.complaints);
+    }
+    Ok(all)
+}
+
+fn ping_once(from: &Namespace, target: IpAddr, what: &Ping) -> Result<PingReport, LabError> {
     let (payload, target) = (what.payload.to_string(), target.to_string());
-    let interval = format!("{:.3}", what.interval.as_secs_f64());
     let patience = format!("{:.3}", what.patience.as_secs_f64());
-    let mut words = vec![
-        "-n", "-c", &count, "-s", &payload, "-i", &interval, "-W", &patience,
-    ];
+    let mut words = vec!["-n", "-c", "1", "-s", &payload, "-W", &patience];
     words.extend(what.dont_fragment.then_some(["-M", "do"]).into_iter().flatten());
     words.push(&target);
-    let limit = what.interval * what.count + what.patience + SLACK;
-    let finished = from.complete("ping", &words, limit)?;
-    // Status 1 means that answers are missing, which the report tells.
+    let finished = from.complete("ping", &words, what.patience + SLACK)?;
+    // Status 1 means that the answer is missing, which the report tells.
     parse(&finished.stdout, &finished.stderr).ok_or_else(|| LabError::Output {
         command: finished.command,
         problem: format!("{}{}", finished.stdout, finished.stderr)
