@@ -437,7 +437,7 @@ fn the_demo_passes_on_stock_nodes_and_names_what_fails() {
     let deaf = folder.path().join("ping");
     fs::write(
         &deaf,
-        "#!/bin/sh\necho '3 packets transmitted, 0 received, 100% packet loss, time 9ms'\nexit 1\n",
+        "#!/bin/sh\necho '1 packets transmitted, 0 received, 100% packet loss, time 0ms'\nexit 1\n",
     )
     .unwrap();
     fs::set_permissions(&deaf, fs::Permissions::from_mode(0o755)).unwrap();

@@ -13,6 +13,7 @@
     clippy::type_complexity
 )]
 
+mod capture;
 mod checksums;
 mod control;
 mod counters;
