@@ -194,7 +194,11 @@ impl Daemon {
     pub(super) async fn adopt_pods(&mut self) {
         for row in std::mem::take(&mut self.unserved) {
             match self.kernel.find_link(&row.interface).await {
-                Ok(None) => continue,
+                Ok(None) => info!(
+                    pod = row.pod,
+                    interface = row.interface,
+                    "gone meanwhile, and forgotten"
+                ),
                 Ok(Some(link)) => match self.adopt(&row, &link).await {
                     Ok(()) => info!(pod = row.pod, interface = row.interface, "adopted"),
                     Err(failure) => {

@@ -301,11 +301,27 @@ impl<'a> IcmpMut<'a> {
         self.body
     }
 
-    /// Carries a change of something the checksum covers into it: the body, and for ICMPv6 the addresses.
+    /// Carries a change of something the checksum covers into it: the body, and for ICMPv6 the addresses. To be called
+    /// after the change itself.
     #[inline]
     pub fn adjust_checksum(&mut self, delta: Delta) {
-        let field = delta.apply(self.view().checksum());
+        let mut field = delta.apply(self.view().checksum());
+        if field == 0 && self.is_all_zero() {
+            // ICMPv4 has no pseudo-header, so everything that is summed can be zero, and only then does the increment
+            // (RFC 1624, equation 3) end at the other zero of one's complement than a full computation.
+            field = u16::MAX;
+        }
         self.header[2..4].copy_from_slice(&field.to_be_bytes());
+    }
+
+    /// Whether all that an ICMPv4 checksum covers is zero.
+    #[cold]
+    fn is_all_zero(&self) -> bool {
+        let [kind, code, _, _, rest @ ..] = *self.header;
+        self.family == IcmpFamily::V4
+            && (kind, code) == (0, 0)
+            && rest == [0; 4]
+            && self.body.iter().all(|byte| *byte == 0)
     }
 
     /// Writes the type and leaves the code as it is; turns an echo request into its reply.

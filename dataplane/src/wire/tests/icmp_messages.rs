@@ -231,3 +231,18 @@ fn no_change_changes_nothing() {
         assert_eq!(same, bytes);
     }
 }
+
+/// Found by the fuzzer: when all that is summed is zero, an increment ends at the wrong one of the two zeros.
+#[test]
+fn an_echo_of_zeros_keeps_a_right_checksum() {
+    for body in [vec![], vec![0; 7]] {
+        let mut message = vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+        message.extend(&body);
+        let mut icmp = IcmpMut::parse(IcmpFamily::V4, &mut message).unwrap();
+        icmp.set_kind(IcmpType(0));
+        assert_eq!(message[..4], [0, 0, 0xff, 0xff], "{} bytes of body", body.len());
+        let mut icmp = IcmpMut::parse(IcmpFamily::V4, &mut message).unwrap();
+        icmp.set_kind(IcmpType(8));
+        assert_eq!(message[..4], [8, 0, 0xf7, 0xff], "and back");
+    }
+}
