@@ -115,7 +115,7 @@ fn captures_hold_what_the_switch_saw_and_thought() {
 
     // To standard output, into tcpdump; ended by the reader's hanging up.
     let line = format!(
-        "{:?} capture --port host -w - | tcpdump -nn -c 2 -r - 2>/dev/null",
+        "{:?} capture --port host -w - | tcpdump -nn -c 2 -r - icmp 2>/dev/null",
         own_socket.client(&[])
     );
     let mut shell = Command::new("sh");
