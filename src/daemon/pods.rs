@@ -1,5 +1,7 @@
 //! Pods' ports: attach, detach, adopt after a restart, and notice when one has gone by itself.
 
+mod addresses;
+
 use std::net::IpAddr;
 
 use millrace_dataplane::port::xsk::FillPolicy;
@@ -17,7 +19,7 @@ use super::ports::{PodRow, Port, SavedError};
 use crate::admin::protocol::{Attach, Failure};
 use crate::config::OverlayKind;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
-use crate::objects::{PodKey, gateway_of};
+use crate::objects::PodKey;
 
 /// A pod's port that is to be served.
 struct Wanted {
@@ -292,70 +294,6 @@ impl Daemon {
         if let Err(error) = self.kernel.detach_pod(interface).await {
             warn!("{error}");
         }
-    }
-
-    /// The addresses a pod is to have: those asked for, else its object's; each in this node's pod CIDR and free.
-    fn pod_addresses(&self, pod: &PodKey, asked: &[IpAddr]) -> Result<Vec<IpAddr>, Failure> {
-        let addresses = if asked.is_empty() {
-            let known = self
-                .store
-                .pod(pod)
-                .map(|record| record.ips.clone())
-                .unwrap_or_default();
-            if known.is_empty() {
-                return Err(Failure::wrong(format!(
-                    "{pod} has no address: there is no Pod object with status.podIPs for it; give one with --address"
-                )));
-            }
-            known
-        } else {
-            asked.to_vec()
-        };
-        for (place, address) in addresses.iter().enumerate() {
-            self.check_address(pod, *address)?;
-            if addresses.iter().take(place).any(|earlier| earlier == address) {
-                return Err(Failure::wrong(format!(
-                    "{address} is given to {pod} twice; once is enough"
-                )));
-            }
-        }
-        Ok(addresses)
-    }
-
-    fn check_address(&self, pod: &PodKey, address: IpAddr) -> Result<(), Failure> {
-        let cidr = self
-            .own
-            .pod_cidrs()
-            .find(|cidr| cidr.contains(&address))
-            .ok_or_else(|| {
-                let cidrs: Vec<_> = self.own.pod_cidrs().map(|cidr| cidr.to_string()).collect();
-                Failure::wrong(format!(
-                    "{address} for {pod} is not in this node's pod CIDR {}",
-                    cidrs.join(", ")
-                ))
-            })?;
-        let reserved = [cidr.network(), gateway_of(cidr), cidr.broadcast()];
-        if reserved.contains(&address) && !(address == cidr.broadcast() && address.is_ipv6()) {
-            return Err(Failure::wrong(format!(
-                "{address} for {pod} is the tunnel address, the gateway or the broadcast address of {cidr}"
-            )));
-        }
-        match self
-            .ports
-            .iter()
-            .find(|(_, port)| port.facts.sources.contains(&address))
-        {
-            Some((_, port)) => Err(Failure::wrong(format!(
-                "{address} is the address of {} already",
-                port.name()
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    fn gateways_for(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let same_family = |gateway: &IpAddr| addresses.iter().any(|ip| ip.is_ipv4() == gateway.is_ipv4());
-        self.own.gateway_addresses().filter(same_family).collect()
     }
 
     /// What fits a pod's packets into the uplink's, tunnel header and all.

@@ -3,14 +3,16 @@
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 
-use millrace_tools::lab::plan::UPLINK;
-use millrace_tools::lab::{Daemon, Lab, NodeKind};
+use std::time::Duration;
 
-use crate::counters::{Counters, growth};
+use millrace_tools::lab::plan::UPLINK;
+use millrace_tools::lab::{Daemon, Lab, NodeKind, TUNNEL};
+
+use crate::counters::{Counters, growth, number};
 use crate::frames::mac_of;
 use crate::rig::{
-    address, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, node, pair, pod, row,
-    rows, side_by_side, try_ping, underlay,
+    PATIENCE, address, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, guest, node,
+    pair, pod, row, rows, side_by_side, try_ping, underlay,
 };
 
 /// A Node object in flannel's shape.
@@ -104,6 +106,34 @@ fn manifests_are_followed_and_a_broken_one_harms_no_other() {
     let config = switch.config();
     let check = switch.ask(&["check", config.to_str().unwrap()]).unwrap();
     assert!(check.status.success(), "{check:?}");
+    // A node that was set up anew has another MAC at its end of the tunnel.
+    let renewed = "02:00:00:00:77:03";
+    node(&lab, "node-c")
+        .ip(&["link", "set", TUNNEL, "address", renewed])
+        .unwrap();
+    // The kernel forgets the neighbours of a device whose own MAC changes; flannel puts them back.
+    for peer in ["node-a", "node-b"].map(|name| lab.node(name).unwrap().plan()) {
+        let (tunnel, mac) = (peer.tunnel_address().to_string(), peer.vtep_mac().to_string());
+        let words = [
+            "replace",
+            &tunnel,
+            "lladdr",
+            &mac,
+            "dev",
+            TUNNEL,
+            "nud",
+            "permanent",
+        ];
+        node(&lab, "node-c")
+            .ip(&[&["neighbour"], &words[..]].concat())
+            .unwrap();
+    }
+    assert_cut_off(from, there);
+    let old = lab.node("node-c").unwrap().plan().vtep_mac().to_string();
+    switch
+        .write_manifest("node-c.yaml", &text.replace(&old, renewed))
+        .unwrap();
+    await_reach(from, there);
     // Its own object may break as well: the last good one stays in force.
     switch.write_manifest("node-a.yaml", "kind: Node").unwrap();
     await_that("its own object refused", || {
@@ -162,6 +192,74 @@ fn a_peers_link_address_is_followed() {
         shown["next_hop"].as_str().unwrap().contains("02:00:00:00:99:02"),
         "{shown:#}"
     );
+    finish(lab);
+}
+
+#[test]
+fn the_kernels_routes_are_followed() {
+    let _turn = side_by_side();
+    let lab = pair("routes", 1);
+    let (from, switch) = (pod(&lab, "pod-a1"), node(&lab, "node-a"));
+    // Two routers on the rack, both with the same far network behind them, told apart by the TTL their echoes come with.
+    let routers = [("left", 100, 50), ("right", 101, 90)].map(|(name, host, ttl)| {
+        let (router, own) = guest(&lab, name, host);
+        router
+            .ip(&["address", "add", "198.51.100.1/32", "dev", "lo"])
+            .unwrap();
+        router
+            .ip(&["address", "add", "198.51.100.2/32", "dev", "lo"])
+            .unwrap();
+        router.set("ipv4/ip_default_ttl", &ttl.to_string()).unwrap();
+        let back = underlay(&lab, "node-a").to_string();
+        router
+            .ip(&["route", "add", "10.244.1.0/24", "via", &back])
+            .unwrap();
+        (router, own.to_string())
+    });
+    let [left, right] = [routers[0].1.as_str(), routers[1].1.as_str()];
+    // Which router answers for an address, as the pod sees it; a hop is counted on the way back.
+    let answers_from = |last: u8| {
+        let words = ["-n", "-c", "1", "-W", "1", &format!("198.51.100.{last}")];
+        let said = from.complete("ping", &words, PATIENCE).unwrap().stdout;
+        match (
+            said.contains("ttl=49"),
+            said.contains("ttl=89"),
+            said.contains("Unreachable"),
+        ) {
+            (true, ..) => "left",
+            (_, true, _) => "right",
+            (.., true) => "nobody",
+            _ => "silence",
+        }
+    };
+    let await_from = |last: u8, who: &str| {
+        await_that(&format!("198.51.100.{last} from {who}"), || {
+            answers_from(last) == who
+        });
+    };
+    let route = |words: &[&str]| switch.ip(&[&["route"], words].concat()).unwrap();
+
+    assert_eq!(answers_from(1), "nobody");
+    route(&["add", "default", "via", left]);
+    await_from(1, "left");
+    route(&["add", "198.51.100.2/32", "via", right]);
+    await_from(2, "right");
+    assert_eq!(answers_from(1), "left", "the longer prefix takes its own only");
+    route(&["replace", "default", "via", right]);
+    await_from(1, "right");
+    route(&["add", "default", "via", left, "metric", "10"]);
+    assert_eq!(answers_from(1), "right", "the lower metric counts");
+    route(&["delete", "default", "via", right]);
+    await_from(1, "left");
+    route(&["add", "unreachable", "198.51.100.1/32"]);
+    await_from(1, "nobody");
+    route(&["delete", "198.51.100.1/32"]);
+    route(&["add", "blackhole", "198.51.100.1/32"]);
+    await_from(1, "silence");
+    route(&["delete", "198.51.100.1/32"]);
+    await_from(1, "left");
+    assert_reaches(from, address(&lab, "pod-b1"));
+    drop(routers);
     finish(lab);
 }
 
@@ -255,6 +353,14 @@ fn what_is_shown_is_so() {
         std::fs::metadata(switch.socket()).unwrap().permissions().mode() & 0o777,
         0o600
     );
+    // Nothing to do, and little done.
+    std::thread::sleep(Duration::from_millis(1500));
+    for worker in rows(switch, "workers") {
+        assert!(
+            number(&worker["sleeps"]) > 0 && number(&worker["load_permille"]) < 100,
+            "{worker:#}"
+        );
+    }
     // What the kernel has for the pods' sake.
     let routes = node(&lab, "node-a").ip(&["route", "show"]).unwrap();
     for cidr in [own.pod_cidr(), "10.244.2.0/24".to_owned()] {

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
-use millrace_tools::lab::plan::Mac;
+use millrace_tools::lab::plan::{Mac, UPLINK};
 use millrace_tools::lab::traffic::{Ping, ping};
-use millrace_tools::lab::{Lab, MillraceOptions, Namespace, POD_INTERFACE, Topology};
+use millrace_tools::lab::{Lab, MillraceOptions, Namespace, POD_INTERFACE, TUNNEL, Topology};
 
 use crate::counters::{Counters, growth};
 use crate::frames::{
@@ -13,8 +13,8 @@ use crate::frames::{
 };
 use crate::pulse::transfer;
 use crate::rig::{
-    PAIR, PATIENCE, address, assert_reaches, daemon, finish, guest, lab, node, pair, pod, port_of,
-    side_by_side, underlay,
+    PAIR, PATIENCE, address, assert_reaches, await_that, daemon, finish, guest, lab, node, pair, pod,
+    port_of, row, side_by_side, underlay,
 };
 
 /// What `ping` says of one request with the given words.
@@ -147,6 +147,50 @@ fn too_big(lab: &mut Lab) {
     from.ip(&["route", "flush", "cache"]).unwrap();
     transfer(from, pod(lab, "pod-b1"), SocketAddrV4::new(to, 5201), 1 << 20);
     from.ip(&["link", "set", POD_INTERFACE, "mtu", "1450"]).unwrap();
+}
+
+#[test]
+fn an_uplink_that_takes_less_than_before_is_heeded() {
+    let _turn = side_by_side();
+    let lab = pair("narrow", 2);
+    let (from, to) = (pod(&lab, "pod-a1"), address(&lab, "pod-b1"));
+    let at = |port| SocketAddrV4::new(to, port);
+    transfer(from, pod(&lab, "pod-b1"), at(5201), 1 << 20);
+    node(&lab, "node-a")
+        .ip(&["link", "set", UPLINK, "mtu", "1400"])
+        .unwrap();
+    await_that("the smaller MTU shown", || {
+        row(daemon(&lab, "node-a"), "peers", "node", "node-b").is_some_and(|peer| peer["mtu"] == 1350)
+    });
+    // The other end of the tunnel is told by its administrator; nothing on the way could.
+    node(&lab, "node-b")
+        .ip(&["link", "set", TUNNEL, "mtu", "1350"])
+        .unwrap();
+    // Packets that were good before are told so, and TCP, the host's too, goes on with what fits.
+    let report = ping(
+        from,
+        to.into(),
+        &Ping {
+            count: 1,
+            ..Ping::full_size(1450)
+        },
+    )
+    .unwrap();
+    assert!(
+        report.complaints.iter().any(|said| said.contains("mtu = 1350")),
+        "{report:?}"
+    );
+    let once = Ping {
+        count: 1,
+        ..Ping::full_size(1350)
+    };
+    assert_eq!(ping(pod(&lab, "pod-a2"), to.into(), &once).unwrap().received, 1);
+    transfer(from, pod(&lab, "pod-b1"), at(5202), 1 << 20);
+    transfer(node(&lab, "node-a"), pod(&lab, "pod-b1"), at(5203), 1 << 20);
+    // A pod beside is as far as ever.
+    let near = ping(from, address(&lab, "pod-a2").into(), &Ping::full_size(1450)).unwrap();
+    assert_eq!(near.received, near.sent, "{near:?}");
+    finish(lab);
 }
 
 #[test]

@@ -13,21 +13,22 @@ use millrace_tools::lab::{Daemon, Lab, Namespace, Topology, WireEnd};
 use crate::counters::{Counters, FRAMES};
 use crate::pulse::{Beats, Pings, Pulse};
 use crate::rig::{
-    PAIR, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, finish, lab, node,
-    pair, pod, port_of, rows, side_by_side, underlay,
+    PAIR, address, alone, assert_cut_off, assert_reaches, await_reach, await_that, daemon, daemon_mut,
+    finish, lab, node, pair, pod, port_of, rows, side_by_side, underlay,
 };
 
 /// How often a pod is attached and detached in all.
 const ROUNDS: usize = 1000;
 /// How many pods come and go side by side.
 const AT_ONCE: usize = 4;
-/// The longest that traffic between other pods may stand still.
-const STANDSTILL: Duration = Duration::from_millis(500);
 /// Frames that the uplink and the host port hold for each of their queues are a multiple of this (`FillPolicy::WIDE`).
 const WIDE_BASE: u64 = 1024;
 
 /// The host number of the first pod that comes and goes.
 const FIRST_PASSER: u8 = 100;
+
+/// What the daemon says when the kernel, or it itself, could not keep up.
+const BUSY: [&str; 2] = ["no answer from the kernel within", "the daemon was too busy"];
 
 /// A pod that comes and goes: its namespace stays, its port does not.
 struct Passer {
@@ -79,10 +80,25 @@ impl Passer {
     fn pass(&self, socket: &Path, rounds: &AtomicUsize, to: Ipv4Addr) {
         let mut client = Client::connect(socket).unwrap();
         while rounds.fetch_add(1, Ordering::Relaxed) < ROUNDS {
-            client.request(&self.attach()).unwrap();
+            self.ask(&mut client, &self.attach());
             self.send_to(to);
-            client.request(&self.detach()).unwrap();
+            self.ask(&mut client, &self.detach());
         }
+    }
+
+    /// Asks as whoever runs pods does: again, if the machine was too busy.
+    fn ask(&self, client: &mut Client, request: &Request) {
+        for _ in 0..10 {
+            match client.request(request) {
+                Ok(_) => return,
+                Err(failure) if BUSY.iter().any(|words| failure.message.contains(words)) => {
+                    // What was asked for may have been done all the same.
+                    let _ = client.request(&self.detach());
+                }
+                Err(failure) => panic!("{request:?}: {failure:?}"),
+            }
+        }
+        panic!("{request:?}: the daemon is busy without end");
     }
 }
 
@@ -136,6 +152,7 @@ fn a_thousand_pods_come_and_go_under_traffic() {
     let passers: Vec<Passer> = (0..AT_ONCE).map(|number| Passer::new(&lab, number)).collect();
     let far = SocketAddrV4::new(address(&lab, "pod-b2"), 7000);
     let near = SocketAddrV4::new(address(&lab, "pod-a2"), 7000);
+    let machine = Pulse::of_machine(pod(&lab, "pod-a2"));
     let pulses = [
         Pulse::tcp(pod(&lab, "pod-a2"), pod(&lab, "pod-b2"), far),
         Pulse::udp(pod(&lab, "pod-a1"), pod(&lab, "pod-a2"), near),
@@ -170,17 +187,9 @@ fn a_thousand_pods_come_and_go_under_traffic() {
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    for Beats {
-        answered,
-        lost,
-        longest_silence,
-    } in pulses.map(Pulse::end)
-    {
-        assert_eq!(lost, 0, "of {answered}");
-        assert!(
-            longest_silence < STANDSTILL,
-            "{longest_silence:?} without an answer"
-        );
+    let machine = machine.end();
+    for pulse in pulses {
+        pulse.end().assert_steady(machine, "traffic between other pods");
     }
     let counters = Counters::settled(daemon(&lab, "node-a"));
     assert!(
@@ -230,6 +239,41 @@ fn a_namespace_that_vanishes_takes_its_port_with_it() {
     lab.remove_pod("pod-a1").unwrap();
     assert_no_pod_ports(&lab);
     assert_whole(daemon(&lab, "node-a"));
+    finish(lab);
+}
+
+#[test]
+fn what_vanishes_while_nobody_looks_is_missed_at_the_next_start() {
+    let _turn = side_by_side();
+    let mut lab = pair("missed", 2);
+    let passer = Passer::new(&lab, 0);
+    let mut client = Client::connect(&daemon(&lab, "node-a").socket()).unwrap();
+    client.request(&passer.attach()).unwrap();
+    daemon_mut(&mut lab, "node-a").kill().unwrap();
+    let name = passer.name.clone();
+    drop(passer);
+    daemon_mut(&mut lab, "node-a").start().unwrap();
+    let log = std::fs::read_to_string(daemon(&lab, "node-a").log()).unwrap();
+    let told = |line: &str| line.contains("gone meanwhile") && line.contains(&name);
+    assert!(log.lines().any(told), "{log}");
+    assert!(port_of(daemon(&lab, "node-a"), &name).is_none());
+    await_reach(pod(&lab, "pod-a1"), address(&lab, "pod-b1"));
+
+    // The host port is what the switch's memory hangs on: without it there is no going on, and a restart mends it.
+    node(&lab, "node-a").ip(&["link", "delete", "millrace0"]).unwrap();
+    await_that("the daemon to end", || {
+        !daemon_mut(&mut lab, "node-a").is_running().unwrap()
+    });
+    let log = daemon(&lab, "node-a").log_end();
+    assert!(
+        log.contains("millrace: the host port millrace0p is gone"),
+        "{log}"
+    );
+    assert_cut_off(pod(&lab, "pod-a1"), address(&lab, "pod-a2"));
+    assert_reaches(node(&lab, "node-b"), underlay(&lab, "node-a"));
+    daemon_mut(&mut lab, "node-a").start().unwrap();
+    await_reach(pod(&lab, "pod-a1"), address(&lab, "pod-b1"));
+    await_reach(node(&lab, "node-a"), address(&lab, "pod-a2"));
     finish(lab);
 }
 

@@ -14,7 +14,9 @@ use crate::rig::{PATIENCE, await_that};
 /// Between two requests.
 const BEAT: Duration = Duration::from_millis(2);
 /// How long a datagram may be under way before it counts as lost.
-const LOST_AFTER: Duration = Duration::from_millis(500);
+const LOST_AFTER: Duration = Duration::from_secs(3);
+/// The longest that a conversation may stand still on a machine with nothing else to do: TCP asks again after 200 ms.
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// Bytes of a request over TCP: several segments.
 const REQUEST: usize = 8000;
 
@@ -24,6 +26,21 @@ pub(crate) struct Beats {
     pub(crate) answered: u64,
     pub(crate) lost: u64,
     pub(crate) longest_silence: Duration,
+}
+
+impl Beats {
+    /// Nothing was lost, and nothing stood still for longer than the machine itself gives reason to: `machine` is what
+    /// became of a conversation over the loopback meanwhile.
+    pub(crate) fn assert_steady(self, machine: Self, what: &str) {
+        assert_eq!(self.lost, 0, "{what}: of {} requests", self.answered);
+        let bound = STANDSTILL + 4 * machine.longest_silence;
+        assert!(
+            self.longest_silence < bound,
+            "{what}: {:?} without an answer, of {} answers; the machine: {machine:?}",
+            self.longest_silence,
+            self.answered
+        );
+    }
 }
 
 /// A conversation between two namespaces. Dropping it ends it.
@@ -64,6 +81,11 @@ impl Pulse {
             );
             true
         })
+    }
+
+    /// A conversation over a namespace's loopback, as the measure of the machine.
+    pub(crate) fn of_machine(namespace: &Namespace) -> Self {
+        Self::udp(namespace, namespace, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7999))
     }
 
     /// Datagrams, each echoed.
@@ -168,10 +190,12 @@ pub(crate) fn transfer(from: &Namespace, to: &Namespace, at: SocketAddrV4, bytes
     let far = listener.accept().unwrap().0;
     for (mut sender, mut receiver) in [(&near, &far), (&far, &near)] {
         receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        sender.set_write_timeout(Some(PATIENCE)).unwrap();
         let said: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
         let mut heard = vec![0; bytes];
         thread::scope(|scope| {
-            scope.spawn(|| sender.write_all(&said).unwrap());
+            // What it cannot send shows at the other end.
+            scope.spawn(|| sender.write_all(&said));
             receiver
                 .read_exact(&mut heard)
                 .unwrap_or_else(|error| panic!("{at}: {error}"));

@@ -199,6 +199,54 @@ fn check_queues(before: &Counters, after: &Counters, mode: &str) {
 }
 
 #[test]
+fn another_number_of_workers_serves_the_same_ports() {
+    let _turn = side_by_side();
+    let mut lab = lab(
+        "workers",
+        &Topology {
+            pods_per_node: 2,
+            ..Topology::of(&PAIR)
+        },
+    );
+    let two = std::fs::read_to_string(daemon(&lab, "node-a").config()).unwrap();
+    let one = two.replace(
+        "cores = [0, 1]",
+        "cores = [1]\nidle = \"poll\"\nbatch = 1\nframes = 4096",
+    );
+    assert_ne!(one, two);
+    for (text, workers) in [(&one, 1), (&two, 2)] {
+        daemon_mut(&mut lab, "node-a").stop().unwrap();
+        daemon(&lab, "node-a").write_config(text).unwrap();
+        daemon_mut(&mut lab, "node-a").start().unwrap();
+        let shown = rows(daemon(&lab, "node-a"), "workers");
+        assert_eq!(shown.len(), workers, "{shown:#?}");
+        // The pods' ports have two queues each, whoever serves them.
+        let queues: usize = shown
+            .iter()
+            .map(|worker| worker["queues"].as_array().unwrap().len())
+            .sum();
+        assert_eq!(queues, 2 + 2 + 2 + workers, "{shown:#?}");
+        for (from, to) in [("pod-a1", "pod-a2"), ("pod-a2", "pod-b1"), ("pod-b2", "pod-a1")] {
+            await_reach(pod(&lab, from), address(&lab, to));
+            assert_eq!(
+                echo_flows(&lab, from, to),
+                FLOWS,
+                "{workers} worker(s), {from} -> {to}"
+            );
+        }
+        await_reach(node(&lab, "node-a"), address(&lab, "pod-a1"));
+        if workers == 1 {
+            let sleeps = number(&rows(daemon(&lab, "node-a"), "workers")[0]["sleeps"]);
+            assert_eq!(sleeps, 0, "a worker that polls does not sleep");
+            let largest = Counters::read(daemon(&lab, "node-a")).workers()[0]["batch_packets"].clone();
+            assert_eq!(largest["max"], 1);
+        }
+        Counters::settled(daemon(&lab, "node-a"));
+    }
+    finish(lab);
+}
+
+#[test]
 fn a_driver_without_native_mode_gets_the_generic_one() {
     let _turn = side_by_side();
     let mut lab = lab(

@@ -2,7 +2,9 @@
 
 use super::{FAILED, WRONG, assert_refused};
 use crate::picture::Picture;
-use crate::rig::{address, assert_reaches, daemon, finish, node, pair, rows, side_by_side};
+use crate::rig::{
+    address, assert_reaches, await_that, daemon, finish, node, pair, port_of, rows, side_by_side,
+};
 #[test]
 fn a_request_that_fails_leaves_nothing_half_attached() {
     let _turn = side_by_side();
@@ -186,6 +188,22 @@ fn a_request_that_fails_leaves_nothing_half_attached() {
         assert_eq!(ended.status.code(), Some(WRONG), "{name}: {ended:?}");
         assert!(ended.stderr.starts_with("error: "), "{name}: {ended:?}");
     }
+
+    // With a Pod object there is an address to be had.
+    let known = "apiVersion: v1\nkind: Pod\nmetadata: {namespace: lab, name: known}\n\
+                 spec: {nodeName: node-a, containers: [{name: main, image: none}]}\n\
+                 status: {podIP: 10.244.1.8, podIPs: [{ip: 10.244.1.8}]}\n";
+    switch.write_manifest("pod-known.yaml", known).unwrap();
+    await_that("the pod's object taken", || {
+        let attached = switch.ask(&["attach", "lab/known", "--netns", path]).unwrap();
+        attached.status.success()
+    });
+    assert_eq!(
+        port_of(switch, "lab/known").unwrap()["addresses"],
+        serde_json::json!(["10.244.1.8"])
+    );
+    assert_reaches(&spare, address(&lab, "pod-b1"));
+    switch.client_output(&["detach", "lab/known"]).unwrap();
 
     // Detaching is repeatable, of a pod that was never there too, as CNI wants it; and attaching works at last.
     for pod in ["lab/ghost", "lab/ghost"] {

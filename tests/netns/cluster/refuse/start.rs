@@ -223,6 +223,17 @@ fn a_start_that_fails_leaves_what_it_found() {
         assert!(changes.is_empty(), "{name}: {changes:#?}");
     }
     switch.write_config(&good).unwrap();
+    let saved = switch.state().join("ports.json");
+    fs::write(&saved, "{\"ports\": 7}").unwrap();
+    let words = ["ports.json", "remove it"];
+    assert_refused(
+        "a state that is none",
+        &run(namespace, switch, &[]),
+        FAILED,
+        &words,
+    );
+    assert_eq!(before.changes(&Picture::of(namespace)), [""; 0]);
+    fs::remove_file(&saved).unwrap();
     someone_elses_program(&lab, &before);
     finish(lab);
 }
