@@ -155,6 +155,7 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
         routes: Arc::new(RouteTable::build(routes)),
+        services: Arc::default(),
         neighbours: Arc::new(neighbours(inputs, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),

@@ -296,6 +296,7 @@ pub fn tables(node: u8) -> NodeTables {
     NodeTables {
         ports: Arc::new(ports(node)),
         routes: Arc::new(routes(node)),
+        services: Arc::default(),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(peers(node)),
         local: Arc::new(local),

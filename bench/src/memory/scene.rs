@@ -114,6 +114,7 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
     Ok(NodeTables {
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
         routes: Arc::new(RouteTable::build(routes)),
+        services: Arc::default(),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(overlay, uplink, host)?),

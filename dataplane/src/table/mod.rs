@@ -17,6 +17,8 @@ pub mod port;
 pub mod prefix;
 pub mod publish;
 pub mod route;
+pub mod service;
+pub mod subject;
 
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local};
@@ -27,6 +29,8 @@ pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Lpm, RouteTable, Target};
+pub use service::ServiceTable;
+pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +45,8 @@ pub struct NodeTables {
     pub peers: Arc<PeerTable>,
     /// What this node itself is.
     pub local: Arc<Local>,
+    /// Virtual addresses and node ports, and the backends behind them.
+    pub services: Arc<ServiceTable>,
     /// Counts publications, to tell one snapshot from another.
     pub generation: u64,
 }

@@ -152,6 +152,7 @@ fn tables(known: &[&str]) -> NodeTables {
     NodeTables {
         ports: Arc::new(PortTable::build(ports)),
         routes: Arc::new(RouteTable::build(routes)),
+        services: Arc::default(),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(
             [(peer, tunnel)],
