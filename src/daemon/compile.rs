@@ -140,6 +140,7 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
         routes: Arc::new(RouteTable::build(routes)),
+        services: Arc::default(),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),

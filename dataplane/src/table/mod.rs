@@ -17,6 +17,7 @@ pub mod port;
 pub mod prefix;
 pub mod publish;
 pub mod route;
+pub mod service;
 pub mod subject;
 
 pub use hash::HashKey;
@@ -28,6 +29,7 @@ pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Lpm, RouteTable, Target};
+pub use service::ServiceTable;
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
@@ -43,6 +45,8 @@ pub struct NodeTables {
     pub peers: Arc<PeerTable>,
     /// What this node itself is.
     pub local: Arc<Local>,
+    /// Virtual addresses and node ports, and the backends behind them.
+    pub services: Arc<ServiceTable>,
     /// When each thing that stored answers rest on last changed.
     pub subjects: Subjects,
     /// The snapshot's number, to tell one from another: what is found in these tables is stored with it.
