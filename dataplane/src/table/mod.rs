@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+pub mod affinity;
+pub mod flow;
 pub mod hash;
 pub mod local;
 pub mod neighbour;
@@ -17,16 +19,22 @@ pub mod port;
 pub mod prefix;
 pub mod publish;
 pub mod route;
+pub mod subject;
+pub mod tick;
 
+pub use affinity::AffinityTable;
+pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local};
-pub use neighbour::{Neighbour, NeighbourTable};
+pub use neighbour::{Neighbour, NeighbourId, NeighbourTable};
 pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
 pub use peer::{Peer, PeerId, PeerTable, Tunnel, Underlay};
 pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Lpm, RouteTable, Target};
+pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
+pub use tick::Tick;
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]

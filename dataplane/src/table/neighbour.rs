@@ -6,6 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
+
 use super::HashKey;
 use crate::port::PortId;
 use crate::wire::MacAddr;
@@ -33,6 +35,27 @@ impl Hash for Station {
                 state.write_u64(low);
             }
         }
+    }
+}
+
+/// The number by which the control plane knows a next hop: the same one as long as it is known, whatever becomes of
+/// its link address, so that a flow which remembers it need not be told of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct NeighbourId(u16);
+
+impl NeighbourId {
+    /// Next hop `number`.
+    #[must_use]
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
     }
 }
 
