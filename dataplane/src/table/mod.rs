@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+pub mod affinity;
+pub mod flow;
 pub mod hash;
 pub mod local;
 pub mod neighbour;
@@ -19,7 +21,10 @@ pub mod publish;
 pub mod route;
 pub mod service;
 pub mod subject;
+pub mod tick;
 
+pub use affinity::AffinityTable;
+pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
@@ -31,6 +36,7 @@ pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Lpm, RouteTable, Target};
 pub use service::ServiceTable;
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
+pub use tick::Tick;
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]
