@@ -2,22 +2,32 @@
 
 use serde_json::Value;
 
-use super::Subject;
 use super::output::{Table, grouped, understand};
-use crate::admin::protocol::{Failure, NeighbourRow, PeerRow, PortRow, Request, RouteRow, WorkerRow};
+use super::{Subject, services};
+use crate::admin::protocol::{
+    Failure, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
+};
 
 /// Stands where there is nothing to say.
 const NOTHING: &str = "-";
 
 /// What the daemon is asked for.
-pub(super) fn request(what: Subject) -> Request {
-    match what {
+///
+/// # Errors
+/// There is a filter, and no way to filter what is asked for.
+pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Failure> {
+    if what != Subject::Services && filter != ShowFilter::default() {
+        let reason = "--pod, --address, --port and --state choose among services; leave them out";
+        return Err(Failure::wrong(reason));
+    }
+    Ok(match what {
         Subject::Ports => Request::ShowPorts,
         Subject::Routes => Request::ShowRoutes,
         Subject::Neighbours => Request::ShowNeighbours,
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
-    }
+        Subject::Services => Request::ShowServices(filter),
+    })
 }
 
 /// The daemon's answer, a list of rows, as a table.
@@ -31,6 +41,10 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Services => (
+            "services",
+            services::table(&understand::<Vec<ServiceRow>>(answer)?),
+        ),
     };
     Ok(if table.is_empty() {
         format!("no {name}\n")
@@ -47,12 +61,12 @@ pub(super) fn render_attached(pod: &str, answer: Value) -> String {
     }
 }
 
-fn or_nothing(text: Option<String>) -> String {
+pub(super) fn or_nothing(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty())
         .unwrap_or_else(|| NOTHING.to_owned())
 }
 
-fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+pub(super) fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     or_nothing(Some(items.join(",")))
 }

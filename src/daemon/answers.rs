@@ -38,6 +38,7 @@ impl Daemon {
             Request::ShowNeighbours => to_value(self.show_neighbours()),
             Request::ShowPeers => to_value(self.show_peers()),
             Request::ShowWorkers => to_value(self.show_workers()),
+            Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Capture { port } => {
@@ -91,6 +92,7 @@ impl Daemon {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            services: self.services.counts(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -13,8 +14,10 @@ use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpM
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, Steering, compile};
 use super::fabric::{Fabric, PortSpec};
+use super::health::Health;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
@@ -29,7 +32,7 @@ use crate::slowpath::{
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
 /// and kubelet, etcd, BGP.
-const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
+pub(super) const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
@@ -82,6 +85,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
+    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -96,6 +100,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         tables: NodeTables::default(),
         publisher,
         numbers: Numbers::default(),
+        services,
+        health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: Steering::default(),
@@ -249,6 +255,7 @@ impl Daemon {
             ifindex: link.ifindex,
             facts: facts.clone(),
         });
+        let listening = OnceCell::new();
         let inputs = Inputs {
             config: &self.config,
             own: &self.own,
@@ -256,8 +263,11 @@ impl Daemon {
             kernel: &self.state,
             ports: &inputs,
             key: self.key,
+            listens: HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }),
         };
-        let steering = compile(&inputs, &mut self.numbers, Epoch(0)).steering;
+        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
         let attached = self.fabric.attach(spec, |program| feed(program, &steering))?;
         self.steering = steering;
         self.settle_mode(&link.name, &attached.attachment).await;
