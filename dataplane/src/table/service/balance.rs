@@ -4,19 +4,21 @@ use std::net::IpAddr;
 
 use super::maglev::words;
 use super::{
-    Affinity, Backend, BackendSet, Caller, Choice, Decision, Frontend, FrontendKey, Query, Scope, Service,
+    Backend, BackendSet, Caller, Choice, Decision, Frontend, FrontendKey, Query, Scope, Service,
     ServiceTable, Serving,
 };
+use crate::table::affinity::Bound;
+use crate::table::{AffinityTable, Tick};
 use crate::verdict::DropReason;
 use crate::wire::IpProtocol;
 
 impl ServiceTable {
-    /// Decides about a new connection. `now_s` is a clock in seconds that never goes back.
+    /// Decides about a new connection.
     ///
     /// Ask once per connection: with session affinity the choice is remembered.
     #[inline]
     #[must_use]
-    pub fn balance<A: Affinity>(&self, query: &Query, affinity: &A, now_s: u32) -> Decision {
+    pub fn balance(&self, query: &Query, affinity: &AffinityTable, now: Tick) -> Decision {
         let Some(frontend) = self.frontend(query.destination, query.protocol, query.destination_port) else {
             return self.to_no_service(query.destination);
         };
@@ -25,7 +27,7 @@ impl ServiceTable {
             return Decision::Drop(DropReason::ServiceSourceRange);
         }
         let (set, masquerade) = traffic(frontend, query);
-        let Some(backend) = self.choose(service, set, query, affinity, now_s) else {
+        let Some(backend) = self.choose(service, set, query, affinity, now) else {
             return if service.has_endpoints {
                 Decision::Drop(DropReason::ServiceNoLocalEndpoint)
             } else {
@@ -104,36 +106,41 @@ impl ServiceTable {
 
     /// Chooses a backend; a client with session affinity keeps the one it has while that is among the eligible.
     #[inline]
-    fn choose<'t, A: Affinity>(
+    fn choose<'t>(
         &self,
         service: &Service,
         set: &'t BackendSet,
         query: &Query,
-        affinity: &A,
-        now_s: u32,
+        affinity: &AffinityTable,
+        now: Tick,
     ) -> Option<&'t Backend> {
+        let (client, id) = (query.source, service.id.get());
         let Some(timeout_s) = service.affinity_s else {
             let ports = u64::from(query.source_port) << 8 | u64::from(query.protocol.0);
-            return set.choose(self.choice_hash(query.source, ports, now_s));
+            return set.choose(self.choice_hash(client, ports, now));
         };
-        let kept = affinity
-            .remembered(service.id, query.source, timeout_s, now_s)
-            .and_then(|(address, port)| set.find(address, port));
-        let backend = match kept {
-            Some(backend) => backend,
-            // By the client's address alone, so that a client keeps its backend also where the memory of it is lost.
-            None => set.choose(self.choice_hash(query.source, 0, now_s))?,
+        let eligible = |bound: Bound| set.find(bound.address, bound.port);
+        let bound = affinity.find(client, id, timeout_s, now);
+        if let Some(kept) = bound.and_then(eligible) {
+            return Some(kept);
+        }
+        // By the client's address alone, so that a client keeps its backend also where the memory of it is lost.
+        let chosen = set.choose(self.choice_hash(client, 0, now))?;
+        let wanted = Bound {
+            address: chosen.address,
+            port: chosen.port,
         };
-        affinity.remember(service.id, query.source, (backend.address, backend.port), now_s);
-        Some(backend)
+        // Another worker may have been faster.
+        let bound = affinity.bind(client, id, wanted, bound, timeout_s, now);
+        eligible(bound).or(Some(chosen))
     }
 
     /// The hash that chooses. The destination is left out: a client that comes by another node's port, or by another
     /// of the Service's addresses, is given the same backend.
     #[inline]
-    fn choice_hash(&self, client: IpAddr, ports: u64, now_s: u32) -> u64 {
+    fn choice_hash(&self, client: IpAddr, ports: u64, now: Tick) -> u64 {
         let [high, low] = words(client);
-        let moment = if self.is_random { u64::from(now_s) } else { 0 };
+        let moment = if self.is_random { u64::from(now.seconds()) } else { 0 };
         self.choice_key.hash([high, low, ports, moment])
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Service`] here is one port of a Service in one address family: the thing that a virtual address, protocol and
 //! port lead to. It is found by a [`Query`], the first packet of a connection, and answers a [`Decision`]. Nothing is
-//! remembered here but what [`Affinity`] remembers: the connection itself is the flow table's.
+//! remembered here but what an [`AffinityTable`](super::AffinityTable) remembers: the connection itself is the flow table's.
 //!
 //! The meaning follows kube-proxy's duties (<https://kubernetes.io/docs/reference/networking/virtual-ips/>), in the
 //! order in which kube-proxy's nftables mode decides: source ranges, then the traffic policy, then the endpoints.
@@ -146,23 +146,6 @@ pub struct Choice {
     pub service: ServiceId,
     /// Whether the source has to be changed too, so that the reply comes back through this node.
     pub masquerade: bool,
-}
-
-/// A client's backend, remembered for Services with session affinity.
-///
-/// The table behind it is bounded and may forget; then a client is chosen for anew.
-pub trait Affinity {
-    /// The backend that `client` was last given by `service`, if that was at most `timeout_s` seconds before `now_s`.
-    fn remembered(
-        &self,
-        service: ServiceId,
-        client: IpAddr,
-        timeout_s: u32,
-        now_s: u32,
-    ) -> Option<(IpAddr, u16)>;
-
-    /// Remembers what `client` is given now.
-    fn remember(&self, service: ServiceId, client: IpAddr, backend: (IpAddr, u16), now_s: u32);
 }
 
 /// One port of a Service in one address family.
