@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod admit;
-mod affinity;
 mod classify;
 mod connections;
 mod converse;

@@ -9,7 +9,6 @@ use millrace_dataplane::table::{Role, SubjectId};
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::IpProtocol;
 
-use crate::affinity::Remembering;
 use crate::connections::Context;
 use crate::family::Family;
 use crate::limit::limit;
@@ -68,9 +67,8 @@ pub(crate) fn balance(cx: &Context<'_>, packet: &Packet) -> Result<Option<Choice
         caller: cx.caller(packet),
         from_pods: cx.tables.local.is_pod(source),
     };
-    let affinity = Remembering::new(&cx.connections.affinity, cx.now);
-    let now_s = cx.now.seconds();
-    match cx.tables.services.balance(&query, &affinity, now_s) {
+    let affinity = &cx.connections.affinity;
+    match cx.tables.services.balance(&query, affinity, cx.now) {
         Decision::Backend(choice) => Ok(Some(choice)),
         Decision::Drop(reason) => Err(reason.into()),
         Decision::Reject => Err(Exit::Punt(PuntReason::ServiceReject, PuntDetail::Nothing)),
