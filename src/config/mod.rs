@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod flows;
 mod value;
 
 use std::fs;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::objects::{NodeName, Vni};
 use value::{Choice, choice};
 
+pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use value::{
     CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
     INTERFACE_NAME_MAX_BYTES, InterfaceName, Ranged, ValueError,
@@ -47,6 +49,9 @@ pub struct Config {
     /// `[overlay]`: the tunnels to the other nodes.
     #[serde(default)]
     pub overlay: Overlay,
+    /// `[flows]`: the connections that this node remembers.
+    #[serde(default)]
+    pub flows: Flows,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
