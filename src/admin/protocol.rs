@@ -27,6 +27,8 @@ pub enum Request {
     ShowPeers,
     /// The workers.
     ShowWorkers,
+    /// The connections.
+    ShowFlows(FlowFilter),
     /// Make a port for a pod.
     Attach(Attach),
     /// Take a pod's port away.
@@ -39,6 +41,22 @@ pub enum Request {
         /// The port: an interface's name, `NAMESPACE/POD`, `uplink` or `host`.
         port: String,
     },
+}
+
+/// Which connections [`Request::ShowFlows`] shows: those for which everything that is given is true.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowFilter {
+    /// The pod, `NAMESPACE/NAME`, is at either end, or opened it.
+    pub pod: Option<String>,
+    /// The address stands in either of its tuples.
+    pub address: Option<IpAddr>,
+    /// The port, or ICMP id, stands in either of its tuples.
+    pub port: Option<u16>,
+    /// It has come so far: established, unreplied and so on, as [`FlowRow::state`] says it.
+    pub state: Option<String>,
+    /// Rows that are shown at most.
+    pub limit: usize,
 }
 
 /// See [`Request::Attach`].
@@ -263,4 +281,54 @@ pub struct WorkerRow {
     pub frames_in_ports: u32,
     /// Port queues it owns, as `interface/queue`.
     pub queues: Vec<String>,
+}
+
+/// The answer to [`Request::ShowFlows`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Connections there are.
+    pub connections: u64,
+    /// Connections there is room for.
+    pub capacity: u64,
+    /// Connections that match; of these as many are shown as were asked for.
+    pub matching: u64,
+    /// The connections.
+    pub flows: Vec<FlowRow>,
+}
+
+/// A row of [`Request::ShowFlows`]: a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// tcp, udp, icmp, icmpv6, sctp, or the protocol's number.
+    pub protocol: String,
+    /// How far it has come. TCP: syn-sent, syn-received, picked-up, established, half-closed, closing, time-wait,
+    /// reset; others: unreplied, replied.
+    pub state: String,
+    /// As its first packet came.
+    pub original: FlowTuple,
+    /// As the replies come.
+    pub reply: FlowTuple,
+    /// The pod that opened it, or the port it came by, if it was one of this node's pods.
+    pub opener: Option<String>,
+    /// The Service and the backend that it was given to, by their numbers.
+    pub binding: Option<(u32, u32)>,
+    /// Where packets as the first one go, as was last found out.
+    pub onward: Option<String>,
+    /// Seconds since it began.
+    pub age_seconds: u32,
+    /// Seconds since the last packet of either side.
+    pub idle_seconds: u32,
+}
+
+/// Addresses and ports of one direction of a [`FlowRow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTuple {
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port; the id of an ICMP echo request.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port; the id of an ICMP echo reply.
+    pub destination_port: u16,
 }

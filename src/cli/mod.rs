@@ -89,13 +89,19 @@ pub enum ClientCommand {
         json: bool,
     },
     /// Show what the switch works with
-    #[command(after_help = "Examples:\n  millrace show ports\n  millrace show routes --json")]
+    #[command(
+        after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
+        millrace show flows --pod default/web-0 --state established"
+    )]
     Show {
         /// What to show
         what: Subject,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Which flows
+        #[command(flatten)]
+        flows: FlowArguments,
     },
     /// Make a port for a pod: a veth into its network namespace, configured
     ///
@@ -154,6 +160,28 @@ pub enum Subject {
     Peers,
     /// Workers, their load and their frames
     Workers,
+    /// Connections
+    Flows,
+}
+
+/// Which connections `show flows` shows: those for which everything given is true.
+#[derive(Debug, Args)]
+pub struct FlowArguments {
+    /// Flows of this pod
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod, help_heading = "For flows")]
+    pub pod: Option<String>,
+    /// Flows with this address, at either end, before or after translation
+    #[arg(long, value_name = "IP", help_heading = "For flows")]
+    pub address: Option<IpAddr>,
+    /// Flows with this port, or ICMP id, likewise
+    #[arg(long, value_name = "PORT", help_heading = "For flows")]
+    pub port: Option<u16>,
+    /// Flows that have come so far: established, unreplied, time-wait and so on
+    #[arg(long, value_name = "STATE", help_heading = "For flows")]
+    pub state: Option<String>,
+    /// Show so many at most [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "For flows")]
+    pub limit: Option<usize>,
 }
 
 /// Shells that [`Command::Completions`] writes for.
@@ -219,8 +247,8 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 stats::render(answer)?
             })
         }
-        ClientCommand::Show { what, json } => {
-            let answer = ask(&show::request(what))?;
+        ClientCommand::Show { what, json, flows } => {
+            let answer = ask(&show::request(what, flows)?)?;
             output::print(&if json {
                 output::json(&answer)?
             } else {

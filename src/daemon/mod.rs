@@ -7,6 +7,7 @@
 mod answers;
 pub mod compile;
 pub mod fabric;
+mod flows;
 mod links;
 mod look;
 mod pods;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
+use millrace_pipelines::Connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -75,6 +77,7 @@ struct Daemon {
     fabric: Fabric,
     ports: Ports,
     saved: Saved,
+    connections: Connections,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
     numbers: Numbers,
@@ -170,6 +173,8 @@ impl Daemon {
         let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
         changed.extend(self.numbers.take_renumbered());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
+        // Remembered before a worker can store anything with it.
+        self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;

@@ -1,20 +1,15 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::flow::{FlowOptions, FlowTable, Timeouts};
-use millrace_dataplane::table::{
-    AffinityTable, Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role,
-};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
-use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -23,7 +18,7 @@ use super::fabric::{Fabric, PortSpec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox};
+use super::{Daemon, Inbox, flows};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
@@ -39,8 +34,6 @@ const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
-/// Clients that session affinity is remembered for.
-const AFFINITIES: usize = 1 << 16;
 /// Echo requests that may wait for their ids to be steered.
 const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
@@ -75,10 +68,11 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         .map_err(Misconfigured::because)?;
     refuse_foreign_program(&uplink)?;
     let saved = Saved::load(&config.node.state_dir)?;
-    let publisher = Publisher::new(NodeTables::default());
+    let connections = flows::open(&config)?;
+    let nothing = before(connections.flows.first_epoch());
+    let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
-    let connections = connections(&config)?;
     let (fabric, punts) = Fabric::start(&config, &reader, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
@@ -101,7 +95,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
         saved,
-        tables: NodeTables::default(),
+        tables: nothing,
+        connections,
         publisher,
         numbers: Numbers::default(),
         peers: Vec::new(),
@@ -122,6 +117,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     }
     daemon.publish().await;
     daemon.adopt_pods().await;
+    daemon.assign_openers();
     tokio::spawn(server.serve(requests_in));
     Ok((
         daemon,
@@ -135,14 +131,13 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     ))
 }
 
-/// The connections, with those of the last run.
-fn connections(config: &Config) -> anyhow::Result<Connections> {
-    Ok(Connections {
-        flows: Arc::new(FlowTable::in_memory(&FlowOptions::default())?),
-        affinity: Arc::new(AffinityTable::new(AFFINITIES)),
-        timeouts: Timeouts::default(),
-        workers: config.workers.cores.as_slice().len(),
-    })
+/// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
+fn before(first: Epoch) -> NodeTables {
+    NodeTables {
+        subjects: Subjects::since(first),
+        epoch: Epoch(first.0.wrapping_sub(1)),
+        ..NodeTables::default()
+    }
 }
 
 /// The way to tell the slow path something, its counters, and what it asks for.
