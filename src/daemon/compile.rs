@@ -16,12 +16,17 @@ use millrace_dataplane::table::{
     PortTable, Prefix, Role, RouteTable, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
+use millrace_dataplane::xdp::SteeringTables;
 
 use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 use peers::Peers;
 use routes::routes;
+
+/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
+/// and kubelet, etcd, BGP.
+pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
@@ -51,19 +56,6 @@ pub struct Inputs<'a> {
     pub key: HashKey,
 }
 
-/// What the steering program on the uplink has to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steering {
-    /// The node's own addresses on the uplink.
-    pub local_addresses: Vec<IpAddr>,
-    /// UDP ports on which tunnel packets come.
-    pub tunnel_ports: Vec<u16>,
-    /// Whether IP-in-IP packets are ours.
-    pub ipip: bool,
-    /// The prefixes of this node's pods.
-    pub pod_prefixes: Vec<(IpAddr, u8)>,
-}
-
 /// A peer's number and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerName {
@@ -81,7 +73,7 @@ pub struct Compiled {
     /// For the workers and the slow path.
     pub tables: NodeTables,
     /// For the steering program on the uplink.
-    pub steering: Steering,
+    pub steering: SteeringTables,
     /// For the kernel: the way to pods through the host port.
     pub kernel_routes: Vec<RouteSpec>,
     /// Next hops of peers, to be kept resolved: interface number and address.
@@ -137,7 +129,8 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
         addresses,
         endpoints,
     };
-    let steering = Steering {
+    let steering = SteeringTables {
+        failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         local_addresses: uplink
             .map(|port| addresses_on(inputs.kernel, port.ifindex))
             .unwrap_or_default(),
@@ -148,6 +141,7 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
             .pod_cidrs()
             .map(|cidr| (cidr.network(), cidr.prefix_len()))
             .collect(),
+        ..SteeringTables::default()
     };
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
