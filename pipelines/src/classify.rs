@@ -28,7 +28,7 @@ pub(crate) fn classify(tables: &NodeTables, entry: Entry<'_>, frame: &mut Frame)
         refuse_tunnels(tables, &packet)?;
     }
     frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
-    if let Entry::Port(ingress) = entry
+    if let Entry::Port(_, ingress) = entry
         && ingress.finish_checksums
     {
         finish_checksum(frame, &packet)?;

@@ -45,7 +45,7 @@ fn walk(
     entry: Entry<'_>,
     frame: &mut Frame,
 ) -> Result<PortId, Exit> {
-    if let Entry::Port(ingress) = entry {
+    if let Entry::Port(_, ingress) = entry {
         admit(ingress, frame)?;
         if ingress.role == Role::Uplink {
             decap(tables, ingress, frame)?;
@@ -85,7 +85,7 @@ impl Pipeline for NodePipeline {
             verdicts.push(verdict(walk(
                 &tables,
                 &mut self.wrapper,
-                Entry::Port(facts),
+                Entry::Port(ingress, facts),
                 frame,
             )));
         }
@@ -93,6 +93,6 @@ impl Pipeline for NodePipeline {
 
     fn originate(&mut self, frame: &mut Frame, origin: Origin) -> Verdict {
         let tables = self.tables.pin();
-        verdict(walk(&tables, &mut self.wrapper, Entry::from(origin), frame))
+        verdict(Entry::of(&tables, origin).and_then(|entry| walk(&tables, &mut self.wrapper, entry, frame)))
     }
 }

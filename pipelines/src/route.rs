@@ -104,7 +104,7 @@ fn to_neighbour<'t>(
         return Err(DropReason::UplinkHairpin.into());
     }
     match tables.neighbours.lookup(port, next_hop) {
-        Some(mac) => Ok(Way::Link {
+        Some((_, mac)) => Ok(Way::Link {
             port,
             exit,
             next_hop: mac,

@@ -165,6 +165,9 @@ pub struct Overlay {
     /// nodes and with Calico.
     #[serde(deserialize_with = "udp_port")]
     pub port: NonZeroU16,
+    /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
+    /// address, as with flannel's `--ip-masq`. Default true.
+    pub masquerade: bool,
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
@@ -247,6 +250,7 @@ mod defaults {
                 kind: OverlayKind::default(),
                 vni: Vni::FLANNEL,
                 port: FLANNEL_PORT,
+                masquerade: true,
             }
         }
     }

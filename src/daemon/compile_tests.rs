@@ -176,7 +176,7 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
         ],
         key: HashKey::random(),
     };
-    compile(&inputs, &mut PeerNumbers::default(), 7)
+    compile(&inputs, &mut Numbers::default(), Epoch(7))
 }
 
 #[test]
@@ -300,10 +300,10 @@ fn only_what_changes_a_packets_way_counts_as_a_change() {
 #[test]
 fn a_peers_number_is_free_again_when_it_is_gone() {
     let name = |text: &str| NodeName::new(text).unwrap();
-    let mut numbers = PeerNumbers::default();
-    let first = numbers.of(&name("a"));
-    assert_ne!(first, numbers.of(&name("b")));
-    assert_eq!(first, numbers.of(&name("a")), "kept");
-    numbers.keep(|node| node.as_str() != "a");
-    assert_eq!(first, numbers.of(&name("c")), "given again");
+    let mut numbers = Numbers::default();
+    let first = numbers.of_peer(&name("a"));
+    assert_ne!(first, numbers.of_peer(&name("b")));
+    assert_eq!(first, numbers.of_peer(&name("a")), "kept");
+    numbers.keep_peers(|node| node.as_str() != "a");
+    assert_eq!(first, numbers.of_peer(&name("c")), "given again");
 }

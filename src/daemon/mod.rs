@@ -33,8 +33,8 @@ use crate::admin::server::Call;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
-use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
-use compile::{Compiled, Inputs, PeerNumbers};
+use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
+use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
 use ports::{PodRow, Ports, Saved};
 
@@ -60,6 +60,7 @@ struct Inbox {
     follower: KernelFollower,
     stores: watch::Receiver<Arc<Store>>,
     neighbours: mpsc::Receiver<NeighbourRequest>,
+    echoes: mpsc::Receiver<EchoRequest>,
     requests: mpsc::Receiver<Call>,
 }
 
@@ -77,7 +78,7 @@ struct Daemon {
     saved: Saved,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
-    numbers: PeerNumbers,
+    numbers: Numbers,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
@@ -126,6 +127,7 @@ impl Daemon {
                     publish_at.get_or_insert(not_before);
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
+                Some(echo) = inbox.echoes.recv() => self.steer_echo(echo),
                 Some((request, answer)) = inbox.requests.recv() => self.answer(request, answer).await,
                 _ = refresh.tick() => {
                     if let Some(worker) = self.fabric.dead_worker() {
@@ -154,7 +156,7 @@ impl Daemon {
     /// Makes the tables anew and gives them to everyone who reads them.
     async fn publish(&mut self) {
         let inputs = self.ports.inputs();
-        let compiled = compile::compile(
+        let mut compiled = compile::compile(
             &Inputs {
                 config: &self.config,
                 own: &self.own,
@@ -164,8 +166,11 @@ impl Daemon {
                 key: self.key,
             },
             &mut self.numbers,
-            self.tables.generation + 1,
+            self.tables.epoch.next(),
         );
+        let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
+        changed.extend(self.numbers.take_renumbered());
+        compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
         self.report(&compiled);
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
@@ -185,7 +190,7 @@ impl Daemon {
             self.resolve(hop.0, hop.1).await;
         }
         self.next_hops = compiled_hops;
-        debug!(generation = self.tables.generation, "published");
+        debug!(epoch = %self.tables.epoch, "published");
     }
 
     /// Says what could not be used, once per change.
@@ -292,6 +297,14 @@ impl Daemon {
         let asked = (ifindex, request.address);
         if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
             self.resolve(ifindex, request.address).await;
+        }
+    }
+
+    /// Sends an echo request on, once replies with its id find their way here.
+    fn steer_echo(&mut self, echo: EchoRequest) {
+        if let Some(worker) = self.fabric.workers().get(echo.worker) {
+            // A worker without room drops it, and the next request of the flow asks again.
+            let _ = worker.inject(echo.injection);
         }
     }
 

@@ -6,14 +6,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::compile::{Inputs, PeerNumbers, compile};
+use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
@@ -23,12 +23,16 @@ use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _};
-use crate::slowpath::{self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent};
+use crate::slowpath::{
+    self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
+};
 
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
+/// Echo requests that may wait for their ids to be steered.
+const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -68,7 +72,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let (slow_path, slow_path_stats, neighbours) = start_slow_path(&config, &fabric, punts, reader)?;
+    let (slow_path, slow_path_stats, (neighbours, echoes)) =
+        start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
     let host = kernel
@@ -87,7 +92,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         saved,
         tables: NodeTables::default(),
         publisher,
-        numbers: PeerNumbers::default(),
+        numbers: Numbers::default(),
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
@@ -113,6 +118,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
             follower,
             stores,
             neighbours,
+            echoes,
             requests,
         },
     ))
@@ -122,7 +128,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
 type SlowPathEnds = (
     Sender<SlowPathEvent>,
     SharedSlowPathStats,
-    mpsc::Receiver<NeighbourRequest>,
+    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<EchoRequest>),
 );
 
 fn start_slow_path(
@@ -133,6 +139,7 @@ fn start_slow_path(
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+    let (echoes_in, echoes) = mpsc::channel(ECHO_REQUESTS);
     let limits = SlowPathConfig {
         icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
     };
@@ -142,9 +149,9 @@ fn start_slow_path(
         events,
         fabric.workers().to_vec(),
         tables,
-        neighbours_in,
+        (neighbours_in, echoes_in),
     )?;
-    Ok((events_in, stats, neighbours))
+    Ok((events_in, stats, (neighbours, echoes)))
 }
 
 fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
@@ -238,7 +245,7 @@ impl Daemon {
             ports: &inputs,
             key: self.key,
         };
-        let steering = compile(&inputs, &mut self.numbers, 0).steering;
+        let steering = compile(&inputs, &mut self.numbers, Epoch(0)).steering;
         let attached = self
             .fabric
             .attach(spec, |program| program.set_tables(&steering))?;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use millrace_dataplane::frame::{Census, Pool};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
+    PeerTable, PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::wire::{MacAddr, Vni};
@@ -286,6 +286,7 @@ pub fn tables(node: u8) -> NodeTables {
         ],
         uplink: Some(uplink()),
         host: Some(host()),
+        ..Local::default()
     };
     let neighbours = [
         (uplink(), IpAddr::V4(ROUTER), router_mac()),
@@ -293,13 +294,15 @@ pub fn tables(node: u8) -> NodeTables {
         (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
         (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
     ];
+    let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
+    let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
     NodeTables {
         ports: Arc::new(ports(node)),
         routes: Arc::new(routes(node)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(peers(node)),
         local: Arc::new(local),
-        generation: 1,
+        ..NodeTables::default()
     }
 }
 

@@ -172,6 +172,20 @@ impl Delta {
         Self::u16(old.fold(), new.fold())
     }
 
+    /// The change in one word, as it is kept beside what will change that way again and again.
+    #[must_use]
+    #[inline]
+    pub const fn to_word(self) -> u16 {
+        fold(self.0)
+    }
+
+    /// The change that [`Delta::to_word`] packed.
+    #[must_use]
+    #[inline]
+    pub const fn from_word(word: u16) -> Self {
+        Self(word as u64)
+    }
+
     /// Both changes together.
     #[must_use]
     #[inline]

@@ -34,8 +34,8 @@ pub const QUEUES_PER_PORT_MAX: usize = 16;
 pub enum Origin {
     /// The switch made it: its TTL is as it should be.
     Switch,
-    /// It came in at a port and waited in the slow path: its TTL is still to be decremented.
-    Held,
+    /// It came in at this port and waited in the slow path: what is decided about it is decided as if it came in now.
+    Held(PortId),
 }
 
 /// What a worker asks of a pipeline.

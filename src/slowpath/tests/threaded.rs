@@ -70,6 +70,7 @@ fn bench() -> Bench {
         workers: vec![handle.clone()],
         tables: publisher.reader(),
         neighbours: requests_in,
+        echoes: mpsc::channel(4).0,
     };
     let thread = thread::start(body).unwrap();
     Bench {
@@ -290,7 +291,7 @@ fn stuck(
         events_out,
         vec![handle],
         publisher.reader(),
-        requests_in,
+        (requests_in, mpsc::channel(1).0),
     )
     .unwrap();
     (punts, events, stats, (worker, requests, publisher))
