@@ -59,6 +59,8 @@ pub enum PuntDetail {
     Mtu(u16),
     /// Whose link address is missing, and on which port.
     NextHop(PortId, IpAddr),
+    /// The ICMP id that the request will leave with, and whom it is for.
+    Echo(u16, IpAddr),
 }
 
 /// Declares an enum of reasons with a stable name, a one-line meaning, and a dense index for counters.
@@ -218,6 +220,12 @@ reasons! {
         NeighbourUnresolved => "neighbour_unresolved",
         /// Addressed to the switch itself: an echo to the gateway, for instance.
         ToSwitch => "to_switch",
+        /// The Service has no endpoint, or its address no such port; a reset or port unreachable is due.
+        ServiceReject => "service_reject",
+        /// The first echo request with an id of our choice: the uplink's steering has to know it before the reply.
+        EchoId => "echo_id",
+        /// A TCP segment to an endpoint that its Service no longer has; a reset is due.
+        EndpointGone => "endpoint_gone",
     }
 }
 

@@ -31,6 +31,9 @@ pub use subjects::changed_subjects;
 /// and kubelet, etcd, BGP.
 pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 
+/// The ports that source NAT uses on the uplink: those above the kernel's default ephemeral range.
+const UPLINK_PORTS: (u16, u16) = (61_000, 65_535);
+
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
 pub struct PortInput {
@@ -109,6 +112,8 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
         sources_v4: sources(inputs, uplink, local_address.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, None, as_v6),
         masquerade: inputs.config.overlay.masquerade,
+        uplink_ports: UPLINK_PORTS,
+        resets_removed_endpoints: false,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,

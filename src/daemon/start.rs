@@ -1,15 +1,20 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
+use millrace_dataplane::table::flow::{FlowOptions, FlowTable, Timeouts};
+use millrace_dataplane::table::{
+    AffinityTable, Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role,
+};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -31,6 +36,8 @@ use crate::slowpath::{
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
+/// Clients that session affinity is remembered for.
+const AFFINITIES: usize = 1 << 16;
 /// Echo requests that may wait for their ids to be steered.
 const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
@@ -68,7 +75,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let publisher = Publisher::new(NodeTables::default());
     let reader = publisher.reader();
     let key = HashKey::random();
-    let (fabric, punts) = Fabric::start(&config, &reader, key)?;
+    let connections = connections(&config)?;
+    let (fabric, punts) = Fabric::start(&config, &reader, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
@@ -122,6 +130,16 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
             requests,
         },
     ))
+}
+
+/// The connections, with those of the last run.
+fn connections(config: &Config) -> anyhow::Result<Connections> {
+    Ok(Connections {
+        flows: Arc::new(FlowTable::in_memory(&FlowOptions::default())?),
+        affinity: Arc::new(AffinityTable::new(AFFINITIES)),
+        timeouts: Timeouts::default(),
+        workers: config.workers.cores.as_slice().len(),
+    })
 }
 
 /// The way to tell the slow path something, its counters, and what it asks for.

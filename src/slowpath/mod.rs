@@ -248,7 +248,10 @@ impl SlowPath {
             id,
             remote,
             worker: punt.worker,
-            injection: send_on(punt.ingress, punt.packet.bytes()),
+            injection: Injection {
+                way: Way::Walk(Origin::Steered(punt.ingress)),
+                packet: PacketCopy::new(punt.packet.bytes()),
+            },
         };
         Ok(Actions {
             echo: Some(request),

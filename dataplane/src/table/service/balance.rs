@@ -140,7 +140,11 @@ impl ServiceTable {
     #[inline]
     fn choice_hash(&self, client: IpAddr, ports: u64, now: Tick) -> u64 {
         let [high, low] = words(client);
-        let moment = if self.is_random { u64::from(now.seconds()) } else { 0 };
+        let moment = if self.is_random {
+            u64::from(now.seconds())
+        } else {
+            0
+        };
         self.choice_key.hash([high, low, ports, moment])
     }
 }
