@@ -17,6 +17,7 @@ use millrace_dataplane::table::{
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
+use millrace_dataplane::xdp::SteeringTables;
 
 use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, RouteSpec};
@@ -25,6 +26,10 @@ pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
 pub use subjects::changed_subjects;
+
+/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
+/// and kubelet, etcd, BGP.
+pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 
 /// The ports that source NAT uses on the uplink: those above the kernel's default ephemeral range.
 const UPLINK_PORTS: (u16, u16) = (61_000, 65_535);
@@ -57,19 +62,6 @@ pub struct Inputs<'a> {
     pub key: HashKey,
 }
 
-/// What the steering program on the uplink has to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steering {
-    /// The node's own addresses on the uplink.
-    pub local_addresses: Vec<IpAddr>,
-    /// UDP ports on which tunnel packets come.
-    pub tunnel_ports: Vec<u16>,
-    /// Whether IP-in-IP packets are ours.
-    pub ipip: bool,
-    /// The prefixes of this node's pods.
-    pub pod_prefixes: Vec<(IpAddr, u8)>,
-}
-
 /// A peer's number and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerName {
@@ -87,7 +79,7 @@ pub struct Compiled {
     /// For the workers and the slow path.
     pub tables: NodeTables,
     /// For the steering program on the uplink.
-    pub steering: Steering,
+    pub steering: SteeringTables,
     /// For the kernel: the way to pods through the host port.
     pub kernel_routes: Vec<RouteSpec>,
     /// Next hops of peers, to be kept resolved: interface number and address.
@@ -127,7 +119,8 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
         addresses,
         endpoints,
     };
-    let steering = Steering {
+    let steering = SteeringTables {
+        failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         local_addresses: uplink
             .map(|port| addresses_on(inputs.kernel, port.ifindex))
             .unwrap_or_default(),
@@ -138,6 +131,7 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
             .pod_cidrs()
             .map(|cidr| (cidr.network(), cidr.prefix_len()))
             .collect(),
+        ..SteeringTables::default()
     };
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {

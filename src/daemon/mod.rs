@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
+use millrace_dataplane::xdp::SteeringTables;
 use millrace_pipelines::Connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -35,7 +36,7 @@ use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
-use compile::{Compiled, Inputs, Numbers, Steering};
+use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
 use ports::{PodRow, Ports, Saved};
 
@@ -83,7 +84,7 @@ struct Daemon {
     numbers: Numbers,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
-    steering: Steering,
+    steering: SteeringTables,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
@@ -209,7 +210,7 @@ impl Daemon {
     }
 
     /// Brings the uplink's steering program up to date. What fails is tried again with the next publication.
-    fn feed_steering(&mut self, wanted: &Steering) {
+    fn feed_steering(&mut self, wanted: &SteeringTables) {
         if *wanted == self.steering {
             return;
         }
@@ -219,7 +220,7 @@ impl Daemon {
         let Some(port) = self.ports.get_mut(id) else {
             return;
         };
-        match start::feed(&mut port.attached.program, wanted) {
+        match port.attached.program.set_tables(wanted) {
             Ok(()) => self.steering = wanted.clone(),
             Err(error) => error!("{error}"),
         }

@@ -9,11 +9,11 @@ use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::compile::{Inputs, Numbers, Steering, compile};
+use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
@@ -27,9 +27,6 @@ use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
 };
 
-/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
-/// and kubelet, etcd, BGP.
-const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
@@ -101,7 +98,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         numbers: Numbers::default(),
         peers: Vec::new(),
         next_hops: Vec::new(),
-        steering: Steering::default(),
+        steering: SteeringTables::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
         key,
@@ -185,15 +182,6 @@ fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortS
     }
 }
 
-/// Fills the uplink's steering program.
-pub(super) fn feed(program: &mut SteeringProgram, wanted: &Steering) -> Result<(), XdpError> {
-    program.set_failsafe_ports(&FAIL_SAFE_PORTS)?;
-    program.set_local_addresses(&wanted.local_addresses)?;
-    program.set_tunnel_ports(&wanted.tunnel_ports)?;
-    program.set_ipip(wanted.ipip)?;
-    program.set_pod_prefixes(&wanted.pod_prefixes)
-}
-
 impl Daemon {
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
@@ -271,7 +259,9 @@ impl Daemon {
             key: self.key,
         };
         let steering = compile(&inputs, &mut self.numbers, Epoch(0)).steering;
-        let attached = self.fabric.attach(spec, |program| feed(program, &steering))?;
+        let attached = self
+            .fabric
+            .attach(spec, |program| program.set_tables(&steering))?;
         self.steering = steering;
         self.settle_mode(&link.name, &attached.attachment).await;
         info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
