@@ -1,7 +1,7 @@
 //! The connections, as the control thread has to do with them: the table's file, what of it is shown, and echo ids that
 //! the uplink's steering has to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use anyhow::Context as _;
 use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState, Tuple};
-use millrace_dataplane::table::{AffinityTable, FlowTable, NodeTables, PeerId, SharedFlowTable, Tick};
-use millrace_dataplane::wire::IpProtocol;
+use millrace_dataplane::table::{AffinityTable, FlowTable, NodeTables, PeerId, Role, SharedFlowTable, Tick};
+use millrace_dataplane::wire::{IpProtocol, Ports};
+use millrace_dataplane::xdp::SteeringProgram;
 use millrace_pipelines::Connections;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Daemon;
 use crate::admin::protocol::{FlowFilter, FlowRow, FlowTuple, Flows};
 use crate::config::Config;
+use crate::slowpath::EchoRequest;
 
 /// The flow table's file in the state folder.
 const FILE: &str = "flows";
@@ -90,6 +92,79 @@ impl Daemon {
         self.connections
             .flows
             .assign_openers(|address| owners.get(&address).copied());
+    }
+}
+
+/// The echoes whose replies the uplink's steering has been told of, by who replies and the id.
+#[derive(Debug, Default)]
+pub(super) struct Echoes(BTreeSet<(IpAddr, u16)>);
+
+impl Echoes {
+    /// Those that there are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl Daemon {
+    /// Sends an echo request on, once replies with its id find their way here. Without that it is not sent: the reply
+    /// would go to the node's own network stack, and the next request asks again.
+    pub(super) fn steer_echo(&mut self, echo: EchoRequest) {
+        let key = (echo.remote, echo.id);
+        if !self.echoes.0.contains(&key) {
+            let steered = self.uplink_program().map(|program| program.steer_echo(key.0, key.1));
+            match steered {
+                Some(Ok(())) => self.echoes.0.insert(key),
+                Some(Err(error)) => return debug!("{error}"),
+                None => return,
+            };
+        }
+        if let Some(worker) = self.fabric.workers().get(echo.worker) {
+            // A worker without room drops it; it counts what it drops.
+            let _ = worker.inject(echo.injection);
+        }
+    }
+
+    /// Leaves the replies to echoes that are over to the node's own network stack again.
+    pub(super) fn release_echoes(&mut self) {
+        let (flows, local) = (&self.connections.flows, &self.tables.local);
+        let lives = |remote: IpAddr, id: u16| match remote {
+            IpAddr::V4(remote) => {
+                let own = local.sources_v4.uplink;
+                own.is_some_and(|own| flows.v4().lookup(&reply(remote, own, IpProtocol::ICMP, id)).is_some())
+            }
+            IpAddr::V6(remote) => {
+                let own = local.sources_v6.uplink;
+                own.is_some_and(|own| flows.v6().lookup(&reply(remote, own, IpProtocol::ICMPV6, id)).is_some())
+            }
+        };
+        let over: Vec<_> = self.echoes.iter().filter(|(remote, id)| !lives(*remote, *id)).collect();
+        for (remote, id) in over {
+            let released = self.uplink_program().map(|program| program.release_echo(remote, id));
+            if let Some(Err(error)) = released {
+                debug!("{error}");
+            } else {
+                self.echoes.0.remove(&(remote, id));
+            }
+        }
+    }
+
+    fn uplink_program(&mut self) -> Option<&mut SteeringProgram> {
+        let (id, _) = self.ports.of_role(Role::Uplink)?;
+        Some(&mut self.ports.get_mut(id)?.attached.program)
+    }
+}
+
+/// The tuple of an echo reply from the uplink.
+fn reply<A>(remote: A, own: A, protocol: IpProtocol, id: u16) -> Tuple<A> {
+    Tuple {
+        source: remote,
+        destination: own,
+        protocol,
+        ports: Ports {
+            source: 0,
+            destination: id,
+        },
     }
 }
 

@@ -38,6 +38,7 @@ use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
+use flows::Echoes;
 use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
@@ -79,6 +80,7 @@ struct Daemon {
     ports: Ports,
     saved: Saved,
     connections: Connections,
+    echoes: Echoes,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
     numbers: Numbers,
@@ -136,6 +138,7 @@ impl Daemon {
                     if let Some(worker) = self.fabric.dead_worker() {
                         bail!("worker {worker} has ended by itself; a restart takes over all ports");
                     }
+                    self.release_echoes();
                     self.refresh_neighbours().await;
                     self.follow_links().await?;
                     self.adopt_pods().await;
@@ -302,14 +305,6 @@ impl Daemon {
         let asked = (ifindex, request.address);
         if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
             self.resolve(ifindex, request.address).await;
-        }
-    }
-
-    /// Sends an echo request on, once replies with its id find their way here.
-    fn steer_echo(&mut self, echo: EchoRequest) {
-        if let Some(worker) = self.fabric.workers().get(echo.worker) {
-            // A worker without room drops it, and the next request of the flow asks again.
-            let _ = worker.inject(echo.injection);
         }
     }
 
