@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{FlowArguments, Subject};
+use super::{Subject, services};
 use crate::admin::protocol::{
-    Failure, FlowFilter, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, WorkerRow,
+    Failure, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
 };
 
 /// Stands where there is nothing to say.
@@ -19,34 +19,24 @@ const FLOWS_SHOWN: usize = 1000;
 /// What the daemon is asked for.
 ///
 /// # Errors
-/// Flows are described, and something else is to be shown.
-pub(super) fn request(what: Subject, flows: FlowArguments) -> Result<Request, Failure> {
-    let FlowArguments {
-        pod,
-        address,
-        port,
-        state,
-        limit,
-    } = flows;
-    let is_filtered = pod.is_some() || address.is_some() || port.is_some() || state.is_some();
-    if what != Subject::Flows && (is_filtered || limit.is_some()) {
-        return Err(Failure::wrong(
-            "--pod, --address, --port, --state and --limit describe flows: `millrace show flows` takes them",
-        ));
+/// There is a filter, and no way to filter what is asked for.
+pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Failure> {
+    let is_filtered = filter != ShowFilter::default();
+    if is_filtered && what != Subject::Services && what != Subject::Flows {
+        let reason = "--pod, --address, --port and --state choose among services and flows; leave them out";
+        return Err(Failure::wrong(reason));
     }
     Ok(match what {
-        Subject::Flows => Request::ShowFlows(FlowFilter {
-            pod,
-            address,
-            port,
-            state,
-            limit: limit.unwrap_or(FLOWS_SHOWN),
+        Subject::Flows => Request::ShowFlows(ShowFilter {
+            limit: filter.limit.or(Some(FLOWS_SHOWN)),
+            ..filter
         }),
         Subject::Ports => Request::ShowPorts,
         Subject::Routes => Request::ShowRoutes,
         Subject::Neighbours => Request::ShowNeighbours,
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
+        Subject::Services => Request::ShowServices(filter),
     })
 }
 
@@ -62,6 +52,10 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Services => (
+            "services",
+            services::table(&understand::<Vec<ServiceRow>>(answer)?),
+        ),
     };
     Ok(if table.is_empty() {
         format!("no {name}\n")
@@ -78,12 +72,12 @@ pub(super) fn render_attached(pod: &str, answer: Value) -> String {
     }
 }
 
-fn or_nothing(text: Option<String>) -> String {
+pub(super) fn or_nothing(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty())
         .unwrap_or_else(|| NOTHING.to_owned())
 }
 
-fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+pub(super) fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     or_nothing(Some(items.join(",")))
 }
@@ -370,20 +364,17 @@ mod tests {
                 "1 of 2 matching flows; 1,234 connections, room for 4,096",
             ]
         );
-        let arguments = |port| FlowArguments {
-            pod: None,
-            address: None,
-            port,
-            state: None,
-            limit: None,
+        let filter = ShowFilter {
+            port: Some(53),
+            ..ShowFilter::default()
         };
-        let failure = request(Subject::Peers, arguments(Some(53))).unwrap_err();
+        let failure = request(Subject::Peers, filter.clone()).unwrap_err();
         assert_eq!(failure.status, 2);
         assert!(matches!(
-            request(Subject::Flows, arguments(Some(53))),
-            Ok(Request::ShowFlows(FlowFilter {
+            request(Subject::Flows, filter),
+            Ok(Request::ShowFlows(ShowFilter {
                 port: Some(53),
-                limit: FLOWS_SHOWN,
+                limit: Some(FLOWS_SHOWN),
                 ..
             }))
         ));

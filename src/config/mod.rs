@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod flows;
+mod services;
 mod value;
 
 use std::fs;
@@ -21,6 +22,7 @@ use crate::objects::{NodeName, Vni};
 use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use services::{BackendChoice, HashSeed, PortRange, Services};
 pub use value::{
     CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
     INTERFACE_NAME_MAX_BYTES, InterfaceName, Ranged, ValueError,
@@ -52,6 +54,9 @@ pub struct Config {
     /// `[flows]`: the connections that this node remembers.
     #[serde(default)]
     pub flows: Flows,
+    /// `[services]`: Services as this node serves them.
+    #[serde(default)]
+    pub services: Services,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use crate::admin::protocol::{
-    CaptureDirection, CaptureLine, CapturedPacket, Failure, FlowFilter, NeighbourRow, PeerRow, PortRow,
-    PortStats, Request, Response, RouteRow, Stats, Totals, WorkerRow,
+    CaptureDirection, CaptureLine, CapturedPacket, Failure, NeighbourRow, PeerRow, PortRow, PortStats,
+    Request, Response, RouteRow, ShowFilter, Stats, Totals, WorkerRow,
 };
 use crate::admin::server::Answer;
 
@@ -43,6 +43,7 @@ impl Daemon {
                 self.show_flows(filter, answer);
                 return;
             }
+            Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Capture { port } => {
@@ -96,6 +97,7 @@ impl Daemon {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            services: self.services.counts(),
         }
     }
 
@@ -246,7 +248,7 @@ impl Daemon {
     }
 
     /// Shows connections, on a thread of its own: there may be a million to look at.
-    fn show_flows(&self, filter: FlowFilter, answer: oneshot::Sender<Answer>) {
+    fn show_flows(&self, filter: ShowFilter, answer: oneshot::Sender<Answer>) {
         let (flows, tables, names) = (
             Arc::clone(&self.connections.flows),
             self.tables.clone(),

@@ -5,6 +5,7 @@
 mod numbers;
 mod peers;
 mod routes;
+pub mod services;
 mod subjects;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,6 +26,7 @@ use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
+use services::{HostListens, ServiceCompiler, ServiceInputs};
 pub use subjects::changed_subjects;
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
@@ -60,6 +62,8 @@ pub struct Inputs<'a> {
     pub ports: &'a [PortInput],
     /// The hash key of tables that are keyed.
     pub key: HashKey,
+    /// What the node itself listens on.
+    pub listens: HostListens<'a>,
 }
 
 /// A peer's number and name.
@@ -92,7 +96,12 @@ pub struct Compiled {
 
 /// Makes the tables. `epoch` is the snapshot's number.
 #[must_use]
-pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Compiled {
+pub fn compile(
+    inputs: &Inputs<'_>,
+    numbers: &mut Numbers,
+    services: &mut ServiceCompiler,
+    epoch: Epoch,
+) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let host = inputs.ports.iter().find(|port| port.facts.role == Role::Host);
     let local_address = tunnel_address(inputs, uplink);
@@ -133,13 +142,25 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
             .collect(),
         ..SteeringTables::default()
     };
+    services.update(&ServiceInputs {
+        services: inputs.store.services(),
+        node: &inputs.own.name,
+        zone: inputs.own.zone.as_deref(),
+        own_addresses: &local.addresses,
+        uplink_addresses: &steering.local_addresses,
+        gateways: &local.gateways,
+        node_addresses: &local.node_addresses,
+        fail_safe_ports: &FAIL_SAFE_PORTS,
+        listens: inputs.listens,
+    });
+    warnings.extend(services.warnings());
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
         routes: Arc::new(RouteTable::build(routes)),
-        services: Arc::default(),
+        services: Arc::clone(services.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),

@@ -17,7 +17,7 @@ use millrace_pipelines::Connections;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
-use crate::admin::protocol::{FlowFilter, FlowRow, FlowTuple, Flows};
+use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
 use crate::slowpath::EchoRequest;
 
@@ -112,7 +112,9 @@ impl Daemon {
     pub(super) fn steer_echo(&mut self, echo: EchoRequest) {
         let key = (echo.remote, echo.id);
         if !self.echoes.0.contains(&key) {
-            let steered = self.uplink_program().map(|program| program.steer_echo(key.0, key.1));
+            let steered = self
+                .uplink_program()
+                .map(|program| program.steer_echo(key.0, key.1));
             match steered {
                 Some(Ok(())) => self.echoes.0.insert(key),
                 Some(Err(error)) => return debug!("{error}"),
@@ -131,16 +133,32 @@ impl Daemon {
         let lives = |remote: IpAddr, id: u16| match remote {
             IpAddr::V4(remote) => {
                 let own = local.sources_v4.uplink;
-                own.is_some_and(|own| flows.v4().lookup(&reply(remote, own, IpProtocol::ICMP, id)).is_some())
+                own.is_some_and(|own| {
+                    flows
+                        .v4()
+                        .lookup(&reply(remote, own, IpProtocol::ICMP, id))
+                        .is_some()
+                })
             }
             IpAddr::V6(remote) => {
                 let own = local.sources_v6.uplink;
-                own.is_some_and(|own| flows.v6().lookup(&reply(remote, own, IpProtocol::ICMPV6, id)).is_some())
+                own.is_some_and(|own| {
+                    flows
+                        .v6()
+                        .lookup(&reply(remote, own, IpProtocol::ICMPV6, id))
+                        .is_some()
+                })
             }
         };
-        let over: Vec<_> = self.echoes.iter().filter(|(remote, id)| !lives(*remote, *id)).collect();
+        let over: Vec<_> = self
+            .echoes
+            .iter()
+            .filter(|(remote, id)| !lives(*remote, *id))
+            .collect();
         for (remote, id) in over {
-            let released = self.uplink_program().map(|program| program.release_echo(remote, id));
+            let released = self
+                .uplink_program()
+                .map(|program| program.release_echo(remote, id));
             if let Some(Err(error)) = released {
                 debug!("{error}");
             } else {
@@ -173,7 +191,7 @@ pub(super) fn show(
     flows: &SharedFlowTable,
     tables: &NodeTables,
     names: &Names,
-    filter: &FlowFilter,
+    filter: &ShowFilter,
 ) -> Flows {
     let mut shown = Flows {
         connections: u64::from(flows.v4().len()) + u64::from(flows.v6().len()),
@@ -196,13 +214,13 @@ pub(super) fn show(
 struct View<'a> {
     tables: &'a NodeTables,
     names: &'a Names,
-    filter: &'a FlowFilter,
+    filter: &'a ShowFilter,
     now: Tick,
 }
 
 impl View<'_> {
     fn collect<A: Address>(&self, connections: impl Iterator<Item = Connection<A>>, shown: &mut Flows) {
-        let limit = self.filter.limit.min(ROWS_MAX);
+        let limit = self.filter.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
         for row in connections.map(|connection| self.row(&connection)) {
             if !self.matches(&row) {
                 continue;

@@ -1,6 +1,7 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -13,8 +14,10 @@ use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
+use super::health::Health;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
@@ -81,6 +84,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
+    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -97,6 +101,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         echoes: flows::Echoes::default(),
         publisher,
         numbers: Numbers::default(),
+        services,
+        health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
@@ -251,6 +257,7 @@ impl Daemon {
             ifindex: link.ifindex,
             facts: facts.clone(),
         });
+        let listening = OnceCell::new();
         let inputs = Inputs {
             config: &self.config,
             own: &self.own,
@@ -258,11 +265,16 @@ impl Daemon {
             kernel: &self.state,
             ports: &inputs,
             key: self.key,
+            listens: HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }),
         };
-        let steering = compile(&inputs, &mut self.numbers, Epoch(0)).steering;
-        let attached = self
-            .fabric
-            .attach(spec, |program| program.set_tables(&steering))?;
+        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let echoes: Vec<_> = self.echoes.iter().collect();
+        let attached = self.fabric.attach(spec, |program| {
+            program.set_tables(&steering)?;
+            program.set_echoes(echoes)
+        })?;
         self.steering = steering;
         self.settle_mode(&link.name, &attached.attachment).await;
         info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
