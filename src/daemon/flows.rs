@@ -3,20 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState, Tuple};
-use millrace_dataplane::table::{AffinityTable, FlowTable, NodeTables, PeerId, Role, SharedFlowTable, Tick};
+use millrace_dataplane::table::{
+    AffinityTable, FlowShard, FlowTable, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable, Tick,
+};
 use millrace_dataplane::wire::{IpProtocol, Ports};
 use millrace_dataplane::xdp::SteeringProgram;
 use millrace_pipelines::Connections;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
+use super::compile::services::ServiceChanges;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
 use crate::slowpath::EchoRequest;
@@ -167,10 +170,46 @@ impl Daemon {
         }
     }
 
+    /// Forgets what went to an address, or port of the node, before it led to a Service: UDP would go on to where it
+    /// went for as long as its client does. TCP ends by itself. Looks at the whole table, on a thread of its own, and
+    /// after the workers have the new tables.
+    pub(super) fn forget_plain(&self, changes: &ServiceChanges) {
+        if changes.addresses.is_empty() && !changes.node_ports {
+            return;
+        }
+        let (flows, services) = (
+            Arc::clone(&self.connections.flows),
+            Arc::clone(&self.tables.services),
+        );
+        let look = move || {
+            let forgotten =
+                forget::<Ipv4Addr>(flows.v4(), &services) + forget::<Ipv6Addr>(flows.v6(), &services);
+            debug!(forgotten, "flows that now lead to a Service");
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("forget-flows".into())
+            .spawn(look)
+        {
+            warn!("flows that now lead to a Service are not forgotten: {error}");
+        }
+    }
+
     fn uplink_program(&mut self) -> Option<&mut SteeringProgram> {
         let (id, _) = self.ports.of_role(Role::Uplink)?;
         Some(&mut self.ports.get_mut(id)?.attached.program)
     }
+}
+
+/// Forgets all that is bound to no backend, and would be if it began now.
+fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
+    flows.remove_where(|connection| {
+        let to = &connection.original;
+        connection.binding.is_none()
+            && to.protocol != IpProtocol::TCP
+            && services
+                .frontend(to.destination.into(), to.protocol, to.ports.destination)
+                .is_some()
+    })
 }
 
 /// The tuple of an echo reply from the uplink.

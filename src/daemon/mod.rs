@@ -187,7 +187,8 @@ impl Daemon {
         );
         let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
         changed.extend(self.numbers.take_renumbered());
-        changed.extend(self.services.take_changes().subjects());
+        let service_changes = self.services.take_changes();
+        changed.extend(service_changes.subjects());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);
@@ -204,6 +205,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.forget_plain(&service_changes);
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.
