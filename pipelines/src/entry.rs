@@ -10,8 +10,13 @@ use millrace_dataplane::worker::Origin;
 pub(crate) enum Entry<'t> {
     /// It came in at this port.
     Port(PortId, &'t PortFacts),
-    /// It came in at this port earlier, was let in, and waited in the slow path.
-    Held(PortId, &'t PortFacts),
+    /// It came in at this port earlier, was let in, and waited in the slow path; for the steering of its echo reply,
+    /// perhaps.
+    Held {
+        port: PortId,
+        facts: &'t PortFacts,
+        is_steered: bool,
+    },
     /// The switch made it.
     Switch,
 }
@@ -20,21 +25,30 @@ impl<'t> Entry<'t> {
     /// The entry of a packet that does not come in at a port now.
     #[inline]
     pub(crate) fn of(tables: &'t NodeTables, origin: Origin) -> Result<Self, Exit> {
-        match origin {
-            Origin::Switch => Ok(Entry::Switch),
-            Origin::Held(port) => {
-                let facts = tables.ports.get(port).ok_or(DropReason::PortGone)?;
-                Ok(Entry::Held(port, facts))
-            }
+        let (port, is_steered) = match origin {
+            Origin::Switch => return Ok(Entry::Switch),
+            Origin::Held(port) => (port, false),
+            Origin::Steered(port) => (port, true),
+        };
+        Ok(Entry::Held {
+            port,
+            facts: tables.ports.get(port).ok_or(DropReason::PortGone)?,
+            is_steered,
+        })
+    }
+
+    /// The port that it came in at, now or earlier.
+    #[inline]
+    pub(crate) fn port(self) -> Option<(PortId, &'t PortFacts)> {
+        match self {
+            Entry::Port(port, facts) | Entry::Held { port, facts, .. } => Some((port, facts)),
+            Entry::Switch => None,
         }
     }
 
     /// Whether it came in at a port of this role.
     #[inline]
     pub(crate) fn is(self, role: Role) -> bool {
-        match self {
-            Entry::Port(_, facts) | Entry::Held(_, facts) => facts.role == role,
-            Entry::Switch => false,
-        }
+        self.port().is_some_and(|(_, facts)| facts.role == role)
     }
 }

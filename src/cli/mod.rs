@@ -92,7 +92,8 @@ pub enum ClientCommand {
     /// Show what the switch works with
     #[command(
         after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
-        millrace show services --address 10.96.0.10"
+        millrace show services --address 10.96.0.10\n  \
+        millrace show flows --pod default/web-0 --state established"
     )]
     Show {
         /// What to show
@@ -163,6 +164,9 @@ pub struct FilterArguments {
     /// Only what is in this state
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
+    /// So many flows at most [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
 }
 
 impl From<FilterArguments> for protocol::ShowFilter {
@@ -172,6 +176,7 @@ impl From<FilterArguments> for protocol::ShowFilter {
             address: arguments.address,
             port: arguments.port,
             state: arguments.state,
+            limit: arguments.limit,
         }
     }
 }
@@ -191,6 +196,8 @@ pub enum Subject {
     Workers,
     /// Services, what leads to them and where they lead
     Services,
+    /// Connections
+    Flows,
 }
 
 /// Shells that [`Command::Completions`] writes for.

@@ -18,16 +18,20 @@ use millrace_dataplane::table::{
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
+use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
-use super::start::FAIL_SAFE_PORTS;
-use crate::config::{Config, OverlayKind};
+use crate::config::{Config, OverlayKind, PortRange};
 use crate::kernel::{KernelState, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
-use services::{HostListens, ServiceCompiler, ServiceInputs};
+use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
 pub use subjects::changed_subjects;
+
+/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
+/// and kubelet, etcd, BGP.
+pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
@@ -59,19 +63,6 @@ pub struct Inputs<'a> {
     pub listens: HostListens<'a>,
 }
 
-/// What the steering program on the uplink has to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steering {
-    /// The node's own addresses on the uplink.
-    pub local_addresses: Vec<IpAddr>,
-    /// UDP ports on which tunnel packets come.
-    pub tunnel_ports: Vec<u16>,
-    /// Whether IP-in-IP packets are ours.
-    pub ipip: bool,
-    /// The prefixes of this node's pods.
-    pub pod_prefixes: Vec<(IpAddr, u8)>,
-}
-
 /// A peer's number and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerName {
@@ -89,7 +80,7 @@ pub struct Compiled {
     /// For the workers and the slow path.
     pub tables: NodeTables,
     /// For the steering program on the uplink.
-    pub steering: Steering,
+    pub steering: SteeringTables,
     /// For the kernel: the way to pods through the host port.
     pub kernel_routes: Vec<RouteSpec>,
     /// Next hops of peers, to be kept resolved: interface number and address.
@@ -127,12 +118,18 @@ pub fn compile(
         sources_v4: sources(inputs, uplink, local_address.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, None, as_v6),
         masquerade: inputs.config.overlay.masquerade,
+        uplink_ports: (
+            inputs.config.services.snat_ports.first(),
+            inputs.config.services.snat_ports.last(),
+        ),
+        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,
         endpoints,
     };
-    let steering = Steering {
+    let mut steering = SteeringTables {
+        failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         local_addresses: uplink
             .map(|port| addresses_on(inputs.kernel, port.ifindex))
             .unwrap_or_default(),
@@ -143,6 +140,7 @@ pub fn compile(
             .pod_cidrs()
             .map(|cidr| (cidr.network(), cidr.prefix_len()))
             .collect(),
+        ..SteeringTables::default()
     };
     services.update(&ServiceInputs {
         services: inputs.store.services(),
@@ -156,6 +154,11 @@ pub fn compile(
         listens: inputs.listens,
     });
     warnings.extend(services.warnings());
+    steer_services(
+        &mut steering,
+        services.steering(),
+        inputs.config.services.snat_ports,
+    );
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
@@ -177,6 +180,35 @@ pub fn compile(
         peers: peers.names,
         warnings,
     }
+}
+
+/// What the uplink takes for Services and source NAT.
+fn steer_services(steering: &mut SteeringTables, services: &ServiceSteering, snat_ports: PortRange) {
+    let addresses = services
+        .addresses
+        .iter()
+        .map(|address| (*address, IpNet::from(*address).prefix_len()));
+    let prefixes = services
+        .prefixes
+        .iter()
+        .map(|net| (net.network(), net.prefix_len()));
+    steering.service_prefixes = prefixes.chain(addresses).collect();
+    let own_ports = services.own_ports.iter();
+    steering.service_ports = own_ports
+        .map(|(address, protocol, port)| ServicePort {
+            address: *address,
+            protocol: *protocol,
+            port: *port,
+        })
+        .collect();
+    let node_ports = services.node_ports.iter();
+    steering.node_ports = node_ports
+        .map(|(protocol, port)| NodePort {
+            protocol: *protocol,
+            port: *port,
+        })
+        .collect();
+    steering.snat_ports = Some(snat_ports.first()..=snat_ports.last());
 }
 
 /// What a tunnel takes of the MTU, as the type that MTUs have here.

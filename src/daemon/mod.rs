@@ -7,6 +7,7 @@
 mod answers;
 pub mod compile;
 pub mod fabric;
+mod flows;
 pub mod health;
 mod links;
 mod look;
@@ -25,6 +26,8 @@ use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
+use millrace_dataplane::xdp::SteeringTables;
+use millrace_pipelines::Connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -37,8 +40,9 @@ use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PR
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::services::{HostListens, ServiceCompiler};
-use compile::{Compiled, Inputs, Numbers, Steering};
+use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
+use flows::Echoes;
 use health::Health;
 use ports::{PodRow, Ports, Saved};
 
@@ -80,6 +84,8 @@ struct Daemon {
     fabric: Fabric,
     ports: Ports,
     saved: Saved,
+    connections: Connections,
+    echoes: Echoes,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
     numbers: Numbers,
@@ -87,7 +93,7 @@ struct Daemon {
     health: Health,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
-    steering: Steering,
+    steering: SteeringTables,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
@@ -139,6 +145,7 @@ impl Daemon {
                     if let Some(worker) = self.fabric.dead_worker() {
                         bail!("worker {worker} has ended by itself; a restart takes over all ports");
                     }
+                    self.release_echoes();
                     self.health.beat();
                     self.refresh_neighbours().await;
                     self.follow_links().await?;
@@ -180,8 +187,11 @@ impl Daemon {
         );
         let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
         changed.extend(self.numbers.take_renumbered());
-        changed.extend(self.services.take_changes().subjects());
+        let service_changes = self.services.take_changes();
+        changed.extend(service_changes.subjects());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
+        // Remembered before a worker can store anything with it.
+        self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);
         self.sync_health();
         self.feed_steering(&compiled.steering);
@@ -195,6 +205,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.forget_plain(&service_changes);
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.
@@ -226,7 +237,7 @@ impl Daemon {
     }
 
     /// Brings the uplink's steering program up to date. What fails is tried again with the next publication.
-    fn feed_steering(&mut self, wanted: &Steering) {
+    fn feed_steering(&mut self, wanted: &SteeringTables) {
         if *wanted == self.steering {
             return;
         }
@@ -236,7 +247,7 @@ impl Daemon {
         let Some(port) = self.ports.get_mut(id) else {
             return;
         };
-        match start::feed(&mut port.attached.program, wanted) {
+        match port.attached.program.set_tables(wanted) {
             Ok(()) => self.steering = wanted.clone(),
             Err(error) => error!("{error}"),
         }
@@ -318,14 +329,6 @@ impl Daemon {
         let asked = (ifindex, request.address);
         if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
             self.resolve(ifindex, request.address).await;
-        }
-    }
-
-    /// Sends an echo request on, once replies with its id find their way here.
-    fn steer_echo(&mut self, echo: EchoRequest) {
-        if let Some(worker) = self.fabric.workers().get(echo.worker) {
-            // A worker without room drops it, and the next request of the flow asks again.
-            let _ = worker.inject(echo.injection);
         }
     }
 

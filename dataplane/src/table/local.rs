@@ -78,6 +78,11 @@ pub struct Local {
     pub sources_v6: SourceAddresses<Ipv6Addr>,
     /// Whether pods that leave the cluster do so under this node's address.
     pub masquerade: bool,
+    /// The first and the last port, or ICMP id, that source NAT gives to what leaves by the uplink: the node's own
+    /// network stack leaves them alone.
+    pub uplink_ports: (u16, u16),
+    /// Whether a TCP connection to an endpoint that its Service no longer has is reset.
+    pub resets_removed_endpoints: bool,
     /// The port to the underlay.
     pub uplink: Option<PortId>,
     /// The port to this node's own network stack.

@@ -38,6 +38,12 @@ pub use service::ServiceTable;
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
 pub use tick::Tick;
 
+/// The flow table as the workers and the control plane hold it.
+pub type SharedFlowTable = Arc<FlowTable>;
+
+/// The affinity table as the workers hold it.
+pub type SharedAffinityTable = Arc<AffinityTable>;
+
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]
 pub struct NodeTables {

@@ -87,9 +87,9 @@ fn a_backend_that_goes_moves_little_but_its_own() {
         let size = ladder_size(all.len(), None);
         let (before, after) = (Maglev::build(&KEY, &all, size), Maglev::build(&KEY, &rest, size));
         let (mut moved, mut own) = (0, 0);
-        const HASHES: u64 = 100_000;
+        const HASHES: u32 = 100_000;
         for i in 0..HASHES {
-            let hash = KEY.hash([i]);
+            let hash = KEY.hash([u64::from(i)]);
             let was = before.backend(hash);
             if was == gone {
                 own += 1;
@@ -97,7 +97,8 @@ fn a_backend_that_goes_moves_little_but_its_own() {
                 moved += 1;
             }
         }
-        let (own, moved) = (own as f64 / HASHES as f64, moved as f64 / HASHES as f64);
+        let share = |count: i32| f64::from(count) / f64::from(HASHES);
+        let (own, moved) = (share(own), share(moved));
         assert!((own * f64::from(count) - 1.0).abs() < 0.1, "{count}: {own}");
         assert!(moved < 0.05, "{count}: {moved} of others' connections moved");
     }
