@@ -5,6 +5,7 @@
 mod numbers;
 mod peers;
 mod routes;
+pub mod services;
 mod subjects;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,22 +18,20 @@ use millrace_dataplane::table::{
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
-use millrace_dataplane::xdp::SteeringTables;
+use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
-use crate::config::{Config, OverlayKind};
+use crate::config::{Config, OverlayKind, PortRange};
 use crate::kernel::{KernelState, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
+use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
 pub use subjects::changed_subjects;
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
 /// and kubelet, etcd, BGP.
 pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
-
-/// The ports that source NAT uses on the uplink: those above the kernel's default ephemeral range.
-const UPLINK_PORTS: (u16, u16) = (61_000, 65_535);
 
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
@@ -60,6 +59,8 @@ pub struct Inputs<'a> {
     pub ports: &'a [PortInput],
     /// The hash key of tables that are keyed.
     pub key: HashKey,
+    /// What the node itself listens on.
+    pub listens: HostListens<'a>,
 }
 
 /// A peer's number and name.
@@ -92,7 +93,12 @@ pub struct Compiled {
 
 /// Makes the tables. `epoch` is the snapshot's number.
 #[must_use]
-pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Compiled {
+pub fn compile(
+    inputs: &Inputs<'_>,
+    numbers: &mut Numbers,
+    services: &mut ServiceCompiler,
+    epoch: Epoch,
+) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let host = inputs.ports.iter().find(|port| port.facts.role == Role::Host);
     let local_address = tunnel_address(inputs, uplink);
@@ -112,14 +118,17 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
         sources_v4: sources(inputs, uplink, local_address.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, None, as_v6),
         masquerade: inputs.config.overlay.masquerade,
-        uplink_ports: UPLINK_PORTS,
-        resets_removed_endpoints: false,
+        uplink_ports: (
+            inputs.config.services.snat_ports.first(),
+            inputs.config.services.snat_ports.last(),
+        ),
+        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,
         endpoints,
     };
-    let steering = SteeringTables {
+    let mut steering = SteeringTables {
         failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         local_addresses: uplink
             .map(|port| addresses_on(inputs.kernel, port.ifindex))
@@ -133,13 +142,30 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
             .collect(),
         ..SteeringTables::default()
     };
+    services.update(&ServiceInputs {
+        services: inputs.store.services(),
+        node: &inputs.own.name,
+        zone: inputs.own.zone.as_deref(),
+        own_addresses: &local.addresses,
+        uplink_addresses: &steering.local_addresses,
+        gateways: &local.gateways,
+        node_addresses: &local.node_addresses,
+        fail_safe_ports: &FAIL_SAFE_PORTS,
+        listens: inputs.listens,
+    });
+    warnings.extend(services.warnings());
+    steer_services(
+        &mut steering,
+        services.steering(),
+        inputs.config.services.snat_ports,
+    );
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
         routes: Arc::new(RouteTable::build(routes)),
-        services: Arc::default(),
+        services: Arc::clone(services.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
@@ -154,6 +180,35 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut Numbers, epoch: Epoch) -> Comp
         peers: peers.names,
         warnings,
     }
+}
+
+/// What the uplink takes for Services and source NAT.
+fn steer_services(steering: &mut SteeringTables, services: &ServiceSteering, snat_ports: PortRange) {
+    let addresses = services
+        .addresses
+        .iter()
+        .map(|address| (*address, IpNet::from(*address).prefix_len()));
+    let prefixes = services
+        .prefixes
+        .iter()
+        .map(|net| (net.network(), net.prefix_len()));
+    steering.service_prefixes = prefixes.chain(addresses).collect();
+    let own_ports = services.own_ports.iter();
+    steering.service_ports = own_ports
+        .map(|(address, protocol, port)| ServicePort {
+            address: *address,
+            protocol: *protocol,
+            port: *port,
+        })
+        .collect();
+    let node_ports = services.node_ports.iter();
+    steering.node_ports = node_ports
+        .map(|(protocol, port)| NodePort {
+            protocol: *protocol,
+            port: *port,
+        })
+        .collect();
+    steering.snat_ports = Some(snat_ports.first()..=snat_ports.last());
 }
 
 /// What a tunnel takes of the MTU, as the type that MTUs have here.

@@ -161,6 +161,7 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), MANIFESTS).unwrap();
     let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
+    let key = HashKey::random();
     let mut manifests = Folder::new(folder.path());
     manifests.scan();
     let store = manifests.store(&config.node.name, &[]);
@@ -174,9 +175,11 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
             port(1, UPLINK, Role::Uplink, &[]),
             port(2, 20, Role::Pod, &["10.244.1.2"]),
         ],
-        key: HashKey::random(),
+        key,
+        listens: HostListens(&|_, _, _| Ok(false)),
     };
-    compile(&inputs, &mut Numbers::default(), Epoch(7))
+    let mut services = ServiceCompiler::new(&config.services, key, 1);
+    compile(&inputs, &mut Numbers::default(), &mut services, Epoch(7))
 }
 
 #[test]

@@ -1,29 +1,27 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
-use std::sync::Arc;
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::flow::{FlowOptions, FlowTable, Timeouts};
-use millrace_dataplane::table::{
-    AffinityTable, Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role,
-};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
-use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
+use super::health::Health;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox};
+use super::{Daemon, Inbox, flows};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
@@ -36,8 +34,6 @@ use crate::slowpath::{
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
-/// Clients that session affinity is remembered for.
-const AFFINITIES: usize = 1 << 16;
 /// Echo requests that may wait for their ids to be steered.
 const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
@@ -72,10 +68,11 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         .map_err(Misconfigured::because)?;
     refuse_foreign_program(&uplink)?;
     let saved = Saved::load(&config.node.state_dir)?;
-    let publisher = Publisher::new(NodeTables::default());
+    let connections = flows::open(&config)?;
+    let nothing = before(connections.flows.first_epoch());
+    let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
-    let connections = connections(&config)?;
     let (fabric, punts) = Fabric::start(&config, &reader, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
@@ -87,6 +84,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
+    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -98,9 +96,13 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
         saved,
-        tables: NodeTables::default(),
+        tables: nothing,
+        connections,
+        echoes: flows::Echoes::default(),
         publisher,
         numbers: Numbers::default(),
+        services,
+        health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
@@ -119,6 +121,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     }
     daemon.publish().await;
     daemon.adopt_pods().await;
+    daemon.assign_openers();
     tokio::spawn(server.serve(requests_in));
     Ok((
         daemon,
@@ -132,14 +135,13 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     ))
 }
 
-/// The connections, with those of the last run.
-fn connections(config: &Config) -> anyhow::Result<Connections> {
-    Ok(Connections {
-        flows: Arc::new(FlowTable::in_memory(&FlowOptions::default())?),
-        affinity: Arc::new(AffinityTable::new(AFFINITIES)),
-        timeouts: Timeouts::default(),
-        workers: config.workers.cores.as_slice().len(),
-    })
+/// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
+fn before(first: Epoch) -> NodeTables {
+    NodeTables {
+        subjects: Subjects::since(first),
+        epoch: Epoch(first.0.wrapping_sub(1)),
+        ..NodeTables::default()
+    }
 }
 
 /// The way to tell the slow path something, its counters, and what it asks for.
@@ -255,6 +257,7 @@ impl Daemon {
             ifindex: link.ifindex,
             facts: facts.clone(),
         });
+        let listening = OnceCell::new();
         let inputs = Inputs {
             config: &self.config,
             own: &self.own,
@@ -262,11 +265,16 @@ impl Daemon {
             kernel: &self.state,
             ports: &inputs,
             key: self.key,
+            listens: HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }),
         };
-        let steering = compile(&inputs, &mut self.numbers, Epoch(0)).steering;
-        let attached = self
-            .fabric
-            .attach(spec, |program| program.set_tables(&steering))?;
+        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let echoes: Vec<_> = self.echoes.iter().collect();
+        let attached = self.fabric.attach(spec, |program| {
+            program.set_tables(&steering)?;
+            program.set_echoes(echoes)
+        })?;
         self.steering = steering;
         self.settle_mode(&link.name, &attached.attachment).await;
         info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");

@@ -270,8 +270,12 @@ impl SlowPath {
         let Some(ingress) = tables.ports.get(punt.ingress) else {
             return Err(Silence::PortGone);
         };
+        let PuntDetail::NextHop(port, address) = punt.detail else {
+            return Err(Silence::Malformed);
+        };
         // These may be newer tables than those that the worker had.
-        let (next_hop, mtu) = match onward(tables, original.destination) {
+        let (destination, way) = whereabouts(tables, original.destination, (port, address));
+        let (next_hop, mtu) = match way {
             Onward::Waits { next_hop, mtu } => (next_hop, mtu),
             Onward::Clear => {
                 self.stats.released.add(1);
@@ -298,7 +302,7 @@ impl SlowPath {
         let held = Held {
             worker: punt.worker,
             ingress: punt.ingress,
-            destination: original.destination,
+            destination,
             packet: punt.packet.bytes().into(),
         };
         let is_held = self.holds.hold(next_hop, held, now);
@@ -337,7 +341,7 @@ impl SlowPath {
             // It would come back here.
             return Err(Silence::Address);
         }
-        let source = complaint::source(&tables.local, original.source)?;
+        let source = complaint::source(tables, original.source)?;
         self.complain_from(source, original, complaint, now)
     }
 
@@ -383,6 +387,23 @@ impl SlowPath {
     fn next_id(&mut self) -> u16 {
         self.id = self.id.wrapping_add(1);
         self.id
+    }
+}
+
+/// Where a packet goes, and by which way, that a worker could not send to `next_hop`. It is held as it came: if a
+/// connection gives it another destination, that is not known here, and the next hop itself stands for it.
+fn whereabouts(tables: &NodeTables, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
+    let way = onward(tables, destination);
+    let by_destination = match way {
+        Onward::Waits { next_hop: found, .. } => found == next_hop,
+        Onward::Clear => false,
+        // Its route has gone meanwhile, unless it never went by one of its own.
+        Onward::Nowhere => !tables.services.is_cluster_address(destination),
+    };
+    if by_destination || tables.neighbours.lookup(next_hop.0, next_hop.1).is_some() {
+        (destination, way)
+    } else {
+        (next_hop.1, onward(tables, next_hop.1))
     }
 }
 

@@ -289,6 +289,16 @@ pub enum Claim {
     },
 }
 
+impl Claim {
+    /// The protocol.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match *self {
+            Self::Vip { protocol, .. } | Self::NodePort { protocol, .. } => protocol,
+        }
+    }
+}
+
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
