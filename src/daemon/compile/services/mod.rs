@@ -109,6 +109,7 @@ struct Context {
     place: Place,
     facts: Arc<NodeFacts>,
     own_addresses: Vec<IpAddr>,
+    node_addresses: HashSet<IpAddr>,
 }
 
 impl ServiceCompiler {
@@ -214,6 +215,7 @@ impl ServiceCompiler {
             },
             facts: Arc::new(facts),
             own_addresses: inputs.own_addresses.to_vec(),
+            node_addresses: inputs.node_addresses.clone(),
         }
     }
 
