@@ -4,6 +4,7 @@
 //! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
 //! ten thousand costs a walk over pointers and a copy of the table's keys.
 
+mod claim;
 mod endpoints;
 mod ids;
 mod one;
@@ -23,8 +24,9 @@ use millrace_dataplane::table::service::{
 use millrace_dataplane::table::{HashKey, Prefix, SubjectId};
 use millrace_dataplane::wire::IpProtocol;
 
-use crate::config::{BackendChoice, PortRange, Services};
-use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey, VipKind};
+use crate::config::{BackendChoice, Services};
+use crate::objects::{NodeName, ServiceEntry, ServiceKey};
+use claim::check_claim;
 use endpoints::Place;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
@@ -362,56 +364,5 @@ impl ServiceCompiler {
         for address in &made.cluster_addresses {
             table.claim_cluster_address(*address);
         }
-    }
-}
-
-/// Whether this node lets a Service have what it claims; `Err` says why not, and what would be right.
-fn check_claim(claim: &Claim, inputs: &ServiceInputs<'_>, node_ports: PortRange) -> Result<(), String> {
-    match *claim {
-        Claim::NodePort { port, .. } if !node_ports.contains(port) => Err(format!(
-            "the port is outside {node_ports}, which [services] node-port-range sets aside for node ports"
-        )),
-        Claim::NodePort { .. } => Ok(()),
-        Claim::Vip {
-            kind,
-            address,
-            protocol,
-            port,
-        } => {
-            if inputs.gateways.contains(&address) {
-                return Err("the address is the pods' gateway".to_owned());
-            }
-            if !inputs.own_addresses.contains(&address) {
-                return Ok(());
-            }
-            if kind == VipKind::Cluster {
-                return Err(
-                    "the address is this node's own; no node may have one of [services] cidrs".to_owned(),
-                );
-            }
-            if inputs.fail_safe_ports.contains(&port) {
-                return Err(format!(
-                    "the address is this node's own, and port {port} always stays with the node"
-                ));
-            }
-            match (inputs.listens.0)(address, number(protocol), port) {
-                Ok(false) => Ok(()),
-                Ok(true) => Err(format!(
-                    "the address is this node's own, and a program listens on {protocol} {port} there"
-                )),
-                Err(why) => Err(format!(
-                    "the address is this node's own, and what listens there cannot be told: {why}"
-                )),
-            }
-        }
-    }
-}
-
-/// The protocol's number in a packet.
-fn number(protocol: Protocol) -> IpProtocol {
-    match protocol {
-        Protocol::Tcp => IpProtocol::TCP,
-        Protocol::Udp => IpProtocol::UDP,
-        Protocol::Sctp => IpProtocol::SCTP,
     }
 }
