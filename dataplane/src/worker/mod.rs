@@ -105,8 +105,10 @@ struct Slot<P> {
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
-    /// Frames were queued for transmission since the last flush.
-    dirty: bool,
+    /// Frames queued for transmission since the last flush.
+    queued: u32,
+    /// Its socket ends the worker's sleep.
+    armed: bool,
     /// Frames went in or out since the last settling.
     stirred: bool,
 }

@@ -65,9 +65,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             work += self.serve(slot);
         }
         for slot in &mut self.slots {
-            if slot.dirty {
+            if slot.queued > 0 {
+                self.bed.disarm(slot);
                 slot.io.flush();
-                slot.dirty = false;
+                slot.queued = 0;
                 self.stats
                     .device_errors
                     .add(u64::from(slot.io.last_error().is_some()));
@@ -170,7 +171,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             exit.io.settle(&mut self.pool);
             exit.io.send(&mut self.pool, frame)
         });
-        exit.dirty = true;
+        exit.queued += 1;
         exit.stirred = true;
         if let Err(frame) = sent {
             self.pool.give(frame);
@@ -307,10 +308,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         stats: std::sync::Arc<crate::stats::QueueStats>,
     ) {
         io.settle(&mut self.pool);
-        if let Some(fd) = io.fd() {
-            // Without it the worker still serves the queue whenever it is awake, and it wakes every beat.
-            let _ = self.bed.add(fd, u64::from(queue.0));
-        }
         let ordinal = self.slots.iter().filter(|slot| slot.port == port).count();
         self.slots.push(Slot {
             port,
@@ -318,7 +315,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             io,
             holder,
             stats,
-            dirty: false,
+            queued: 0,
+            armed: false,
             stirred: true,
         });
         self.list_exits();
@@ -334,10 +332,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 place += 1;
                 continue;
             }
-            let slot = self.slots.remove(place);
-            if let Some(fd) = slot.io.fd() {
-                self.bed.remove(fd);
-            }
+            let mut slot = self.slots.remove(place);
+            self.bed.remove(&mut slot);
             removed.push(slot.io);
         }
         self.list_exits();
@@ -388,6 +384,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         for slot in &mut self.slots {
             slot.io.settle(&mut self.pool);
             pending |= slot.io.pending();
+            self.bed.arm(slot);
         }
         self.stats.sleeps.add(1);
         self.bed.sleep(if pending { PENDING_MS } else { BEAT_MS });
