@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::{LabError, interrupt};
 
 /// How long a command that only changes a setting may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait goes on before it looks at the interrupt flag again.
 const INTERRUPT_BEAT: Duration = Duration::from_millis(50);
 /// How often a condition that cannot be slept on is looked at.
