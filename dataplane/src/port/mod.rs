@@ -4,6 +4,7 @@
 //! behind it (an AF_XDP socket, rings in memory, a capture file) is the implementation's own secret.
 
 pub mod memory;
+pub mod nic;
 pub mod own;
 pub mod pcap;
 pub mod ring;
