@@ -299,7 +299,11 @@ impl Drop for Process {
 
 /// The last lines of a log file, for quoting in an error.
 pub(crate) fn log_end(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
+    last_lines(&fs::read_to_string(log).unwrap_or_default())
+}
+
+/// The last lines of a text, for quoting in an error.
+pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines
         .get(lines.len().saturating_sub(QUOTED_LINES)..)

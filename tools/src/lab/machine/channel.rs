@@ -38,6 +38,11 @@ pub(super) enum Order {
         /// The file.
         log: String,
     },
+    /// Read a file.
+    Read {
+        /// The file.
+        path: String,
+    },
     /// Write a file, in one step, and make the folders above it.
     Write {
         /// The file.
@@ -66,6 +71,11 @@ pub(super) enum Answer {
     Started {
         /// Its process id.
         pid: u32,
+    },
+    /// A file was read.
+    Text {
+        /// Its contents; bytes that are not UTF-8 are replaced. A file that is not there has none.
+        text: Option<String>,
     },
     /// A file was written.
     Written,
@@ -121,7 +131,7 @@ impl Channel {
     pub(super) fn ask(&mut self, order: &Order) -> Result<Answer, Silence> {
         let patience = match order {
             Order::Run { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
-            Order::Spawn { .. } | Order::Write { .. } => Duration::ZERO,
+            Order::Spawn { .. } | Order::Read { .. } | Order::Write { .. } => Duration::ZERO,
         };
         let mut line = serde_json::to_vec(order).map_err(|error| Silence::Broken(error.to_string()))?;
         line.push(b'\n');

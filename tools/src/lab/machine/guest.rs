@@ -1,7 +1,7 @@
 //! The guest: what runs inside the virtual machine and does what the lab says over the control port.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,6 +93,13 @@ fn follow(order: Order, running: &mut Vec<Process>) -> Result<Answer, LabError> 
             running.push(process);
             Ok(Answer::Started { pid })
         }
+        Order::Read { path } => match fs::read(&path) {
+            Ok(bytes) => Ok(Answer::Text {
+                text: Some(String::from_utf8_lossy(&bytes).into_owned()),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Answer::Text { text: None }),
+            Err(error) => Err(LabError::io(format!("read {path}"))(error)),
+        },
         Order::Write { path, text } => {
             let path = Path::new(&path);
             let (folder, name) = (path.parent(), path.file_name().and_then(|name| name.to_str()));
@@ -122,7 +129,7 @@ fn line_from(words: &[String]) -> Result<Command, LabError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -174,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_started_ends_with_the_talk() {
+    fn files_are_written_and_read_and_what_was_started_ends_with_the_talk() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let told = answers(&lines(&[
@@ -182,13 +189,25 @@ mod tests {
                 path: path("deep/script"),
                 text: "exec sleep 60".to_owned(),
             },
+            Order::Read {
+                path: path("deep/script"),
+            },
+            Order::Read {
+                path: path("absent"),
+            },
             Order::Spawn {
                 words: vec!["sh".to_owned(), path("deep/script")],
                 log: path("log"),
             },
         ]));
-        assert_eq!(told[1], Answer::Written);
-        let Answer::Started { pid } = told[2] else {
+        let text = |text: Option<&str>| Answer::Text {
+            text: text.map(str::to_owned),
+        };
+        assert_eq!(
+            told[1..4],
+            [Answer::Written, text(Some("exec sleep 60")), text(None)]
+        );
+        let Answer::Started { pid } = told[4] else {
             panic!("{told:?}")
         };
         assert!(!Path::new(&format!("/proc/{pid}")).exists());

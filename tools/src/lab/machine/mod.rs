@@ -139,6 +139,18 @@ impl Machine {
         }
     }
 
+    /// A file inside, if it is there.
+    pub fn read(&self, path: &str) -> Result<Option<String>, LabError> {
+        let order = Order::Read {
+            path: path.to_owned(),
+        };
+        let doing = format!("read {path}");
+        match self.ask(&doing, &order)? {
+            Answer::Text { text } => Ok(text),
+            other => Err(self.broken(&doing, Ok(other))),
+        }
+    }
+
     /// Writes a file inside, whole or not at all, and the folders above it.
     pub fn write(&self, path: &str, text: &str) -> Result<(), LabError> {
         let order = Order::Write {

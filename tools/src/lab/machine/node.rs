@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::command::{Finished, wait_until};
+use super::super::command::{Finished, last_lines, wait_until};
 use super::super::manifest::{MillraceOptions, node_file, node_object, pod_object};
 use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
 use super::super::pod::POD_NAMESPACE;
@@ -19,6 +19,8 @@ const STATE: &str = "/run/millrace";
 const LOG: &str = "/var/log/millrace.log";
 /// The NIC's name before it becomes the uplink.
 const NIC: &str = "eth0";
+/// The end of the line by which the daemon says that it works.
+const READY: &str = " ready";
 /// How long a start may take until the admin socket answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the daemon may take to end.
@@ -112,11 +114,15 @@ impl MachineNode {
         format!("{FOLDER}/millrace.toml")
     }
 
-    /// Writes the node file; `uplink` are lines for its `[uplink]` table. The next start reads it.
-    pub fn configure(&self, options: &MillraceOptions, uplink: &str) -> Result<(), LabError> {
+    /// Writes the node file, with more lines in its tables: each of `more` is a table's name, and lines. The next start
+    /// reads it.
+    pub fn configure(&self, options: &MillraceOptions, more: &[(&str, &str)]) -> Result<(), LabError> {
         let manifests = format!("{FOLDER}/manifests");
-        let text = node_file(self.plan, Path::new(&manifests), Path::new(STATE), options);
-        let text = text.replace("[uplink]\n", &format!("[uplink]\n{uplink}\n"));
+        let mut text = node_file(self.plan, Path::new(&manifests), Path::new(STATE), options);
+        for (table, lines) in more {
+            let head = format!("[{table}]\n");
+            text = text.replace(&head, &format!("{head}{lines}\n"));
+        }
         self.machine.write(&self.config(), &text)
     }
 
@@ -125,13 +131,13 @@ impl MachineNode {
     /// # Errors
     /// [`LabError::Machine`] with the end of its log if it ends or does not answer.
     pub fn start(&mut self) -> Result<(), LabError> {
-        let config = self.config();
+        let (config, before) = (self.config(), self.readies()?);
         let pid = self
             .machine
             .spawn(&["millrace", "run", "--config", &config], LOG)?;
         self.pid = Some(pid);
         let what = format!("an answer from millrace on {}", self.plan.name());
-        let answered = wait_until(&what, START_TIMEOUT, || {
+        wait_until(&what, START_TIMEOUT, || {
             if !self.is_running()? {
                 return Err(LabError::Machine {
                     doing: "start millrace".to_owned(),
@@ -139,19 +145,23 @@ impl MachineNode {
                     console: self.log_end(),
                 });
             }
-            Ok(self.ask(&["stats", "--json"])?.status.success())
-        });
-        answered
+            // Its own word first: a client of it for each look would take its cores away.
+            Ok(self.readies()? > before && self.ask(&["stats", "--json"])?.status.success())
+        })
+    }
+
+    /// How often the daemon has said that it is ready.
+    fn readies(&self) -> Result<usize, LabError> {
+        let log = self.machine.read(LOG)?.unwrap_or_default();
+        Ok(log.lines().filter(|line| line.ends_with(READY)).count())
     }
 
     /// Whether the daemon that was started runs.
     pub fn is_running(&self) -> Result<bool, LabError> {
         let Some(pid) = self.pid else { return Ok(false) };
         // One that has ended and is not reaped yet has no command line.
-        let line = self
-            .machine
-            .complete(&["cat", &format!("/proc/{pid}/cmdline")], CLIENT_TIMEOUT)?;
-        Ok(line.status.success() && !line.stdout.is_empty())
+        let line = self.machine.read(&format!("/proc/{pid}/cmdline"))?;
+        Ok(line.is_some_and(|line| !line.is_empty()))
     }
 
     /// Sends the daemon a signal by name (`TERM`, `KILL`) and waits for its end.
@@ -208,8 +218,9 @@ impl MachineNode {
     /// The last lines of the daemon's log, or why they cannot be had.
     #[must_use]
     pub fn log_end(&self) -> String {
-        self.machine
-            .run(&["tail", "-n", "40", LOG])
-            .unwrap_or_else(|error| error.to_string())
+        match self.machine.read(LOG) {
+            Ok(text) => last_lines(&text.unwrap_or_default()),
+            Err(error) => error.to_string(),
+        }
     }
 }
