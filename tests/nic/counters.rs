@@ -30,7 +30,10 @@ impl Counters {
             let missing: Vec<i128> = workers.iter().map(imbalance).collect();
             let lost: Vec<u64> = workers.iter().map(|worker| FRAMES - frames(worker)).collect();
             let at_rest = before.0["totals"] == now.0["totals"];
-            if at_rest && missing.iter().all(|packets| *packets == 0) && lost.iter().all(|frames| *frames == 0) {
+            if at_rest
+                && missing.iter().all(|packets| *packets == 0)
+                && lost.iter().all(|frames| *frames == 0)
+            {
                 now.check_strays();
                 return now;
             }

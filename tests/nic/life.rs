@@ -1,7 +1,5 @@
 //! What may happen to a NIC under a running switch, and what is left when the switch is gone.
 
-use std::time::Duration;
-
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::{Ping, ping};
 
@@ -24,7 +22,9 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
     {
         let _step = rig.step("link down and up");
         rig.inside(&format!("ip link set {UPLINK} down"));
-        await_that("the switch's word that the link is down", || rig.uplink()["up"] == false);
+        await_that("the switch's word that the link is down", || {
+            rig.uplink()["up"] == false
+        });
         rig.inside(&format!("ip link set {UPLINK} up"));
         rig.await_reach();
         session.await_answers("after the link came up", SOME);
@@ -79,7 +79,10 @@ fn assert_largest(rig: &Rig, uplink_mtu: u32) {
             rig.stock_pod().1
         );
         let told = rig.told_inside(&line);
-        assert!(told.contains("Frag needed") || told.contains("Message too long"), "{told}");
+        assert!(
+            told.contains("Frag needed") || told.contains("Message too long"),
+            "{told}"
+        );
     }
 }
 

@@ -23,7 +23,9 @@ impl Picture {
             format!("ethtool -k {UPLINK}"),
             format!("ethtool -l {UPLINK}"),
             format!("ethtool -g {UPLINK}"),
-            format!("grep -H . /sys/class/net/{UPLINK}/napi_defer_hard_irqs /sys/class/net/{UPLINK}/gro_flush_timeout"),
+            format!(
+                "grep -H . /sys/class/net/{UPLINK}/napi_defer_hard_irqs /sys/class/net/{UPLINK}/gro_flush_timeout"
+            ),
             "grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 /proc/sys/net/core -s".to_owned(),
         ];
         await_that("an address that is nobody else's", || {

@@ -164,7 +164,9 @@ impl Rig {
         let rows = self.node.json(&["show", "ports"]).unwrap();
         let rows = rows.as_array().unwrap();
         let found = rows.iter().find(|row| row["role"] == "uplink");
-        found.unwrap_or_else(|| panic!("no uplink among {rows:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no uplink among {rows:#?}"))
+            .clone()
     }
 
     /// Makes the machine's pods, each with an echo in it.
@@ -223,7 +225,10 @@ impl Rig {
             "{STOCK_POD} -> {inside}: {report:?}"
         );
         for to in [outside, self.address(PODS[1])] {
-            let told = self.inside(&format!("ip netns exec {} ping -n -c 3 -i 0.2 -W 30 {to}", PODS[0]));
+            let told = self.inside(&format!(
+                "ip netns exec {} ping -n -c 3 -i 0.2 -W 30 {to}",
+                PODS[0]
+            ));
             assert!(told.contains("3 packets transmitted, 3 received"), "{told}");
         }
     }
@@ -233,8 +238,15 @@ impl Rig {
         let at = SocketAddrV4::new(self.address(PODS[0]), ECHO_PORT).to_string();
         let words = talk_words(&at, what);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let told = self.stock_pod().0.complete(&guest_program(), &words, 2 * PATIENCE);
-        check_talk(&format!("{STOCK_POD} -> {}", PODS[0]), what, &told.unwrap().success().unwrap());
+        let told = self
+            .stock_pod()
+            .0
+            .complete(&guest_program(), &words, 2 * PATIENCE);
+        check_talk(
+            &format!("{STOCK_POD} -> {}", PODS[0]),
+            what,
+            &told.unwrap().success().unwrap(),
+        );
 
         let at = SocketAddrV4::new(self.stock_pod().1, ECHO_PORT).to_string();
         let mut inside: Vec<String> = ["ip", "netns", "exec", PODS[0], "millrace-guest"]
@@ -243,7 +255,11 @@ impl Rig {
         inside.extend(talk_words(&at, what));
         let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
         let told = self.node.machine().complete(&inside, 2 * PATIENCE);
-        check_talk(&format!("{} -> {STOCK_POD}", PODS[0]), what, &told.unwrap().success().unwrap());
+        check_talk(
+            &format!("{} -> {STOCK_POD}", PODS[0]),
+            what,
+            &told.unwrap().success().unwrap(),
+        );
     }
 
     /// The echo in the stock node's pod.
@@ -303,9 +319,20 @@ fn guest_program() -> String {
 }
 
 fn talk_words(to: &str, what: &Talk) -> Vec<String> {
-    let (flows, bytes, datagrams) = (what.flows.to_string(), what.bytes.to_string(), what.datagrams.to_string());
+    let (flows, bytes, datagrams) = (
+        what.flows.to_string(),
+        what.bytes.to_string(),
+        what.datagrams.to_string(),
+    );
     let words = [
-        "talk", to, "--flows", &flows, "--bytes", &bytes, "--datagrams", &datagrams,
+        "talk",
+        to,
+        "--flows",
+        &flows,
+        "--bytes",
+        &bytes,
+        "--datagrams",
+        &datagrams,
     ];
     words.map(str::to_owned).into()
 }

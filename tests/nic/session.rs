@@ -36,7 +36,9 @@ impl Session {
             while !told.load(Ordering::Relaxed) {
                 let number = count.load(Ordering::Relaxed);
                 let said = vec![number.to_be_bytes()[7]; REQUEST];
-                let exchanged = stream.write_all(&said).and_then(|()| stream.read_exact(&mut heard));
+                let exchanged = stream
+                    .write_all(&said)
+                    .and_then(|()| stream.read_exact(&mut heard));
                 exchanged.map_err(|error| format!("after {number} answers: {error}"))?;
                 if heard != said {
                     return Err(format!("answer {number} was changed"));

@@ -110,7 +110,9 @@ pub(crate) fn talk(rig: &Rig, queues: &[u32]) {
     let dropped = after.dropped();
     assert_eq!(parts.len(), queues.len(), "{parts:?}");
     assert!(
-        parts.iter().all(|(received, sent)| *received >= PART && *sent >= PART),
+        parts
+            .iter()
+            .all(|(received, sent)| *received >= PART && *sent >= PART),
         "(received, sent) of each queue: {parts:?}; dropped: {dropped:#}"
     );
 }

@@ -192,9 +192,7 @@ mod tests {
             Order::Read {
                 path: path("deep/script"),
             },
-            Order::Read {
-                path: path("absent"),
-            },
+            Order::Read { path: path("absent") },
             Order::Spawn {
                 words: vec!["sh".to_owned(), path("deep/script")],
                 log: path("log"),
