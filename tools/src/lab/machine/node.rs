@@ -159,9 +159,10 @@ impl MachineNode {
     /// Whether the daemon that was started runs.
     pub fn is_running(&self) -> Result<bool, LabError> {
         let Some(pid) = self.pid else { return Ok(false) };
-        // One that has ended and is not reaped yet has no command line.
-        let line = self.machine.read(&format!("/proc/{pid}/cmdline"))?;
-        Ok(line.is_some_and(|line| !line.is_empty()))
+        let status = self.machine.read(&format!("/proc/{pid}/stat"))?;
+        // The state follows the program's name, which stands in parentheses; Z is one that has ended and is not reaped yet.
+        let state = status.as_deref().and_then(|line| line.rsplit_once(") "));
+        Ok(state.is_some_and(|(_, state)| !state.starts_with('Z')))
     }
 
     /// Sends the daemon a signal by name (`TERM`, `KILL`) and waits for its end.
