@@ -38,7 +38,9 @@ impl Device {
     pub fn of(link: &Link) -> Result<Self, KernelError> {
         check_interface_name(&link.name)?;
         let device = Self(Path::new(INTERFACES).join(&link.name));
-        let address = link.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+        let address = link
+            .mac
+            .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
         let same = device.read("ifindex")? == link.ifindex.to_string()
             && address.is_none_or(|address| device.read("address").is_ok_and(|read| read == address));
         if same {

@@ -5,9 +5,7 @@ use rtnetlink::packet_core::DefaultNla;
 use tokio::sync::OnceCell;
 
 use super::error::KernelError;
-use super::generic::{
-    GenericConnection, GenericMessage, kind_of, nest, nested, read_text, text, value_of,
-};
+use super::generic::{GenericConnection, GenericMessage, kind_of, nest, nested, read_text, text, value_of};
 use super::names::check_interface_name;
 use super::request::Kernel;
 

@@ -117,6 +117,10 @@ mod tests {
         assert_eq!(absent.raw_os_error(), Some(libc::ENODEV));
         assert!(driver("a-name-that-is-too-long").is_err());
         let table = indirection("lo").unwrap_err();
-        assert_eq!(table.raw_os_error(), Some(libc::EOPNOTSUPP), "loopback spreads nothing");
+        assert_eq!(
+            table.raw_os_error(),
+            Some(libc::EOPNOTSUPP),
+            "loopback spreads nothing"
+        );
     }
 }
