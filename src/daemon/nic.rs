@@ -43,7 +43,7 @@ pub struct NicBefore {
 
 /// Why the device cannot be as the node file wants it.
 #[derive(Debug, thiserror::Error)]
-pub enum NicError {
+pub(super) enum NicError {
     /// More queues than it can have.
     #[error(
         "[uplink] queues = {wanted}: {interface} (driver {driver}) has at most {most}; at most that would be right"
