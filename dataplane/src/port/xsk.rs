@@ -171,6 +171,15 @@ impl XskPort {
             None | Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS) => {}
             Some(error) => self.error = Some(error),
         }
+        // With busy polling that call runs the driver's receiving end and wakes nobody (`xsk_no_wakeup` in
+        // `net/xdp/xsk.c`). A driver that sends elsewhere, as virtio-net does, then never sends: 16 seconds for an echo
+        // were seen. Polling the socket wakes it all the same.
+        if self.socket.busy_poll
+            && self.socket.transmit.outstanding() > 0
+            && self.socket.transmit.needs_wakeup()
+        {
+            wake_by_poll(self.socket());
+        }
     }
 
     /// In copy mode one call sends a bounded number of frames, in the caller's time, and ends at the first that the
@@ -357,5 +366,19 @@ fn wake_to_receive(socket: BorrowedFd<'_>) {
             std::ptr::null_mut(),
             std::ptr::null_mut(),
         );
+    }
+}
+
+/// Wakes the driver by looking at the socket, without waiting (`xsk_poll` in `net/xdp/xsk.c`).
+#[allow(unsafe_code)]
+fn wake_by_poll(socket: BorrowedFd<'_>) {
+    let mut look = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one live structure; the descriptor is open as long as it is borrowed.
+    unsafe {
+        libc::poll(std::ptr::from_mut(&mut look), 1, 0);
     }
 }
