@@ -67,7 +67,12 @@ impl Setting {
         let lines = [self.uplink, self.workers].join("\n");
         let more: Vec<&str> = lines.lines().filter(|line| !line.is_empty()).collect();
         let more = more.iter().map(|line| format!(", {line}"));
-        format!("{} {}{}", self.xdp_mode, self.mode.word(), more.collect::<String>())
+        format!(
+            "{} {}{}",
+            self.xdp_mode,
+            self.mode.word(),
+            more.collect::<String>()
+        )
     }
 }
 
@@ -75,7 +80,10 @@ impl Setting {
 pub(crate) fn carry(rig: &mut Rig, setting: &Setting) {
     rig.entitle(&setting.title());
     let uplink = format!("mode = \"{}\"\n{}", setting.mode.word(), setting.uplink);
-    rig.start(setting.xdp_mode, &[("uplink", &uplink), ("workers", setting.workers)]);
+    rig.start(
+        setting.xdp_mode,
+        &[("uplink", &uplink), ("workers", setting.workers)],
+    );
     {
         let _step = rig.step("a socket on every queue, in the mode asked for");
         assert_bound(rig, setting.mode, setting.queues);

@@ -58,8 +58,8 @@ impl MachineNode {
             pid: None,
             pods: Vec::new(),
         };
-        node.set_queues(queues)?;
         node.become_kubernetes_node(lab.switch().wire().mtu)?;
+        node.set_queues(queues)?;
         for other in lab.nodes() {
             other.introduce(plan)?;
             node.write_manifest(&other.name(), &node_object(other.plan()))?;
@@ -73,12 +73,12 @@ impl MachineNode {
     }
 
     /// As many queues as the machine has cores, if the NIC has more: that is the driver's own choice too, but QEMU's RSS
-    /// (seen with 7.2) takes note of it only once it is made anew, and hands over nothing until then.
+    /// (seen with 7.2) takes note of it only once it is made anew with the link up, and hands over nothing until then.
     fn set_queues(&self, queues: u32) -> Result<(), LabError> {
         if queues > CORES {
             for count in [queues, CORES] {
                 let count = count.to_string();
-                self.machine.run(&["ethtool", "-L", NIC, "combined", &count])?;
+                self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
             }
         }
         Ok(())
