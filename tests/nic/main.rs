@@ -59,6 +59,9 @@ fn four_queues() {
     carry(&mut rig, &generic);
     life::assert_follows_queues(&rig, QUEUES);
     rig.end("TERM");
+    // Our program in one mode is not replaced by one in another, and there are no fewer queues while it is there.
+    rig.inside("ip link set dev eth1 xdpgeneric off");
+    rig.inside("ethtool -L eth1 combined 2");
     let settings = [
         Setting {
             uplink: "queues = 4\nkernel-queues = [0]",

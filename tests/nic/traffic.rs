@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::talk::Talk;
+use serde_json::Value;
 
 use crate::counters::Counters;
 use crate::rig::Rig;
@@ -101,8 +102,15 @@ pub(crate) fn carry(rig: &mut Rig, setting: &Setting) {
 /// Each of these queues, and no other, has a socket in this mode, by the switch's own word and by the kernel's.
 fn assert_bound(rig: &Rig, mode: Mode, queues: &[u32]) {
     let row = rig.uplink();
-    assert_eq!(row["queues"], queues.len(), "{row:#}");
     assert_eq!(row["bind_mode"], mode.word(), "{row:#}");
+    let shown = row["per_queue"].as_array().unwrap().iter();
+    let served: Vec<_> = shown.filter(|queue| queue["kernel"] == false).collect();
+    let expected =
+        |(shown, queue): (&&Value, &u32)| shown["queue"] == *queue && shown["bind_mode"] == mode.word();
+    assert!(
+        served.len() == queues.len() && served.iter().zip(queues).all(expected),
+        "{row:#}"
+    );
     assert_eq!(sockets(rig), queues.iter().map(|queue| (*queue, mode)).collect());
 }
 
