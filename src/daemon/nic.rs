@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::fabric::OwnSockets;
+use super::look::Misconfigured;
 use super::ports::SavedError;
 use crate::config::{Config, Uplink};
 use crate::kernel::{Channels, Device, InterruptDelay, Kernel, KernelError, Link, Rings, numa_node_of_core};
@@ -113,6 +114,17 @@ impl NicError {
             driver: driver(interface),
             source,
         }
+    }
+}
+
+/// What the node file asks of the device and cannot be had is said as such.
+pub(super) fn misconfigured(error: NicError) -> anyhow::Error {
+    match error {
+        NicError::Saved(_) => error.into(),
+        NicError::Queues { .. }
+        | NicError::Ring { .. }
+        | NicError::Driver { .. }
+        | NicError::Spreading { .. } => Misconfigured::because(error.into()),
     }
 }
 

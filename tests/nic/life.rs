@@ -6,7 +6,7 @@ use millrace_tools::lab::traffic::{Ping, ping};
 use crate::counters::Counters;
 use crate::picture::Picture;
 use crate::rig::{PATIENCE, PODS, Rig, await_that};
-use crate::traffic::talk;
+use crate::traffic::{sockets, talk};
 
 /// The uplink's MTU as it is, and a smaller one, in bytes.
 const MTU: u32 = 1500;
@@ -49,6 +49,17 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         rig.assert_pings();
     }
     session.end();
+    talk(rig, queues);
+}
+
+/// Somebody gives the NIC more queues under the running switch: it takes them.
+pub(crate) fn assert_follows_queues(rig: &Rig, queues: &[u32]) {
+    let _step = rig.step("more queues under the running switch");
+    rig.inside(&format!("ethtool -L {UPLINK} combined {}", queues.len()));
+    await_that("a socket on each new queue", || {
+        sockets(rig).keys().copied().eq(queues.iter().copied())
+    });
+    rig.await_reach();
     talk(rig, queues);
 }
 

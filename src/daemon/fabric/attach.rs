@@ -85,7 +85,7 @@ impl OwnSockets {
         FillPolicy {
             base: match mode {
                 BindMode::ZeroCopy => self.frames(),
-                BindMode::Copy => self.frames().min(share),
+                BindMode::Copy => self.ring.min(share),
             },
             max: self.rings().umem,
         }
