@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::nic::NicBefore;
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -154,6 +155,9 @@ pub struct Saved {
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
+    /// What the uplink's device was before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<NicBefore>,
 }
 
 /// The state file could not be read or written.
@@ -238,6 +242,7 @@ mod tests {
                 pod_mac: "02:00:00:00:00:01".into(),
             }],
             gro_was_on: vec!["eth1".into()],
+            nic: None,
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

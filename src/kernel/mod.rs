@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod device;
 mod error;
 mod ethtool;
 mod follow;
@@ -27,6 +28,7 @@ mod names;
 mod namespace;
 mod neighbour;
 mod pod_port;
+mod queues;
 mod request;
 mod resolve;
 mod route;
@@ -36,13 +38,14 @@ pub mod sysctl;
 mod tables;
 mod veth;
 
+pub use device::{Device, InterruptDelay, numa_node_of_core};
 pub use error::{KernelError, Refusal};
-pub use ethtool::Channels;
 pub use follow::KernelFollower;
 pub use host_port::{HostPort, HostPortOrigin, HostPortSpec};
 pub use names::{check_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
 pub use pod_port::{PodPort, PodPortSpec};
+pub use queues::{Channels, Rings};
 pub use request::Kernel;
 pub use route::{OWN_ROUTE_PROTOCOL, RouteChanges, RouteSpec};
 pub use state::{
