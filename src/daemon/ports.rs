@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::nic::NicBefore;
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -158,6 +159,9 @@ pub struct Saved {
     /// such a set.
     #[serde(default)]
     pub reserved_ports: String,
+    /// What the uplink's device was before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<NicBefore>,
 }
 
 /// The state file could not be read or written.
@@ -243,6 +247,7 @@ mod tests {
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
+            nic: None,
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

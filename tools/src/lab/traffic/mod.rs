@@ -5,6 +5,7 @@
 
 mod capture;
 mod ping;
+pub mod talk;
 mod tcp;
 mod udp;
 
