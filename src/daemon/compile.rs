@@ -2,6 +2,7 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod host_path;
 mod numbers;
 mod peers;
 mod routes;
@@ -21,7 +22,7 @@ use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
 use crate::config::{Config, OverlayKind, PortRange};
-use crate::kernel::{KernelState, RouteSpec};
+use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
@@ -81,8 +82,10 @@ pub struct Compiled {
     pub tables: NodeTables,
     /// For the steering program on the uplink.
     pub steering: SteeringTables,
-    /// For the kernel: the way to pods through the host port.
+    /// For the kernel: the way to pods and Services through the host port.
     pub kernel_routes: Vec<RouteSpec>,
+    /// For the kernel: Services at this node's own addresses, to which no route leads.
+    pub own_services: OwnServices,
     /// Next hops of peers, to be kept resolved: interface number and address.
     pub next_hops: Vec<(u32, IpAddr)>,
     /// The peers' names.
@@ -159,6 +162,8 @@ pub fn compile(
         services.steering(),
         inputs.config.services.snat_ports,
     );
+    let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
+    let own_services = host_path::own_services(inputs, host, &local, services.steering());
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
@@ -175,7 +180,8 @@ pub fn compile(
     Compiled {
         tables,
         steering,
-        kernel_routes: kernel_routes(inputs.own, &peers.names),
+        kernel_routes,
+        own_services,
         next_hops: peers.next_hops,
         peers: peers.names,
         warnings,
@@ -336,29 +342,6 @@ fn neighbours(inputs: &Inputs<'_>, numbers: &mut Numbers, uplink: Option<&PortIn
         Some((id, uplink.id, entry.address, mac))
     });
     NeighbourTable::build(inputs.key, known)
-}
-
-/// The kernel's way to every pod: through the host port, from this node's tunnel address.
-fn kernel_routes(own: &NodeRecord, peers: &[PeerName]) -> Vec<RouteSpec> {
-    let mut routes = Vec::new();
-    for (cidr, (source, gateway)) in own
-        .pod_cidrs()
-        .zip(own.tunnel_addresses().zip(own.gateway_addresses()))
-        .collect::<Vec<_>>()
-    {
-        let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
-        let remote = peers
-            .iter()
-            .flat_map(|peer| peer.pod_cidrs.iter().copied())
-            .filter(same_family);
-        routes.extend(std::iter::once(cidr).chain(remote).map(|prefix| RouteSpec {
-            prefix,
-            gateway: Some(gateway),
-            onlink: true,
-            source: Some(source),
-        }));
-    }
-    routes
 }
 
 fn prefix(net: IpNet) -> Option<Prefix> {

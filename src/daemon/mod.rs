@@ -9,6 +9,7 @@ pub mod compile;
 pub mod fabric;
 mod flows;
 pub mod health;
+mod host_path;
 mod links;
 mod look;
 mod pods;
@@ -44,6 +45,7 @@ use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
 use flows::Echoes;
 use health::Health;
+use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
@@ -94,6 +96,7 @@ struct Daemon {
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
+    host_path: HostPath,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
@@ -147,6 +150,7 @@ impl Daemon {
                     }
                     self.release_echoes();
                     self.health.beat();
+                    self.restore_own_services();
                     self.refresh_neighbours().await;
                     self.follow_links().await?;
                     self.adopt_pods().await;
@@ -196,6 +200,7 @@ impl Daemon {
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
+        self.sync_own_services(&compiled.own_services);
         // A flag of a neighbour that was used must outlive the table it was set in.
         for (port, address) in self.tables.neighbours.take_used() {
             let _ = compiled.tables.neighbours.lookup(port, address);

@@ -18,6 +18,7 @@ use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
 use super::health::Health;
+use super::host_path::HostPath;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
@@ -106,6 +107,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
+        host_path: HostPath::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
         key,
@@ -115,7 +117,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: std::collections::BTreeMap::new(),
         capture: None,
     };
-    if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
+    let attached = daemon.attach_own_ports(&host, &uplink).await;
+    if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
         daemon.undo(&host).await;
         return Err(error);
     }

@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 use millrace_dataplane::xdp;
 
+use super::host_path;
 use super::ports::Saved;
 use crate::config::Config;
 use crate::kernel::Kernel;
@@ -53,6 +54,9 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                     .await
                     .map_err(anyhow::Error::from);
                 step(format!("port {} of {}", row.interface, row.pod), result);
+            }
+            for (what, result) in host_path::undo(&kernel, &saved) {
+                step(what, result.map_err(anyhow::Error::from));
             }
             let host = config.host_port.name.kernel_side();
             let result = kernel

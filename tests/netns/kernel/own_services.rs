@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 fn wanted() -> OwnServices {
     OwnServices {
+        interface: "millrace0".to_owned(),
+        mtu: 1450,
         addresses: vec![NODE.into(), "2001:db8::1".parse().unwrap()],
         node_ports: vec![(TCP, NODE_PORT), (UDP, NODE_PORT)],
         ports: vec![
@@ -71,6 +73,11 @@ fn they_are_put_in_replaced_and_taken_out() {
             "udp . 30080",
             "elements = { 198.51.100.1 . tcp . 80 }",
             "elements = { 2001:db8::2 . tcp . 80 }",
+            "type filter hook postrouting priority mangle; policy accept;",
+            "oifname \"millrace0\" meta nfproto ipv4 tcp flags syn tcp option maxseg size set 1410",
+            "oifname \"millrace0\" meta nfproto ipv6 tcp flags syn tcp option maxseg size set 1390",
+            "type filter hook input priority mangle; policy accept;",
+            "iifname \"millrace0\" meta nfproto ipv4 tcp flags syn tcp option maxseg size set 1410",
             "ip daddr . meta l4proto . th dport @services4 dnat ip to 10.244.1.1",
             "ip daddr @addresses4 meta l4proto . th dport @node_ports dnat ip to 10.244.1.1",
             "ip6 daddr . meta l4proto . th dport @services6 dnat ip6 to fd00:244:1::1",
@@ -148,6 +155,7 @@ fn ten_thousand_are_put_in_at_once() {
             addresses: vec![NODE.into()],
             node_ports: vec![(TCP, NODE_PORT)],
             ports: Vec::new(),
+            ..wanted()
         };
         without_privilege(|| {
             let error = kernel.set_own_services(&bad).unwrap_err().to_string();
@@ -211,6 +219,17 @@ fn node_and_switch() -> (Namespace, Namespace) {
         switch.ip(&format!("route add {network} dev millrace0p"));
     }
     (node, switch)
+}
+
+/// A backend whose packets may be longer than the host port's: the connection's segments fit all the same, both ways.
+#[test]
+fn segments_fit_the_host_port() {
+    let (node, switch) = node_and_switch();
+    switch.ip("link set millrace0p mtu 1500");
+    node.run(|| async { Kernel::open().unwrap().set_own_services(&wanted()).unwrap() });
+    let server = echo_once(&switch, (GATEWAY, NODE_PORT).into());
+    node.run(|| async { call((NODE, NODE_PORT).into()) });
+    server.join().unwrap();
 }
 
 /// Answers one connection with what it is sent, and says who called.
