@@ -200,7 +200,6 @@ impl Daemon {
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
-        self.sync_own_services(&compiled.own_services);
         // A flag of a neighbour that was used must outlive the table it was set in.
         for (port, address) in self.tables.neighbours.take_used() {
             let _ = compiled.tables.neighbours.lookup(port, address);
@@ -210,6 +209,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);

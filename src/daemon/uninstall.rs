@@ -64,7 +64,7 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for file in [Saved::FILE, "lock", super::SOCKET_NAME] {
+            for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
                 let path = folder.join(file);
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
