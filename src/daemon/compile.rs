@@ -133,9 +133,7 @@ pub fn compile(
     };
     let mut steering = SteeringTables {
         failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
-        local_addresses: uplink
-            .map(|port| addresses_on(inputs.kernel, port.ifindex))
-            .unwrap_or_default(),
+        local_addresses: addresses_from_uplink(inputs, &local.addresses),
         tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
         ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
         pod_prefixes: inputs
@@ -145,12 +143,14 @@ pub fn compile(
             .collect(),
         ..SteeringTables::default()
     };
+    let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
+    let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
         services: inputs.store.services(),
         node: &inputs.own.name,
         zone: inputs.own.zone.as_deref(),
         own_addresses: &local.addresses,
-        uplink_addresses: &steering.local_addresses,
+        uplink_addresses: &uplink_addresses,
         gateways: &local.gateways,
         node_addresses: &local.node_addresses,
         fail_safe_ports: &FAIL_SAFE_PORTS,
@@ -316,14 +316,24 @@ fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
         .flat_map(|node| node.internal_ips.iter().copied().chain(node.public_ips()))
 }
 
-/// All addresses of this node, loopback's left out.
+/// All addresses of this node, 127.0.0.0/8 and ::1 left out. Others on the loopback interface count: routers and load
+/// balancers are given theirs there.
 fn own_addresses(kernel: &KernelState) -> Vec<IpAddr> {
-    let loopback = |ifindex| kernel.link(ifindex).is_some_and(|link| link.loopback);
     kernel
         .addresses()
-        .filter(|entry| !loopback(entry.ifindex))
         .map(|entry| entry.address.addr())
         .filter(|address| !address.is_loopback())
+        .collect()
+}
+
+/// The node's own addresses at which packets may come by the uplink. Those within its pods' prefixes are reached through
+/// the switch.
+fn addresses_from_uplink(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let is_of_pods = |address: &IpAddr| inputs.own.pod_cidrs().any(|cidr| cidr.contains(address));
+    addresses
+        .iter()
+        .copied()
+        .filter(|address| !is_of_pods(address))
         .collect()
 }
 

@@ -76,11 +76,15 @@ pub(super) fn own_services(
 ) -> OwnServices {
     let stays = |port: u16| FAIL_SAFE_PORTS.contains(&port);
     let node_ports = services.node_ports.iter().filter(|(_, port)| !stays(*port));
+    // A link-local address is one of a link, and says nothing without it.
+    let addresses = local.addresses.iter().copied();
+    let addresses =
+        addresses.filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
     let ports = services.own_ports.iter().filter(|(.., port)| !stays(*port));
     OwnServices {
         interface: inputs.config.host_port.name.kernel_side().as_str().to_owned(),
         mtu: host.map_or(0, |host| host.facts.mtu),
-        addresses: local.addresses.clone(),
+        addresses: addresses.collect(),
         node_ports: node_ports.map(|(protocol, port)| (protocol.0, *port)).collect(),
         ports: ports
             .map(|(address, protocol, port)| (*address, (protocol.0, *port)))
