@@ -188,7 +188,12 @@ fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortS
             .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
         mac: None,
         switch_mac: None,
-        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+        addresses: own.tunnel_addresses().collect(),
+        // The switch answers ARP, and no neighbour solicitations.
+        neighbours: own
+            .gateway_addresses()
+            .filter(std::net::IpAddr::is_ipv6)
+            .collect(),
     }
 }
 
