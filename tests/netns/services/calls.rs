@@ -11,6 +11,8 @@ use crate::set::{Port, Protocol, Service, Set};
 const FIRST_SOURCE_PORT: u16 = 2_000;
 /// How often a client of a Service with affinity calls in a row.
 const AFFINITY_CALLS: usize = 3;
+/// How many calls are drawn for each that is made: not everyone can call everything.
+const TRIES: usize = 20;
 /// A node port that no Service has.
 const UNKNOWN_NODE_PORT: u16 = 32_500;
 /// A port that no Service has, and nobody listens on.
@@ -66,11 +68,14 @@ impl Asker {
         self.next - 1
     }
 
-    /// So many calls, and for Services with affinity some in a row.
+    /// So many calls, and for Services with affinity some in a row; fewer if there are not so many clients with affinity.
     pub(crate) fn calls(&mut self, chance: &mut Chance, set: &Set, count: usize) -> Vec<Call> {
         let mut calls: Vec<Call> = Vec::new();
         let mut asked = BTreeSet::new();
-        while calls.len() < count {
+        for _ in 0..count * TRIES {
+            if calls.len() >= count {
+                break;
+            }
             let number = chance.below(set.services.len());
             let service = &set.services[number];
             let caller = *chance.pick(&CALLERS);

@@ -170,7 +170,7 @@ fn endpoints(chance: &mut Chance) -> Vec<Endpoint> {
     if chance.percent(15) {
         places.extend(HOSTS);
     }
-    let count = *chance.pick(&[0, 1, 1, 2, 3, 4, 5]);
+    let count = *chance.pick(&[0, 1, 1, 2, 2, 3, 3, 4, 5]);
     let hints = chance.below(10);
     let places = chance.some(count, &places);
     places
@@ -197,6 +197,8 @@ fn conditions(chance: &mut Chance, endpoint: &mut Endpoint) {
     let all = [
         (None, None, None),
         (None, None, None),
+        (None, None, None),
+        (Some(true), Some(true), Some(false)),
         (Some(true), Some(true), Some(false)),
         (Some(true), None, None),
         (Some(false), Some(false), Some(false)),

@@ -104,7 +104,7 @@ pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mista
 }
 
 /// What a reject is to be called in a map.
-const REJECT: &str = "goto reject";
+const REJECT: &str = "goto turn-away";
 
 struct Writer<'a> {
     text: String,
@@ -174,7 +174,7 @@ impl Writer<'_> {
             self.line(&format!("add chain {TABLE} {name} {{ type {hook}; }}"));
         }
         for name in [
-            "reject",
+            "turn-away",
             "masquerade-later",
             "services",
             "no-endpoints",
@@ -211,11 +211,11 @@ impl Writer<'_> {
     /// What becomes of what was found.
     fn verdicts(&mut self) {
         if self.makes(Mistake::SilentReject) {
-            self.rule("reject", "drop");
+            self.rule("turn-away", "drop");
         } else if !self.makes(Mistake::RejectWithoutReset) {
-            self.rule("reject", "meta l4proto tcp reject with tcp reset");
+            self.rule("turn-away", "meta l4proto tcp reject with tcp reset");
         }
-        self.rule("reject", "reject");
+        self.rule("turn-away", "reject");
         let port = if self.makes(Mistake::UnknownPortDropped) {
             "drop"
         } else {
