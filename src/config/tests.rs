@@ -74,7 +74,10 @@ fn the_shortest_file_has_all_defaults() {
     );
     // A table that is there but empty is as good as one that is not.
     assert_eq!(
-        parse(&format!("{SHORTEST}[host-port]\n[overlay]\n[slow-path]\n")).unwrap(),
+        parse(&format!(
+            "{SHORTEST}[host-port]\n[overlay]\n[flows]\n[slow-path]\n"
+        ))
+        .unwrap(),
         config
     );
 }
@@ -100,6 +103,18 @@ name = \"fourteen-chars\"
 kind = \"ipip\"
 vni = 4096
 port = 65535
+masquerade = false
+[flows]
+ipv4 = 1
+ipv6 = 16777216
+per-pod = 0
+loose = false
+tcp-established-seconds = 2592000
+tcp-half-open-seconds = 1
+tcp-half-closed-seconds = 2
+udp-seconds = 3
+udp-replied-seconds = 4
+icmp-seconds = 5
 [slow-path]
 queue = 65536
 icmp-errors-per-second = 0

@@ -161,6 +161,7 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), MANIFESTS).unwrap();
     let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
+    let key = HashKey::random();
     let mut manifests = Folder::new(folder.path());
     manifests.scan();
     let store = manifests.store(&config.node.name, &[]);
@@ -174,9 +175,11 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
             port(1, UPLINK, Role::Uplink, &[]),
             port(2, 20, Role::Pod, &["10.244.1.2"]),
         ],
-        key: HashKey::random(),
+        key,
+        listens: HostListens(&|_, _, _| Ok(false)),
     };
-    compile(&inputs, &mut PeerNumbers::default(), 7)
+    let mut services = ServiceCompiler::new(&config.services, key, 1);
+    compile(&inputs, &mut Numbers::default(), &mut services, Epoch(7))
 }
 
 #[test]
@@ -300,10 +303,10 @@ fn only_what_changes_a_packets_way_counts_as_a_change() {
 #[test]
 fn a_peers_number_is_free_again_when_it_is_gone() {
     let name = |text: &str| NodeName::new(text).unwrap();
-    let mut numbers = PeerNumbers::default();
-    let first = numbers.of(&name("a"));
-    assert_ne!(first, numbers.of(&name("b")));
-    assert_eq!(first, numbers.of(&name("a")), "kept");
-    numbers.keep(|node| node.as_str() != "a");
-    assert_eq!(first, numbers.of(&name("c")), "given again");
+    let mut numbers = Numbers::default();
+    let first = numbers.of_peer(&name("a"));
+    assert_ne!(first, numbers.of_peer(&name("b")));
+    assert_eq!(first, numbers.of_peer(&name("a")), "kept");
+    numbers.keep_peers(|node| node.as_str() != "a");
+    assert_eq!(first, numbers.of_peer(&name("c")), "given again");
 }

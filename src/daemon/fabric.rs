@@ -23,7 +23,7 @@ use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, QUEUES_PER_PORT_MAX, Worker, WorkerConfig, WorkerError, WorkerHandle,
 };
 use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 
 use crate::config::{self, Config};
 use crate::privileges;
@@ -89,6 +89,7 @@ impl Fabric {
     pub fn start(
         config: &Config,
         tables: &Reader<NodeTables>,
+        connections: &Connections,
         key: HashKey,
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
         let cores = config.workers.cores.as_slice();
@@ -112,7 +113,7 @@ impl Fabric {
                 },
                 injections: INJECTIONS,
             };
-            let pipeline = NodePipeline::new(tables.clone(), key, index);
+            let pipeline = NodePipeline::new(tables.clone(), connections.clone(), key, index);
             let (worker, handle) = Worker::new(worker_config, pool, pipeline, punts_in.clone())?;
             fabric.threads.push(worker.spawn(privileges::drop_all)?);
             fabric.workers.push(handle);

@@ -11,12 +11,13 @@
 //! Each lasts until the file is put right or removed. Nothing of this outlives the process: after a restart
 //! only what is good counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fault::Fault;
@@ -66,7 +67,8 @@ impl Stamp {
 struct FileState {
     /// Of the version that was read, unless a later change might not show in it.
     stamp: Option<Stamp>,
-    entries: Vec<Entry>,
+    /// In the order of the file; last good versions, which have their own old places, at the end.
+    entries: Vec<Arc<Entry>>,
     notices: Vec<Notice>,
 }
 
@@ -135,13 +137,15 @@ impl Folder {
     #[must_use]
     pub fn store(&self, own: &NodeName, more: &[Notice]) -> Store {
         let states = || self.files.values();
-        let entries = states().flat_map(|state| state.entries.iter().cloned()).collect();
+        let mut entries: Vec<Arc<Entry>> = states().flat_map(|state| state.entries.iter().cloned()).collect();
+        // By file already, and but for last good versions by place.
+        entries.sort_by(|a, b| a.origin.cmp(&b.origin));
         let notices = more
             .iter()
             .chain(&self.notices)
             .chain(states().flat_map(|state| &state.notices))
             .cloned();
-        Store::build(own, entries, notices.collect())
+        Store::build_sorted(own, &entries, notices.collect())
     }
 
     fn folder_notice(&self, reason: Fault) -> Notice {
@@ -234,7 +238,9 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Fault> {
 /// The state of a file that cannot be read: all that it held stays.
 fn keep_all(path: &Path, before: Option<&FileState>, reason: Fault) -> FileState {
     let mut entries = before.map(|state| state.entries.clone()).unwrap_or_default();
-    entries.iter_mut().for_each(|entry| entry.is_last_good = true);
+    entries
+        .iter_mut()
+        .for_each(|entry| Arc::make_mut(entry).is_last_good = true);
     let mut notice = Notice::new(
         Origin::File {
             file: path.to_owned(),
@@ -251,8 +257,9 @@ fn keep_all(path: &Path, before: Option<&FileState>, reason: Fault) -> FileState
 }
 
 /// Puts what was found in a file beside what it held before, by the rules at the head of this module.
-fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
+fn merge(found: Vec<Found>, before: &[Arc<Entry>]) -> FileState {
     let mut state = FileState::default();
+    let known: HashMap<&ObjectId, &Arc<Entry>> = before.iter().map(|entry| (&entry.id, entry)).collect();
     for Found { origin, object } in found {
         let read = object.and_then(|object| {
             Entry::read(origin.clone(), &object).map_err(|reason| {
@@ -266,7 +273,7 @@ fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
             Ok((entry, warnings)) => {
                 let notice = |reason| Notice::new(origin.clone(), Some(entry.id.clone()), reason);
                 state.notices.extend(warnings.into_iter().map(notice));
-                state.entries.push(entry);
+                state.entries.push(reuse(entry, &known));
             }
             Err(fault) => state
                 .notices
@@ -277,8 +284,21 @@ fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
     state
 }
 
+/// An entry that is as before is the same one, and so is its record if no more than its place is another: what follows
+/// then sees by the pointer that nothing has changed.
+fn reuse(mut entry: Entry, known: &HashMap<&ObjectId, &Arc<Entry>>) -> Arc<Entry> {
+    match known.get(&entry.id) {
+        Some(before) if ***before == entry => Arc::clone(before),
+        Some(before) if before.record == entry.record => {
+            entry.record = before.record.clone();
+            Arc::new(entry)
+        }
+        Some(_) | None => Arc::new(entry),
+    }
+}
+
 /// Adds the last good versions of what was refused, and says so in the notices.
-fn keep_last_good(state: &mut FileState, before: &[Entry]) {
+fn keep_last_good(state: &mut FileState, before: &[Arc<Entry>]) {
     let refused = || {
         state
             .notices
@@ -288,12 +308,14 @@ fn keep_last_good(state: &mut FileState, before: &[Entry]) {
     let any_unnamed = refused().any(|notice| notice.object.is_none());
     let named: BTreeSet<&ObjectId> = refused().filter_map(|notice| notice.object.as_ref()).collect();
     let good: BTreeSet<&ObjectId> = state.entries.iter().map(|entry| &entry.id).collect();
-    let kept: Vec<Entry> = before
+    let kept: Vec<Arc<Entry>> = before
         .iter()
         .filter(|entry| !good.contains(&entry.id) && (any_unnamed || named.contains(&entry.id)))
-        .map(|entry| Entry {
-            is_last_good: true,
-            ..entry.clone()
+        .map(|entry| {
+            Arc::new(Entry {
+                is_last_good: true,
+                ..Entry::clone(entry)
+            })
         })
         .collect();
     for notice in &mut state.notices {

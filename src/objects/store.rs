@@ -7,13 +7,16 @@
 //! change it.
 
 mod build;
+mod services;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::endpoint_slice::SliceRecord;
 use super::fault::Fault;
 use super::flannel::{Backend, Family};
 use super::name::{NodeName, ObjectId, PodKey};
@@ -21,6 +24,7 @@ use super::node::NodeRecord;
 use super::notice::{Notice, Origin, Severity};
 use super::object::Object;
 use super::pod::PodRecord;
+use super::service::{Claim, ServiceRecord};
 
 /// What an object comes to, each in itself sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub enum Record {
     Pod(Box<PodRecord>),
     /// A Pod that has ended.
     FinishedPod,
+    /// A Service.
+    Service(Arc<ServiceRecord>),
+    /// An EndpointSlice of a Service.
+    EndpointSlice(Arc<SliceRecord>),
 }
 
 /// A sound object with its place and age: what a source hands to [`Store::build`].
@@ -66,13 +74,24 @@ impl Entry {
             }
             Object::Pod(pod) => {
                 let record = PodRecord::read(pod)?;
-                let id = ObjectId {
-                    kind: "Pod".to_owned(),
-                    namespace: super::object::namespace_of(&pod.metadata).to_owned(),
-                    name: pod.metadata.name.clone().unwrap_or_default(),
-                };
+                let id = namespaced_id("Pod", &pod.metadata);
                 let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Box::new(record)));
                 (id, &pod.metadata, record, Vec::new())
+            }
+            Object::Service(service) => {
+                let (record, faults) = ServiceRecord::read(service)?;
+                let id = namespaced_id("Service", &service.metadata);
+                (id, &service.metadata, Record::Service(Arc::new(record)), faults)
+            }
+            Object::EndpointSlice(slice) => {
+                let (record, faults) = SliceRecord::read(slice)?;
+                let id = namespaced_id("EndpointSlice", &slice.metadata);
+                (
+                    id,
+                    &slice.metadata,
+                    Record::EndpointSlice(Arc::new(record)),
+                    faults,
+                )
             }
         };
         let created_s = created_s(metadata);
@@ -88,14 +107,9 @@ impl Entry {
         ))
     }
 
-    /// The order in which claims are decided.
-    fn rank(&self) -> (bool, bool, Option<i64>, &Origin) {
-        (
-            self.is_last_good,
-            self.created_s.is_none(),
-            self.created_s,
-            &self.origin,
-        )
+    /// The order in which claims are decided; of equals, the origin decides.
+    fn rank(&self) -> (bool, bool, Option<i64>) {
+        (self.is_last_good, self.created_s.is_none(), self.created_s)
     }
 }
 
@@ -114,6 +128,14 @@ fn node_id(name: &NodeName) -> ObjectId {
     }
 }
 
+fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
+    ObjectId {
+        kind: kind.to_owned(),
+        namespace: super::object::namespace_of(metadata).to_owned(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
 fn pod_id(key: &PodKey) -> ObjectId {
     ObjectId {
         kind: "Pod".to_owned(),
@@ -129,6 +151,7 @@ pub struct Store {
     nodes: BTreeMap<NodeName, NodeRecord>,
     pods: BTreeMap<PodKey, PodRecord>,
     pod_by_ip: BTreeMap<IpAddr, PodKey>,
+    services: Arc<[ServiceEntry]>,
     finished_pods: usize,
     notices: Vec<Notice>,
 }
@@ -138,6 +161,14 @@ impl Store {
     /// `notices` are what the source itself has to report, and come first among the store's.
     #[must_use]
     pub fn build(own: &NodeName, entries: Vec<Entry>, notices: Vec<Notice>) -> Self {
+        let mut entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
+        entries.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Self::build_sorted(own, &entries, notices)
+    }
+
+    /// As [`Self::build`], for entries in ascending order of their origins.
+    #[must_use]
+    pub(super) fn build_sorted(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>) -> Self {
         build::build(own, entries, notices)
     }
 
@@ -199,6 +230,12 @@ impl Store {
             .filter(|pod| pod.node_name.as_ref() == Some(&self.own) && !pod.host_network)
     }
 
+    /// All good Services in the order of their age, the oldest first.
+    #[must_use]
+    pub fn services(&self) -> &Arc<[ServiceEntry]> {
+        &self.services
+    }
+
     /// How many pods have ended and are left out.
     #[must_use]
     pub fn finished_pods(&self) -> usize {
@@ -217,6 +254,17 @@ impl Store {
             .iter()
             .filter(|notice| notice.severity == Severity::Refused)
     }
+}
+
+/// A good Service with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// The Service.
+    pub record: Arc<ServiceRecord>,
+    /// Its EndpointSlices, by name.
+    pub slices: Vec<Arc<SliceRecord>>,
+    /// What it claims and does not get, because an older Service has it or it is a pod's.
+    pub lost: Vec<Claim>,
 }
 
 /// A node to which there is a tunnel, with what the tunnel needs for one family of pods.

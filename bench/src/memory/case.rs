@@ -10,9 +10,10 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::{HashKey, Publisher};
+use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, Publisher};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
 
 use super::scene::{PORTS, tables};
@@ -24,6 +25,8 @@ const SETTLE_ALL_TURNS: u64 = 256;
 const TURN_NS_MAX: u64 = 1_000_000_000;
 /// Packets that may wait for a slow path that nobody serves: one is enough to show that something is wrong.
 const PUNTS: usize = 1;
+/// Clients that session affinity can be remembered for.
+const AFFINITIES: usize = 1024;
 
 /// What one lap of all frames cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +59,13 @@ impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
         let publisher = Publisher::new(tables(walk.overlay())?);
-        let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+        let connections = Connections {
+            flows: Arc::new(FlowTable::in_memory(&FlowOptions::default())?),
+            affinity: Arc::new(AffinityTable::new(AFFINITIES)),
+            timeouts: Timeouts::default(),
+            workers: 1,
+        };
+        let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
         let config = WorkerConfig {
             index: 0,
             core: 0,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
+    PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
@@ -109,7 +109,10 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
         next_hop: IpAddr::V4(underlay_address(1)),
     };
     routes.push((Prefix::ALL_V4, gateway));
-    let neighbours = (1..=PEERS).map(|node| (uplink, IpAddr::V4(underlay_address(node)), underlay_mac(node)));
+    let neighbours = (1..=PEERS).map(|node| {
+        let address = IpAddr::V4(underlay_address(node));
+        (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
+    });
     let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
     Ok(NodeTables {
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
@@ -117,7 +120,7 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(overlay, uplink, host)?),
-        generation: 1,
+        ..NodeTables::default()
     })
 }
 
@@ -190,5 +193,6 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         pod_prefixes: vec![pod_prefix(0)?],
         uplink: Some(uplink),
         host: Some(host),
+        ..Local::default()
     })
 }

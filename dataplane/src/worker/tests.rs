@@ -23,7 +23,7 @@ fn port(number: u16) -> PortId {
 }
 
 impl Pipeline for Patch {
-    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
         verdicts.extend(frames.iter_mut().map(|frame| match frame.bytes()[0] {
             DROP => Verdict::Drop(DropReason::NotForUs),
             PUNT => Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing),
@@ -35,7 +35,11 @@ impl Pipeline for Patch {
         }));
     }
 
-    fn originate(&mut self, frame: &mut Frame, _origin: Origin) -> Verdict {
+    fn sweep(&mut self, _: Tick) -> bool {
+        false
+    }
+
+    fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
             _ => Verdict::Forward(port(1)),

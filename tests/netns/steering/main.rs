@@ -1,4 +1,4 @@
-//! The steering programs in the kernel: frame by frame without an interface (`packets`, `tables`), and with
+//! The steering programs in the kernel: frame by frame without an interface (`packets`, `services`, `errors`, `tables`), and with
 //! real traffic on a veth pair between namespaces of their own (`traffic`, `attaching`). Needs root and
 //! `iproute2`, `ping` and `clang`.
 
@@ -10,8 +10,10 @@
 )]
 
 mod attaching;
+mod errors;
 mod frames;
 mod lab;
 mod packets;
+mod services;
 mod tables;
 mod traffic;
