@@ -24,5 +24,6 @@ mod packets;
 mod plain;
 mod random;
 mod rows;
+mod services;
 mod vectors;
 mod world;
