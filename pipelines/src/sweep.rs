@@ -65,7 +65,7 @@ impl Share {
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let workers = number(connections.workers).max(1);
         Self {
-            cursor: flows.cursor(number(worker), workers),
+            cursor: SweepCursor::new(number(worker), workers),
             per_second: (flows.capacity() / workers / ROUND_S).max(1),
             due: 0,
         }
@@ -90,7 +90,8 @@ impl Share {
             return;
         }
         let budget = self.due.min(RECORDS_PER_TURN);
-        flows.sweep(&mut self.cursor, budget, now, &connections.timeouts);
-        self.due -= budget;
+        let swept = flows.sweep(&mut self.cursor, budget, now, &connections.timeouts);
+        // More than all of it is not due within a second.
+        self.due = if swept.is_round { 0 } else { self.due - budget };
     }
 }

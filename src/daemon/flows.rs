@@ -36,7 +36,7 @@ const ROWS_MAX: usize = 20_000;
 /// The connections, with those of the last run.
 pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
     let path = config.node.state_dir.join(FILE);
-    let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options(), clock::now())?;
+    let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options())?;
     if let Some(refusal) = adopted.refused {
         warn!(
             "the connections of the last run are lost: {} was left behind, {refusal}",
