@@ -66,7 +66,7 @@ impl Judge {
         if found.is_empty() {
             return found;
         }
-        let heading = format!("seed {seed}: {set:#?}\nthen {changed:#?}");
+        let heading = format!("seed {seed}: {set:?}\nthen {changed:?}");
         std::iter::once(heading).chain(found).collect()
     }
 
