@@ -330,10 +330,7 @@ mod tests {
         );
         assert_eq!(bind(backend(3), Some(backend(2))), backend(1));
         assert_eq!(bind(backend(3), Some(backend(1))), backend(3));
-        assert_eq!(
-            table.find(client(1), 1, TIMEOUT_S, at(6)),
-            Some(backend(3))
-        );
+        assert_eq!(table.find(client(1), 1, TIMEOUT_S, at(6)), Some(backend(3)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use millrace_dataplane::table::service::{
     ServiceId, ServiceTable, Serving,
 };
 use millrace_dataplane::table::{HashKey, Local, Lpm, NodeTables, Prefix, SourceAddresses};
+use millrace_dataplane::verdict::{DropReason, PuntReason};
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::packets::{Body, Family, Ip};
@@ -29,6 +30,26 @@ use crate::world::{
     Node, VNI, VXLAN_PORT, host, link_gateway, node_address, outer, pod, pod_port, router_mac, station_mac,
     switch_mac, uplink, vtep_mac, world,
 };
+
+/// Reasons that only a conversation shows, each in one of the files here.
+pub const DROPS: [DropReason; 10] = [
+    DropReason::ServiceUnknownAddress,
+    DropReason::ServiceSourceRange,
+    DropReason::ServiceNoLocalEndpoint,
+    DropReason::SnatExhausted,
+    DropReason::FlowTableFull,
+    DropReason::FlowPodCap,
+    DropReason::TcpWindow,
+    DropReason::TcpInvalid,
+    DropReason::IcmpUnrelated,
+    DropReason::FragmentUnknown,
+];
+/// As [`DROPS`].
+pub const PUNTS: [PuntReason; 3] = [
+    PuntReason::ServiceReject,
+    PuntReason::EchoId,
+    PuntReason::EndpointGone,
+];
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;

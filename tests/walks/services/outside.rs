@@ -45,7 +45,9 @@ fn a_client_outside_reaches_pods_of_any_node() {
         let (gateway, overlay) = (pod(family, 1, 1), pod(family, 1, 0));
         let own = node_address(family, 1);
         for protocol in [UDP, TCP] {
-            for (name, service, to, source, backend) in [
+            // Each from a port of its own: they share a backend, and a port that is taken is not kept.
+            let ports = client(family).1..;
+            let rows = [
                 (
                     "node port, near",
                     (own, 30_001),
@@ -75,14 +77,15 @@ fn a_client_outside_reaches_pods_of_any_node() {
                     gateway,
                     local(family),
                 ),
-            ] {
+            ];
+            for ((name, service, to, source, backend), port) in rows.into_iter().zip(ports) {
                 Exchange {
                     name: format!("{family:?} {protocol}: {name}"),
                     protocol,
                     from: From::World,
                     to,
-                    comes: (client(family), service),
-                    leaves: ((source, client(family).1), backend),
+                    comes: ((client(family).0, port), service),
+                    leaves: ((source, port), backend),
                 }
                 .run(&mut node);
             }

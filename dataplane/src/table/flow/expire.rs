@@ -102,9 +102,7 @@ impl<A: Address> FlowShard<A> {
                 .word()
             };
             // Who takes the word out of a record settles what it says: here, or where the connection is removed.
-            let exchanged = self
-                .store
-                .reopen(connection.id.record(), word(old), word(new));
+            let exchanged = self.store.reopen(connection.id.record(), word(old), word(new));
             if let Some(port) = if exchanged { old } else { new } {
                 self.charges.release(port);
             }

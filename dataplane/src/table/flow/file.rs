@@ -18,7 +18,7 @@ use super::shard::{Family, seen_at};
 use super::store::{Memory, Store};
 use super::tuple::Address;
 use super::{FlowOptions, FlowShard, FlowTable, FlowTableError, protocol};
-use crate::table::{Epoch, HashKey};
+use crate::table::{Epoch, HashKey, Tick};
 
 /// The version of the file's layout: of the header, of a record, and of what the bits in them mean.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -205,6 +205,7 @@ pub(super) fn open(
     path: &Path,
     boot: u64,
     options: &FlowOptions,
+    now: Tick,
 ) -> Result<(FlowTable, Adopted), FlowTableError> {
     let at = At { path };
     let old = at.open(OpenOptions::new().read(true).write(true))?;
@@ -224,9 +225,9 @@ pub(super) fn open(
         let [v4, v6, _] = header.slabs();
         let mapped = |offset, words| Memory::of_file(file, offset, words).map_err(at.failed("map"));
         let slab = mapped(v4, FlowShard::<Ipv4Addr>::slab_words(header.ipv4))?;
-        table.v4.adopt(&slab, header.ipv4, &mut adopted);
+        table.v4.adopt(&slab, header.ipv4, now, &mut adopted);
         let slab = mapped(v6, FlowShard::<Ipv6Addr>::slab_words(header.ipv6))?;
-        table.v6.adopt(&slab, header.ipv6, &mut adopted);
+        table.v6.adopt(&slab, header.ipv6, now, &mut adopted);
         table.first_epoch = Epoch(header.epoch).next();
     }
     table.remember_epoch(table.first_epoch);
@@ -238,11 +239,7 @@ pub(super) fn open(
 fn create(path: &Path, boot: u64, options: &FlowOptions) -> Result<FlowTable, FlowTableError> {
     let at = At { path };
     let mut new = OpenOptions::new();
-    new.read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(MODE);
+    new.read(true).write(true).create(true).truncate(false).mode(MODE);
     let file = at.open(&new)?.ok_or_else(|| {
         let gone = io::ErrorKind::NotFound.into();
         at.failed("open")(gone)
@@ -267,10 +264,7 @@ fn create(path: &Path, boot: u64, options: &FlowOptions) -> Result<FlowTable, Fl
     let v6 = mapped(v6, FlowShard::<Ipv6Addr>::slab_words(header.ipv6))?;
     let header = mapped(0, HEADER_LEN / size_of::<u64>())?;
     let mut table = FlowTable::over(v4, v6, options)?;
-    table.file = Some(FlowFile {
-        header,
-        _file: file,
-    });
+    table.file = Some(FlowFile { header, _file: file });
     Ok(table)
 }
 
@@ -282,9 +276,18 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
     }
 }
 
+/// When something was seen, and `now` if that were later.
+fn seen_by(now: Tick, seen: Tick) -> Tick {
+    if seen.is_never() || now.since(seen) > 0 {
+        seen
+    } else {
+        now
+    }
+}
+
 impl<A: Address> FlowShard<A> {
     /// Takes over the connections in the slab of an earlier process, those that are kept when there is no room first.
-    fn adopt(&self, slab: &Memory, capacity: u32, adopted: &mut Adopted) {
+    fn adopt(&self, slab: &Memory, capacity: u32, now: Tick, adopted: &mut Adopted) {
         let used = Store::<Family<A>>::used_of(slab, capacity);
         for is_kept in [true, false] {
             for record in 0..used {
@@ -299,7 +302,9 @@ impl<A: Address> FlowShard<A> {
                     |(notes, tracking)| Entrant {
                         keys: found.keys,
                         // Without an epoch, as without an answer.
-                        stamps: found.stamps.map(|stamp| u64::from(seen_at(stamp).seconds())),
+                        stamps: found
+                            .stamps
+                            .map(|stamp| u64::from(seen_by(now, seen_at(stamp)).seconds())),
                         notes,
                         tracking,
                         opened: Opened {

@@ -39,7 +39,11 @@ impl FlowId {
     #[inline]
     #[must_use]
     pub const fn direction(self) -> Direction {
-        if self.place & 1 == 0 { Direction::Original } else { Direction::Reply }
+        if self.place & 1 == 0 {
+            Direction::Original
+        } else {
+            Direction::Reply
+        }
     }
 
     /// The number of the connection's record, below the shard's capacity.
@@ -204,8 +208,7 @@ pub struct SweepCursor {
 
 impl SweepCursor {
     /// The share of worker `worker` of `workers`: every record whose number leaves that remainder.
-    #[must_use]
-    pub fn new(worker: u32, workers: u32) -> Self {
+    pub(super) fn new(worker: u32, workers: u32) -> Self {
         Self {
             first: worker,
             step: workers.max(1),

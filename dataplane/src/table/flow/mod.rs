@@ -19,7 +19,7 @@
 //! and the subjects that it rests on; when it was last seen. Handles only, never pointers or addresses of outer
 //! headers.
 //!
-//! A connection takes 240 bytes in IPv4 and 368 in IPv6, index included. Time is an argument, in [`Tick`](crate::table::Tick)s.
+//! A connection takes 240 bytes in IPv4 and 368 in IPv6, index included. Time is an argument, in [`Tick`]s.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::port::PortId;
-use crate::table::Epoch;
+use crate::table::{Epoch, Tick};
 
 mod answer;
 mod charge;
@@ -150,14 +150,8 @@ impl FlowTable {
         let map = |connections, words| {
             Memory::anonymous(words).map_err(|source| FlowTableError::Map { connections, source })
         };
-        let v4 = map(
-            options.ipv4,
-            FlowShard::<Ipv4Addr>::slab_words(options.ipv4),
-        )?;
-        let v6 = map(
-            options.ipv6,
-            FlowShard::<Ipv6Addr>::slab_words(options.ipv6),
-        )?;
+        let v4 = map(options.ipv4, FlowShard::<Ipv4Addr>::slab_words(options.ipv4))?;
+        let v6 = map(options.ipv6, FlowShard::<Ipv6Addr>::slab_words(options.ipv6))?;
         Self::over(v4, v6, options)
     }
 
@@ -183,14 +177,19 @@ impl FlowTable {
     /// `/proc/sys/kernel/random/boot_id`, say): the ticks of an earlier one mean nothing now. What stands in `path` and
     /// cannot be read is replaced, and [`Adopted`] says why. A file of other capacities is read like any.
     ///
-    /// No answer and no opener is taken over, since the numbers of ports, peers and neighbours were another process's:
+    /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over, since the numbers of ports, peers and neighbours were another process's:
     /// call [`Self::assign_openers`] next.
     ///
     /// # Errors
     /// [`FlowTableError`].
-    pub fn open(path: &Path, boot: u64, options: &FlowOptions) -> Result<(Self, Adopted), FlowTableError> {
+    pub fn open(
+        path: &Path,
+        boot: u64,
+        options: &FlowOptions,
+        now: Tick,
+    ) -> Result<(Self, Adopted), FlowTableError> {
         check(options)?;
-        file::open(path, boot, options)
+        file::open(path, boot, options, now)
     }
 
     /// The flows of IPv4.
@@ -238,10 +237,8 @@ impl FlowTable {
     /// Charges nothing to `port` any more: its pod is gone, and the number may be another's soon. Looks at every
     /// connection.
     pub fn forget_opener(&self, port: PortId) {
-        self.v4
-            .charge_anew(|c| c.opener.filter(|opener| *opener != port));
-        self.v6
-            .charge_anew(|c| c.opener.filter(|opener| *opener != port));
+        self.v4.charge_anew(|c| c.opener.filter(|opener| *opener != port));
+        self.v6.charge_anew(|c| c.opener.filter(|opener| *opener != port));
     }
 }
 

@@ -10,8 +10,8 @@ use super::flow::Opened;
 use super::store::{Form, Look, Memory, Place, Seen, Store, Unchanged};
 use super::tuple::{Address, Direction, Tuple, lower, upper};
 use super::{
-    Answer, Binding, Candidate, Connection, Flow, FlowId, Hash, Rewrite, TcpSegment, TcpVerdict, answer,
-    protocol, store,
+    Answer, Binding, Candidate, Connection, Flow, FlowId, Hash, Rewrite, SweepCursor, TcpSegment, TcpVerdict,
+    answer, protocol, store,
 };
 use crate::table::{Epoch, HashKey, Tick};
 
@@ -181,12 +181,8 @@ impl<A: Address> FlowShard<A> {
     /// Stores the answer of a flow. `false` if another was stored since the flow was read, or it is gone: the one that
     /// is there now may be as good, and the next packet will see.
     pub fn store_answer(&self, id: FlowId, answer: &Answer) -> bool {
-        self.store.write(
-            id.place,
-            id.version,
-            Some(answer::pack(answer)),
-            answer.epoch.0,
-        )
+        self.store
+            .write(id.place, id.version, Some(answer::pack(answer)), answer.epoch.0)
     }
 
     /// Marks the answer of a flow, as it was read, as seen to hold in `epoch`. `false` as with
@@ -237,6 +233,12 @@ impl<A: Address> FlowShard<A> {
             reply_seen: seen_at(back.stamp),
             answers: [Self::answer(&there), Self::answer(&back)],
         })
+    }
+
+    /// The share of worker `worker` of `workers` in the expiry.
+    #[must_use]
+    pub fn cursor(&self, worker: u32, workers: u32) -> SweepCursor {
+        SweepCursor::new(worker, workers)
     }
 
     /// How many connections there are.

@@ -154,9 +154,7 @@ impl<F: Form> Store<F> {
     pub(super) fn used(&self) -> u32 {
         // INVARIANT: at most the capacity, which has 32 bits; a slab that says otherwise is not read beyond its end.
         #[allow(clippy::cast_possible_truncation)]
-        let used = self.slab[0]
-            .load(Ordering::Relaxed)
-            .min(u64::from(self.capacity)) as u32;
+        let used = self.slab[0].load(Ordering::Relaxed).min(u64::from(self.capacity)) as u32;
         used
     }
 
@@ -286,7 +284,8 @@ impl<F: Form> Store<F> {
         version: u64,
         change: impl FnOnce(&mut Notes, &mut [u64; TRACKING_WORDS]) -> T,
     ) -> Result<T, Unchanged> {
-        self.record(place >> 1).change(entry::incarnation(version), change)
+        self.record(place >> 1)
+            .change(entry::incarnation(version), change)
     }
 
     /// Takes a free record.
@@ -378,7 +377,8 @@ impl<F: Form> Store<F> {
     /// several, the one whose `age` is the greatest.
     pub(super) fn expendable_near(&self, hash: u64, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
         let mut best = None;
-        self.index.each(hash, |place| self.weigh(place >> 1, &age, &mut best));
+        self.index
+            .each(hash, |place| self.weigh(place >> 1, &age, &mut best));
         best.map(|(_, record, state)| (record, state))
     }
 
@@ -386,10 +386,7 @@ impl<F: Form> Store<F> {
     /// expendable.
     pub(super) fn expendable_by_hand(&self, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
         let used = u64::from(self.used());
-        let begin = self
-            .ends
-            .hand
-            .fetch_add(u64::from(SEARCH_MAX), Ordering::Relaxed);
+        let begin = self.ends.hand.fetch_add(u64::from(SEARCH_MAX), Ordering::Relaxed);
         let (mut best, mut found) = (None, 0);
         for step in 0..u64::from(SEARCH_MAX) {
             // Multiples of the golden ratio lie as evenly as can be, wherever one begins and ends: a row of records that

@@ -245,12 +245,7 @@ impl<'s> Record<'s> {
             // connection's by now is never locked.
             let free = !state.is_locked()
                 && word
-                    .compare_exchange(
-                        state.0,
-                        state.0 | LOCKED,
-                        Ordering::Acquire,
-                        Ordering::Relaxed,
-                    )
+                    .compare_exchange(state.0, state.0 | LOCKED, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok();
             if !free {
                 super::entry::pause();
@@ -289,9 +284,10 @@ impl<'s> Record<'s> {
         )
     }
 
-    /// Takes the opener out of a record: of two who do, one gets it.
+    /// Takes the opener out of a record: of two who do, one gets it. Release: who reads that it is gone, and then looks
+    /// at the state behind a fence, sees that the record is being removed.
     pub(super) fn take_opened(self) -> u64 {
-        self.words[OPENED].swap(0, Ordering::Relaxed)
+        self.words[OPENED].swap(0, Ordering::Release)
     }
 
     pub(super) fn reopen(self, old: u64, new: u64) -> bool {

@@ -48,7 +48,11 @@ impl TcpSegment {
             // INVARIANT: no IP packet is longer than 32 bits can say.
             #[allow(clippy::cast_possible_truncation)]
             payload_len: tcp.payload().len() as u32,
-            window_scale: if flags.contains(TcpFlags::SYN) { window_scale(tcp.options()) } else { None },
+            window_scale: if flags.contains(TcpFlags::SYN) {
+                window_scale(tcp.options())
+            } else {
+                None
+            },
         }
     }
 

@@ -32,19 +32,13 @@ fn segment(flags: TcpFlags, sequence: u32, acknowledgment: u32, payload_len: u32
 
 /// A segment of the client: both numbers count from the first of either side.
 fn client(flags: TcpFlags, sequence: u32, acknowledgment: u32, payload_len: u32) -> (Direction, TcpSegment) {
-    let (sequence, acknowledgment) = (
-        CLIENT.wrapping_add(sequence),
-        SERVER.wrapping_add(acknowledgment),
-    );
+    let (sequence, acknowledgment) = (CLIENT.wrapping_add(sequence), SERVER.wrapping_add(acknowledgment));
     (Original, segment(flags, sequence, acknowledgment, payload_len))
 }
 
 /// A segment of the server.
 fn server(flags: TcpFlags, sequence: u32, acknowledgment: u32, payload_len: u32) -> (Direction, TcpSegment) {
-    let (sequence, acknowledgment) = (
-        SERVER.wrapping_add(sequence),
-        CLIENT.wrapping_add(acknowledgment),
-    );
+    let (sequence, acknowledgment) = (SERVER.wrapping_add(sequence), CLIENT.wrapping_add(acknowledgment));
     (Reply, segment(flags, sequence, acknowledgment, payload_len))
 }
 
@@ -158,18 +152,33 @@ fn what_makes_no_sense_is_invalid_and_begins_nothing() {
         TcpFlags::PSH,
     ] {
         dialogue.keeps(client(flags, 101, 301, 0), TcpVerdict::Invalid);
-        assert_eq!(Connection::open(&client(flags, 0, 0, 0).1, true), None, "{flags:?}");
+        assert_eq!(
+            Connection::open(&client(flags, 0, 0, 0).1, true),
+            None,
+            "{flags:?}"
+        );
     }
     for flags in [SYN_ACK, RST, RST_ACK] {
-        assert_eq!(Connection::open(&client(flags, 0, 0, 0).1, true), None, "{flags:?}");
+        assert_eq!(
+            Connection::open(&client(flags, 0, 0, 0).1, true),
+            None,
+            "{flags:?}"
+        );
     }
     let sensible = [SYN, ACK, FIN_ACK, ACK.with(TcpFlags::PSH).with(TcpFlags::URG)];
     for flags in sensible {
-        assert!(Connection::open(&client(flags, 0, 0, 0).1, true).is_some(), "{flags:?}");
+        assert!(
+            Connection::open(&client(flags, 0, 0, 0).1, true).is_some(),
+            "{flags:?}"
+        );
     }
     let congestion = SYN.with(TcpFlags::ECE).with(TcpFlags::CWR);
     assert!(Connection::open(&client(congestion, 0, 0, 0).1, false).is_some());
-    assert_eq!(Connection::open(&client(ACK, 0, 0, 0).1, false), None, "not its middle");
+    assert_eq!(
+        Connection::open(&client(ACK, 0, 0, 0).1, false),
+        None,
+        "not its middle"
+    );
 }
 
 /// What an attacker who sees nothing can send: it tears nothing down, and windows stay as they are.
@@ -224,7 +233,10 @@ fn a_refused_connection_is_over_and_a_forged_refusal_is_not() {
     let mut dialogue = Dialogue::begin();
     dialogue.passes(server(SYN_ACK, 0, 1, 0), TcpState::SynReceived);
     dialogue.keeps(server(RST, 9, 0, 0), TcpVerdict::Accept); // for the client to challenge
-    dialogue.keeps(server(RST, 0_u32.wrapping_sub(SERVER), 0, 0), TcpVerdict::OutOfWindow);
+    dialogue.keeps(
+        server(RST, 0_u32.wrapping_sub(SERVER), 0, 0),
+        TcpVerdict::OutOfWindow,
+    );
     dialogue.passes(server(RST, 1, 0, 0), TcpState::Reset);
 }
 

@@ -395,7 +395,11 @@ impl Asked {
             next: upper(word),
             window: (word & 0xffff) as u16,
             scale: (word & HAS_SCALE != 0).then_some((word >> SCALE_SHIFT & 0xf) as u8),
-            by: if word & BY_REPLY != 0 { Direction::Reply } else { Direction::Original },
+            by: if word & BY_REPLY != 0 {
+                Direction::Reply
+            } else {
+                Direction::Original
+            },
         })
     }
 }

@@ -137,15 +137,13 @@ fn established_connections_live_through_a_flood() {
     const CONNECTIONS: u32 = 1000;
     let table = table(CONNECTIONS);
     let shard = table.v4();
-    let established = |number| {
-        New {
-            segment: Some(SYN),
-            ..plain(tuple::<Ipv4Addr>(
-                IpProtocol::TCP,
-                (number, 1000),
-                (9_000_000, 80),
-            ))
-        }
+    let established = |number| New {
+        segment: Some(SYN),
+        ..plain(tuple::<Ipv4Addr>(
+            IpProtocol::TCP,
+            (number, 1000),
+            (9_000_000, 80),
+        ))
     };
     for number in 0..CONNECTIONS / 2 {
         let new = established(number);
@@ -197,7 +195,10 @@ fn a_pod_is_held_to_its_cap_over_both_families() {
     table.v4().claim(&by(2, 7), at(1)).unwrap();
     assert_eq!(table.opened_by(port(7)), 3);
     assert_eq!(table.v4().claim(&by(3, 7), at(1)), Err(ClaimError::PodCap));
-    assert!(table.v4().claim(&by(3, 8), at(1)).is_ok(), "another pod's is its own");
+    assert!(
+        table.v4().claim(&by(3, 8), at(1)).is_ok(),
+        "another pod's is its own"
+    );
     assert!(
         table.v4().claim(&balanced(4), at(1)).is_ok(),
         "who is no pod of this node is not counted"

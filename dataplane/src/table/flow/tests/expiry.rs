@@ -16,7 +16,7 @@ const TIMEOUTS: Timeouts = Timeouts {
 
 /// Sweeps everything once.
 fn sweep(table: &FlowTable, now: Tick) -> u32 {
-    let mut cursor = SweepCursor::new(0, 1);
+    let mut cursor = table.v4().cursor(0, 1);
     let mut expired = 0;
     loop {
         let swept = table.v4().sweep(&mut cursor, 3, now, &TIMEOUTS);
@@ -74,9 +74,13 @@ fn shares_cover_every_record_once_and_a_sweep_is_bounded() {
     }
     let mut left = CONNECTIONS;
     for worker in 0..3 {
-        let mut cursor = SweepCursor::new(worker, 3);
+        let mut cursor = table.v4().cursor(worker, 3);
         let first = table.v4().sweep(&mut cursor, 10, at(1000), &TIMEOUTS);
-        assert_eq!((first.expired, first.is_round), (10, false), "no more than its budget");
+        assert_eq!(
+            (first.expired, first.is_round),
+            (10, false),
+            "no more than its budget"
+        );
         let rest = table.v4().sweep(&mut cursor, 1000, at(1000), &TIMEOUTS);
         assert!(rest.is_round);
         left -= first.expired + rest.expired;
@@ -103,10 +107,7 @@ fn a_cut_tcp_connection_goes_soon_and_an_established_one_stays_long() {
     assert_eq!(state(), ProtocolState::Tcp(TcpState::Established));
     assert_eq!(sweep(&table, at(1100)), 0);
     let blind = segment(99_000_000, 0, TcpFlags::RST);
-    assert_eq!(
-        table.v4().track_tcp(id.original, &blind),
-        TcpVerdict::OutOfWindow
-    );
+    assert_eq!(table.v4().track_tcp(id.original, &blind), TcpVerdict::OutOfWindow);
     assert_eq!(state(), ProtocolState::Tcp(TcpState::Established));
     let reset = segment(1001, 0, TcpFlags::RST);
     assert_eq!(table.v4().track_tcp(id.original, &reset), TcpVerdict::Accept);

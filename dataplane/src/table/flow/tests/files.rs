@@ -25,9 +25,11 @@ impl Drop for Folder {
 }
 
 const BOOT: u64 = 0x1234;
+/// When the file is opened.
+const NOW: Tick = Tick::from_seconds(1000);
 
 fn open(folder: &Folder, connections: u32) -> (FlowTable, Adopted) {
-    FlowTable::open(&folder.file(), BOOT, &options(connections)).unwrap()
+    FlowTable::open(&folder.file(), BOOT, &options(connections), NOW).unwrap()
 }
 
 fn tcp(number: u32) -> New<Ipv4Addr> {
@@ -84,7 +86,11 @@ fn connections_live_on_in_the_next_process() {
     assert_eq!((table.v4().len(), table.v6().len()), (49, 1));
     assert!(table.v6().lookup(&six.reply).unwrap().rewrite.is_some());
     assert!(table.v4().lookup(&tcp(7).original).is_none());
-    assert_eq!(table.opened_by(port(5)), 0, "whose port 5 is now is not known yet");
+    assert_eq!(
+        table.opened_by(port(5)),
+        0,
+        "whose port 5 is now is not known yet"
+    );
     table.assign_openers(|_| Some(port(6)));
     assert_eq!(table.opened_by(port(6)), 50);
     for number in (0..50).filter(|number| *number != 7) {
@@ -93,7 +99,10 @@ fn connections_live_on_in_the_next_process() {
         assert_eq!(flow.rewrite.unwrap().tuple, new.reply.reversed());
         assert_eq!((flow.answer, flow.last_seen), (None, at(100 + number)));
         let connection = table.v4().connection(flow.id).unwrap();
-        assert_eq!((connection.binding, connection.created), (new.binding, at(100 + number)));
+        assert_eq!(
+            (connection.binding, connection.created),
+            (new.binding, at(100 + number))
+        );
         assert_eq!(connection.state, ProtocolState::Tcp(TcpState::Established));
         let blind = segment(77_000_000, 0, TcpFlags::RST);
         assert_eq!(
@@ -136,7 +145,7 @@ fn one_process_has_the_file() {
     let folder = Folder::new("lock");
     let (table, _) = open(&folder, 10);
     table.v4().claim(&tcp(1), at(1)).unwrap();
-    let second = FlowTable::open(&folder.file(), BOOT, &options(10));
+    let second = FlowTable::open(&folder.file(), BOOT, &options(10), NOW);
     assert!(matches!(second, Err(FlowTableError::InUse { .. })), "{second:?}");
     assert!(table.v4().lookup(&tcp(1).original).is_some());
     drop(table);
@@ -147,7 +156,11 @@ fn one_process_has_the_file() {
 fn what_is_no_flow_file_of_ours_is_refused_by_reason_and_replaced() {
     type Damage = fn(&fs::File);
     let rows: [(&str, Damage, FileRefusal); 6] = [
-        ("empty", |file| file.set_len(0).unwrap(), FileRefusal::NotAFlowFile),
+        (
+            "empty",
+            |file| file.set_len(0).unwrap(),
+            FileRefusal::NotAFlowFile,
+        ),
         (
             "another's",
             |file| file.write_all_at(b"GIF89a--", 0).unwrap(),
@@ -188,10 +201,20 @@ fn what_is_no_flow_file_of_ours_is_refused_by_reason_and_replaced() {
 }
 
 #[test]
+fn nothing_was_seen_later_than_now() {
+    let folder = Folder::new("future");
+    open(&folder, 10).0.v4().claim(&tcp(1), at(5000)).unwrap();
+    let (table, _) = open(&folder, 10);
+    let flow = table.v4().lookup(&tcp(1).original).unwrap();
+    assert_eq!(flow.last_seen, NOW);
+    assert_eq!(table.v4().lookup(&tcp(1).reply).unwrap().last_seen, Tick::NEVER);
+}
+
+#[test]
 fn another_start_of_the_machine_forgets() {
     let folder = Folder::new("boot");
     open(&folder, 10).0.v4().claim(&tcp(1), at(1)).unwrap();
-    let (table, adopted) = FlowTable::open(&folder.file(), BOOT + 1, &options(10)).unwrap();
+    let (table, adopted) = FlowTable::open(&folder.file(), BOOT + 1, &options(10), NOW).unwrap();
     assert_eq!(adopted.refused, Some(FileRefusal::OtherBoot));
     assert!(table.v4().is_empty());
 }
@@ -239,7 +262,9 @@ fn damaged_records_are_left_behind_without_harm() {
 #[test]
 fn errors_name_the_file_and_what_was_being_done() {
     let path = Path::new("/nonexistent/folder/flows");
-    let error = FlowTable::open(path, BOOT, &options(10)).unwrap_err().to_string();
+    let error = FlowTable::open(path, BOOT, &options(10), NOW)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("/nonexistent/folder/flows") && error.contains("open"),
         "{error}"

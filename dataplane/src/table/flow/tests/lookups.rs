@@ -25,12 +25,12 @@ fn is_found_both_ways_with_what_is_written_into_it<A: Numbered>() {
         "a reply comes from the backend"
     );
     let other = tuple::<A>(IpProtocol::TCP, (5, 40_000), (1, 80));
-    assert!(shard.lookup(&other).is_none(), "the protocol is part of the tuple");
-    let connection = shard.connection(back.id).unwrap();
-    assert_eq!(
-        (connection.original, connection.reply),
-        (new.original, new.reply)
+    assert!(
+        shard.lookup(&other).is_none(),
+        "the protocol is part of the tuple"
     );
+    let connection = shard.connection(back.id).unwrap();
+    assert_eq!((connection.original, connection.reply), (new.original, new.reply));
     assert_eq!((connection.binding, connection.opener), (new.binding, None));
     assert_eq!(connection.created, at(3));
     assert_eq!(shard.len(), 1);
@@ -105,7 +105,10 @@ fn a_touch_is_kept_per_direction_and_never_goes_back() {
         (connection.original_seen, connection.reply_seen),
         (at(12), at(13))
     );
-    assert_eq!((connection.state, connection.is_kept), (ProtocolState::Replied, true));
+    assert_eq!(
+        (connection.state, connection.is_kept),
+        (ProtocolState::Replied, true)
+    );
 }
 
 #[test]
@@ -123,7 +126,11 @@ fn a_removed_connection_is_gone_for_whoever_read_it_before() {
     assert!(shard.lookup(&new.original).is_none() && shard.lookup(&new.reply).is_none());
     assert_eq!(shard.len(), 0);
     let claimed = shard.claim(&next, at(1)).unwrap();
-    assert_eq!(claimed.original.record(), there.id.record(), "the record is used again");
+    assert_eq!(
+        claimed.original.record(),
+        there.id.record(),
+        "the record is used again"
+    );
     assert!(!shard.store_answer(there.id, &answer(1)));
     assert!(!shard.restamp(there.id, Epoch(1)));
     assert!(!shard.remove(there.id));
@@ -160,13 +167,14 @@ fn checksums_follow_by_the_stored_deltas() {
             let header = |tuple| addresses(tuple).add_u16(0x4500).checksum();
             assert_eq!(rewrite.ip.apply(header(&arriving)), header(&leaving));
             let transport = |tuple| {
-                let begin = if has_pseudo_header { addresses(tuple) } else { Sum::ZERO };
+                let begin = if has_pseudo_header {
+                    addresses(tuple)
+                } else {
+                    Sum::ZERO
+                };
                 ports(begin, tuple).checksum()
             };
-            assert_eq!(
-                rewrite.transport.apply(transport(&arriving)),
-                transport(&leaving)
-            );
+            assert_eq!(rewrite.transport.apply(transport(&arriving)), transport(&leaving));
         }
     }
 }

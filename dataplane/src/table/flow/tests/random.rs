@@ -58,7 +58,11 @@ impl<A: Numbered> Model<A> {
         if let Some(holder) = self.by_tuple.get(&reply) {
             let holder = &self.connections[*holder].tuples;
             let twin = if holder[0] == reply { holder[1] } else { holder[0] };
-            return Err(if twin == original { ClaimError::Raced } else { ClaimError::ReplyTaken });
+            return Err(if twin == original {
+                ClaimError::Raced
+            } else {
+                ClaimError::ReplyTaken
+            });
         }
         if self.by_tuple.contains_key(&original) {
             return Err(ClaimError::Raced);
@@ -95,7 +99,11 @@ impl<A: Numbered> Model<A> {
 
     fn expire(&mut self, now: Tick, timeouts: &Timeouts) -> u32 {
         let is_over = |c: &Expected<A>| {
-            let timeout = if c.seen[1].is_never() { timeouts.udp_s } else { timeouts.udp_replied_s };
+            let timeout = if c.seen[1].is_never() {
+                timeouts.udp_s
+            } else {
+                timeouts.udp_replied_s
+            };
             !c.is_gone && now.since(c.seen[0].latest(c.seen[1])) > timeout
         };
         let over: Vec<_> = self
@@ -133,7 +141,7 @@ fn run<A: Numbered>(steps: &[Step]) {
         connections: Vec::new(),
         by_tuple: HashMap::new(),
     };
-    let (mut now, mut cursor) = (at(1000), SweepCursor::new(0, 1));
+    let (mut now, mut cursor) = (at(1000), shard.cursor(0, 1));
     for step in steps {
         match *step {
             Step::Claim { original, reply } => {

@@ -39,7 +39,9 @@ fn workers_that_get_in_each_others_way_never_read_what_was_never_there() {
                 2 => drop(shard.lookup(&new.reply).map(|flow| shard.remove(flow.id))),
                 _ => {
                     let tuple = if client % 2 == 0 { new.original } else { new.reply };
-                    let Some(flow) = shard.lookup(&tuple) else { continue };
+                    let Some(flow) = shard.lookup(&tuple) else {
+                        continue;
+                    };
                     hits.fetch_add(1, Ordering::Relaxed);
                     let twin = if client % 2 == 0 { new.reply } else { new.original };
                     assert_eq!(flow.rewrite.unwrap().tuple, twin.reversed());
@@ -76,7 +78,7 @@ fn workers_that_get_in_each_others_way_never_read_what_was_never_there() {
     });
     assert!(hits.load(Ordering::Relaxed) > 1000, "they hardly met");
     // What is left is whole, and nothing was lost on the way.
-    let mut cursor = SweepCursor::new(0, 1);
+    let mut cursor = shard.cursor(0, 1);
     while !shard.sweep(&mut cursor, 64, at(1), &Timeouts::default()).is_round {}
     assert_eq!(shard.connections().count() as u32, shard.len());
     shard.remove_where(|_| true);
