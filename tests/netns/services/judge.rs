@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::asking::{Ending, Held, Outcome, ask, ask_again};
 use crate::calls::{Asker, Call};
 use crate::chance::Chance;
+use crate::places::{GATEWAY_A, TUNNEL_A};
 use crate::random;
 use crate::rules::Pick;
 use crate::set::Set;
@@ -181,5 +182,26 @@ fn agree(call: &Call, one: &Outcome, other: &Outcome) -> bool {
     let kept = one.heard.is_none_or(|heard| {
         *heard.source.ip() != call.caller.binds() || heard.source.port() == call.source_port
     });
-    one.ending == other.ending && seen(one) == seen(other) && kept
+    (one.ending == other.ending && seen(one) == seen(other) && kept) || departs(call, one, other)
+}
+
+/// Where Millrace does more than kube-proxy, or does it in another way, on purpose.
+fn departs(call: &Call, one: &Outcome, other: &Outcome) -> bool {
+    let Some(heard) = one.heard.filter(|_| one.ending == Ending::Answered) else {
+        return false;
+    };
+    let same_place = other
+        .heard
+        .is_none_or(|kernel| (kernel.at, kernel.port) == (heard.at, heard.port));
+    // What comes out of the tunnel and goes back into it is masqueraded, so that the reply comes back this way; with kube-proxy
+    // it goes past the node that could translate it, and is lost.
+    let there_and_back = call.caller.is_on("node-b")
+        && other.ending == Ending::Silence
+        && *heard.source.ip() == TUNNEL_A
+        && heard.at.starts_with("pod-b");
+    // A server in the node's own network answers the pods' gateway, wherever a reply to the client itself would not come
+    // back to the switch; netfilter sees that reply in any case.
+    let own_network =
+        heard.at == "node-a" && other.ending == Ending::Answered && *heard.source.ip() == GATEWAY_A;
+    same_place && (there_and_back || own_network)
 }
