@@ -65,7 +65,7 @@ impl Share {
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let workers = number(connections.workers).max(1);
         Self {
-            cursor: SweepCursor::new(number(worker), workers),
+            cursor: flows.cursor(number(worker), workers),
             per_second: (flows.capacity() / workers / ROUND_S).max(1),
             due: 0,
         }

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::slowpath::EchoRequest;
 
 /// The flow table's file in the state folder.
-const FILE: &str = "flows";
+pub(super) const FILE: &str = "flows";
 /// Tells one start of the machine from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Clients that session affinity is remembered for.
@@ -36,7 +36,7 @@ const ROWS_MAX: usize = 20_000;
 /// The connections, with those of the last run.
 pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
     let path = config.node.state_dir.join(FILE);
-    let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options())?;
+    let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options(), clock::now())?;
     if let Some(refusal) = adopted.refused {
         warn!(
             "the connections of the last run are lost: {} was left behind, {refusal}",

@@ -66,7 +66,9 @@ impl Case {
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
         let publisher = Publisher::new(tables(walk.overlay(), walk.services())?);
         let options = FlowOptions {
-            ipv4: (flows.saturating_mul(2)).next_power_of_two().clamp(ROOM_MIN, ROOM_MAX),
+            ipv4: (flows.saturating_mul(2))
+                .next_power_of_two()
+                .clamp(ROOM_MIN, ROOM_MAX),
             ipv6: 1,
             ..FlowOptions::default()
         };

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
-    PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
+    PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
+    Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 

@@ -63,7 +63,10 @@ fn service(id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
     };
     let mut backends = (0..BACKENDS).map(backend).collect::<anyhow::Result<Vec<_>>>()?;
     backends.sort_by_key(|backend| (backend.address, backend.port));
-    let ends: Vec<_> = backends.iter().map(|backend| (backend.address, backend.port)).collect();
+    let ends: Vec<_> = backends
+        .iter()
+        .map(|backend| (backend.address, backend.port))
+        .collect();
     let slots = Maglev::build(key, &ends, ladder_size(ends.len(), None));
     Ok(Service {
         id: ServiceId::new(id).context("too many Services")?,

@@ -11,8 +11,8 @@ use millrace_tools::pktgen::{
 };
 
 use super::scene::{
-    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, service_address, station_mac, switch_mac, tunnel_mac,
-    underlay_address, underlay_mac,
+    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, service_address, station_mac,
+    switch_mac, tunnel_mac, underlay_address, underlay_mac,
 };
 
 /// Bytes that a VXLAN push adds to a frame.
@@ -261,7 +261,9 @@ impl Walk {
         let found = recognise(packet).context("what left is not what came in")?;
         let (wrapping, len) = match self {
             Self::Forward | Self::Masquerade => (Wrapping::Plain, before),
-            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => (Wrapping::Vxlan, before + VXLAN_GROWTH),
+            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
+                (Wrapping::Vxlan, before + VXLAN_GROWTH)
+            }
             Self::VxlanPull => (Wrapping::Plain, before - VXLAN_GROWTH),
             Self::IpipPush => (Wrapping::Ipip, before + IPIP_GROWTH),
             Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),

@@ -39,14 +39,23 @@ fn udp_moves_and_tcp_drains() {
     await_that("the other one over UDP, from the same port", || {
         try_udp(&socket).is_some_and(|(who, _)| who == "pod-b2")
     });
-    assert_eq!(call.ask().unwrap().0, "pod-b1", "TCP stays while its endpoint lives");
-    assert_eq!(Call::open(client, to).ask().unwrap().0, "pod-b2", "a new one does not");
+    assert_eq!(
+        call.ask().unwrap().0,
+        "pod-b1",
+        "TCP stays while its endpoint lives"
+    );
+    assert_eq!(
+        Call::open(client, to).ask().unwrap().0,
+        "pod-b2",
+        "a new one does not"
+    );
     // None is left: refused at once; then one comes again, and the very same socket hears it.
     declare(&lab, "moving", &text(&[]));
     await_that("a refusal", || {
-        socket.send(b"who?").and_then(|_| socket.recv(&mut [0; 64])).is_err_and(|error| {
-            error.kind() == std::io::ErrorKind::ConnectionRefused
-        })
+        socket
+            .send(b"who?")
+            .and_then(|_| socket.recv(&mut [0; 64]))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     });
     declare(&lab, "moving", &text(&[(new, "node-b")]));
     await_that("an answer again", || {

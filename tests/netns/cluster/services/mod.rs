@@ -40,20 +40,26 @@ fn declare(lab: &Lab, name: &str, text: &str) {
 fn await_endpoints(lab: &Lab, service: &str, count: usize) {
     for node in lab.nodes() {
         let name = node.name();
-        wait_until(&format!("{count} endpoints of {service} on {name}"), PATIENCE, || {
-            let rows = daemon(lab, &name).json(&["show", "services"])?;
-            let rows = rows.as_array().cloned().unwrap_or_default();
-            let row = rows.iter().find(|row| row["service"] == format!("default/{service}"));
-            let used = row.map_or(0, |row| {
-                let ports = row["ports"].as_array().unwrap().iter();
-                let endpoints = ports.map(|port| {
-                    let endpoints = port["endpoints"].as_array().unwrap().iter();
-                    endpoints.filter(|endpoint| endpoint["used"] == true).count()
+        wait_until(
+            &format!("{count} endpoints of {service} on {name}"),
+            PATIENCE,
+            || {
+                let rows = daemon(lab, &name).json(&["show", "services"])?;
+                let rows = rows.as_array().cloned().unwrap_or_default();
+                let row = rows
+                    .iter()
+                    .find(|row| row["service"] == format!("default/{service}"));
+                let used = row.map_or(0, |row| {
+                    let ports = row["ports"].as_array().unwrap().iter();
+                    let endpoints = ports.map(|port| {
+                        let endpoints = port["endpoints"].as_array().unwrap().iter();
+                        endpoints.filter(|endpoint| endpoint["used"] == true).count()
+                    });
+                    endpoints.max().unwrap_or(0)
                 });
-                endpoints.max().unwrap_or(0)
-            });
-            Ok(row.is_some() && used == count)
-        })
+                Ok(row.is_some() && used == count)
+            },
+        )
         .unwrap();
     }
 }
@@ -89,7 +95,11 @@ impl Declared<'_> {
                 format!("- {{addresses: [{address}], nodeName: {node}, conditions: {{ready: true}}}}\n")
             })
             .collect();
-        let endpoints = if endpoints.is_empty() { "endpoints: []\n".to_owned() } else { format!("endpoints:\n{endpoints}") };
+        let endpoints = if endpoints.is_empty() {
+            "endpoints: []\n".to_owned()
+        } else {
+            format!("endpoints:\n{endpoints}")
+        };
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
              clusterIP: {cluster_ip}\n  clusterIPs: [{cluster_ip}]\n{more}  ports:\n  \

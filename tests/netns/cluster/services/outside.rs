@@ -43,7 +43,11 @@ fn a_client_outside_reaches_services_by_every_door() {
             ("TCP", ask_tcp(&outside, SocketAddrV4::new(to, port))),
             ("UDP", ask_udp(&outside, SocketAddrV4::new(to, udp_port))),
         ] {
-            assert_eq!((who.as_str(), ipv4(caller)), ("pod-b1", overlay), "{over} to {to}");
+            assert_eq!(
+                (who.as_str(), ipv4(caller)),
+                ("pod-b1", overlay),
+                "{over} to {to}"
+            );
         }
     }
     // By the node that has the pod it is the gateway's address that the pod sees.
@@ -51,7 +55,10 @@ fn a_client_outside_reaches_services_by_every_door() {
     let (_, caller) = ask_tcp(&outside, SocketAddrV4::new(b, 30080));
     assert_eq!(ipv4(caller), Ipv4Addr::new(10, 244, 2, 1));
     // With the local policy the pod sees the client itself.
-    let local = text.replace("  type: LoadBalancer\n", "  type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: 30099\n");
+    let local = text.replace(
+        "  type: LoadBalancer\n",
+        "  type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: 30099\n",
+    );
     declare(&lab, "far", &local);
     let to = SocketAddrV4::new(b, 30080);
     crate::rig::await_that("the client's own address", || ipv4(ask_tcp(&outside, to).1) == at);
@@ -69,10 +76,15 @@ fn path_mtu_is_found_through_a_service() {
     let mtu = "1300";
     for name in ["node-a", "node-b"] {
         // A tunnel between the nodes that takes less than both ends believe.
-        node(&lab, name).ip(&["link", "set", "dev", "eth1", "mtu", mtu]).unwrap();
+        node(&lab, name)
+            .ip(&["link", "set", "dev", "eth1", "mtu", mtu])
+            .unwrap();
     }
     let at = SocketAddrV4::new(address(&lab, "pod-b1"), 8080);
-    let listener = pod(&lab, "pod-b1").within(|| TcpListener::bind(at)).unwrap().unwrap();
+    let listener = pod(&lab, "pod-b1")
+        .within(|| TcpListener::bind(at))
+        .unwrap()
+        .unwrap();
     let declared = Declared {
         name: "far",
         cluster_ip: "10.96.0.22",

@@ -24,7 +24,10 @@ fn translated_connections_outlive_a_kill() {
     await_endpoints(&lab, "far", 1);
     let node_port = SocketAddrV4::new(underlay(&lab, "node-a"), 30080);
     let mut calls = [
-        Call::open(pod(&lab, "pod-a1"), SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 22), 80)),
+        Call::open(
+            pod(&lab, "pod-a1"),
+            SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 22), 80),
+        ),
         Call::open(&outside, node_port),
         Call::open(pod(&lab, "pod-a1"), SocketAddrV4::new(at, 8080)),
     ];
@@ -33,7 +36,10 @@ fn translated_connections_outlive_a_kill() {
         daemon_mut(&mut lab, "node-a").kill().unwrap();
         daemon_mut(&mut lab, "node-a").start().unwrap();
         let after: Vec<_> = calls.iter_mut().map(|call| call.ask().unwrap()).collect();
-        assert_eq!(after, before, "the same connections, seen from the same addresses");
+        assert_eq!(
+            after, before,
+            "the same connections, seen from the same addresses"
+        );
     }
     drop(calls);
     drop(servers);
