@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::chance::Chance;
-use crate::places::{CALLERS, Caller, GATEWAY_A, NODE_A, PODS, SERVED, TUNNEL_A};
+use crate::places::{CALLERS, Caller, GATEWAY_A, NODE_A, PODS, SERVED, TUNNEL_A, is_pod};
 use crate::set::{Port, Protocol, Service, Set};
 
 /// The first client port: below the node ports and the kernel's ephemeral ports, so that nothing else has it.
@@ -169,7 +169,7 @@ fn elsewhere(chance: &mut Chance, service: &Service, port: &Port) -> (Protocol, 
 fn can_call(caller: Caller, protocol: Protocol, to: SocketAddrV4) -> bool {
     let [first, second, ..] = to.ip().octets();
     let overlay = (first, second) == (10, 244);
-    let pod = PODS.iter().any(|pod| pod.address == *to.ip());
+    let pod = is_pod(*to.ip());
     match caller {
         Caller::Guest(_) => !overlay,
         Caller::OwnNode => !overlay || pod,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::asking::{Ending, Held, Outcome, ask, ask_again};
 use crate::calls::{Asker, Call};
 use crate::chance::Chance;
-use crate::places::{GATEWAY_A, TUNNEL_A};
+use crate::places::{Caller, GATEWAY_A, TUNNEL_A, is_pod};
 use crate::random;
 use crate::rules::Pick;
 use crate::set::Set;
@@ -203,5 +203,8 @@ fn departs(call: &Call, one: &Outcome, other: &Outcome) -> bool {
     // back to the switch; netfilter sees that reply in any case.
     let own_network =
         heard.at == "node-a" && other.ending == Ending::Answered && *heard.source.ip() == GATEWAY_A;
-    same_place && (there_and_back || own_network)
+    // The node calls its own pods from its address in the overlay, and not from their gateway's.
+    let own_source =
+        call.caller == Caller::OwnNode && *heard.source.ip() == TUNNEL_A && is_pod(*call.to.ip());
+    same_place && (there_and_back || own_network || own_source)
 }

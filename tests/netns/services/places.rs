@@ -46,6 +46,11 @@ pub(crate) const PODS: [Place; 5] = [
     place("pod-b2", "node-b", Ipv4Addr::new(10, 244, 2, 3)),
 ];
 
+/// Whether an address is a pod's.
+pub(crate) fn is_pod(address: Ipv4Addr) -> bool {
+    PODS.iter().any(|pod| pod.address == address)
+}
+
 /// Endpoints in the network of a node.
 pub(crate) const HOSTS: [Place; 2] = [
     place("node-a", "node-a", NODE_A),
