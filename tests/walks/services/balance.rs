@@ -253,7 +253,7 @@ fn a_client_keeps_its_endpoint_for_as_long_as_was_said() {
     let mut sketch = Sketch::new(1, At::Cluster(vip(family, 1)), 80, &backends);
     sketch.affinity_s = Some(100);
     let mut node = node(&[sketch.clone()]);
-    let mut chosen_from = |node: &mut crate::world::Node, ports: std::ops::Range<u16>| {
+    let chosen_from = |node: &mut crate::world::Node, ports: std::ops::Range<u16>| {
         let backends: HashSet<_> = ports
             .map(|port| {
                 let call = packet(UDP, (pod(family, 1, 2), port), (vip(family, 1), 80));

@@ -27,8 +27,8 @@ use millrace_dataplane::wire::IpProtocol;
 use crate::packets::{Body, Family, Ip};
 use crate::rows::{Expect, Row};
 use crate::world::{
-    Node, VNI, VXLAN_PORT, host, link_gateway, node_address, outer, pod, pod_port, router_mac, station_mac,
-    switch_mac, uplink, vtep_mac, world,
+    Node, VNI, VXLAN_PORT, host, node_address, outer, pod, pod_port, router_mac, station_mac, switch_mac,
+    uplink, vtep_mac, world,
 };
 
 /// Reasons that only a conversation shows, each in one of the files here.
@@ -405,9 +405,4 @@ pub fn local(family: Family) -> (IpAddr, u16) {
 /// A client in the world, and its port.
 pub fn client(family: Family) -> (IpAddr, u16) {
     (world(family), 40_000)
-}
-
-/// Addresses that only stand for themselves here.
-pub fn gateways(family: Family) -> [IpAddr; 2] {
-    [pod(family, 1, 1), link_gateway(family)]
 }

@@ -56,12 +56,13 @@ fn cluster_addresses_are_served_to_pods_of_both_nodes_and_to_the_node() {
     // A port that is not defined is refused at once.
     let refused = tcp_connect(pod(&lab, "pod-a2"), SocketAddrV4::new(NEAR, 81).into(), PATIENCE);
     assert!(refused.unwrap_err().to_string().contains("refused"));
+    let name = lab.pod("pod-a2").unwrap().reference();
     let flows = daemon(&lab, "node-a")
-        .json(&["show", "flows", "--pod", "default/pod-a2"])
+        .json(&["show", "flows", "--pod", &name])
         .unwrap();
     assert!(flows["matching"].as_u64().unwrap() >= 4, "{flows}");
     let row = &flows["flows"][0];
-    assert_eq!(row["opener"], "default/pod-a2", "{row}");
+    assert_eq!(row["opener"], name.as_str(), "{row}");
     finish(lab);
 }
 
