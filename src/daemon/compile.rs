@@ -2,6 +2,7 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod host_path;
 mod numbers;
 mod peers;
 mod routes;
@@ -21,7 +22,7 @@ use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
 use crate::config::{Config, OverlayKind, PortRange};
-use crate::kernel::{KernelState, RouteSpec};
+use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
@@ -81,8 +82,10 @@ pub struct Compiled {
     pub tables: NodeTables,
     /// For the steering program on the uplink.
     pub steering: SteeringTables,
-    /// For the kernel: the way to pods through the host port.
+    /// For the kernel: the way to pods and Services through the host port.
     pub kernel_routes: Vec<RouteSpec>,
+    /// For the kernel: Services at this node's own addresses, to which no route leads.
+    pub own_services: OwnServices,
     /// Next hops of peers, to be kept resolved: interface number and address.
     pub next_hops: Vec<(u32, IpAddr)>,
     /// The peers' names.
@@ -130,9 +133,7 @@ pub fn compile(
     };
     let mut steering = SteeringTables {
         failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
-        local_addresses: uplink
-            .map(|port| addresses_on(inputs.kernel, port.ifindex))
-            .unwrap_or_default(),
+        local_addresses: addresses_from_uplink(inputs, &local.addresses),
         tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
         ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
         pod_prefixes: inputs
@@ -142,12 +143,14 @@ pub fn compile(
             .collect(),
         ..SteeringTables::default()
     };
+    let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
+    let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
         services: inputs.store.services(),
         node: &inputs.own.name,
         zone: inputs.own.zone.as_deref(),
         own_addresses: &local.addresses,
-        uplink_addresses: &steering.local_addresses,
+        uplink_addresses: &uplink_addresses,
         gateways: &local.gateways,
         node_addresses: &local.node_addresses,
         fail_safe_ports: &FAIL_SAFE_PORTS,
@@ -159,6 +162,8 @@ pub fn compile(
         services.steering(),
         inputs.config.services.snat_ports,
     );
+    let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
+    let own_services = host_path::own_services(inputs, host, &local, services.steering());
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
@@ -175,7 +180,8 @@ pub fn compile(
     Compiled {
         tables,
         steering,
-        kernel_routes: kernel_routes(inputs.own, &peers.names, services.steering()),
+        kernel_routes,
+        own_services,
         next_hops: peers.next_hops,
         peers: peers.names,
         warnings,
@@ -310,14 +316,24 @@ fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
         .flat_map(|node| node.internal_ips.iter().copied().chain(node.public_ips()))
 }
 
-/// All addresses of this node, loopback's left out.
+/// All addresses of this node, 127.0.0.0/8 and ::1 left out. Others on the loopback interface count: routers and load
+/// balancers are given theirs there.
 fn own_addresses(kernel: &KernelState) -> Vec<IpAddr> {
-    let loopback = |ifindex| kernel.link(ifindex).is_some_and(|link| link.loopback);
     kernel
         .addresses()
-        .filter(|entry| !loopback(entry.ifindex))
         .map(|entry| entry.address.addr())
         .filter(|address| !address.is_loopback())
+        .collect()
+}
+
+/// The node's own addresses at which packets may come by the uplink. Those within its pods' prefixes are reached through
+/// the switch.
+fn addresses_from_uplink(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let is_of_pods = |address: &IpAddr| inputs.own.pod_cidrs().any(|cidr| cidr.contains(address));
+    addresses
+        .iter()
+        .copied()
+        .filter(|address| !is_of_pods(address))
         .collect()
 }
 
@@ -336,31 +352,6 @@ fn neighbours(inputs: &Inputs<'_>, numbers: &mut Numbers, uplink: Option<&PortIn
         Some((id, uplink.id, entry.address, mac))
     });
     NeighbourTable::build(inputs.key, known)
-}
-
-/// The kernel's way to every pod and every Service: through the host port, from this node's tunnel address.
-fn kernel_routes(own: &NodeRecord, peers: &[PeerName], services: &ServiceSteering) -> Vec<RouteSpec> {
-    let mut routes = Vec::new();
-    for (cidr, (source, gateway)) in own
-        .pod_cidrs()
-        .zip(own.tunnel_addresses().zip(own.gateway_addresses()))
-        .collect::<Vec<_>>()
-    {
-        let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
-        let remote = peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied());
-        let virtual_addresses = services.addresses.iter().map(|address| IpNet::from(*address));
-        let others = remote
-            .chain(services.prefixes.iter().copied())
-            .chain(virtual_addresses)
-            .filter(same_family);
-        routes.extend(std::iter::once(cidr).chain(others).map(|prefix| RouteSpec {
-            prefix,
-            gateway: Some(gateway),
-            onlink: true,
-            source: Some(source),
-        }));
-    }
-    routes
 }
 
 fn prefix(net: IpNet) -> Option<Prefix> {

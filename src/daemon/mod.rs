@@ -9,9 +9,9 @@ pub mod compile;
 pub mod fabric;
 mod flows;
 pub mod health;
+mod host_path;
 mod links;
 mod look;
-mod own;
 mod pods;
 pub mod ports;
 mod start;
@@ -37,9 +37,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{
-    Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, OwnServices, RouteSpec,
-};
+use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::services::{HostListens, ServiceCompiler};
@@ -47,6 +45,7 @@ use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
 use flows::Echoes;
 use health::Health;
+use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
@@ -97,11 +96,10 @@ struct Daemon {
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
+    host_path: HostPath,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
-    /// What the node's own stack was last told to turn to the switch.
-    own_services: Option<OwnServices>,
     /// Pods that were attached and are not served now: their ports are tried again.
     unserved: Vec<PodRow>,
     key: HashKey,
@@ -152,6 +150,7 @@ impl Daemon {
                     }
                     self.release_echoes();
                     self.health.beat();
+                    self.restore_own_services();
                     self.refresh_neighbours().await;
                     self.follow_links().await?;
                     self.adopt_pods().await;
@@ -210,8 +209,8 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);
-        self.sync_own_services();
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.

@@ -154,9 +154,8 @@ pub struct Saved {
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
-    /// Ports that are kept free for source NAT and were not before, to be given back by uninstall; as the kernel writes
-    /// such a set.
-    #[serde(default)]
+    /// Ports that the kernel keeps back for our sake only, as it writes them, to be let go by uninstall.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reserved_ports: String,
 }
 

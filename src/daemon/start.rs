@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
@@ -18,13 +18,14 @@ use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
 use super::health::Health;
+use super::host_path::HostPath;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
 use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox, flows};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link, release_ports};
+use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
@@ -106,9 +107,9 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
+        host_path: HostPath::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
-        own_services: None,
         key,
         warnings: Vec::new(),
         slow_path,
@@ -116,23 +117,11 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: std::collections::BTreeMap::new(),
         capture: None,
     };
-    let reserved = daemon.reserve_ports();
-    let attached = match &reserved {
-        Ok(_) => daemon.attach_own_ports(&host, &uplink).await,
-        Err(_) => Ok(()),
-    };
-    if let Err(error) = reserved
-        .as_ref()
-        .map_err(|error| anyhow!("{error}"))
-        .and(attached)
-    {
+    let attached = daemon.attach_own_ports(&host, &uplink).await;
+    if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
         daemon.undo(&host).await;
-        if let Ok(ports) = reserved {
-            let _ = release_ports(&ports);
-        }
         return Err(error);
     }
-    daemon.remember()?;
     daemon.publish().await;
     daemon.adopt_pods().await;
     daemon.assign_openers();
@@ -199,7 +188,12 @@ fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortS
             .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
         mac: None,
         switch_mac: None,
-        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+        addresses: own.tunnel_addresses().collect(),
+        // The switch answers ARP, and no neighbour solicitations.
+        neighbours: own
+            .gateway_addresses()
+            .filter(std::net::IpAddr::is_ipv6)
+            .collect(),
     }
 }
 

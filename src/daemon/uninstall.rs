@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 use millrace_dataplane::xdp;
 
+use super::host_path;
 use super::ports::Saved;
 use crate::config::Config;
 use crate::kernel::Kernel;
@@ -54,19 +55,15 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                     .map_err(anyhow::Error::from);
                 step(format!("port {} of {}", row.interface, row.pod), result);
             }
+            for (what, result) in host_path::undo(&kernel, &saved) {
+                step(what, result.map_err(anyhow::Error::from));
+            }
             let host = config.host_port.name.kernel_side();
             let result = kernel
                 .remove_host_port(host.as_str())
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            let result = kernel.remove_own_services().map_err(anyhow::Error::from);
-            step("nftables table of the node's own calls".into(), result);
-            let result = super::own::release(&saved.reserved_ports).map_err(anyhow::Error::from);
-            step(
-                format!("ports {} free for all again", saved.reserved_ports),
-                result,
-            );
             for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
                 let path = folder.join(file);
                 match fs::remove_file(&path) {

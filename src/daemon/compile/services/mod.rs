@@ -191,6 +191,7 @@ impl ServiceCompiler {
                 .chain(inputs.gateways)
                 .copied()
                 .collect(),
+            gateways: inputs.gateways.to_vec(),
             caller_addresses: inputs.uplink_addresses.to_vec(),
             service_prefixes: prefixes
                 .filter_map(|cidr| Prefix::containing(cidr.addr(), cidr.prefix_len()).ok())

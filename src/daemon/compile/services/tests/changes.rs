@@ -35,10 +35,12 @@ fn backends(world: &World, name: &str) -> std::collections::BTreeMap<u8, Backend
 }
 
 fn serving(world: &World, address: &str) -> Serving {
-    world
-        .compiler
-        .table()
-        .still_serves(ip("10.96.0.10"), IpProtocol::TCP, 80, (ip(address), 80))
+    world.compiler.table().still_serves(
+        ip("10.244.1.9"),
+        IpProtocol::TCP,
+        (ip("10.96.0.10"), 80),
+        (ip(address), 80),
+    )
 }
 
 #[test]
@@ -209,7 +211,7 @@ fn equal_endpoints_share_one_lookup_table_and_the_table_what_did_not_change() {
         let frontend = world
             .compiler
             .table()
-            .frontend(ip(address), IpProtocol::TCP, port)
+            .frontend(ip("10.244.1.9"), IpProtocol::TCP, (ip(address), port))
             .unwrap();
         Arc::clone(&frontend.service)
     };
