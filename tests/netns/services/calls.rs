@@ -163,17 +163,16 @@ fn elsewhere(chance: &mut Chance, service: &Service, port: &Port) -> (Protocol, 
 }
 
 /// What can be compared. The guest is outside of the overlay. What node-b sends through the tunnel is answered by its own
-/// pods past node-a, so that only a datagram shows where it went. And where node-a calls itself in the overlay, its source
-/// is an address of the pods' network, so that kube-proxy takes it for a pod and Millrace, which sees whose port it comes
-/// in at, does not.
+/// pods past node-a, so that only a datagram shows where it went. And a node port at an address in the overlay is left to
+/// the pods of node-a: kube-proxy takes everything with a source among the pods' for one of them, a pod of another
+/// node and the node itself too, and Millrace, which sees where it comes from, does not.
 fn can_call(caller: Caller, protocol: Protocol, to: SocketAddrV4) -> bool {
     let [first, second, ..] = to.ip().octets();
-    let overlay = (first, second) == (10, 244);
-    let pod = is_pod(*to.ip());
+    let (overlay, pod) = ((first, second) == (10, 244), is_pod(*to.ip()));
     match caller {
         Caller::Guest(_) => !overlay,
         Caller::OwnNode => !overlay || pod,
-        _ if caller.is_on("node-b") => first != 10 || pod || protocol == Protocol::Udp,
+        _ if caller.is_on("node-b") => first != 10 || pod || (!overlay && protocol == Protocol::Udp),
         _ => true,
     }
 }
