@@ -153,6 +153,8 @@ pub struct Stats {
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,
+    /// Connections that there are, and that there is room for, by name.
+    pub connections: std::collections::BTreeMap<String, u64>,
 }
 
 /// Sums over all workers; `received + originated = transmitted + dropped + punted`.
