@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod flows;
+mod services;
 mod uplink;
 mod value;
 
@@ -20,6 +22,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::objects::{NodeName, Vni};
 use value::{Choice, choice};
 
+pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use services::{BackendChoice, HashSeed, PortRange, Services};
 pub use uplink::{
     BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
     Uplink, XdpMode,
@@ -52,6 +56,12 @@ pub struct Config {
     /// `[overlay]`: the tunnels to the other nodes.
     #[serde(default)]
     pub overlay: Overlay,
+    /// `[flows]`: the connections that this node remembers.
+    #[serde(default)]
+    pub flows: Flows,
+    /// `[services]`: Services as this node serves them.
+    #[serde(default)]
+    pub services: Services,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -162,6 +172,9 @@ pub struct Overlay {
     /// nodes and with Calico.
     #[serde(deserialize_with = "udp_port")]
     pub port: NonZeroU16,
+    /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
+    /// address, as with flannel's `--ip-masq`. Default true.
+    pub masquerade: bool,
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
@@ -244,6 +257,7 @@ mod defaults {
                 kind: OverlayKind::default(),
                 vni: Vni::FLANNEL,
                 port: FLANNEL_PORT,
+                masquerade: true,
             }
         }
     }

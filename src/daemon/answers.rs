@@ -1,6 +1,7 @@
 //! Answers to the admin socket.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -20,7 +21,7 @@ use super::Daemon;
 use super::fabric::AttachedPort;
 use crate::admin::protocol::{
     CaptureDirection, CaptureLine, CapturedPacket, Failure, NeighbourRow, PeerRow, PortRow, PortStats,
-    QueueRow, Request, Response, RouteRow, Stats, Totals, WorkerRow,
+    QueueRow, Request, Response, RouteRow, ShowFilter, Stats, Totals, WorkerRow,
 };
 use crate::admin::server::Answer;
 
@@ -39,6 +40,11 @@ impl Daemon {
             Request::ShowNeighbours => to_value(self.show_neighbours()),
             Request::ShowPeers => to_value(self.show_peers()),
             Request::ShowWorkers => to_value(self.show_workers()),
+            Request::ShowFlows(filter) => {
+                self.show_flows(filter, answer);
+                return;
+            }
+            Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Leave => self.leave(),
@@ -98,12 +104,14 @@ impl Daemon {
             totals,
             workers,
             ports: ports.collect(),
+            connections: self.count_connections(),
             slow_path: self
                 .slow_path_stats
                 .read()
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            services: self.services.counts(),
         }
     }
 
@@ -252,6 +260,24 @@ impl Daemon {
             }
         });
         rows.collect()
+    }
+
+    /// Shows connections, on a thread of its own: there may be a million to look at.
+    fn show_flows(&self, filter: ShowFilter, answer: oneshot::Sender<Answer>) {
+        let (flows, tables, names) = (
+            Arc::clone(&self.connections.flows),
+            self.tables.clone(),
+            self.names(),
+        );
+        let look = move || {
+            let shown = super::flows::show(&flows, &tables, &names, &filter);
+            let _ = answer.send(Answer::Once(match to_value(shown) {
+                Ok(value) => Response::Ok(value),
+                Err(failure) => Response::Error(failure),
+            }));
+        };
+        // Without a thread the answer's other end is dropped, and the client told so.
+        let _ = std::thread::Builder::new().name("show-flows".into()).spawn(look);
     }
 
     /// Taps a port; a thread of its own turns the copies into lines until the client hangs up.

@@ -20,7 +20,7 @@ use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, Worker, WorkerConfig, WorkerError, WorkerHandle,
 };
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
 
 use crate::config::{self, Config};
@@ -56,6 +56,7 @@ impl Fabric {
     pub fn start(
         config: &Config,
         tables: &Reader<NodeTables>,
+        connections: &Connections,
         key: HashKey,
         numa_node: Option<u32>,
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
@@ -97,7 +98,7 @@ impl Fabric {
                 },
                 injections: INJECTIONS,
             };
-            let pipeline = NodePipeline::new(tables.clone(), key, index);
+            let pipeline = NodePipeline::new(tables.clone(), connections.clone(), key, index);
             let (worker, handle) = Worker::new(worker_config, pool, pipeline, punts_in.clone())?;
             fabric.threads.push(worker.spawn(privileges::drop_all)?);
             fabric.workers.push(handle);

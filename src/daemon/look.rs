@@ -91,6 +91,7 @@ pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Re
     for (index, core) in config.workers.cores.as_slice().iter().enumerate() {
         check_core(index, *core)?;
     }
+    super::host_path::look_at_ports(config)?;
     let name = config.uplink.interface.as_str();
     let link = kernel
         .link_by_name(name)

@@ -1,40 +1,45 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::compile::{Inputs, PeerNumbers, Steering, compile};
+use super::compile::services::{HostListens, ServiceCompiler};
+use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
+use super::health::Health;
+use super::host_path::HostPath;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{
     Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox, nic};
+use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _};
-use crate::slowpath::{self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent};
+use crate::slowpath::{
+    self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
+};
 
-/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
-/// and kubelet, etcd, BGP.
-const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
+/// Echo requests that may wait for their ids to be steered.
+const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -67,20 +72,25 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         .map_err(Misconfigured::because)?;
     refuse_foreign_program(&uplink)?;
     let saved = Saved::load(&config.node.state_dir)?;
-    let publisher = Publisher::new(NodeTables::default());
+    let connections = flows::open(&config)?;
+    let nothing = before(connections.flows.first_epoch());
+    let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
     let numa_node = nic::numa_node(&config, &uplink);
-    let (fabric, punts) = Fabric::start(&config, &reader, key, numa_node).map_err(misconfigured)?;
+    let (fabric, punts) =
+        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let (slow_path, slow_path_stats, neighbours) = start_slow_path(&config, &fabric, punts, reader)?;
+    let (slow_path, slow_path_stats, (neighbours, echoes)) =
+        start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
+    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -94,12 +104,17 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
-        tables: NodeTables::default(),
+        tables: nothing,
+        connections,
+        echoes: flows::Echoes::default(),
         publisher,
-        numbers: PeerNumbers::default(),
+        numbers: Numbers::default(),
+        services,
+        health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
-        steering: Steering::default(),
+        steering: SteeringTables::default(),
+        host_path: HostPath::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
         key,
@@ -110,12 +125,14 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         capture: None,
         leaving: false,
     };
-    if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
+    let attached = daemon.attach_own_ports(&host, &uplink).await;
+    if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
         daemon.undo(&host).await;
         return Err(error);
     }
     daemon.publish().await;
     daemon.adopt_pods().await;
+    daemon.assign_openers();
     tokio::spawn(server.serve(requests_in));
     Ok((
         daemon,
@@ -123,16 +140,26 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
             follower,
             stores,
             neighbours,
+            echoes,
             requests,
         },
     ))
+}
+
+/// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
+fn before(first: Epoch) -> NodeTables {
+    NodeTables {
+        subjects: Subjects::since(first),
+        epoch: Epoch(first.0.wrapping_sub(1)),
+        ..NodeTables::default()
+    }
 }
 
 /// The way to tell the slow path something, its counters, and what it asks for.
 type SlowPathEnds = (
     Sender<SlowPathEvent>,
     SharedSlowPathStats,
-    mpsc::Receiver<NeighbourRequest>,
+    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<EchoRequest>),
 );
 
 fn start_slow_path(
@@ -143,6 +170,7 @@ fn start_slow_path(
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+    let (echoes_in, echoes) = mpsc::channel(ECHO_REQUESTS);
     let limits = SlowPathConfig {
         icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
     };
@@ -152,9 +180,9 @@ fn start_slow_path(
         events,
         fabric.workers().to_vec(),
         tables,
-        neighbours_in,
+        (neighbours_in, echoes_in),
     )?;
-    Ok((events_in, stats, neighbours))
+    Ok((events_in, stats, (neighbours, echoes)))
 }
 
 fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
@@ -168,17 +196,13 @@ fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortS
             .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
         mac: None,
         switch_mac: None,
-        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+        addresses: own.tunnel_addresses().collect(),
+        // The switch answers ARP, and no neighbour solicitations.
+        neighbours: own
+            .gateway_addresses()
+            .filter(std::net::IpAddr::is_ipv6)
+            .collect(),
     }
-}
-
-/// Fills the uplink's steering program.
-pub(super) fn feed(program: &mut SteeringProgram, wanted: &Steering) -> Result<(), XdpError> {
-    program.set_failsafe_ports(&FAIL_SAFE_PORTS)?;
-    program.set_local_addresses(&wanted.local_addresses)?;
-    program.set_tunnel_ports(&wanted.tunnel_ports)?;
-    program.set_ipip(wanted.ipip)?;
-    program.set_pod_prefixes(&wanted.pod_prefixes)
 }
 
 /// What the node file asks for and cannot be had is said as such.
@@ -286,6 +310,7 @@ impl Daemon {
             ifindex: link.ifindex,
             facts: facts.clone(),
         });
+        let listening = OnceCell::new();
         let inputs = Inputs {
             config: &self.config,
             own: &self.own,
@@ -293,10 +318,17 @@ impl Daemon {
             kernel: &self.state,
             ports: &inputs,
             key: self.key,
+            listens: HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }),
         };
-        let steering = compile(&inputs, &mut self.numbers, 0).steering;
+        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let echoes: Vec<_> = self.echoes.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
-        let steered = steer(kind, limit, |program| feed(program, &steering))?;
+        let steered = steer(kind, limit, |program| {
+            program.set_tables(&steering)?;
+            program.set_echoes(echoes)
+        })?;
         self.steering = steering;
         Ok(steered)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use millrace_dataplane::xdp;
 
+use super::host_path;
 use super::ports::Saved;
 use super::{look, nic};
 use crate::admin::client::Client;
@@ -79,13 +80,16 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     .map_err(anyhow::Error::from);
                 step(format!("port {} of {}", row.interface, row.pod), result);
             }
+            for (what, result) in host_path::undo(&kernel, &saved) {
+                step(what, result.map_err(anyhow::Error::from));
+            }
             let host = config.host_port.name.kernel_side();
             let result = kernel
                 .remove_host_port(host.as_str())
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for file in [Saved::FILE, "lock", super::SOCKET_NAME] {
+            for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
                 let path = folder.join(file);
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -22,7 +22,7 @@ pub(crate) const UNSAFE_HOMES: [&str; 13] = [
     "dataplane/src/port/umem.rs",
     "dataplane/src/xdp/",
     "dataplane/src/table/publish.rs",
-    "dataplane/src/table/flow.rs",
+    "dataplane/src/table/flow/store/memory.rs",
     "dataplane/src/clock.rs",
 ];
 

@@ -23,7 +23,7 @@ fn port(number: u16) -> PortId {
 }
 
 impl Pipeline for Patch {
-    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
         verdicts.extend(frames.iter_mut().map(|frame| match frame.bytes()[0] {
             DROP => Verdict::Drop(DropReason::NotForUs),
             PUNT => Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing),
@@ -35,7 +35,11 @@ impl Pipeline for Patch {
         }));
     }
 
-    fn originate(&mut self, frame: &mut Frame, _origin: Origin) -> Verdict {
+    fn sweep(&mut self, _: Tick) -> bool {
+        false
+    }
+
+    fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
             _ => Verdict::Forward(port(1)),
@@ -233,7 +237,7 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
     /// Puts each packet in the lane that its second byte says.
     struct Lanes;
     impl Pipeline for Lanes {
-        fn process(&mut self, _: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+        fn process(&mut self, _: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
             verdicts.extend(frames.iter_mut().map(|frame| {
                 assert_eq!(frame.lane(), 0, "its queue's");
                 let lane = u16::from(frame.bytes()[1]);
@@ -241,8 +245,11 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
                 Verdict::Forward(port(1))
             }));
         }
-        fn originate(&mut self, _: &mut Frame, _: Origin) -> Verdict {
+        fn originate(&mut self, _: &mut Frame, _: Origin, _: Tick) -> Verdict {
             Verdict::Forward(port(1))
+        }
+        fn sweep(&mut self, _: Tick) -> bool {
+            false
         }
     }
     let (punts, _keep) = bounded(1);

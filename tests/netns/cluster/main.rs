@@ -28,4 +28,5 @@ mod pulse;
 mod queues;
 mod refuse;
 mod rig;
+mod services;
 mod wire;

@@ -110,12 +110,16 @@ fn a_full_table_says_so() {
         error.to_string().contains("tunnel_ports") && error.to_string().contains("full"),
         "{error}"
     );
-    let vxlan = v4(NODE, 17, &udp(TUNNEL_PORT), |_| {});
-    assert_eq!(
-        program.dry_run(&vxlan).unwrap(),
-        SteeringAction::Drop,
-        "what was there is still there"
-    );
+    let taken = |program: &SteeringProgram, port: u16| {
+        program.dry_run(&v4(NODE, 17, &udp(port), |_| {})).unwrap() == SteeringAction::Drop
+    };
+    let count = ports.iter().filter(|port| taken(&program, **port)).count();
+    assert_eq!(count, 256, "as many as there is room for");
+    assert!(!taken(&program, TUNNEL_PORT), "what is not wanted is gone");
+    // As many others: there is room for them once the old ones are gone.
+    let others: Vec<u16> = (20_000..20_256).collect();
+    program.set_tunnel_ports(&others).unwrap();
+    assert!(others.iter().all(|port| taken(&program, *port)) && !taken(&program, 10_000));
 
     let prefixes: Vec<(IpAddr, u8)> = (0..5000_u32)
         .map(|n| (Ipv4Addr::from(0x0a00_0000 + n).into(), 32))

@@ -88,6 +88,13 @@ fn a_start_that_fails_leaves_what_it_found() {
             words: &["900", "cores"],
         },
         Start {
+            name: "ports of source NAT that the kernel gives out",
+            change: ("[workers]", "[services]\nsnat-ports = \"60000-65535\"\n[workers]"),
+            through: &[],
+            status: WRONG,
+            words: &["60000-65535", "32768-60999", "ip_local_port_range", "snat-ports"],
+        },
+        Start {
             name: "no cores",
             change: ("cores = [0, 1]", "cores = []"),
             through: &[],

@@ -1,0 +1,207 @@
+//! What a packet of a flow carries when it arrives: the key of the flow table.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::store::Words;
+use crate::table::HashKey;
+use crate::wire::{IpProtocol, Ports};
+
+/// Which of a connection's two flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// As the first packet went.
+    Original = 0,
+    /// Back.
+    Reply = 1,
+}
+
+impl Direction {
+    /// The other one.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
+
+/// An address of either family, as words of the table.
+pub trait Address:
+    sealed::Sealed + Copy + Eq + std::hash::Hash + Into<IpAddr> + fmt::Debug + fmt::Display
+{
+    /// How many words two addresses take.
+    #[doc(hidden)]
+    const PAIR_WORDS: usize;
+
+    /// Word `place` of a source and a destination.
+    #[doc(hidden)]
+    fn pair_word(source: Self, destination: Self, place: usize) -> u64;
+
+    /// The source and the destination that such words are.
+    #[doc(hidden)]
+    fn pair_from(word: impl Fn(usize) -> u64) -> (Self, Self);
+
+    /// The hash of both addresses and one more word.
+    #[doc(hidden)]
+    fn hash_pair(key: &HashKey, source: Self, destination: Self, last: u64) -> u64;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for std::net::Ipv4Addr {}
+    impl Sealed for std::net::Ipv6Addr {}
+}
+
+impl Address for Ipv4Addr {
+    const PAIR_WORDS: usize = 1;
+
+    #[inline]
+    fn pair_word(source: Self, destination: Self, _place: usize) -> u64 {
+        u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
+    }
+
+    #[inline]
+    fn pair_from(word: impl Fn(usize) -> u64) -> (Self, Self) {
+        let pair = word(0);
+        (Self::from_bits(upper(pair)), Self::from_bits(lower(pair)))
+    }
+
+    #[inline]
+    fn hash_pair(key: &HashKey, source: Self, destination: Self, last: u64) -> u64 {
+        key.hash([Self::pair_word(source, destination, 0), last])
+    }
+}
+
+impl Address for Ipv6Addr {
+    const PAIR_WORDS: usize = 4;
+
+    #[inline]
+    fn pair_word(source: Self, destination: Self, place: usize) -> u64 {
+        let address = if place < 2 { source } else { destination };
+        halves(address)[place % 2]
+    }
+
+    #[inline]
+    fn pair_from(word: impl Fn(usize) -> u64) -> (Self, Self) {
+        let address = |at| Self::from_bits(u128::from(word(at)) << 64 | u128::from(word(at + 1)));
+        (address(0), address(2))
+    }
+
+    #[inline]
+    fn hash_pair(key: &HashKey, source: Self, destination: Self, last: u64) -> u64 {
+        let ([a, b], [c, d]) = (halves(source), halves(destination));
+        key.hash([a, b, c, d, last])
+    }
+}
+
+/// Upper and lower half of an address.
+#[inline]
+const fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    // INVARIANT: both are halves of 128 bits.
+    #[allow(clippy::cast_possible_truncation)]
+    let halves = [(bits >> 64) as u64, bits as u64];
+    halves
+}
+
+/// The upper half of a word.
+#[inline]
+pub(super) const fn upper(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// The lower half of a word.
+#[inline]
+pub(super) const fn lower(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}
+
+/// The tuple that a packet carries when it arrives at the switch, its tunnel header taken off.
+///
+/// An ICMP echo request has its id as the source port and 0 as the destination port, an echo reply the other way
+/// round, so that reversing a tuple exchanges both pairs and needs to know no protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Protocol of the payload.
+    pub protocol: IpProtocol,
+    /// Source and destination port.
+    pub ports: Ports,
+}
+
+/// A tuple of IPv4.
+pub type TupleV4 = Tuple<Ipv4Addr>;
+/// A tuple of IPv6.
+pub type TupleV6 = Tuple<Ipv6Addr>;
+
+impl<A: Address> Tuple<A> {
+    /// The tuple of the answer to a packet that carries this one.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+            ports: self.ports.reversed(),
+        }
+    }
+
+    /// Ports and protocol in one word; the lower bits are zero.
+    #[inline]
+    fn ports_word(&self) -> u64 {
+        u64::from(self.ports.source) << 48
+            | u64::from(self.ports.destination) << 32
+            | u64::from(self.protocol.0) << 24
+    }
+
+    /// The keyed hash of the tuple.
+    #[inline]
+    pub(super) fn hash_with(&self, key: &HashKey) -> u64 {
+        A::hash_pair(key, self.source, self.destination, self.ports_word())
+    }
+}
+
+impl<A: Address> Words for Tuple<A> {
+    const LEN: usize = A::PAIR_WORDS + 1;
+
+    #[inline]
+    fn word(&self, place: usize) -> u64 {
+        if place < A::PAIR_WORDS {
+            A::pair_word(self.source, self.destination, place)
+        } else {
+            self.ports_word()
+        }
+    }
+
+    #[inline]
+    fn from_words(word: impl Fn(usize) -> u64) -> Self {
+        let (source, destination) = A::pair_from(&word);
+        let ports = word(A::PAIR_WORDS);
+        Self {
+            source,
+            destination,
+            protocol: IpProtocol((ports >> 24 & 0xff) as u8),
+            ports: Ports {
+                source: (ports >> 48) as u16,
+                destination: (ports >> 32 & 0xffff) as u16,
+            },
+        }
+    }
+}
+
+impl<A: Address> fmt::Display for Tuple<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |address: A, port| std::net::SocketAddr::new(address.into(), port);
+        let Ports { source, destination } = self.ports;
+        let (from, to) = (end(self.source, source), end(self.destination, destination));
+        write!(f, "{} {from} -> {to}", self.protocol)
+    }
+}
