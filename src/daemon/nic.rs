@@ -86,7 +86,7 @@ pub(super) enum NicError {
         /// Its driver.
         driver: String,
         /// What was said.
-        source: KernelError,
+        source: Box<KernelError>,
     },
     /// The former value could not be written down, so nothing was changed.
     #[error(transparent)]
@@ -112,7 +112,7 @@ impl NicError {
             key,
             interface: interface.to_owned(),
             driver: driver(interface),
-            source,
+            source: Box::new(source),
         }
     }
 }
