@@ -16,7 +16,7 @@ use super::Daemon;
 use super::fabric::OwnSockets;
 use super::look::Misconfigured;
 use super::ports::SavedError;
-use crate::config::{Config, Uplink};
+use crate::config::{self, Config, Uplink};
 use crate::kernel::{Channels, Device, InterruptDelay, Kernel, KernelError, Link, Rings, numa_node_of_core};
 
 /// What the device was before it was changed; what was not changed is absent.
@@ -40,6 +40,9 @@ pub struct NicBefore {
     /// How interrupts were put off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupts: Option<InterruptDelay>,
+    /// By which features it merged what it received; generic XDP turned them off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merging: Option<Vec<String>>,
 }
 
 /// Why the device cannot be as the node file wants it.
@@ -178,6 +181,10 @@ pub(super) async fn restore(kernel: &Kernel, before: &NicBefore) -> Vec<(String,
         let result = Device::of(&link).and_then(|device| device.set_interrupt_delay(interrupts));
         steps.push((format!("interrupts of {interface}"), done(result)));
     }
+    if let Some(merging) = &before.merging {
+        let result = kernel.enable_features(interface, merging).await;
+        steps.push((format!("merging by {interface} itself"), done(result)));
+    }
     steps
 }
 
@@ -230,6 +237,7 @@ impl NicBefore {
             rings,
             indirection,
             interrupts,
+            merging,
         } = earlier.clone();
         self.interface = interface;
         self.channels = channels.or(self.channels);
@@ -237,6 +245,7 @@ impl NicBefore {
         self.rings = rings.or(self.rings);
         self.indirection = indirection.or(self.indirection.take());
         self.interrupts = interrupts.or(self.interrupts);
+        self.merging = merging.or(self.merging.take());
     }
 }
 
@@ -386,6 +395,27 @@ impl Daemon {
         }
     }
 
+    /// Writes down by which features the device merges what it received, before a program is attached that may turn them
+    /// off. (With one of ours attached already, an earlier start has done so.)
+    pub(super) async fn note_merging(&mut self, link: &Link) -> Result<(), NicError> {
+        if self.config.uplink.xdp_mode == config::XdpMode::Native {
+            return Ok(());
+        }
+        // A driver that tells nothing merges nothing that could be turned on again.
+        let merging = self
+            .kernel
+            .merging_by_device(&link.name)
+            .await
+            .unwrap_or_default();
+        if !merging.is_empty() {
+            self.remember_nic(NicBefore {
+                merging: Some(merging),
+                ..NicBefore::default()
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes back what this run changed, and what it wrote down of that.
     pub(super) async fn undo_nic(&mut self) {
         let Some(changes) = self.nic_changes.take() else {
@@ -445,6 +475,7 @@ mod tests {
             rings: Some(Rings { rx: 256, tx: 512 }),
             indirection: Some(Vec::new()),
             interrupts: None,
+            merging: Some(vec!["rx-lro".into()]),
         };
         let text = serde_json::to_string(&before).unwrap();
         assert_eq!(serde_json::from_str::<NicBefore>(&text).unwrap(), before);
