@@ -264,6 +264,7 @@ impl Daemon {
         let facts = uplink_facts(link)
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
         self.size_nic().await.map_err(nic::misconfigured)?;
+        self.note_merging(link).await.map_err(nic::misconfigured)?;
         let steered = self.steer_uplink(id, link, &facts).await?;
         let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
         let attached = match self.serve_uplink(id, link, steered).await {

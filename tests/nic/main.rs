@@ -41,6 +41,7 @@ fn two_queues() {
     carry(&mut rig, &both);
     survive(&mut rig);
     life::assert_recovers(&mut rig, QUEUES);
+    life::assert_host_outlives_a_stuck_switch(&rig, QUEUES);
     rig.end("TERM");
     life::assert_uninstalls(&mut rig, &before);
     rig.close();
