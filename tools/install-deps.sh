@@ -9,7 +9,7 @@ set -eu
 # Compilers, and what the AF_XDP library, libpcap and the fuzzers are built with.
 BUILD="clang llvm m4 libelf-dev zlib1g-dev pkg-config make gcc g++ libc6-dev libpcap-dev"
 # What the lab of network namespaces drives, and the traffic in it.
-LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux"
+LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux curl"
 # The tests log in to a node through its uplink while the switch starts, runs and dies.
 SSH="openssh-server openssh-client"
 LINT="shellcheck"
