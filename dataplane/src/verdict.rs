@@ -180,6 +180,8 @@ reasons! {
         SlowPathFull => "slow_path_full",
         /// A pod's IPv6 router advertisement, redirect or neighbour message that the switch does not take.
         Icmpv6NotTaken => "icmpv6_not_taken",
+        /// The worker that has a queue of the exit port takes packets of other workers no faster.
+        HandoverFull => "handover_full",
         /// To an address of the Service CIDRs that belongs to no Service.
         ServiceUnknownAddress => "service_unknown_address",
         /// From an address outside the Service's `loadBalancerSourceRanges`.

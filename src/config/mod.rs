@@ -8,6 +8,7 @@
 
 mod flows;
 mod services;
+mod uplink;
 mod value;
 
 use std::fs;
@@ -23,9 +24,13 @@ use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
+pub use uplink::{
+    BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
+    Uplink, XdpMode,
+};
 pub use value::{
     CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
-    INTERFACE_NAME_MAX_BYTES, InterfaceName, Ranged, ValueError,
+    INTERFACE_NAME_MAX_BYTES, InterfaceName, PowerOfTwo, QueueList, Ranged, RingLength, ValueError,
 };
 
 /// Most packets in a batch.
@@ -77,38 +82,6 @@ pub struct Node {
     pub state_dir: PathBuf,
 }
 
-/// `[uplink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
-pub struct Uplink {
-    /// `interface`: name of the interface towards the other nodes. Required.
-    pub interface: InterfaceName,
-    /// `xdp-mode`: where the steering program runs. Default `auto`.
-    #[serde(default, deserialize_with = "choice")]
-    pub xdp_mode: XdpMode,
-}
-
-/// `xdp-mode`: where the steering program runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// `auto`: in the driver if it can, else in the kernel's generic hook; the log says which.
-    #[default]
-    Auto,
-    /// `native`: in the driver, or not at all.
-    Native,
-    /// `generic`: in the kernel's generic hook, which every interface has.
-    Generic,
-}
-
-impl Choice for XdpMode {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (Self::Auto, "auto"),
-        (Self::Native, "native"),
-        (Self::Generic, "generic"),
-    ];
-}
-
 /// `[workers]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
@@ -124,6 +97,30 @@ pub struct Workers {
     /// `idle`: what a worker without work does. Default `sleep`.
     #[serde(default, deserialize_with = "choice")]
     pub idle: Idle,
+    /// `hugepages`: whether packet buffers lie on huge pages. Default `auto`.
+    #[serde(default, deserialize_with = "choice")]
+    pub hugepages: HugePages,
+}
+
+/// `hugepages`: whether packet buffers lie on huge pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HugePages {
+    /// `auto`: if enough of them are free; the log says so.
+    #[default]
+    Auto,
+    /// `always`: on them, or the switch does not start.
+    Always,
+    /// `never`: on ordinary pages.
+    Never,
+}
+
+impl Choice for HugePages {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Auto, "auto"),
+        (Self::Always, "always"),
+        (Self::Never, "never"),
+    ];
 }
 
 /// `idle`: what a worker without work does.
@@ -333,10 +330,24 @@ impl Config {
             content(key, error.inner())
         })?;
         config.check_interfaces(text, path)?;
+        config.check_uplink(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.node.manifests = folder.join(&config.node.manifests);
         config.node.state_dir = folder.join(&config.node.state_dir);
         Ok(config)
+    }
+
+    /// Keys of the uplink that contradict each other.
+    fn check_uplink(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let Some((key, reason)) = self.uplink.contradiction() else {
+            return Ok(());
+        };
+        Err(ConfigError::Content {
+            path: path.to_owned(),
+            line: line_of_key(text, "uplink", key),
+            key: Some(format!("uplink.{key}")),
+            reason,
+        })
     }
 
     /// The uplink cannot be a side of the host port, which is made and removed.

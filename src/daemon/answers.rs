@@ -12,15 +12,16 @@ use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{Role, Target, Tunnel};
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::WorkerHandle;
-use millrace_dataplane::xdp::AttachedMode;
+use millrace_dataplane::xdp::{self, AttachedMode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
+use super::fabric::AttachedPort;
 use crate::admin::protocol::{
     CaptureDirection, CaptureLine, CapturedPacket, Failure, NeighbourRow, PeerRow, PortRow, PortStats,
-    Request, Response, RouteRow, ShowFilter, Stats, Totals, WorkerRow,
+    QueueRow, Request, Response, RouteRow, ShowFilter, Stats, Totals, WorkerRow,
 };
 use crate::admin::server::Answer;
 
@@ -46,6 +47,7 @@ impl Daemon {
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
+            Request::Leave => self.leave(),
             Request::Capture { port } => {
                 let _ = answer.send(self.capture(&port));
                 return;
@@ -55,6 +57,17 @@ impl Daemon {
             Ok(value) => Response::Ok(value),
             Err(failure) => Response::Error(failure),
         }));
+    }
+
+    /// Takes the uplink's program off while its sockets are open, and ends after the answer. With the sockets closed
+    /// first, some drivers stop receiving for a while with packets under way to them.
+    fn leave(&mut self) -> Result<Value, Failure> {
+        if let Some((_, port)) = self.ports.of_role(Role::Uplink) {
+            xdp::detach_ours(port.attached.spec.ifindex)
+                .map_err(|error| Failure::failed(error.to_string()))?;
+        }
+        self.leaving = true;
+        Ok(json!({}))
     }
 
     fn stats(&self) -> Stats {
@@ -74,9 +87,9 @@ impl Daemon {
             name: port.name(),
             queues: port
                 .attached
-                .stats
+                .seats
                 .iter()
-                .map(|queue| json!(queue.read()))
+                .map(|seat| json!(seat.stats.read()))
                 .collect(),
             steering: port
                 .attached
@@ -123,6 +136,8 @@ impl Daemon {
                 peer_mac: (port.facts.role != Role::Uplink).then(|| port.facts.peer_mac.to_string()),
                 mtu: u32::from(port.facts.mtu),
                 queues: port.attached.spec.queues,
+                bind_mode: port.attached.bind_mode().to_string(),
+                per_queue: queue_rows(&port.attached),
                 xdp_mode: mode,
                 up: self
                     .state
@@ -229,10 +244,9 @@ impl Daemon {
         let rows = workers.iter().map(|worker| {
             let counters = worker.stats().read();
             let queues = self.ports.iter().flat_map(|(_, port)| {
-                let own = (0..port.attached.spec.queues).filter(|queue| {
-                    millrace_dataplane::port::QueueId(*queue).worker(workers.len()) == worker.index()
-                });
-                own.map(|queue| format!("{}/{queue}", port.interface))
+                let seats = port.attached.seats.iter();
+                let own = seats.filter(|seat| seat.worker == worker.index());
+                own.map(|seat| format!("{}/{}", port.interface, seat.queue))
             });
             WorkerRow {
                 worker: worker.index(),
@@ -311,6 +325,20 @@ impl Daemon {
     fn uplink_name(&self) -> Option<String> {
         self.ports.of_role(Role::Uplink).map(|(_, port)| port.name())
     }
+}
+
+/// Whose each queue of a port is; one without a worker is left to the kernel.
+fn queue_rows(port: &AttachedPort) -> Vec<QueueRow> {
+    let rows = (0..port.spec.queues).map(|queue| {
+        let seat = port.seats.iter().find(|seat| seat.queue.0 == queue);
+        QueueRow {
+            queue,
+            worker: seat.map(|seat| seat.worker),
+            bind_mode: seat.map(|seat| seat.mode.to_string()),
+            kernel: seat.is_none(),
+        }
+    });
+    rows.collect()
 }
 
 /// Turns copies into lines until nobody takes them.

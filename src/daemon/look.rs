@@ -97,8 +97,12 @@ pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Re
         .link_by_name(name)
         .await
         .with_context(|| "[uplink] interface")?;
-    let queues = queue_count(kernel, &link).await?;
-    Fabric::check_queues(name, queues, config.workers.cores.as_slice().len())?;
+    // Queues that the node file asks for are set, or refused, later; what there is now is no matter then.
+    if config.uplink.queues.is_none() {
+        let queues = queue_count(kernel, &link).await?;
+        let left = config.uplink.kernel_queues.as_slice();
+        Fabric::check_queues(name, queues, left, config.workers.cores.as_slice().len())?;
+    }
     Ok(link)
 }
 
@@ -121,5 +125,14 @@ pub(super) async fn queue_count(kernel: &Kernel, link: &Link) -> anyhow::Result<
         Ok(channels) => Ok(channels.receiving().max(1)),
         // A driver without channels has the queues that it was made with.
         Err(_) => Ok(link.rx_queues.max(1)),
+    }
+}
+
+/// By how many queues an interface can come to receive, without being made anew.
+pub(super) async fn queue_limit(kernel: &Kernel, link: &Link) -> anyhow::Result<u32> {
+    let now = queue_count(kernel, link).await?;
+    match kernel.channels(&link.name).await {
+        Ok((_, most)) => Ok(most.receiving().max(now)),
+        Err(_) => Ok(link.rx_queues.max(now)),
     }
 }

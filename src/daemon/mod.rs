@@ -12,6 +12,7 @@ pub mod health;
 mod host_path;
 mod links;
 mod look;
+mod nic;
 mod pods;
 pub mod ports;
 mod start;
@@ -60,6 +61,8 @@ const COALESCE: Duration = Duration::from_millis(5);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 /// How often neighbours in use are asked for again: the kernel sees none of the traffic and would age them.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How often the uplink's queues are counted: nobody tells when they change.
+const COUNT_QUEUES: Duration = Duration::from_secs(1);
 /// How long the same missing neighbour is not asked for again.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// New neighbours that are asked for in that time, at most.
@@ -88,6 +91,9 @@ struct Daemon {
     saved: Saved,
     connections: Connections,
     echoes: Echoes,
+    /// What this run changed at the uplink's device, and what earlier runs had written down.
+    nic_changes: Option<nic::NicBefore>,
+    nic_found: Option<nic::NicBefore>,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
     numbers: Numbers,
@@ -109,6 +115,8 @@ struct Daemon {
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,
+    /// Told to end for good: the uplink's program is off already.
+    leaving: bool,
 }
 
 impl Daemon {
@@ -118,6 +126,8 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count_queues = tokio::time::interval(COUNT_QUEUES);
+        count_queues.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut publish_at: Option<tokio::time::Instant> = None;
         let mut published = tokio::time::Instant::now();
         loop {
@@ -143,7 +153,13 @@ impl Daemon {
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
                 Some(echo) = inbox.echoes.recv() => self.steer_echo(echo),
-                Some((request, answer)) = inbox.requests.recv() => self.answer(request, answer).await,
+                Some((request, answer)) = inbox.requests.recv() => {
+                    self.answer(request, answer).await;
+                    if self.leaving {
+                        break;
+                    }
+                }
+                _ = count_queues.tick() => self.follow_queues().await,
                 _ = refresh.tick() => {
                     if let Some(worker) = self.fabric.dead_worker() {
                         bail!("worker {worker} has ended by itself; a restart takes over all ports");
@@ -164,7 +180,11 @@ impl Daemon {
                 }
             }
         }
-        info!("stopping: programs and host port stay in place for the next start");
+        if self.leaving {
+            info!("stopping: the uplink's program is off, the rest is for uninstall to remove");
+        } else {
+            info!("stopping: programs and host port stay in place for the next start");
+        }
         // A full queue or a thread that is gone: the process ends all the same.
         let _ = self.slow_path.try_send(SlowPathEvent::Stop);
         self.fabric.stop();

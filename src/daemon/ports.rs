@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::nic::NicBefore;
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -157,6 +158,9 @@ pub struct Saved {
     /// Ports that the kernel keeps back for our sake only, as it writes them, to be let go by uninstall.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reserved_ports: String,
+    /// What the uplink's device was before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<NicBefore>,
 }
 
 /// The state file could not be read or written.
@@ -242,6 +246,7 @@ mod tests {
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
+            nic: None,
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

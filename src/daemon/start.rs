@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
+use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
@@ -16,13 +17,15 @@ use tracing::{info, warn};
 
 use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
-use super::fabric::{Fabric, PortSpec};
+use super::fabric::{AttachedPort, Fabric, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
 use super::host_path::HostPath;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
-use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
+use super::look::{
+    Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
+};
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox, flows};
+use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
@@ -74,7 +77,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
-    let (fabric, punts) = Fabric::start(&config, &reader, &connections, key)?;
+    let numa_node = nic::numa_node(&config, &uplink);
+    let (fabric, punts) = Fabric::start(&config, &reader, &connections, key, numa_node)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
@@ -96,6 +100,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        nic_changes: None,
+        nic_found: saved.nic.clone(),
         saved,
         tables: nothing,
         connections,
@@ -116,6 +122,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         slow_path_stats,
         asked: std::collections::BTreeMap::new(),
         capture: None,
+        leaving: false,
     };
     let attached = daemon.attach_own_ports(&host, &uplink).await;
     if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
@@ -213,15 +220,16 @@ impl Daemon {
             interface: link.name.clone(),
             ifindex: link.ifindex,
             queues: link.rx_queues,
+            kernel_queues: Vec::new(),
             kind: ProgramKind::Port,
             mode: XdpMode::Auto,
-            fill: FillPolicy::WIDE,
+            sockets: Sockets::Shared(FillPolicy::WIDE),
         };
         let (mac, peer_mac) = (
             link.mac.context("the host port has no MAC address")?,
             host.kernel_end.mac,
         );
-        let attached = self.fabric.attach(spec, |_| Ok(()))?;
+        let attached = self.fabric.attach(spec)?;
         self.settle_mode(&link.name, &attached.attachment).await;
         let facts = PortFacts {
             role: Role::Host,
@@ -243,22 +251,49 @@ impl Daemon {
     /// Attaches the uplink; its program knows all its tables before it sees a packet.
     pub(super) async fn attach_uplink(&mut self, link: &Link) -> anyhow::Result<()> {
         let id = self.ports.free_id().context("no port number is free")?;
-        let queues = queue_count(&self.kernel, link).await?;
-        let spec = PortSpec {
-            id,
-            interface: link.name.clone(),
-            ifindex: link.ifindex,
-            queues,
-            kind: ProgramKind::Uplink,
-            mode: match self.config.uplink.xdp_mode {
-                config::XdpMode::Auto => XdpMode::Auto,
-                config::XdpMode::Native => XdpMode::Native,
-                config::XdpMode::Generic => XdpMode::Generic,
-            },
-            fill: FillPolicy::WIDE,
-        };
         let facts = uplink_facts(link)
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
+        self.size_nic().await?;
+        let steered = self.steer_uplink(id, link, &facts).await?;
+        let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
+        let attached = match self.serve_uplink(id, link, steered).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                if !replaced {
+                    // What failed is said below; a program that cannot be taken off is said by uninstall.
+                    let _ = xdp::detach_ours(link.ifindex);
+                }
+                return Err(error);
+            }
+        };
+        self.settle_mode(&link.name, &attached.attachment).await;
+        self.delay_interrupts(link);
+        if let Some(refusal) = &attached.zero_copy_refusal {
+            info!(
+                interface = link.name,
+                driver = nic::driver(&link.name),
+                "no zero-copy here, so the kernel copies: {refusal}"
+            );
+        }
+        let (queues, bind_mode) = (attached.spec.queues, attached.bind_mode());
+        info!(interface = link.name, queues, %mode, %bind_mode, "uplink attached");
+        self.ports.insert(Port {
+            interface: link.name.clone(),
+            pod: None,
+            facts,
+            attached,
+        });
+        Ok(())
+    }
+
+    /// Puts the steering program on the uplink, for as many queues as it can come to have.
+    async fn steer_uplink(&mut self, id: PortId, link: &Link, facts: &PortFacts) -> anyhow::Result<Steered> {
+        let mode = match self.config.uplink.xdp_mode {
+            config::XdpMode::Auto => XdpMode::Auto,
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+        };
+        let limit = queue_limit(&self.kernel, link).await?;
         let mut inputs = self.ports.inputs();
         inputs.push(super::compile::PortInput {
             id,
@@ -279,20 +314,40 @@ impl Daemon {
         };
         let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
         let echoes: Vec<_> = self.echoes.iter().collect();
-        let attached = self.fabric.attach(spec, |program| {
+        let kind = (link.ifindex, ProgramKind::Uplink, mode);
+        let steered = steer(kind, limit, |program| {
             program.set_tables(&steering)?;
             program.set_echoes(echoes)
         })?;
         self.steering = steering;
-        self.settle_mode(&link.name, &attached.attachment).await;
-        info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
-        self.ports.insert(Port {
+        Ok(steered)
+    }
+
+    /// Serves the uplink's queues. They are counted only now: some drivers take more of them when a program is attached
+    /// (virtio-net: one for each core to transmit by, as far as there are any).
+    async fn serve_uplink(
+        &mut self,
+        id: PortId,
+        link: &Link,
+        steered: Steered,
+    ) -> anyhow::Result<AttachedPort> {
+        let queues = queue_count(&self.kernel, link).await?;
+        self.note_queues(queues)?;
+        let workers = self.fabric.workers().len();
+        let left = self.config.uplink.kernel_queues.as_slice().to_vec();
+        Fabric::check_queues(&link.name, queues, &left, workers)?;
+        self.spread_nic(queues)?;
+        let spec = PortSpec {
+            id,
             interface: link.name.clone(),
-            pod: None,
-            facts,
-            attached,
-        });
-        Ok(())
+            ifindex: link.ifindex,
+            queues,
+            kernel_queues: left,
+            kind: ProgramKind::Uplink,
+            mode: XdpMode::Auto,
+            sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink).await),
+        };
+        Ok(self.fabric.serve(spec, steered)?)
     }
 
     /// Removes what this start made; what it found stays.
@@ -303,11 +358,13 @@ impl Daemon {
             .map(|port| (port.spec.ifindex, port.attachment.replaced.is_some(), port))
             .collect();
         for (ifindex, replaced, port) in ours {
-            let _ = self.fabric.detach(port);
+            // The program first: with it on and its sockets gone, some drivers stand still.
             if !replaced {
                 let _ = xdp::detach_ours(ifindex);
             }
+            let _ = self.fabric.detach(port);
         }
+        self.undo_nic().await;
         if host.origin != HostPortOrigin::Adopted
             && let Err(error) = self.kernel.remove_host_port(&host.kernel_end.name).await
         {

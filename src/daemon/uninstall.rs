@@ -1,25 +1,45 @@
 //! `millrace uninstall`: the node as it was before.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use millrace_dataplane::xdp;
 
 use super::host_path;
 use super::ports::Saved;
+use super::{look, nic};
+use crate::admin::client::Client;
+use crate::admin::protocol::Request;
 use crate::config::Config;
 use crate::kernel::Kernel;
 
+/// How long a daemon that was told to end may take, and how often it is looked for.
+const END: Duration = Duration::from_secs(10);
+const END_PAUSE: Duration = Duration::from_millis(50);
+
 /// Removes pods' ports, the host port with its routes, programs and settings. A node on which nothing is left of
-/// Millrace is no error.
+/// Millrace is no error. `stop` has a daemon that runs end first: it takes the uplink's program off before it closes
+/// its sockets.
 ///
 /// # Errors
 /// When a daemon still runs, or a step fails; the other steps are done all the same.
-pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
+pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
     let folder = &config.node.state_dir;
     let socket = folder.join(super::SOCKET_NAME);
-    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-        bail!("a daemon answers at {}: stop it first", socket.display());
+    if UnixStream::connect(&socket).is_ok() {
+        if !stop {
+            bail!(
+                "a daemon answers at {}: stop it first, or say --stop",
+                socket.display()
+            );
+        }
+        end_daemon(&socket)?;
+        // Until the kernel has taken its sockets and memory apart.
+        drop(look::lock(folder)?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,6 +67,11 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                     .map(|_| true)
                     .map_err(anyhow::Error::from);
                 step(format!("receive merging of {name} on again"), result);
+            }
+            if let Some(before) = &saved.nic {
+                for (what, result) in nic::restore(&kernel, before).await {
+                    step(format!("{what} as before"), result);
+                }
             }
             for row in &saved.ports {
                 let result = kernel
@@ -80,4 +105,19 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Has a running daemon end, and waits until nobody answers any more.
+fn end_daemon(socket: &Path) -> anyhow::Result<()> {
+    Client::connect(socket)?
+        .request(&Request::Leave)
+        .map_err(|failure| anyhow!("the daemon at {}: {}", socket.display(), failure.message))?;
+    let deadline = Instant::now() + END;
+    while UnixStream::connect(socket).is_ok() {
+        if Instant::now() > deadline {
+            bail!("the daemon at {} was told to end, and has not", socket.display());
+        }
+        thread::sleep(END_PAUSE);
+    }
+    Ok(())
 }

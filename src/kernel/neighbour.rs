@@ -18,12 +18,19 @@ impl Kernel {
     /// is asked for at once, a stale one is asked for again after the kernel's delay, a fresh one is left
     /// alone. The answer comes as an event to [`super::KernelFollower`].
     ///
+    /// A neighbour that somebody has fixed (permanent, or on a link without ARP) is left alone: since Linux
+    /// 5.16 such a request takes the permanent mark away (`__neigh_update`), and the kernel would ask for, and
+    /// lose, what an administrator has set.
+    ///
     /// The kernel sees nothing of what the switch sends, so this is to be called again while a neighbour is
     /// in use.
     ///
     /// # Errors
     /// [`KernelError`] if there is no such interface, it is down, or the request is refused.
     pub async fn request_resolution(&self, ifindex: u32, address: IpAddr) -> Result<(), KernelError> {
+        if self.is_fixed(ifindex, address).await? {
+            return Ok(());
+        }
         let mut message = neighbour(ifindex, address);
         message.header.flags = NeighbourFlags::Use;
         message.header.state = NeighbourState::None;
@@ -31,6 +38,27 @@ impl Kernel {
             format!("asking the kernel to resolve neighbour {address} on interface number {ifindex}");
         self.change(&action, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
             .await
+    }
+
+    /// Whether the kernel has the neighbour and never asks for it.
+    async fn is_fixed(&self, ifindex: u32, address: IpAddr) -> Result<bool, KernelError> {
+        let action = format!("reading neighbour {address} on interface number {ifindex}");
+        let request = RouteNetlinkMessage::GetNeighbour(neighbour(ifindex, address));
+        let answers = match self.ask(&action, request, 0).await {
+            Ok(answers) => answers,
+            // One that is not there, or on no such interface, is not fixed; what is wrong shows when it is asked for.
+            Err(KernelError::Refused { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(answers.iter().any(|answer| {
+            let RouteNetlinkMessage::NewNeighbour(found) = answer else {
+                return false;
+            };
+            matches!(
+                found.header.state,
+                NeighbourState::Permanent | NeighbourState::Noarp
+            )
+        }))
     }
 
     /// Tells the kernel a neighbour's Ethernet address for good: it never asks for it.
@@ -55,6 +83,7 @@ impl Kernel {
     }
 }
 
+/// A message about a neighbour, with nothing but its interface and address.
 fn neighbour(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.ifindex = ifindex;

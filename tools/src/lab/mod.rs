@@ -28,6 +28,7 @@ mod daemon;
 mod error;
 mod identity;
 pub mod interrupt;
+pub mod machine;
 mod manifest;
 mod namespace;
 mod node;

@@ -75,7 +75,8 @@ impl ServiceTable {
         protocol: IpProtocol,
         (address, port): (IpAddr, u16),
     ) -> Option<&Frontend> {
-        let is_turned = self.node.gateways.contains(&address) && self.node.node_port_addresses.contains(&source);
+        let is_turned =
+            self.node.gateways.contains(&address) && self.node.node_port_addresses.contains(&source);
         let called = if is_turned { source } else { address };
         let exact = self.frontends.get(&FrontendKey::Address(called, protocol, port));
         if exact.is_some() || !self.node.node_port_addresses.contains(&address) {

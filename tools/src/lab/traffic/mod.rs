@@ -6,6 +6,7 @@
 mod capture;
 mod http;
 mod ping;
+pub mod talk;
 mod tcp;
 mod udp;
 

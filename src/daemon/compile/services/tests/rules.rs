@@ -351,8 +351,8 @@ fn types_that_program_nothing() {
     assert_eq!(
         World::new(&objects.concat()).notices(),
         [
-            "skipped Service default/pending: it has no spec.clusterIP yet",
             "skipped Service default/foreign: its label service.kubernetes.io/service-proxy-name leaves it to `other`",
+            "skipped Service default/pending: it has no spec.clusterIP yet",
         ],
         "an ExternalName is refused nothing"
     );

@@ -179,6 +179,52 @@ fn of_two_who_claim_a_reply_one_gets_it() {
     });
 }
 
+/// Two workers insert one key into an index whose first free slot is another for each: one has it. Two who see the same
+/// slot free would meet in it; here the control word alone decides.
+#[test]
+fn a_key_is_inserted_once_whichever_slot_is_free() {
+    const HASH: u64 = 0x12 << 40 | 0xffff_ff12;
+    /// Places 0 and 1 have the key; place 2 has another.
+    const KEY: [Place; 2] = [0, 1];
+    const OTHER: Place = 2;
+    model(|| {
+        let index = Arc::new(index::Index::new(2).unwrap());
+        let holds = |place| KEY.contains(&place);
+        assert_eq!(index.insert(HASH, OTHER, |_| false), Insert::Done);
+        let other = Arc::clone(&index);
+        let first = thread::spawn(move || other.insert(HASH, KEY[0], holds));
+        index.remove(HASH, OTHER);
+        let second = index.insert(HASH, KEY[1], holds);
+        let results = [first.join().unwrap(), second];
+        let won = results.iter().filter(|insert| **insert == Insert::Done).count();
+        assert_eq!(won, 1, "{results:?}");
+        assert_eq!(index.find(HASH), Some(KEY[usize::from(second == Insert::Done)]));
+    });
+}
+
+/// A key in its second bucket is found while others come and go in its first.
+#[test]
+fn a_key_in_its_second_bucket_is_never_missed() {
+    const HASH: u64 = 0x12 << 40 | 0xffff_ff12;
+    const OTHER: u64 = 0x34 << 40 | 0xffff_ff34;
+    model(|| {
+        let index = Arc::new(index::Index::new(2).unwrap());
+        let insert = |index: &index::Index, hash, place| index.insert(hash, place, |_| false);
+        // The first bucket counts as nearly full with one, so the next two go to the second.
+        assert_eq!(insert(&index, OTHER, 1), Insert::Done);
+        assert_eq!(insert(&index, HASH, 2), Insert::Done);
+        let other = Arc::clone(&index);
+        let changing = thread::spawn(move || {
+            other.remove(OTHER, 1);
+            insert(&other, OTHER, 3)
+        });
+        assert_eq!(index.find(HASH), Some(2));
+        assert_eq!(changing.join().unwrap(), Insert::Done);
+        index.remove(HASH, 2);
+        assert_eq!((index.find(HASH), index.find(OTHER)), (None, Some(3)));
+    });
+}
+
 /// Two workers claim the same connection, each with a backend of its own choice.
 #[test]
 fn of_two_who_claim_an_original_one_gets_it() {
