@@ -243,7 +243,7 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         (
             "-device",
             format!(
-                "virtio-net-pci,netdev=nic,mac={},mq=on,vectors={},iommu_platform=on,disable-legacy=on",
+                "virtio-net-pci,netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
                 plan.uplink_mac(),
                 2 * queues + 2
             ),
