@@ -78,7 +78,9 @@ fn a_datagram_in_two_pieces_reaches_a_service_and_the_world_whole() {
             Expect::Forward(_, bytes) => bytes,
             other => panic!("{other:?}"),
         };
-        let rows: [(&str, Ip, Ip, PortId, &dyn Fn(&Ip) -> Vec<u8>); 2] = [
+        // Name, as it comes, as it leaves, by which port, and as what frame.
+        type Row<'a> = (&'a str, Ip, Ip, PortId, &'a dyn Fn(&Ip) -> Vec<u8>);
+        let rows: [Row<'_>; 2] = [
             (
                 "a Service",
                 large(own, (vip(family, 1), 80)),
