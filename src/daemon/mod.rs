@@ -5,6 +5,7 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod captures;
 pub mod compile;
 pub mod fabric;
 mod flows;

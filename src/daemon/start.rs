@@ -29,7 +29,7 @@ use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _};
+use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
 };
@@ -65,13 +65,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let store = stores.borrow_and_update().clone();
-    let own = own_node(&store, &config).map_err(Misconfigured::because)?;
     let kernel = Kernel::open()?;
-    let uplink = look_at_node(&config, &kernel)
-        .await
-        .map_err(Misconfigured::because)?;
-    refuse_foreign_program(&uplink)?;
-    let saved = Saved::load(&config.node.state_dir)?;
+    let (own, uplink, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
@@ -125,25 +120,26 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         capture: None,
         leaving: false,
     };
-    let attached = daemon.attach_own_ports(&host, &uplink).await;
-    if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
-        daemon.undo(&host).await;
-        return Err(error);
-    }
-    daemon.publish().await;
-    daemon.adopt_pods().await;
-    daemon.assign_openers();
+    daemon.begin(&host, &uplink).await?;
     tokio::spawn(server.serve(requests_in));
-    Ok((
-        daemon,
-        Inbox {
-            follower,
-            stores,
-            neighbours,
-            echoes,
-            requests,
-        },
-    ))
+    let inbox = Inbox {
+        follower,
+        stores,
+        neighbours,
+        echoes,
+        requests,
+    };
+    Ok((daemon, inbox))
+}
+
+/// This node's object, its uplink, and what the last run left: all that can keep a start back.
+async fn look(config: &Config, store: &Store, kernel: &Kernel) -> anyhow::Result<(NodeRecord, Link, Saved)> {
+    let own = own_node(store, config).map_err(Misconfigured::because)?;
+    let uplink = look_at_node(config, kernel)
+        .await
+        .map_err(Misconfigured::because)?;
+    refuse_foreign_program(&uplink)?;
+    Ok((own, uplink, Saved::load(&config.node.state_dir)?))
 }
 
 /// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
@@ -215,6 +211,19 @@ fn misconfigured(error: FabricError) -> anyhow::Error {
 }
 
 impl Daemon {
+    /// Attaches and publishes everything, or leaves what it found.
+    async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+        let attached = self.attach_own_ports(host, uplink).await;
+        if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
+            self.undo(host).await;
+            return Err(error);
+        }
+        self.publish().await;
+        self.adopt_pods().await;
+        self.assign_openers();
+        Ok(())
+    }
+
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
     async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
