@@ -420,7 +420,8 @@ impl Node {
     /// In which lane a packet leaves.
     pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
         let mut frames = [self.pool.take_with(packet).unwrap()];
-        self.pipeline.process(ingress, &mut frames, &mut Vec::new());
+        self.pipeline
+            .process(ingress, &mut frames, &mut Vec::new(), self.now);
         let lane = frames[0].lane();
         frames.into_iter().for_each(|frame| self.pool.give(frame));
         self.assert_whole();

@@ -97,13 +97,7 @@ impl Case {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
             let stats = Arc::new(QueueStats::new(port, queue));
-            worker.add(
-                port,
-                queue,
-                LoopPort::with_capacity(frames as usize),
-                holder,
-                stats,
-            );
+            worker.add(port, LoopPort::with_capacity(frames as usize), holder, stats);
         }
         let templates = walk.templates(frame_len, flows)?;
         let mut case = Self {

@@ -215,7 +215,6 @@ impl Fabric {
                 .ok_or(WorkerError::Gone(seat.worker))?;
             handle.tell(Command::Add {
                 port: port.spec.id,
-                queue: seat.queue,
                 io,
                 holder: Holder::port(seat.holder),
                 stats: Arc::clone(&seat.stats),
