@@ -11,7 +11,7 @@ use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -210,6 +210,20 @@ fn misconfigured(error: FabricError) -> anyhow::Error {
     }
 }
 
+/// Takes a full table for what it is: said, and no reason to serve nothing.
+fn full_is_told(error: XdpError) -> Result<(), XdpError> {
+    match error {
+        XdpError::Map {
+            hint: Hint::TableFull,
+            ..
+        } => {
+            warn!("{error}");
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
     async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -336,7 +350,8 @@ impl Daemon {
         let echoes: Vec<_> = self.echoes.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
         let steered = steer(kind, limit, |program| {
-            program.set_tables(&steering)?;
+            // More Services than there is room for keep nobody from the others.
+            program.set_tables(&steering).or_else(full_is_told)?;
             program.set_echoes(echoes)
         })?;
         self.steering = steering;
