@@ -19,7 +19,7 @@ use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
-use super::host_path::HostPath;
+use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{
     Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
@@ -28,7 +28,7 @@ use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
+use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
@@ -179,26 +179,6 @@ fn start_slow_path(
         (neighbours_in, echoes_in),
     )?;
     Ok((events_in, stats, (neighbours, echoes)))
-}
-
-fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
-    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
-    HostPortSpec {
-        name: config.host_port.name.kernel_side().as_str().to_owned(),
-        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
-        queues,
-        mtu: uplink
-            .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
-        mac: None,
-        switch_mac: None,
-        addresses: own.tunnel_addresses().collect(),
-        // The switch answers ARP, and no neighbour solicitations.
-        neighbours: own
-            .gateway_addresses()
-            .filter(std::net::IpAddr::is_ipv6)
-            .collect(),
-    }
 }
 
 /// What the node file asks for and cannot be had is said as such.

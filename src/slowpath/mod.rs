@@ -32,7 +32,7 @@ use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward, whereabouts};
+use onward::{NextHop, Onward, onward, send_on, whereabouts};
 use original::Original;
 use rate::Limiter;
 use stats::Silence;
@@ -387,14 +387,6 @@ impl SlowPath {
     fn next_id(&mut self) -> u16 {
         self.id = self.id.wrapping_add(1);
         self.id
-    }
-}
-
-/// A packet that waited, on its way again.
-fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
-    Injection {
-        way: Way::Walk(Origin::Held(ingress)),
-        packet: PacketCopy::new(packet),
     }
 }
 

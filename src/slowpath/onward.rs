@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{NodeTables, Role, Target};
+use millrace_dataplane::worker::{Injection, Origin, Way};
 
 /// A station on a port's link, whose link address packets wait for.
 pub(super) type NextHop = (PortId, IpAddr);
@@ -75,5 +77,13 @@ fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
             next_hop: (port, address),
             mtu: facts.mtu,
         },
+    }
+}
+
+/// A packet that waited, on its way again.
+pub(super) fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
+    Injection {
+        way: Way::Walk(Origin::Held(ingress)),
+        packet: PacketCopy::new(packet),
     }
 }
