@@ -156,19 +156,23 @@ impl Judge {
     }
 }
 
-/// Where the judged side led each call that reached a server.
+/// Where the judged side led each call that reached a server. One that was late is led where another of the same client
+/// went, so that an affinity does not begin in two ways.
 fn picks_of(calls: &[Call], outcomes: &[Outcome]) -> Vec<Pick> {
-    let reached = calls
-        .iter()
-        .zip(outcomes)
-        .filter_map(|(call, outcome)| Some((call, outcome.heard?)));
-    reached
-        .map(|(call, heard)| Pick {
-            protocol: call.protocol,
-            source_port: call.source_port,
-            to: (heard.at, heard.port),
-        })
-        .collect()
+    let asked = || calls.iter().zip(outcomes);
+    let alike = |call: &Call| {
+        let mut same = asked().filter(|(other, _)| {
+            (other.caller, other.protocol, other.to) == (call.caller, call.protocol, call.to)
+        });
+        same.find_map(|(_, outcome)| outcome.heard)
+    };
+    let led = asked().filter_map(|(call, outcome)| Some((call, outcome.heard.or_else(|| alike(call))?)));
+    led.map(|(call, heard)| Pick {
+        protocol: call.protocol,
+        source_port: call.source_port,
+        to: (heard.at, heard.port),
+    })
+    .collect()
 }
 
 /// Whether both sides did the same with a call: how it ended, which server heard of it, and from which address. The port

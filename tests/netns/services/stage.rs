@@ -1,5 +1,6 @@
 //! A stage: a lab with the node under test, its servers, and what is programmed into it.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::objects::manifest;
 use crate::places::{
-    GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, PUBLIC_NETWORK, SERVICE_CIDR, TUNNEL_A, guest,
+    self, GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, PUBLIC_NETWORK, SERVED, SERVICE_CIDR, TUNNEL_A,
 };
 use crate::rules::{Mistake, Pick, rules};
 use crate::server::Servers;
@@ -88,8 +89,10 @@ impl Stage {
         } else {
             label(lab.node("node-a").unwrap().daemon().unwrap());
         }
+        let servers = Servers::start(&lab);
+        meet(&guest);
         Self {
-            servers: Servers::start(&lab),
+            servers,
             guest,
             lab,
             side,
@@ -186,7 +189,7 @@ fn outsider(lab: &Lab) -> Namespace {
     };
     lab.switch().join("guest", end).unwrap();
     for number in 0..GUEST_ADDRESSES {
-        let prefix = format!("{}/{PREFIX_LENGTH}", guest(number));
+        let prefix = format!("{}/{PREFIX_LENGTH}", places::guest(number));
         machine.ip(&["address", "add", &prefix, "dev", UPLINK]).unwrap();
     }
     for network in [SERVICE_CIDR, PUBLIC_NETWORK] {
@@ -195,6 +198,19 @@ fn outsider(lab: &Lab) -> Namespace {
             .unwrap();
     }
     machine
+}
+
+/// The guest and node-a learn each other's link addresses, by a call of one of node-a's own servers.
+fn meet(guest: &Namespace) {
+    for number in 0..GUEST_ADDRESSES {
+        let met = guest.within(|| {
+            let socket = UdpSocket::bind((places::guest(number), 0)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(&[0, 0], (NODE_A, SERVED[0])).unwrap();
+            socket.recv(&mut [0; 64])
+        });
+        met.unwrap().unwrap();
+    }
 }
 
 /// No ICMP error is withheld because there were many, and nobody is told of a shorter way.

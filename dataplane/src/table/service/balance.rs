@@ -106,15 +106,25 @@ impl ServiceTable {
         Decision::NotAService
     }
 
-    /// Whether the source ranges admit the caller. The node itself counts as its address on the uplink: from which of
-    /// its addresses it calls is the kernel's choice and depends on routes of our own.
+    /// Whether the source ranges admit the caller. The node itself counts as its address on the uplink, if it has one of
+    /// the family: from which of its addresses it calls is the kernel's choice and depends on routes of our own.
     #[inline]
     fn may_call(&self, service: &Service, query: &Query) -> bool {
         let ranges = &service.source_ranges;
         let admitted = |address: IpAddr| ranges.iter().any(|range| range.contains(address));
-        ranges.is_empty()
-            || admitted(query.source)
-            || query.caller == Caller::Host && self.node.caller_addresses.iter().copied().any(admitted)
+        if ranges.is_empty() {
+            return true;
+        }
+        if query.caller != Caller::Host {
+            return admitted(query.source);
+        }
+        let is_v4 = query.source.is_ipv4();
+        let own = self.node.caller_addresses.iter().copied();
+        let mut own = own.filter(|address| address.is_ipv4() == is_v4).peekable();
+        match own.peek() {
+            Some(_) => own.any(admitted),
+            None => admitted(query.source),
+        }
     }
 
     /// Chooses a backend; a client with session affinity keeps the one it has while that is among the eligible.
