@@ -19,9 +19,9 @@ const STATE: &str = "/run/millrace";
 const LOG: &str = "/var/log/millrace.log";
 /// The NIC's name before it becomes the uplink.
 const NIC: &str = "eth0";
-/// The end of the line by which the daemon says that it works.
 /// A flow table that the machine's memory has room for twice: a start writes the new file before the old one goes.
 const FLOWS: &str = "\n[flows]\nipv4 = 65536\nipv6 = 4096\n";
+/// The end of the line by which the daemon says that it works.
 const READY: &str = " ready";
 /// How long a start may take until the admin socket answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
