@@ -152,7 +152,11 @@ fn renew<'t, A: Family>(
                 flows.remove(flow.id);
                 return Ok(None);
             }
-            Bound::Gone => return Err(Exit::Punt(PuntReason::EndpointGone, PuntDetail::Nothing)),
+            Bound::Gone => {
+                // The client is told once; should it call again from the same port, that is a new connection.
+                flows.remove(flow.id);
+                return Err(Exit::Punt(PuntReason::EndpointGone, PuntDetail::Nothing));
+            }
         }
     }
     let found = route(
@@ -190,9 +194,9 @@ fn bound_to<A: Family>(cx: &Context<'_>, tuple: &Tuple<A>, flow: &Flow<A>) -> Bo
     let backend = connection.reply.source.into();
     let port = connection.reply.ports.source;
     let serving = cx.tables.services.still_serves(
-        tuple.destination.into(),
+        tuple.source.into(),
         tuple.protocol,
-        tuple.ports.destination,
+        (tuple.destination.into(), tuple.ports.destination),
         (backend, port),
     );
     let is_tcp = tuple.protocol == IpProtocol::TCP;

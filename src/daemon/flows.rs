@@ -84,6 +84,19 @@ impl Daemon {
         }
     }
 
+    /// How many connections there are, and room for.
+    pub(super) fn count_connections(&self) -> BTreeMap<String, u64> {
+        let flows = &self.connections.flows;
+        [
+            ("ipv4", flows.v4().len()),
+            ("ipv4_capacity", flows.v4().capacity()),
+            ("ipv6", flows.v6().len()),
+            ("ipv6_capacity", flows.v6().capacity()),
+        ]
+        .map(|(name, count)| (name.to_owned(), u64::from(count)))
+        .into()
+    }
+
     /// Charges every connection of an earlier run to the pod that opened it.
     pub(super) fn assign_openers(&self) {
         let owners: BTreeMap<IpAddr, PortId> = self
@@ -207,7 +220,11 @@ fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
         connection.binding.is_none()
             && to.protocol != IpProtocol::TCP
             && services
-                .frontend(to.destination.into(), to.protocol, to.ports.destination)
+                .frontend(
+                    to.source.into(),
+                    to.protocol,
+                    (to.destination.into(), to.ports.destination),
+                )
                 .is_some()
     })
 }

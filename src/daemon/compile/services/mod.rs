@@ -4,7 +4,7 @@
 //! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
 //! ten thousand costs a walk over pointers and a copy of the table's keys.
 
-mod claim;
+mod changes;
 mod endpoints;
 mod ids;
 mod one;
@@ -21,16 +21,16 @@ use std::sync::Arc;
 use millrace_dataplane::table::service::{
     BackendId, Frontend, FrontendKey, NodeFacts, ServiceCounts, ServiceTable,
 };
-use millrace_dataplane::table::{HashKey, Prefix, SubjectId};
+use millrace_dataplane::table::{HashKey, Prefix};
 use millrace_dataplane::wire::IpProtocol;
 
-use crate::config::{BackendChoice, Services};
-use crate::objects::{NodeName, ServiceEntry, ServiceKey};
-use claim::check_claim;
+use crate::config::{BackendChoice, PortRange, Services};
+use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey, VipKind};
 use endpoints::Place;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
 
+pub use changes::ServiceChanges;
 pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
 
 /// Tells whether a socket of the node itself has an address, protocol and port; `Err` says why that cannot be told.
@@ -85,24 +85,6 @@ pub struct ServiceCompiler {
     steering: Arc<ServiceSteering>,
     /// Backends that changed, and addresses that began to lead somewhere, since this was last asked for.
     changes: ServiceChanges,
-}
-
-/// What stored answers have to be found again for.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct ServiceChanges {
-    /// Backends that began or ceased to take connections, came or went.
-    pub backends: HashSet<BackendId>,
-    /// Addresses that began to lead to a Service: what went there before went elsewhere.
-    pub addresses: HashSet<IpAddr>,
-    /// Whether node ports began to lead to a Service.
-    pub node_ports: bool,
-}
-
-impl ServiceChanges {
-    /// The subjects that changed.
-    pub fn subjects(&self) -> impl Iterator<Item = SubjectId> + '_ {
-        self.backends.iter().map(|backend| backend.subject())
-    }
 }
 
 /// What every Service is made with; if it changes, all are made anew.
@@ -205,6 +187,7 @@ impl ServiceCompiler {
                 .chain(inputs.gateways)
                 .copied()
                 .collect(),
+            gateways: inputs.gateways.to_vec(),
             caller_addresses: inputs.uplink_addresses.to_vec(),
             service_prefixes: prefixes
                 .filter_map(|cidr| Prefix::containing(cidr.addr(), cidr.prefix_len()).ok())
@@ -364,5 +347,56 @@ impl ServiceCompiler {
         for address in &made.cluster_addresses {
             table.claim_cluster_address(*address);
         }
+    }
+}
+
+/// Whether this node lets a Service have what it claims; `Err` says why not, and what would be right.
+fn check_claim(claim: &Claim, inputs: &ServiceInputs<'_>, node_ports: PortRange) -> Result<(), String> {
+    match *claim {
+        Claim::NodePort { port, .. } if !node_ports.contains(port) => Err(format!(
+            "the port is outside {node_ports}, which [services] node-port-range sets aside for node ports"
+        )),
+        Claim::NodePort { .. } => Ok(()),
+        Claim::Vip {
+            kind,
+            address,
+            protocol,
+            port,
+        } => {
+            if inputs.gateways.contains(&address) {
+                return Err("the address is the pods' gateway".to_owned());
+            }
+            if !inputs.own_addresses.contains(&address) {
+                return Ok(());
+            }
+            if kind == VipKind::Cluster {
+                return Err(
+                    "the address is this node's own; no node may have one of [services] cidrs".to_owned(),
+                );
+            }
+            if inputs.fail_safe_ports.contains(&port) {
+                return Err(format!(
+                    "the address is this node's own, and port {port} always stays with the node"
+                ));
+            }
+            match (inputs.listens.0)(address, number(protocol), port) {
+                Ok(false) => Ok(()),
+                Ok(true) => Err(format!(
+                    "the address is this node's own, and a program listens on {protocol} {port} there"
+                )),
+                Err(why) => Err(format!(
+                    "the address is this node's own, and what listens there cannot be told: {why}"
+                )),
+            }
+        }
+    }
+}
+
+/// The protocol's number in a packet.
+fn number(protocol: Protocol) -> IpProtocol {
+    match protocol {
+        Protocol::Tcp => IpProtocol::TCP,
+        Protocol::Udp => IpProtocol::UDP,
+        Protocol::Sctp => IpProtocol::SCTP,
     }
 }

@@ -8,9 +8,9 @@ use millrace_dataplane::table::service::{
     Backend, BackendId, BackendSet, FrontendKey, Maglev, Scope, Service, ServiceCounts, ServiceId, Serving,
 };
 
-use super::claim::number;
 use super::endpoints::{self, Listed, Place};
 use super::ids::{Ids, Sets};
+use super::number;
 use crate::objects::{Claim, ServiceEntry, ServicePort, VipKind};
 
 /// A Service, made.
