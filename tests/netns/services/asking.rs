@@ -151,10 +151,10 @@ pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome
                 State::Over(ending, stream) => (ending, stream),
                 _ => (Ending::Silence, None),
             };
-            if let Some(code) = errors.get(&(call.protocol, call.source_port)) {
-                if ending != Ending::Answered {
-                    ending = Ending::Unreachable(*code);
-                }
+            if let Some(code) = errors.get(&(call.protocol, call.source_port))
+                && ending != Ending::Answered
+            {
+                ending = Ending::Unreachable(*code);
             }
             if let Some(stream) = stream.filter(|_| call.held) {
                 held.insert(call.source_port, (call.clone(), stream));
