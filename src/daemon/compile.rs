@@ -7,6 +7,7 @@ mod numbers;
 mod peers;
 mod routes;
 pub mod services;
+mod steering;
 mod subjects;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,15 +20,16 @@ use millrace_dataplane::table::{
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
-use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
+use millrace_dataplane::xdp::SteeringTables;
 
-use crate::config::{Config, OverlayKind, PortRange};
+use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
 pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
-use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
+use services::{HostListens, ServiceCompiler, ServiceInputs};
+use steering::steering;
 pub use subjects::changed_subjects;
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
@@ -108,41 +110,7 @@ pub fn compile(
     let mut warnings = Vec::new();
     let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
     let endpoints = endpoints(inputs, local_address, &peers);
-    let addresses = own_addresses(inputs.kernel);
-    let local = Local {
-        node_addresses: addresses
-            .iter()
-            .copied()
-            .chain(node_addresses(inputs.store))
-            .collect(),
-        gateways: inputs.own.gateway_addresses().collect(),
-        pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
-        pod_networks: pod_networks(inputs),
-        sources_v4: sources(inputs, uplink, local_address.map(IpAddr::V4), as_v4),
-        sources_v6: sources(inputs, uplink, None, as_v6),
-        masquerade: inputs.config.overlay.masquerade,
-        uplink_ports: (
-            inputs.config.services.snat_ports.first(),
-            inputs.config.services.snat_ports.last(),
-        ),
-        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
-        uplink: uplink.map(|port| port.id),
-        host: host.map(|port| port.id),
-        addresses,
-        endpoints,
-    };
-    let mut steering = SteeringTables {
-        failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
-        local_addresses: addresses_from_uplink(inputs, &local.addresses),
-        tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
-        ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
-        pod_prefixes: inputs
-            .own
-            .pod_cidrs()
-            .map(|cidr| (cidr.network(), cidr.prefix_len()))
-            .collect(),
-        ..SteeringTables::default()
-    };
+    let local = local(inputs, (uplink, host), local_address, endpoints);
     let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
     let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
@@ -157,11 +125,7 @@ pub fn compile(
         listens: inputs.listens,
     });
     warnings.extend(services.warnings());
-    steer_services(
-        &mut steering,
-        services.steering(),
-        inputs.config.services.snat_ports,
-    );
+    let steering = steering(inputs, &local, services.steering());
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
     let routes = routes(inputs, uplink, host, &local, &peers);
@@ -188,33 +152,36 @@ pub fn compile(
     }
 }
 
-/// What the uplink takes for Services and source NAT.
-fn steer_services(steering: &mut SteeringTables, services: &ServiceSteering, snat_ports: PortRange) {
-    let addresses = services
-        .addresses
-        .iter()
-        .map(|address| (*address, IpNet::from(*address).prefix_len()));
-    let prefixes = services
-        .prefixes
-        .iter()
-        .map(|net| (net.network(), net.prefix_len()));
-    steering.service_prefixes = prefixes.chain(addresses).collect();
-    let own_ports = services.own_ports.iter();
-    steering.service_ports = own_ports
-        .map(|(address, protocol, port)| ServicePort {
-            address: *address,
-            protocol: *protocol,
-            port: *port,
-        })
-        .collect();
-    let node_ports = services.node_ports.iter();
-    steering.node_ports = node_ports
-        .map(|(protocol, port)| NodePort {
-            protocol: *protocol,
-            port: *port,
-        })
-        .collect();
-    steering.snat_ports = Some(snat_ports.first()..=snat_ports.last());
+/// What this node itself is.
+fn local(
+    inputs: &Inputs<'_>,
+    (uplink, host): (Option<&PortInput>, Option<&PortInput>),
+    tunnel_end: Option<Ipv4Addr>,
+    endpoints: Vec<Endpoint>,
+) -> Local {
+    let addresses = own_addresses(inputs.kernel);
+    Local {
+        node_addresses: addresses
+            .iter()
+            .copied()
+            .chain(node_addresses(inputs.store))
+            .collect(),
+        gateways: inputs.own.gateway_addresses().collect(),
+        pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
+        pod_networks: pod_networks(inputs),
+        sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
+        sources_v6: sources(inputs, uplink, None, as_v6),
+        masquerade: inputs.config.overlay.masquerade,
+        uplink_ports: (
+            inputs.config.services.snat_ports.first(),
+            inputs.config.services.snat_ports.last(),
+        ),
+        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
+        uplink: uplink.map(|port| port.id),
+        host: host.map(|port| port.id),
+        addresses,
+        endpoints,
+    }
 }
 
 /// What a tunnel takes of the MTU, as the type that MTUs have here.
@@ -302,13 +269,6 @@ fn as_v6(address: IpAddr) -> Option<Ipv6Addr> {
     }
 }
 
-fn udp_port(endpoint: &Endpoint) -> Option<u16> {
-    match endpoint.kind {
-        EndpointKind::Vxlan { port, .. } => Some(port),
-        EndpointKind::Ipip => None,
-    }
-}
-
 /// The addresses of all nodes, also of those to which there is no tunnel: no pod may play a tunnel's end to any.
 fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
     store
@@ -323,17 +283,6 @@ fn own_addresses(kernel: &KernelState) -> Vec<IpAddr> {
         .addresses()
         .map(|entry| entry.address.addr())
         .filter(|address| !address.is_loopback())
-        .collect()
-}
-
-/// The node's own addresses at which packets may come by the uplink. Those within its pods' prefixes are reached through
-/// the switch.
-fn addresses_from_uplink(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let is_of_pods = |address: &IpAddr| inputs.own.pod_cidrs().any(|cidr| cidr.contains(address));
-    addresses
-        .iter()
-        .copied()
-        .filter(|address| !is_of_pods(address))
         .collect()
 }
 

@@ -5,7 +5,9 @@
 //! round. Either is done wholly or not at all.
 
 mod attach;
+mod bind;
 mod error;
+mod spec;
 
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
@@ -25,8 +27,9 @@ use tracing::info;
 
 use crate::config::{self, Config};
 use crate::privileges;
-pub use attach::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered, steer};
+pub use attach::steer;
 pub use error::FabricError;
+pub use spec::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered};
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -61,6 +61,8 @@ const COALESCE: Duration = Duration::from_millis(5);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 /// How often neighbours in use are asked for again: the kernel sees none of the traffic and would age them.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How long the answer to whoever ends the daemon may take to leave.
+const PARTING: Duration = Duration::from_millis(100);
 /// How often the uplink's queues are counted: nobody tells when they change.
 const COUNT_QUEUES: Duration = Duration::from_secs(1);
 /// How long the same missing neighbour is not asked for again.
@@ -181,6 +183,8 @@ impl Daemon {
             }
         }
         if self.leaving {
+            // Whoever asked for it is to hear that it is so.
+            tokio::time::sleep(PARTING).await;
             info!("stopping: the uplink's program is off, the rest is for uninstall to remove");
         } else {
             info!("stopping: programs and host port stay in place for the next start");

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
-use super::fabric::{AttachedPort, Fabric, PortSpec, Sockets, Steered, steer};
+use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
 use super::host_path::HostPath;
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
@@ -78,7 +78,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let reader = publisher.reader();
     let key = HashKey::random();
     let numa_node = nic::numa_node(&config, &uplink);
-    let (fabric, punts) = Fabric::start(&config, &reader, &connections, key, numa_node)?;
+    let (fabric, punts) =
+        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
@@ -204,6 +205,15 @@ fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortS
     }
 }
 
+/// What the node file asks for and cannot be had is said as such.
+fn misconfigured(error: FabricError) -> anyhow::Error {
+    if error.is_about_node_file() {
+        Misconfigured::because(error.into())
+    } else {
+        error.into()
+    }
+}
+
 impl Daemon {
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
@@ -253,7 +263,8 @@ impl Daemon {
         let id = self.ports.free_id().context("no port number is free")?;
         let facts = uplink_facts(link)
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
-        self.size_nic().await?;
+        self.size_nic().await.map_err(nic::misconfigured)?;
+        self.note_merging(link).await.map_err(nic::misconfigured)?;
         let steered = self.steer_uplink(id, link, &facts).await?;
         let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
         let attached = match self.serve_uplink(id, link, steered).await {
@@ -332,11 +343,11 @@ impl Daemon {
         steered: Steered,
     ) -> anyhow::Result<AttachedPort> {
         let queues = queue_count(&self.kernel, link).await?;
-        self.note_queues(queues)?;
+        self.note_queues(queues).map_err(nic::misconfigured)?;
         let workers = self.fabric.workers().len();
         let left = self.config.uplink.kernel_queues.as_slice().to_vec();
-        Fabric::check_queues(&link.name, queues, &left, workers)?;
-        self.spread_nic(queues)?;
+        Fabric::check_queues(&link.name, queues, &left, workers).map_err(misconfigured)?;
+        self.spread_nic(queues).map_err(nic::misconfigured)?;
         let spec = PortSpec {
             id,
             interface: link.name.clone(),
@@ -347,7 +358,7 @@ impl Daemon {
             mode: XdpMode::Auto,
             sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink).await),
         };
-        Ok(self.fabric.serve(spec, steered)?)
+        self.fabric.serve(spec, steered).map_err(misconfigured)
     }
 
     /// Removes what this start made; what it found stays.

@@ -29,18 +29,7 @@ const END_PAUSE: Duration = Duration::from_millis(50);
 /// When a daemon still runs, or a step fails; the other steps are done all the same.
 pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
     let folder = &config.node.state_dir;
-    let socket = folder.join(super::SOCKET_NAME);
-    if UnixStream::connect(&socket).is_ok() {
-        if !stop {
-            bail!(
-                "a daemon answers at {}: stop it first, or say --stop",
-                socket.display()
-            );
-        }
-        end_daemon(&socket)?;
-        // Until the kernel has taken its sockets and memory apart.
-        drop(look::lock(folder)?);
-    }
+    see_to_daemon(folder, stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -105,6 +94,23 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// A daemon that runs keeps us out, or is ended.
+fn see_to_daemon(folder: &Path, stop: bool) -> anyhow::Result<()> {
+    let socket = folder.join(super::SOCKET_NAME);
+    if UnixStream::connect(&socket).is_ok() {
+        if !stop {
+            bail!(
+                "a daemon answers at {}: stop it first, or say --stop",
+                socket.display()
+            );
+        }
+        end_daemon(&socket)?;
+        // Until the kernel has taken its sockets and memory apart.
+        drop(look::lock(folder)?);
+    }
+    Ok(())
 }
 
 /// Has a running daemon end, and waits until nobody answers any more.

@@ -417,6 +417,17 @@ impl Node {
         self.receive_all(ingress, &[packet.to_vec()]).remove(0)
     }
 
+    /// In which lane a packet leaves.
+    pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
+        let mut frames = [self.pool.take_with(packet).unwrap()];
+        self.pipeline
+            .process(ingress, &mut frames, &mut Vec::new(), self.now);
+        let lane = frames[0].lane();
+        frames.into_iter().for_each(|frame| self.pool.give(frame));
+        self.assert_whole();
+        lane
+    }
+
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
         let mut frame = self.pool.take_with(packet).unwrap();
         let verdict = self.pipeline.originate(&mut frame, origin, self.now);

@@ -75,7 +75,7 @@ fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
         for queue in 0..queues {
             let (io, wire) = MemoryPort::new(ring);
             let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
-            worker.add(port(number), QueueId(queue), io, Holder::port(number), stats);
+            worker.add(port(number), io, Holder::port(number), stats);
             wires.push(wire);
         }
     }
@@ -218,7 +218,6 @@ fn a_worker_of_several_uses_all_its_queues_to_send() {
         let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
         worker.add(
             port(number),
-            QueueId(queue),
             io,
             Holder::port(number * 2 + u16::from(queue > 0)),
             stats,
@@ -258,7 +257,7 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
     for (holder, (number, queue)) in (0..).zip([(0, 0), (1, 0), (1, 2), (1, 4)]) {
         let (io, wire) = MemoryPort::new(32);
         let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
-        worker.add(port(number), QueueId(queue), io, Holder::port(holder), stats);
+        worker.add(port(number), io, Holder::port(holder), stats);
         wires.push(wire);
     }
     for lane in [0, 1, 2, 3, 7, 200] {

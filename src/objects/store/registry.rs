@@ -202,16 +202,24 @@ impl Registry {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        let mut sharing = |claimants: &[Arc<Entry>]| {
-            let keys = claimants.iter().filter_map(|entry| service_of(entry));
-            touched.extend(keys.filter(|other| *other != key).cloned());
+        // The first has the place: it hears of all others, and all others of it.
+        let mut hear = |claimants: &[Arc<Entry>], place: usize| {
+            let hearing = if place == 0 {
+                claimants
+            } else {
+                claimants.get(..1).unwrap_or_default()
+            };
+            touched.extend(hearing.iter().filter_map(|entry| service_of(entry)).cloned());
         };
         for place in group.claimed.drain(..) {
             let Some(claimants) = self.claims.get_mut(&place) else {
                 continue;
             };
-            claimants.retain(|entry| service_of(entry) != Some(key));
-            sharing(claimants);
+            let at = claimants.iter().position(|entry| service_of(entry) == Some(key));
+            if let Some(at) = at {
+                claimants.remove(at);
+                hear(claimants, at);
+            }
             if claimants.is_empty() {
                 self.claims.remove(&place);
             }
@@ -230,8 +238,8 @@ impl Registry {
             if claimants.iter().any(|other| Arc::ptr_eq(other, entry)) {
                 continue;
             }
-            sharing(claimants);
             let at = claimants.partition_point(|other| other.order() < entry.order());
+            hear(claimants, at);
             claimants.insert(at, Arc::clone(entry));
             group.claimed.push(place);
         }
@@ -279,8 +287,12 @@ impl Registry {
         let name = |entry: &Entry| service_of(entry).map(ToString::to_string).unwrap_or_default();
         for claim in record.claims() {
             if let Some(reason) = is_pods(&self.cidrs, claim) {
+                // One address with several ports says it once.
+                let is_said = lost
+                    .iter()
+                    .any(|other: &Claim| other.address() == claim.address());
                 lost.push(claim);
-                reasons.push(reason);
+                reasons.extend(Some(reason).filter(|_| !is_said));
                 continue;
             }
             let claimants = self
@@ -304,18 +316,14 @@ impl Registry {
                 younger: name(younger),
             }));
         }
-        let mut notices: Vec<Notice> = Vec::new();
-        for reason in reasons {
-            let notice = Notice::new(
+        let notice = |reason| {
+            Notice::new(
                 entry.origin.clone(),
                 Some(record.key.object_id()),
                 Fault::from(reason),
-            );
-            // One address with several ports says it once.
-            if !notices.contains(&notice) {
-                notices.push(notice);
-            }
-        }
+            )
+        };
+        let notices = reasons.into_iter().map(notice).collect();
         (lost, notices)
     }
 

@@ -35,6 +35,15 @@ impl Picture {
         for line in namespace.run("ethtool", &["-k", UPLINK]).unwrap().lines() {
             lines.insert(format!("ethtool: {line}"), String::new());
         }
+        for line in namespace.run("ethtool", &["-l", UPLINK]).unwrap().lines() {
+            // Maxima and what is set have lines of the same words.
+            let count = lines.len();
+            lines.insert(format!("ethtool -l {count}: {line}"), String::new());
+        }
+        for name in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            let path = format!("/sys/class/net/{UPLINK}/{name}");
+            lines.insert(path.clone(), namespace.run("cat", &[&path]).unwrap());
+        }
         for line in namespace.run("nft", &["list", "ruleset"]).unwrap().lines() {
             lines.insert(format!("nft: {line}"), String::new());
         }

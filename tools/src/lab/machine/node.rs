@@ -11,7 +11,7 @@ use super::super::manifest::{MillraceOptions, node_file, node_object, pod_object
 use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
 use super::super::pod::POD_NAMESPACE;
 use super::super::{Lab, LabError};
-use super::Machine;
+use super::{CORES, Machine};
 
 /// The node's files, inside.
 const FOLDER: &str = "/etc/millrace";
@@ -59,6 +59,7 @@ impl MachineNode {
             pods: Vec::new(),
         };
         node.become_kubernetes_node(lab.switch().wire().mtu)?;
+        node.set_queues(queues)?;
         for other in lab.nodes() {
             other.introduce(plan)?;
             node.write_manifest(&other.name(), &node_object(other.plan()))?;
@@ -69,6 +70,18 @@ impl MachineNode {
         }
         node.write_manifest(&plan.name(), &node_object(plan))?;
         Ok(node)
+    }
+
+    /// As many queues as the machine has cores, if the NIC has more: that is the driver's own choice too, but QEMU's RSS
+    /// (seen with 7.2) takes note of it only once it is made anew with the link up, and hands over nothing until then.
+    fn set_queues(&self, queues: u32) -> Result<(), LabError> {
+        if queues > CORES {
+            for count in [queues, CORES] {
+                let count = count.to_string();
+                self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
+            }
+        }
+        Ok(())
     }
 
     /// The settings every Kubernetes node has, and the uplink as a node of the lab has it.

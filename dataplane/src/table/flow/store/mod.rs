@@ -37,7 +37,7 @@ mod model_tests;
 pub(super) use entry::{Look, Seen, incarnation};
 pub(super) use index::Insert;
 pub(super) use memory::Memory;
-pub(super) use record::{Life, NOTES_BITS, Notes, State, TRACKING_WORDS, Unchanged};
+pub(super) use record::{Life, Notes, State, TRACKING_WORDS, Unchanged};
 pub(super) use remove::Removal;
 
 use entry::Entry;
@@ -91,6 +91,8 @@ const LINE_WORDS: usize = 8;
 const HEAD_WORDS: usize = LINE_WORDS;
 /// The most records: a place, record and direction, has 32 bits.
 pub(super) const CAPACITY_MAX: u32 = 1 << 28;
+/// How many bits of notes a connection has.
+pub(super) const NOTES_BITS: u32 = record::NOTES_BITS;
 
 /// 2^64 over the golden ratio, odd.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

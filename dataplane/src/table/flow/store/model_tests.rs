@@ -7,6 +7,8 @@ use super::*;
 
 /// Threads switch at most this often where they need not, so that a model ends.
 const PREEMPTIONS: usize = 3;
+/// The same where a whole connection's life goes on beside a reader.
+const PREEMPTIONS_LONG: usize = 2;
 const ORIGINAL: u32 = 0;
 const REPLY: u32 = 1;
 
@@ -154,8 +156,12 @@ fn sweep(store: &Store<Small>) {
 }
 
 fn model(check: impl Fn() + Sync + Send + 'static) {
+    model_with(PREEMPTIONS, check);
+}
+
+fn model_with(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(check);
 }
 
@@ -262,7 +268,7 @@ fn a_claim_against_a_removal_of_the_same_tuple() {
 /// A reader whose flow is removed and whose record is used again finds the old, the new, or nothing.
 #[test]
 fn a_lookup_against_reuse() {
-    model(|| {
+    model_with(PREEMPTIONS_LONG, || {
         let store = store(1);
         assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
         let other = Arc::clone(&store);
@@ -435,7 +441,7 @@ fn a_free_record_is_one_claimers() {
 /// What a connection's listing reads is of one connection, though the record is used again meanwhile.
 #[test]
 fn a_listing_against_reuse() {
-    model(|| {
+    model_with(PREEMPTIONS_LONG, || {
         let store = store(1);
         assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
         let other = Arc::clone(&store);
