@@ -8,7 +8,10 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::ports::Saved;
 use crate::config::Config;
-use crate::kernel::{Kernel, KernelError, OwnServices, PortSet, check_ports, release_ports, reserve_ports};
+use crate::kernel::{
+    HostPortSpec, Kernel, KernelError, Link, OwnServices, PortSet, check_ports, release_ports, reserve_ports,
+};
+use crate::objects::NodeRecord;
 
 /// What the kernel was last given of the node's own way to Services.
 #[derive(Debug, Default)]
@@ -16,6 +19,27 @@ pub(super) struct HostPath {
     own_services: OwnServices,
     /// Why it did not take them, as it was said.
     failure: Option<String>,
+}
+
+/// The host port as it is to be.
+pub(super) fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
+    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
+    HostPortSpec {
+        name: config.host_port.name.kernel_side().as_str().to_owned(),
+        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
+        queues,
+        mtu: uplink
+            .mtu
+            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
+        mac: None,
+        switch_mac: None,
+        addresses: own.tunnel_addresses().collect(),
+        // The switch answers ARP, and no neighbour solicitations.
+        neighbours: own
+            .gateway_addresses()
+            .filter(std::net::IpAddr::is_ipv6)
+            .collect(),
+    }
 }
 
 /// The ports that source NAT is to have to itself.

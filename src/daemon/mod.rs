@@ -5,6 +5,7 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod captures;
 pub mod compile;
 pub mod fabric;
 mod flows;
@@ -12,6 +13,7 @@ pub mod health;
 mod host_path;
 mod links;
 mod look;
+mod neighbours;
 mod nic;
 mod pods;
 pub mod ports;
@@ -65,10 +67,6 @@ const REFRESH: Duration = Duration::from_secs(10);
 const PARTING: Duration = Duration::from_millis(100);
 /// How often the uplink's queues are counted: nobody tells when they change.
 const COUNT_QUEUES: Duration = Duration::from_secs(1);
-/// How long the same missing neighbour is not asked for again.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// New neighbours that are asked for in that time, at most.
-const ASKED_MAX: usize = 64;
 
 /// What reaches the control thread from outside.
 struct Inbox {
@@ -162,19 +160,7 @@ impl Daemon {
                     }
                 }
                 _ = count_queues.tick() => self.follow_queues().await,
-                _ = refresh.tick() => {
-                    if let Some(worker) = self.fabric.dead_worker() {
-                        bail!("worker {worker} has ended by itself; a restart takes over all ports");
-                    }
-                    self.release_echoes();
-                    self.health.beat();
-                    self.restore_own_services();
-                    self.refresh_neighbours().await;
-                    self.follow_links().await?;
-                    self.adopt_pods().await;
-                    // The last tables but one are freed here when nothing has changed since.
-                    self.publisher.reclaim();
-                }
+                _ = refresh.tick() => self.refresh().await?,
                 () = async { match due { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     publish_at = None;
                     self.publish().await;
@@ -192,6 +178,22 @@ impl Daemon {
         // A full queue or a thread that is gone: the process ends all the same.
         let _ = self.slow_path.try_send(SlowPathEvent::Stop);
         self.fabric.stop();
+        Ok(())
+    }
+
+    /// Does what is due again and again, whether anything has changed or not.
+    async fn refresh(&mut self) -> anyhow::Result<()> {
+        if let Some(worker) = self.fabric.dead_worker() {
+            bail!("worker {worker} has ended by itself; a restart takes over all ports");
+        }
+        self.release_echoes();
+        self.health.beat();
+        self.restore_own_services();
+        self.refresh_neighbours().await;
+        self.follow_links().await?;
+        self.adopt_pods().await;
+        // The last tables but one are freed here when nothing has changed since.
+        self.publisher.reclaim();
         Ok(())
     }
 
@@ -341,45 +343,6 @@ impl Daemon {
             ),
         }
         self.store = store;
-    }
-
-    /// Asks the kernel for a neighbour on behalf of the slow path, unless it was asked a moment ago. Bounded: whoever
-    /// scans the uplink's subnet must not fill the kernel's own table of neighbours.
-    async fn ask_neighbour(&mut self, request: NeighbourRequest) {
-        let Some(ifindex) = self
-            .ports
-            .get(request.port)
-            .map(|port| port.attached.spec.ifindex)
-        else {
-            return;
-        };
-        let now = Instant::now();
-        self.asked.retain(|_, at| now.duration_since(*at) < ASK_PAUSE);
-        let asked = (ifindex, request.address);
-        if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
-            self.resolve(ifindex, request.address).await;
-        }
-    }
-
-    /// Has the kernel resolve or confirm a neighbour.
-    async fn resolve(&self, ifindex: u32, address: IpAddr) {
-        if let Err(failure) = self.kernel.request_resolution(ifindex, address).await {
-            debug!("{failure}");
-        }
-    }
-
-    /// Keeps alive every neighbour that packets are sent to.
-    async fn refresh_neighbours(&mut self) {
-        let used: Vec<_> = self
-            .tables
-            .neighbours
-            .take_used()
-            .filter_map(|(port, address)| Some((self.ports.get(port)?.attached.spec.ifindex, address)))
-            .chain(self.next_hops.iter().copied())
-            .collect();
-        for (ifindex, address) in used {
-            self.resolve(ifindex, address).await;
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -19,17 +19,18 @@ use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
-use super::host_path::HostPath;
+use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{
-    Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
+    Misconfigured, claim_interfaces, lock, look_at_node, own_node, queue_count, queue_limit,
+    refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _};
+use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
+use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
 };
@@ -49,6 +50,7 @@ const EVENTS: usize = 16;
 /// Whatever kept it from starting, or ended it; one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.node.state_dir)?;
+    let _claims = claim_interfaces(&config)?;
     crate::privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -65,13 +67,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let store = stores.borrow_and_update().clone();
-    let own = own_node(&store, &config).map_err(Misconfigured::because)?;
     let kernel = Kernel::open()?;
-    let uplink = look_at_node(&config, &kernel)
-        .await
-        .map_err(Misconfigured::because)?;
-    refuse_foreign_program(&uplink)?;
-    let saved = Saved::load(&config.node.state_dir)?;
+    let (own, uplink, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
@@ -125,25 +122,26 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         capture: None,
         leaving: false,
     };
-    let attached = daemon.attach_own_ports(&host, &uplink).await;
-    if let Err(error) = attached.and_then(|()| daemon.keep_ports_free()) {
-        daemon.undo(&host).await;
-        return Err(error);
-    }
-    daemon.publish().await;
-    daemon.adopt_pods().await;
-    daemon.assign_openers();
+    daemon.begin(&host, &uplink).await?;
     tokio::spawn(server.serve(requests_in));
-    Ok((
-        daemon,
-        Inbox {
-            follower,
-            stores,
-            neighbours,
-            echoes,
-            requests,
-        },
-    ))
+    let inbox = Inbox {
+        follower,
+        stores,
+        neighbours,
+        echoes,
+        requests,
+    };
+    Ok((daemon, inbox))
+}
+
+/// This node's object, its uplink, and what the last run left: all that can keep a start back.
+async fn look(config: &Config, store: &Store, kernel: &Kernel) -> anyhow::Result<(NodeRecord, Link, Saved)> {
+    let own = own_node(store, config).map_err(Misconfigured::because)?;
+    let uplink = look_at_node(config, kernel)
+        .await
+        .map_err(Misconfigured::because)?;
+    refuse_foreign_program(&uplink)?;
+    Ok((own, uplink, Saved::load(&config.node.state_dir)?))
 }
 
 /// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
@@ -185,26 +183,6 @@ fn start_slow_path(
     Ok((events_in, stats, (neighbours, echoes)))
 }
 
-fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
-    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
-    HostPortSpec {
-        name: config.host_port.name.kernel_side().as_str().to_owned(),
-        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
-        queues,
-        mtu: uplink
-            .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
-        mac: None,
-        switch_mac: None,
-        addresses: own.tunnel_addresses().collect(),
-        // The switch answers ARP, and no neighbour solicitations.
-        neighbours: own
-            .gateway_addresses()
-            .filter(std::net::IpAddr::is_ipv6)
-            .collect(),
-    }
-}
-
 /// What the node file asks for and cannot be had is said as such.
 fn misconfigured(error: FabricError) -> anyhow::Error {
     if error.is_about_node_file() {
@@ -214,7 +192,34 @@ fn misconfigured(error: FabricError) -> anyhow::Error {
     }
 }
 
+/// Takes a full table for what it is: said, and no reason to serve nothing.
+fn full_is_told(error: XdpError) -> Result<(), XdpError> {
+    match error {
+        XdpError::Map {
+            hint: Hint::TableFull,
+            ..
+        } => {
+            warn!("{error}");
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
 impl Daemon {
+    /// Attaches and publishes everything, or leaves what it found.
+    async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+        let attached = self.attach_own_ports(host, uplink).await;
+        if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
+            self.undo(host).await;
+            return Err(error);
+        }
+        self.publish().await;
+        self.adopt_pods().await;
+        self.assign_openers();
+        Ok(())
+    }
+
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
     async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -327,7 +332,8 @@ impl Daemon {
         let echoes: Vec<_> = self.echoes.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
         let steered = steer(kind, limit, |program| {
-            program.set_tables(&steering)?;
+            // More Services than there is room for keep nobody from the others.
+            program.set_tables(&steering).or_else(full_is_told)?;
             program.set_echoes(echoes)
         })?;
         self.steering = steering;

@@ -78,14 +78,8 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
-                let path = folder.join(file);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        step(path.display().to_string(), Err(error.into()));
-                    }
-                    _ => {}
-                }
+            for (path, error) in remove_files(folder) {
+                step(path, Err(error.into()));
             }
             if failed.is_empty() {
                 Ok(done)
@@ -94,6 +88,20 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Removes what is kept in the state folder; answers what could not be.
+fn remove_files(folder: &Path) -> Vec<(String, std::io::Error)> {
+    let files = [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME];
+    let removed = files.map(|file| {
+        let path = folder.join(file);
+        (path.display().to_string(), fs::remove_file(&path))
+    });
+    let failed = removed.into_iter().filter_map(|(path, result)| {
+        let error = result.err()?;
+        (error.kind() != std::io::ErrorKind::NotFound).then_some((path, error))
+    });
+    failed.collect()
 }
 
 /// A daemon that runs keeps us out, or is ended.

@@ -151,8 +151,9 @@ pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome
                 State::Over(ending, stream) => (ending, stream),
                 _ => (Ending::Silence, None),
             };
-            let told = errors.get(&(call.protocol, call.source_port));
-            if let Some(code) = told.filter(|_| ending != Ending::Answered) {
+            if let Some(code) = errors.get(&(call.protocol, call.source_port))
+                && ending != Ending::Answered
+            {
                 ending = Ending::Unreachable(*code);
             }
             if let Some(stream) = stream.filter(|_| call.held) {

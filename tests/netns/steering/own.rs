@@ -13,7 +13,6 @@ use millrace_dataplane::xdp::{
 use crate::lab::*;
 
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const NODE_PORT: u16 = 30_080;
 
 fn program() -> SteeringProgram {
     let tables = SteeringTables {

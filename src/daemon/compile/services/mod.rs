@@ -4,6 +4,7 @@
 //! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
 //! ten thousand costs a walk over pointers and a copy of the table's keys.
 
+mod changes;
 mod endpoints;
 mod ids;
 mod one;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use millrace_dataplane::table::service::{
     BackendId, Frontend, FrontendKey, NodeFacts, ServiceCounts, ServiceTable,
 };
-use millrace_dataplane::table::{HashKey, Prefix, SubjectId};
+use millrace_dataplane::table::{HashKey, Prefix};
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::config::{BackendChoice, PortRange, Services};
@@ -29,6 +30,7 @@ use endpoints::Place;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
 
+pub use changes::ServiceChanges;
 pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
 
 /// Tells whether a socket of the node itself has an address, protocol and port; `Err` says why that cannot be told.
@@ -83,24 +85,6 @@ pub struct ServiceCompiler {
     steering: Arc<ServiceSteering>,
     /// Backends that changed, and addresses that began to lead somewhere, since this was last asked for.
     changes: ServiceChanges,
-}
-
-/// What stored answers have to be found again for.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct ServiceChanges {
-    /// Backends that began or ceased to take connections, came or went.
-    pub backends: HashSet<BackendId>,
-    /// Addresses that began to lead to a Service: what went there before went elsewhere.
-    pub addresses: HashSet<IpAddr>,
-    /// Whether node ports began to lead to a Service.
-    pub node_ports: bool,
-}
-
-impl ServiceChanges {
-    /// The subjects that changed.
-    pub fn subjects(&self) -> impl Iterator<Item = SubjectId> + '_ {
-        self.backends.iter().map(|backend| backend.subject())
-    }
 }
 
 /// What every Service is made with; if it changes, all are made anew.
