@@ -11,7 +11,7 @@ const SOURCE_DIR: &str = "src/xdp";
 /// The sources that become one BPF object each.
 const PROGRAMS: [&str; 2] = ["uplink.bpf.c", "port.bpf.c"];
 /// Headers the sources include.
-const HEADERS: [&str; 1] = ["steering.bpf.h"];
+const HEADERS: [&str; 3] = ["steering.bpf.h", "packet.bpf.h", "uplink_tables.bpf.h"];
 
 fn main() -> ExitCode {
     match compile_all() {

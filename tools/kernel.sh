@@ -60,7 +60,11 @@ renew() {
     keys=
     [ ! -e "$KEYS" ] || keys="signed-by=$KEYS"
     echo "deb [arch=amd64 $keys] $1 $2 main" >"$private/sources.list"
+    # Read after the system's own configuration, whose hooks are for the system's lists.
     cat >"$private/apt.conf" <<END
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
 APT::Architecture "amd64";
 APT::Sandbox::User "";
 Dir::Etc::sourcelist "$private/sources.list";
@@ -75,14 +79,12 @@ Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 END
-    APT_CONFIG="$private/apt.conf"
-    export APT_CONFIG
-    apt-get update -qq >"$private/log" 2>&1 && ! grep -q '^[EW]:' "$private/log"
+    apt-get -c "$private/apt.conf" update -qq >"$private/log" 2>&1 && ! grep -q '^[EW]:' "$private/log"
 }
 
 # The packages with kernel and modules among all that $PACKAGE depends on: one of them for some kernels, several for others.
 parts() {
-    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+    apt-cache -c "$private/apt.conf" depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
         "$PACKAGE" 2>>"$private/log" |
         grep -E '^linux-(image|binary|modules|base)-[0-9][^ ]*-amd64$' | sort -u
 }
@@ -90,7 +92,7 @@ parts() {
 # Fetches and unpacks what one suite has.
 fetch() {
     found=$(parts) || return 1
-    (cd "$private/archives" && echo "$found" | xargs apt-get download -qq >>"$private/log" 2>&1) || return 1
+    (cd "$private/archives" && echo "$found" | xargs apt-get -c "$private/apt.conf" download -qq >>"$private/log" 2>&1) || return 1
     for package in "$private"/archives/*.deb; do
         dpkg-deb --extract "$package" "$folder/tree" || return 1
     done

@@ -8,6 +8,10 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::table::Tick;
+
 /// How long [`Clock::calibrated`] compares the counter with the system's monotonic clock.
 const CALIBRATION: Duration = Duration::from_millis(20);
 
@@ -29,6 +33,16 @@ pub fn cycles() -> u64 {
     // SAFETY: CNTVCT_EL0 is readable from user space on Linux and the instruction touches no memory.
     unsafe { core::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack)) };
     ticks
+}
+
+/// The moment, for tables: a second since the machine started, the same for every process on it.
+#[inline]
+#[must_use]
+pub fn now() -> Tick {
+    let seconds = clock_gettime(ClockId::Boottime).tv_sec;
+    // INVARIANT: cut off after 136 years, as a tick is.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Tick::from_seconds(seconds as u32)
 }
 
 /// Converts cycles of the counter to nanoseconds, with a rate measured once per process.

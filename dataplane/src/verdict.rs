@@ -59,6 +59,8 @@ pub enum PuntDetail {
     Mtu(u16),
     /// Whose link address is missing, and on which port.
     NextHop(PortId, IpAddr),
+    /// The ICMP id that the request will leave with, and whom it is for.
+    Echo(u16, IpAddr),
 }
 
 /// Declares an enum of reasons with a stable name, a one-line meaning, and a dense index for counters.
@@ -180,6 +182,28 @@ reasons! {
         Icmpv6NotTaken => "icmpv6_not_taken",
         /// The worker that has a queue of the exit port takes packets of other workers no faster.
         HandoverFull => "handover_full",
+        /// To an address of the Service CIDRs that belongs to no Service.
+        ServiceUnknownAddress => "service_unknown_address",
+        /// From an address outside the Service's `loadBalancerSourceRanges`.
+        ServiceSourceRange => "service_source_range",
+        /// The Service's traffic policy is `Local`, and its endpoints are all on other nodes.
+        ServiceNoLocalEndpoint => "service_no_local_endpoint",
+        /// No source port, or ICMP id, was found free within the bounds of the search.
+        SnatExhausted => "snat_exhausted",
+        /// The flow table has no room for another connection.
+        FlowTableFull => "flow_table_full",
+        /// The pod has as many connections open as one pod may.
+        FlowPodCap => "flow_pod_cap",
+        /// Other workers claimed or changed the same connection again and again.
+        FlowRaced => "flow_raced",
+        /// A TCP segment outside the windows of its connection.
+        TcpWindow => "tcp_window",
+        /// A TCP segment that begins no connection and belongs to none, or whose flags make no sense.
+        TcpInvalid => "tcp_invalid",
+        /// An ICMP error about a packet of no connection, where only one about a connection may pass.
+        IcmpUnrelated => "icmp_unrelated",
+        /// A later fragment of a packet whose first fragment has not passed, or passed too long ago.
+        FragmentUnknown => "fragment_unknown",
     }
 }
 
@@ -198,6 +222,21 @@ reasons! {
         NeighbourUnresolved => "neighbour_unresolved",
         /// Addressed to the switch itself: an echo to the gateway, for instance.
         ToSwitch => "to_switch",
+        /// The Service has no endpoint, or its address no such port; a reset or port unreachable is due.
+        ServiceReject => "service_reject",
+        /// The first echo request with an id of our choice: the uplink's steering has to know it before the reply.
+        EchoId => "echo_id",
+        /// A TCP segment to an endpoint that its Service no longer has; a reset is due.
+        EndpointGone => "endpoint_gone",
+    }
+}
+
+impl PuntReason {
+    /// Whether a packet that has waited in the slow path may go there once more for this. Only for what nothing that
+    /// comes back from there asks for again, so that no packet goes round.
+    #[must_use]
+    pub const fn may_follow_a_wait(self) -> bool {
+        matches!(self, Self::EchoId)
     }
 }
 

@@ -6,29 +6,35 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::{NodeTables, Role};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
-    EtherType, Ethernet, Icmp, IcmpFamily, IcmpType, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, Malformed,
-    Ports, Tcp, Udp, eth, ipv6,
+    EtherType, Ethernet, Fragment, Icmp, IcmpFamily, IcmpType, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut,
+    Malformed, Ports, Tcp, Udp, eth, ipv6,
 };
 
 use crate::entry::Entry;
 use crate::martian::{is_martian_v4, is_martian_v6};
-use crate::packet::{Addresses, Packet};
+use crate::packet::{Addresses, Carries, Packet};
 
 /// Checks the packet, cuts the link's padding off, and finishes a half-computed checksum where the port hands such
 /// packets over.
 #[inline]
-pub(crate) fn classify(tables: &NodeTables, entry: Entry<'_>, frame: &mut Frame) -> Result<Packet, Exit> {
+pub(crate) fn classify(
+    tables: &NodeTables,
+    entry: Entry<'_>,
+    is_tunnelled: bool,
+    frame: &mut Frame,
+) -> Result<Packet, Exit> {
     let ethernet = Ethernet::parse(frame.bytes())?;
-    let packet = match ethernet.ether_type() {
+    let mut packet = match ethernet.ether_type() {
         EtherType::IPV4 => classify_v4(Ipv4::parse(ethernet.payload())?)?,
         EtherType::IPV6 => classify_v6(Ipv6::parse(ethernet.payload())?)?,
         _ => return Err(DropReason::EtherTypeUnknown.into()),
     };
+    packet.is_tunnelled = is_tunnelled;
     if entry.is(Role::Pod) {
         refuse_tunnels(tables, &packet)?;
     }
     frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
-    if let Entry::Port(ingress) = entry
+    if let Entry::Port(_, ingress) = entry
         && ingress.finish_checksums
     {
         finish_checksum(frame, &packet)?;
@@ -46,16 +52,20 @@ fn classify_v4(ip: Ipv4<'_>) -> Result<Packet, Exit> {
     if is_martian_v4(destination) {
         return Err(DropReason::MartianDestination.into());
     }
-    let (protocol, is_fragment) = (ip.protocol(), ip.is_fragment());
-    let has_start = ip.fragment_offset() == 0;
+    let (protocol, fragment) = (ip.protocol(), ip.fragment());
+    let (carries, ports) = transport(protocol, ip.payload(), fragment)?;
     Ok(Packet {
         addresses: Addresses::V4 { source, destination },
         protocol,
-        ports: transport(protocol, ip.payload(), is_fragment, has_start)?,
-        is_fragment,
+        carries,
+        ports,
+        // INVARIANT: an IPv4 header is at most 60 bytes long.
+        transport_at: u16::try_from(ip.header_len()).map_err(|_| DropReason::Ipv4Malformed)?,
+        fragment,
         len: ip.total_len(),
         hops: ip.ttl(),
         ecn: ip.ecn(),
+        is_tunnelled: false,
     })
 }
 
@@ -69,8 +79,9 @@ fn classify_v6(ip: Ipv6<'_>) -> Result<Packet, Exit> {
         return Err(DropReason::MartianDestination.into());
     }
     let upper = ip.upper()?;
-    let (protocol, is_fragment) = (upper.protocol, upper.is_fragment());
-    let has_start = upper.fragment.is_none_or(|fragment| fragment.is_first());
+    let protocol = upper.protocol;
+    let fragment = upper.fragment.filter(|_| upper.is_fragment());
+    let has_start = fragment.is_none_or(|fragment| fragment.is_first());
     if protocol == IpProtocol::ICMPV6
         && has_start
         && upper.payload.first().is_some_and(|t| is_neighbour_discovery(*t))
@@ -78,43 +89,84 @@ fn classify_v6(ip: Ipv6<'_>) -> Result<Packet, Exit> {
         // Never forwarded (RFC 4861 section 6.1), also not behind extension headers.
         return Err(DropReason::Icmpv6NotTaken.into());
     }
-    let len = usize::from(ip.payload_len()) + ipv6::HEADER_LEN;
+    let (mut carries, ports) = transport(protocol, upper.payload, fragment)?;
+    if upper.segments_left != 0 {
+        // Its destination is not the final one, and no connection's.
+        carries = Carries::Other;
+    }
+    // INVARIANT: a frame is far shorter than what these cannot express.
+    let short = |len: usize| u16::try_from(len).map_err(|_| DropReason::Ipv6Malformed);
     Ok(Packet {
         addresses: Addresses::V6 { source, destination },
         protocol,
-        ports: transport(protocol, upper.payload, is_fragment, has_start)?,
-        is_fragment,
-        // INVARIANT: a frame is far shorter than what this cannot express.
-        len: u16::try_from(len).map_err(|_| DropReason::Ipv6Malformed)?,
+        carries,
+        ports,
+        transport_at: short(ipv6::HEADER_LEN + upper.offset)?,
+        fragment,
+        len: short(usize::from(ip.payload_len()) + ipv6::HEADER_LEN)?,
         hops: ip.hop_limit(),
         ecn: ip.ecn(),
+        is_tunnelled: false,
     })
 }
 
-/// The ports of a transport whose start this is, once its header is known to be whole. A first fragment needs no
-/// more than its ports; a later one has none.
+/// What the transport carries and its ports, once its header is known to be whole. A first fragment needs no more than
+/// its ports; a later one has none.
 #[inline]
 fn transport(
     protocol: IpProtocol,
     l4: &[u8],
-    is_fragment: bool,
-    has_start: bool,
-) -> Result<Option<Ports>, Malformed> {
-    if is_fragment {
-        return if has_start && protocol.has_ports() {
-            Ports::parse(l4).map(Some)
-        } else {
-            Ok(None)
+    fragment: Option<Fragment>,
+) -> Result<(Carries, Option<Ports>), Malformed> {
+    let with = |ports| (Carries::Connection, Some(ports));
+    if let Some(fragment) = fragment {
+        return match protocol {
+            _ if !fragment.is_first() => Ok((Carries::LaterPiece, None)),
+            IpProtocol::ICMP => first_piece(IcmpFamily::V4, l4),
+            IpProtocol::ICMPV6 => first_piece(IcmpFamily::V6, l4),
+            other if other.has_ports() => Ports::parse(l4).map(with),
+            _ => Ok((Carries::Other, None)),
         };
     }
     match protocol {
-        IpProtocol::TCP => Tcp::parse(l4).map(|tcp| Some(tcp.ports())),
-        IpProtocol::UDP => Udp::parse(l4).map(|udp| Some(udp.ports())),
-        IpProtocol::ICMP => Icmp::parse(IcmpFamily::V4, l4).map(|_| None),
-        IpProtocol::ICMPV6 => Icmp::parse(IcmpFamily::V6, l4).map(|_| None),
-        other if other.has_ports() => Ports::parse(l4).map(Some),
-        _ => Ok(None),
+        IpProtocol::TCP => Tcp::parse(l4).map(|tcp| with(tcp.ports())),
+        IpProtocol::UDP => Udp::parse(l4).map(|udp| with(udp.ports())),
+        IpProtocol::ICMP => Icmp::parse(IcmpFamily::V4, l4).map(message),
+        IpProtocol::ICMPV6 => Icmp::parse(IcmpFamily::V6, l4).map(message),
+        other if other.has_ports() => Ports::parse(l4).map(with),
+        _ => Ok((Carries::Other, None)),
     }
+}
+
+/// What the first piece of an ICMP message carries; one that is cut short, or an error in pieces, is of no connection.
+fn first_piece(family: IcmpFamily, l4: &[u8]) -> Result<(Carries, Option<Ports>), Malformed> {
+    match Icmp::parse(family, l4).map(message) {
+        Ok((Carries::Connection, ports)) => Ok((Carries::Connection, ports)),
+        Ok(_) | Err(_) => Ok((Carries::Other, None)),
+    }
+}
+
+/// What an ICMP message carries.
+#[inline]
+fn message(icmp: Icmp<'_>) -> (Carries, Option<Ports>) {
+    match icmp.echo() {
+        Some(echo) => (
+            Carries::Connection,
+            Some(echo_ports(echo.id, icmp.is_echo_request())),
+        ),
+        None if icmp.is_error() => (Carries::Error, None),
+        None => (Carries::Other, None),
+    }
+}
+
+/// The ports that stand for an echo message's id.
+#[inline]
+pub(crate) fn echo_ports(id: u16, is_request: bool) -> Ports {
+    let request = Ports {
+        source: id,
+        destination: 0,
+    };
+    if is_request { request } else { request.reversed() }
 }
 
 /// Whether an ICMPv6 message is neighbour discovery: solicitations, advertisements, redirects (RFC 4861).

@@ -9,8 +9,8 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
-    Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Udp, Vxlan, eth, ipip, udp,
-    vxlan,
+    Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Ports, Udp, Vxlan, eth,
+    ipip, udp, vxlan,
 };
 
 /// Where the inner packet lies, and what becomes of its ECN field.
@@ -23,15 +23,16 @@ struct Inner {
     ecn: Option<Ecn>,
 }
 
-/// Makes the frame the inner one. An untunnelled packet to one of our pods stays as it is.
+/// Makes the frame the inner one, and answers whether there was a tunnel to take it out of. Any other packet from the
+/// wire stays as it is: later stages know what it may be for.
 #[inline]
-pub(crate) fn decap(tables: &NodeTables, ingress: &PortFacts, frame: &mut Frame) -> Result<(), Exit> {
+pub(crate) fn decap(tables: &NodeTables, ingress: &PortFacts, frame: &mut Frame) -> Result<bool, Exit> {
     let ethernet = Ethernet::parse(frame.bytes())?;
     let inner = match ethernet.ether_type() {
         EtherType::IPV4 => open_v4(tables, Ipv4::parse(ethernet.payload())?)?,
         _ => open_v6(tables, Ipv6::parse(ethernet.payload())?)?,
     };
-    let Some(inner) = inner else { return Ok(()) };
+    let Some(inner) = inner else { return Ok(false) };
     frame.pull(inner.pull).map_err(|_| DropReason::TunnelMalformed)?;
     if let Some(ecn) = inner.ecn {
         mark(frame, inner.is_bare, ecn)?;
@@ -44,45 +45,52 @@ pub(crate) fn decap(tables: &NodeTables, ingress: &PortFacts, frame: &mut Frame)
             .ok_or(DropReason::TunnelMalformed)?;
         eth::emit(header, ingress.mac, MacAddr::ZERO, EtherType::IPV4);
     }
-    Ok(())
+    Ok(true)
 }
 
-/// An IPv4 packet from the wire: one of our tunnels, or for a pod; `None` if it stays as it is.
+/// An IPv4 packet from the wire: one of our tunnels'; `None` if it stays as it is.
 #[inline]
 fn open_v4(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> {
     outer.verify_checksum()?;
     let local = &*tables.local;
-    if !local.owns(IpAddr::V4(outer.destination())) {
-        return plain(
-            tables,
-            IpAddr::V4(outer.source()),
-            IpAddr::V4(outer.destination()),
-        );
+    if local.owns(IpAddr::V4(outer.destination())) {
+        let inner = match outer.protocol() {
+            IpProtocol::UDP if outer.is_fragment() => refuse_piece(tables, outer).map(|()| None)?,
+            IpProtocol::UDP => open_vxlan(tables, outer)?,
+            IpProtocol::IPIP if outer.is_fragment() => return Err(DropReason::TunnelFragment.into()),
+            IpProtocol::IPIP => open_ipip(tables, outer).map(Some)?,
+            _ => None,
+        };
+        if inner.is_some() {
+            return Ok(inner);
+        }
     }
-    match outer.protocol() {
-        IpProtocol::UDP | IpProtocol::IPIP if outer.is_fragment() => Err(DropReason::TunnelFragment.into()),
-        IpProtocol::UDP => open_vxlan(tables, outer).map(Some),
-        IpProtocol::IPIP => open_ipip(tables, outer).map(Some),
-        _ => Err(DropReason::NotForUs.into()),
+    plain(tables, IpAddr::V4(outer.source()))
+}
+
+/// A piece of a UDP datagram to one of our addresses: none of a tunnel packet, as far as it shows.
+#[cold]
+fn refuse_piece(tables: &NodeTables, outer: Ipv4<'_>) -> Result<(), Exit> {
+    let is_tunnel = outer.fragment_offset() == 0
+        && tables
+            .local
+            .has_vxlan_port(Ports::parse(outer.payload())?.destination);
+    if is_tunnel {
+        Err(DropReason::TunnelFragment.into())
+    } else {
+        Ok(())
     }
 }
 
-/// An IPv6 packet from the wire: for a pod, or for nobody; no tunnel ends at an IPv6 address.
+/// An IPv6 packet from the wire; no tunnel ends at an IPv6 address.
 #[cold]
 fn open_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> {
-    plain(
-        tables,
-        IpAddr::V6(outer.source()),
-        IpAddr::V6(outer.destination()),
-    )
+    plain(tables, IpAddr::V6(outer.source()))
 }
 
-/// An untunnelled packet: for one of our pods, and not from an address that only ever comes through a tunnel.
-fn plain(tables: &NodeTables, source: IpAddr, destination: IpAddr) -> Result<Option<Inner>, Exit> {
+/// An untunnelled packet: not from an address that only ever comes through a tunnel.
+fn plain(tables: &NodeTables, source: IpAddr) -> Result<Option<Inner>, Exit> {
     let local = &*tables.local;
-    if !local.is_local_pod(destination) {
-        return Err(DropReason::NotForUs.into());
-    }
     let is_peers =
         || tables.peers.by_inner_source(source).is_some() && !local.node_addresses.contains(&source);
     if is_this_nodes(local, source) || is_peers() {
@@ -96,19 +104,17 @@ fn is_this_nodes(local: &Local, address: IpAddr) -> bool {
     local.is_local_pod(address) || local.owns(address) || local.gateways.contains(&address)
 }
 
-/// A UDP datagram to one of our addresses.
+/// A UDP datagram to one of our addresses; `None` if it is no tunnel's.
 #[inline]
-fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
+fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> {
     let datagram = Udp::parse(outer.payload())?;
     let port = datagram.destination_port();
     let Some((vni, mac)) = tables.local.vxlan_endpoint(outer.destination(), port) else {
-        let is_tunnel = tables.local.has_vxlan_port(port);
-        return Err(if is_tunnel {
-            DropReason::TunnelWrongKind
+        return if tables.local.has_vxlan_port(port) {
+            Err(DropReason::TunnelWrongKind.into())
         } else {
-            DropReason::NotForUs
-        }
-        .into());
+            Ok(None)
+        };
     };
     let (id, peer) = sender(tables, outer)?;
     match peer.tunnel {
@@ -135,11 +141,11 @@ fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
         _ => return Err(DropReason::TunnelInnerUnknown.into()),
     };
     let pull = eth::HEADER_LEN + outer.header_len() + udp::HEADER_LEN + vxlan::HEADER_LEN;
-    Ok(Inner {
+    Ok(Some(Inner {
         pull,
         is_bare: false,
         ecn,
-    })
+    }))
 }
 
 /// A packet of protocol 4 to one of our addresses.

@@ -1,35 +1,54 @@
 //! Where a packet's walk begins.
 
-use millrace_dataplane::table::{PortFacts, Role};
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{NodeTables, PortFacts, Role};
+use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::worker::Origin;
 
 /// Where a packet comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Entry<'t> {
     /// It came in at this port.
-    Port(&'t PortFacts),
+    Port(PortId, &'t PortFacts),
+    /// It came in at this port earlier, was let in, and waited in the slow path; for the steering of its echo reply,
+    /// perhaps.
+    Held {
+        port: PortId,
+        facts: &'t PortFacts,
+        is_steered: bool,
+    },
     /// The switch made it.
     Switch,
-    /// It came in earlier and waited for its next hop's link address.
-    Held,
 }
 
-impl Entry<'_> {
+impl<'t> Entry<'t> {
+    /// The entry of a packet that does not come in at a port now.
+    #[inline]
+    pub(crate) fn of(tables: &'t NodeTables, origin: Origin) -> Result<Self, Exit> {
+        let (port, is_steered) = match origin {
+            Origin::Switch => return Ok(Entry::Switch),
+            Origin::Held(port) => (port, false),
+            Origin::Steered(port) => (port, true),
+        };
+        Ok(Entry::Held {
+            port,
+            facts: tables.ports.get(port).ok_or(DropReason::PortGone)?,
+            is_steered,
+        })
+    }
+
+    /// The port that it came in at, now or earlier.
+    #[inline]
+    pub(crate) fn port(self) -> Option<(PortId, &'t PortFacts)> {
+        match self {
+            Entry::Port(port, facts) | Entry::Held { port, facts, .. } => Some((port, facts)),
+            Entry::Switch => None,
+        }
+    }
+
     /// Whether it came in at a port of this role.
     #[inline]
     pub(crate) fn is(self, role: Role) -> bool {
-        match self {
-            Entry::Port(facts) => facts.role == role,
-            Entry::Switch | Entry::Held => false,
-        }
-    }
-}
-
-impl From<Origin> for Entry<'_> {
-    fn from(origin: Origin) -> Self {
-        match origin {
-            Origin::Switch => Entry::Switch,
-            Origin::Held => Entry::Held,
-        }
+        self.port().is_some_and(|(_, facts)| facts.role == role)
     }
 }

@@ -11,15 +11,28 @@
 
 mod admit;
 mod classify;
+mod connections;
+mod converse;
 mod decap;
 mod encap;
 mod entry;
+mod family;
 mod limit;
 mod martian;
 pub mod node;
+mod open;
 mod packet;
+mod pass;
+mod pieces;
+mod related;
 mod rewrite;
 mod route;
+mod scout;
+mod source;
+mod sweep;
+mod track;
+mod translate;
 
+pub use connections::Connections;
 pub use encap::{OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 pub use node::NodePipeline;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use millrace_dataplane::table::HashKey;
-use millrace_dataplane::wire::{Ecn, EtherType, IpProtocol, Ports};
+use millrace_dataplane::wire::{Ecn, EtherType, Fragment, IpProtocol, Ports};
 
 /// Source and destination, of one family.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,14 @@ pub(crate) enum Addresses {
 }
 
 impl Addresses {
+    #[inline]
+    pub(crate) fn source(&self) -> IpAddr {
+        match *self {
+            Addresses::V4 { source, .. } => IpAddr::V4(source),
+            Addresses::V6 { source, .. } => IpAddr::V6(source),
+        }
+    }
+
     #[inline]
     pub(crate) fn destination(&self) -> IpAddr {
         match *self {
@@ -30,21 +38,40 @@ impl Addresses {
     }
 }
 
+/// What a packet carries, as far as connections are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// A packet of a connection, or the first piece of one: its ports are known.
+    Connection,
+    /// A later piece of such a packet, whose ports stand in the first.
+    LaterPiece,
+    /// An ICMP error, whole: it is about another packet.
+    Error,
+    /// Something that belongs to no connection.
+    Other,
+}
+
 /// An IP packet, out of its tunnel if it came through one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet {
     pub(crate) addresses: Addresses,
     /// The transport, behind any extension headers.
     pub(crate) protocol: IpProtocol,
-    /// The transport's ports, if it has any and this piece of the packet holds them.
+    pub(crate) carries: Carries,
+    /// The transport's ports, if it has any and this piece of the packet holds them. An echo request has its id as
+    /// source port and 0 as destination port, an echo reply the other way round.
     pub(crate) ports: Option<Ports>,
-    /// Whether this is a piece of a packet, the first one included.
-    pub(crate) is_fragment: bool,
+    /// Where the transport begins, in bytes from the IP header's start.
+    pub(crate) transport_at: u16,
+    /// Which piece of a packet this is, if it is one; a whole one in a fragment's clothes is none.
+    pub(crate) fragment: Option<Fragment>,
     /// Length of the IP packet, in bytes.
     pub(crate) len: u16,
     /// TTL or hop limit.
     pub(crate) hops: u8,
     pub(crate) ecn: Ecn,
+    /// Whether it came through a tunnel.
+    pub(crate) is_tunnelled: bool,
 }
 
 impl Packet {
@@ -53,7 +80,9 @@ impl Packet {
     #[inline]
     pub(crate) fn flow_hash(&self, key: &HashKey) -> u64 {
         let ports = match self.ports {
-            Some(ports) if !self.is_fragment => u64::from(ports.source) << 16 | u64::from(ports.destination),
+            Some(ports) if self.fragment.is_none() && self.protocol.has_ports() => {
+                u64::from(ports.source) << 16 | u64::from(ports.destination)
+            }
             Some(_) | None => 0,
         };
         let transport = u64::from(self.protocol.0) << 32 | ports;
@@ -73,7 +102,7 @@ impl Packet {
 
 /// An IPv6 address as two words.
 #[inline]
-fn halves(address: Ipv6Addr) -> [u64; 2] {
+pub(crate) fn halves(address: Ipv6Addr) -> [u64; 2] {
     let bits = address.to_bits();
     // INVARIANT: both are halves of 128 bits.
     #[allow(clippy::cast_possible_truncation)]

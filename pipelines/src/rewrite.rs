@@ -1,4 +1,5 @@
-//! `rewrite`: what changes in the packet itself (TTL) and on the link (Ethernet header).
+//! `rewrite`: what every hop changes in the packet (TTL) and on the link (Ethernet header). What a connection changes is
+//! written by `translate`, just before.
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::verdict::{DropReason, Exit};

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{NodeTables, OuterHeader, PeerId, PortFacts, Role, Target};
+use millrace_dataplane::table::flow::Onward;
+use millrace_dataplane::table::{NodeTables, OuterHeader, Peer, PeerId, PortFacts, Role, SubjectId, Target};
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
 
 use crate::entry::Entry;
-use crate::packet::{Addresses, Packet};
 
 /// The way out.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,15 @@ impl Way<'_> {
         }
     }
 
+    /// Whether the packet leaves the node as it is, for somebody else's network.
+    #[inline]
+    pub(crate) fn is_to_wire(&self) -> bool {
+        match self {
+            Way::Link { exit, .. } => exit.role == Role::Uplink,
+            Way::Tunnel { .. } => false,
+        }
+    }
+
     /// Whether the packet goes to this node's own network stack.
     #[inline]
     pub(crate) fn is_to_host(&self) -> bool {
@@ -57,18 +66,59 @@ impl Way<'_> {
     }
 }
 
-/// Finds the longest matching route and its next hop.
+/// A way that was found, and how a flow remembers it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route<'t> {
+    pub(crate) way: Way<'t>,
+    pub(crate) onward: Onward,
+    /// What it rests on.
+    pub(crate) subject: SubjectId,
+}
+
+/// Finds the longest matching route to `destination` and its next hop. A translated packet may leave by the uplink it
+/// came from; any other is the link's own business.
 #[inline]
-pub(crate) fn route<'t>(tables: &'t NodeTables, entry: Entry<'_>, packet: &Packet) -> Result<Way<'t>, Exit> {
-    let destination = packet.addresses.destination();
-    match tables.routes.lookup(destination) {
-        Some(Target::Port(port)) => to_station(tables, entry, port, destination),
-        Some(Target::Tunnel(peer)) => to_peer(tables, peer, packet),
-        Some(Target::Via { port, next_hop }) => to_neighbour(tables, entry, port, next_hop),
-        Some(Target::OnLink { port }) => to_neighbour(tables, entry, port, destination),
-        Some(Target::Switch) => Err(Exit::Punt(PuntReason::ToSwitch, PuntDetail::Nothing)),
-        Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
-        Some(Target::Unreachable) | None => Err(unreachable()),
+pub(crate) fn route<'t>(
+    tables: &'t NodeTables,
+    entry: Entry<'_>,
+    destination: IpAddr,
+    is_translated: bool,
+) -> Result<Route<'t>, Exit> {
+    let target = tables.routes.lookup(destination).ok_or_else(unreachable)?;
+    let (way, onward) = match target {
+        Target::Port(port) => to_station(tables, entry, port, destination, is_translated)?,
+        Target::Tunnel(peer) => to_peer(tables, peer, destination)?,
+        Target::Via { port, next_hop } => to_neighbour(tables, entry, port, next_hop, is_translated)?,
+        Target::OnLink { port } => to_neighbour(tables, entry, port, destination, is_translated)?,
+        Target::Switch => return Err(Exit::Punt(PuntReason::ToSwitch, PuntDetail::Nothing)),
+        Target::Blackhole => return Err(DropReason::Blackhole.into()),
+        Target::Unreachable => return Err(unreachable()),
+    };
+    Ok(Route {
+        way,
+        onward,
+        subject: target.subject(),
+    })
+}
+
+/// The way that a flow remembers, in these tables; `None` if it has to be found again.
+#[inline]
+pub(crate) fn recall(tables: &NodeTables, onward: Onward, is_v6: bool) -> Result<Option<Way<'_>>, Exit> {
+    match onward {
+        Onward::Port(port) => Ok(tables.ports.get(port).map(|exit| Way::Link {
+            port,
+            exit,
+            next_hop: exit.peer_mac,
+        })),
+        Onward::Neighbour(id) => {
+            let known = tables.neighbours.get(id);
+            Ok(known.and_then(|(port, next_hop)| {
+                let exit = tables.ports.get(port)?;
+                Some(Way::Link { port, exit, next_hop })
+            }))
+        }
+        Onward::Peer(id) => Ok(tables.peers.get(id).and_then(|peer| through(peer, is_v6))),
+        Onward::Refused(reason) => Err(reason.into()),
     }
 }
 
@@ -79,15 +129,15 @@ fn to_station<'t>(
     entry: Entry<'_>,
     port: PortId,
     destination: IpAddr,
-) -> Result<Way<'t>, Exit> {
+    is_translated: bool,
+) -> Result<(Way<'t>, Onward), Exit> {
     let exit = exit(tables, port)?;
     match exit.role {
-        Role::Pod | Role::Host => Ok(Way::Link {
-            port,
-            exit,
-            next_hop: exit.peer_mac,
-        }),
-        Role::Uplink => to_neighbour(tables, entry, port, destination),
+        Role::Pod | Role::Host => {
+            let next_hop = exit.peer_mac;
+            Ok((Way::Link { port, exit, next_hop }, Onward::Port(port)))
+        }
+        Role::Uplink => to_neighbour(tables, entry, port, destination, is_translated),
     }
 }
 
@@ -98,35 +148,40 @@ fn to_neighbour<'t>(
     entry: Entry<'_>,
     port: PortId,
     next_hop: IpAddr,
-) -> Result<Way<'t>, Exit> {
+    is_translated: bool,
+) -> Result<(Way<'t>, Onward), Exit> {
     let exit = exit(tables, port)?;
-    if exit.role == Role::Uplink && entry.is(Role::Uplink) {
+    if exit.role == Role::Uplink && entry.is(Role::Uplink) && !is_translated {
         return Err(DropReason::UplinkHairpin.into());
     }
     match tables.neighbours.lookup(port, next_hop) {
-        Some(mac) => Ok(Way::Link {
-            port,
-            exit,
-            next_hop: mac,
-        }),
+        Some((id, next_hop)) => Ok((Way::Link { port, exit, next_hop }, Onward::Neighbour(id))),
         None => Err(unresolved(port, next_hop)),
     }
 }
 
 /// To a peer, whose outer header knows the underlay's next hop already.
 #[inline]
-fn to_peer<'t>(tables: &'t NodeTables, id: PeerId, packet: &Packet) -> Result<Way<'t>, Exit> {
+fn to_peer(tables: &NodeTables, id: PeerId, destination: IpAddr) -> Result<(Way<'_>, Onward), Exit> {
     let peer = tables.peers.get(id).ok_or(DropReason::NoRoute)?;
-    let (port, next_hop) = (peer.underlay.port, peer.underlay.next_hop);
+    match through(peer, destination.is_ipv6()) {
+        Some(way) => Ok((way, Onward::Peer(id))),
+        None if peer.outer.is_some() => Err(unreachable()),
+        None => Err(unresolved(peer.underlay.port, peer.underlay.next_hop)),
+    }
+}
+
+/// The tunnel to a peer, if packets can be sent through it now. Protocol 4 carries IPv4 and nothing else (RFC 2003).
+#[inline]
+fn through(peer: &Peer, is_v6: bool) -> Option<Way<'_>> {
     match &peer.outer {
-        // Protocol 4 carries IPv4 and nothing else (RFC 2003).
-        Some(OuterHeader::Ipip(_)) if matches!(packet.addresses, Addresses::V6 { .. }) => Err(unreachable()),
-        Some(outer) => Ok(Way::Tunnel {
-            port,
+        Some(OuterHeader::Ipip(_)) if is_v6 => None,
+        Some(outer) => Some(Way::Tunnel {
+            port: peer.underlay.port,
             mtu: peer.mtu,
             outer,
         }),
-        None => Err(unresolved(port, next_hop)),
+        None => None,
     }
 }
 

@@ -140,7 +140,11 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::ShowPeers => Answer::Once(Response::Ok(json!("x".repeat(LINE_MAX_BYTES)))),
             Request::ShowNeighbours => continue,
             Request::Capture { port } => capture(&port, Arc::clone(&seen)),
-            Request::ShowWorkers | Request::Attach(_) | Request::Leave => {
+            Request::ShowWorkers
+            | Request::ShowServices(_)
+            | Request::ShowFlows(_)
+            | Request::Attach(_)
+            | Request::Leave => {
                 never_answered.push(reply);
                 continue;
             }

@@ -3,10 +3,14 @@
 //! Unix stream socket, mode 0600. A [`Request`] is answered by one [`Response`]; after the answer to
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
+mod services;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
 /// Longest line either side accepts, in bytes.
 pub const LINE_MAX_BYTES: usize = 16 << 20;
@@ -27,6 +31,10 @@ pub enum Request {
     ShowPeers,
     /// The workers.
     ShowWorkers,
+    /// The connections.
+    ShowFlows(ShowFilter),
+    /// The Services.
+    ShowServices(ShowFilter),
     /// Make a port for a pod.
     Attach(Attach),
     /// Take a pod's port away.
@@ -144,6 +152,11 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Counters of the slow path, by name.
     pub slow_path: std::collections::BTreeMap<String, u64>,
+    /// Ports of Services that were given connections.
+    #[serde(default)]
+    pub services: Vec<ServiceCounts>,
+    /// Connections that there are, and that there is room for, by name.
+    pub connections: std::collections::BTreeMap<String, u64>,
 }
 
 /// Sums over all workers; `received + originated = transmitted + dropped + punted`.
@@ -284,4 +297,54 @@ pub struct WorkerRow {
     pub frames_in_ports: u32,
     /// Port queues it owns, as `interface/queue`.
     pub queues: Vec<String>,
+}
+
+/// The answer to [`Request::ShowFlows`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Connections there are.
+    pub connections: u64,
+    /// Connections there is room for.
+    pub capacity: u64,
+    /// Connections that match; of these as many are shown as were asked for.
+    pub matching: u64,
+    /// The connections.
+    pub flows: Vec<FlowRow>,
+}
+
+/// A row of [`Request::ShowFlows`]: a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// tcp, udp, icmp, icmpv6, sctp, or the protocol's number.
+    pub protocol: String,
+    /// How far it has come. TCP: syn-sent, syn-received, picked-up, established, half-closed, closing, time-wait,
+    /// reset; others: unreplied, replied.
+    pub state: String,
+    /// As its first packet came.
+    pub original: FlowTuple,
+    /// As the replies come.
+    pub reply: FlowTuple,
+    /// The pod that opened it, or the port it came by, if it was one of this node's pods.
+    pub opener: Option<String>,
+    /// The Service and the backend that it was given to, by their numbers.
+    pub binding: Option<(u32, u32)>,
+    /// Where packets as the first one go, as was last found out.
+    pub onward: Option<String>,
+    /// Seconds since it began.
+    pub age_seconds: u32,
+    /// Seconds since the last packet of either side.
+    pub idle_seconds: u32,
+}
+
+/// Addresses and ports of one direction of a [`FlowRow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTuple {
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port; the id of an ICMP echo request.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port; the id of an ICMP echo reply.
+    pub destination_port: u16,
 }

@@ -35,6 +35,8 @@ fn every_command_of_the_contract_is_understood() {
         "show neighbours",
         "show peers",
         "show workers",
+        "show services",
+        "show services --pod default/web-0 --address 10.96.0.1 --port 443 --state ready --json",
         "attach default/web-0 --netns /run/netns/a",
         "attach default/web-0 --netns /run/netns/a --address 10.0.0.1 --address fd00::1 --interface net1",
         "detach default/web-0",

@@ -6,6 +6,7 @@ mod capture;
 mod decode;
 mod output;
 mod pcapng;
+mod services;
 mod show;
 mod stats;
 mod value;
@@ -92,10 +93,17 @@ pub enum ClientCommand {
         json: bool,
     },
     /// Show what the switch works with
-    #[command(after_help = "Examples:\n  millrace show ports\n  millrace show routes --json")]
+    #[command(
+        after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
+        millrace show services --address 10.96.0.10\n  \
+        millrace show flows --pod default/web-0 --state established"
+    )]
     Show {
         /// What to show
         what: Subject,
+        /// Which rows
+        #[command(flatten)]
+        filter: FilterArguments,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -155,6 +163,38 @@ pub struct CheckArguments {
     pub file: PathBuf,
 }
 
+/// Which rows of [`ClientCommand::Show`]: those to which all that is given applies.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FilterArguments {
+    /// Only what has to do with this pod
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod)]
+    pub pod: Option<String>,
+    /// Only what has this address
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Only what has this port
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Only what is in this state
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// So many flows at most [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+impl From<FilterArguments> for protocol::ShowFilter {
+    fn from(arguments: FilterArguments) -> Self {
+        Self {
+            pod: arguments.pod,
+            address: arguments.address,
+            port: arguments.port,
+            state: arguments.state,
+            limit: arguments.limit,
+        }
+    }
+}
+
 /// What [`ClientCommand::Show`] can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
@@ -168,6 +208,10 @@ pub enum Subject {
     Peers,
     /// Workers, their load and their frames
     Workers,
+    /// Services, what leads to them and where they lead
+    Services,
+    /// Connections
+    Flows,
 }
 
 /// Shells that [`Command::Completions`] writes for.
@@ -233,8 +277,8 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 stats::render(answer)?
             })
         }
-        ClientCommand::Show { what, json } => {
-            let answer = ask(&show::request(what))?;
+        ClientCommand::Show { what, filter, json } => {
+            let answer = ask(&show::request(what, filter.into())?)?;
             output::print(&if json {
                 output::json(&answer)?
             } else {

@@ -1,23 +1,43 @@
 //! `millrace show`, and what `attach` prints.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde_json::Value;
 
-use super::Subject;
 use super::output::{Table, grouped, understand};
-use crate::admin::protocol::{Failure, NeighbourRow, PeerRow, PortRow, Request, RouteRow, WorkerRow};
+use super::{Subject, services};
+use crate::admin::protocol::{
+    Failure, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
+};
 
 /// Stands where there is nothing to say.
 const NOTHING: &str = "-";
 
+/// Flows that are shown unless another number is asked for.
+const FLOWS_SHOWN: usize = 1000;
+
 /// What the daemon is asked for.
-pub(super) fn request(what: Subject) -> Request {
-    match what {
+///
+/// # Errors
+/// There is a filter, and no way to filter what is asked for.
+pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Failure> {
+    let is_filtered = filter != ShowFilter::default();
+    if is_filtered && what != Subject::Services && what != Subject::Flows {
+        let reason = "--pod, --address, --port and --state choose among services and flows; leave them out";
+        return Err(Failure::wrong(reason));
+    }
+    Ok(match what {
+        Subject::Flows => Request::ShowFlows(ShowFilter {
+            limit: filter.limit.or(Some(FLOWS_SHOWN)),
+            ..filter
+        }),
         Subject::Ports => Request::ShowPorts,
         Subject::Routes => Request::ShowRoutes,
         Subject::Neighbours => Request::ShowNeighbours,
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
-    }
+        Subject::Services => Request::ShowServices(filter),
+    })
 }
 
 /// The daemon's answer, a list of rows, as a table.
@@ -26,11 +46,16 @@ pub(super) fn request(what: Subject) -> Request {
 /// The answer is not such a list.
 pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
     let (name, table) = match what {
+        Subject::Flows => return Ok(flows(understand(answer)?)),
         Subject::Ports => ("ports", ports(&understand::<Vec<_>>(answer)?)),
         Subject::Routes => ("routes", routes(understand(answer)?)),
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Services => (
+            "services",
+            services::table(&understand::<Vec<ServiceRow>>(answer)?),
+        ),
     };
     Ok(if table.is_empty() {
         format!("no {name}\n")
@@ -47,12 +72,12 @@ pub(super) fn render_attached(pod: &str, answer: Value) -> String {
     }
 }
 
-fn or_nothing(text: Option<String>) -> String {
+pub(super) fn or_nothing(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty())
         .unwrap_or_else(|| NOTHING.to_owned())
 }
 
-fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+pub(super) fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     or_nothing(Some(items.join(",")))
 }
@@ -183,6 +208,55 @@ fn workers(rows: Vec<WorkerRow>) -> Table {
     table
 }
 
+/// The connections, and how many there are that are not shown.
+fn flows(answer: Flows) -> String {
+    let mut table = Table::new(&[
+        "PROTOCOL",
+        "STATE",
+        "FROM",
+        "TO",
+        "REPLIES-FROM",
+        "REPLIES-TO",
+        "OPENED-BY",
+        "ONWARD",
+        ">AGE",
+        ">IDLE",
+    ]);
+    let shown = answer.flows.len();
+    for row in answer.flows {
+        table.row([
+            row.protocol,
+            row.state,
+            end(row.original.source, row.original.source_port),
+            end(row.original.destination, row.original.destination_port),
+            end(row.reply.source, row.reply.source_port),
+            end(row.reply.destination, row.reply.destination_port),
+            or_nothing(row.opener),
+            or_nothing(row.onward),
+            format!("{} s", row.age_seconds),
+            format!("{} s", row.idle_seconds),
+        ]);
+    }
+    let mut text = if table.is_empty() {
+        String::new()
+    } else {
+        table.render("")
+    };
+    text.push_str(&format!(
+        "{} of {} matching flows; {} connections, room for {}\n",
+        grouped(shown as u64),
+        grouped(answer.matching),
+        grouped(answer.connections),
+        grouped(answer.capacity),
+    ));
+    text
+}
+
+/// One end of a connection.
+fn end(address: IpAddr, port: u16) -> String {
+    SocketAddr::new(address, port).to_string()
+}
+
 /// Thousandths as per cent.
 pub(super) fn percent(permille: u64) -> String {
     format!("{}.{}%", permille / 10, permille % 10)
@@ -285,6 +359,39 @@ mod tests {
                 "{what:?}"
             );
         }
+    }
+
+    #[test]
+    fn flows_are_shown_with_what_is_left_out_and_filters_are_for_flows_only() {
+        let tuple = |source: &str, destination: &str| json!({"source": source, "source_port": 4000, "destination": destination, "destination_port": 53});
+        let row = json!({"protocol": "udp", "state": "replied", "original": tuple("10.244.1.2", "10.96.0.10"),
+            "reply": tuple("10.244.2.3", "10.244.1.2"), "opener": "default/a", "binding": [1, 2],
+            "onward": "tunnel to node-b", "age_seconds": 7, "idle_seconds": 0});
+        let answer = json!({"connections": 1234, "capacity": 4096, "matching": 2, "flows": [row]});
+        assert_eq!(
+            table(Subject::Flows, answer),
+            [
+                "PROTOCOL  STATE    FROM             TO             REPLIES-FROM     REPLIES-TO     OPENED-BY  \
+                 ONWARD            AGE  IDLE",
+                "udp       replied  10.244.1.2:4000  10.96.0.10:53  10.244.2.3:4000  10.244.1.2:53  default/a  \
+                 tunnel to node-b  7 s   0 s",
+                "1 of 2 matching flows; 1,234 connections, room for 4,096",
+            ]
+        );
+        let filter = ShowFilter {
+            port: Some(53),
+            ..ShowFilter::default()
+        };
+        let failure = request(Subject::Peers, filter.clone()).unwrap_err();
+        assert_eq!(failure.status, 2);
+        assert!(matches!(
+            request(Subject::Flows, filter),
+            Ok(Request::ShowFlows(ShowFilter {
+                port: Some(53),
+                limit: Some(FLOWS_SHOWN),
+                ..
+            }))
+        ));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
+use super::services;
 use super::show::percent;
 use crate::admin::protocol::{Failure, PortStats, Stats, Totals};
 
@@ -104,6 +105,8 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     );
     section(&mut page, "Steering programs", &steering_table(&ports));
     section(&mut page, "Slow path", &count_table(&stats.slow_path));
+    section(&mut page, "Connections", &count_table(&stats.connections));
+    section(&mut page, "Services", &services::counts(&stats.services));
     Ok(page)
 }
 

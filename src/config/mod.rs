@@ -6,20 +6,24 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod flows;
+mod overlay;
+mod services;
 mod uplink;
 mod value;
 
 use std::fs;
 use std::io;
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::objects::{NodeName, Vni};
+use crate::objects::NodeName;
 use value::{Choice, choice};
 
+pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use overlay::{Overlay, OverlayKind};
+pub use services::{BackendChoice, HashSeed, PortRange, Services};
 pub use uplink::{
     BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
     Uplink, XdpMode,
@@ -52,6 +56,12 @@ pub struct Config {
     /// `[overlay]`: the tunnels to the other nodes.
     #[serde(default)]
     pub overlay: Overlay,
+    /// `[flows]`: the connections that this node remembers.
+    #[serde(default)]
+    pub flows: Flows,
+    /// `[services]`: Services as this node serves them.
+    #[serde(default)]
+    pub services: Services,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -142,43 +152,6 @@ pub struct HostPort {
     pub name: HostPortName,
 }
 
-/// `[overlay]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "kebab-case",
-    deny_unknown_fields,
-    expecting = "a table",
-    default
-)]
-pub struct Overlay {
-    /// `kind`: the tunnel in which pods' packets travel to other nodes. Default `vxlan`.
-    #[serde(deserialize_with = "choice")]
-    pub kind: OverlayKind,
-    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there
-    /// are Windows nodes and with Calico.
-    #[serde(deserialize_with = "vni")]
-    pub vni: Vni,
-    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows
-    /// nodes and with Calico.
-    #[serde(deserialize_with = "udp_port")]
-    pub port: NonZeroU16,
-}
-
-/// `kind`: the tunnel in which pods' packets travel to other nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OverlayKind {
-    /// `vxlan`: VXLAN (RFC 7348).
-    #[default]
-    Vxlan,
-    /// `ipip`: IP in IP (RFC 2003).
-    Ipip,
-}
-
-impl Choice for OverlayKind {
-    const ALL: &'static [(Self, &'static str)] = &[(Self::Vxlan, "vxlan"), (Self::Ipip, "ipip")];
-}
-
 /// `[slow-path]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -196,26 +169,9 @@ pub struct SlowPath {
     pub icmp_errors_per_second: Ranged<0, ICMP_ERRORS_PER_SECOND_MAX>,
 }
 
-/// Reads a network identifier, with the range in the error.
-fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
-    let vni = Ranged::<1, { Vni::MAX as usize }>::deserialize(deserializer)?;
-    let vni = u32::try_from(vni.get()).map_err(D::Error::custom)?;
-    Vni::new(vni).map_err(D::Error::custom)
-}
-
-/// Reads a UDP port, with the range in the error.
-fn udp_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
-    let port = Ranged::<1, { u16::MAX as usize }>::deserialize(deserializer)?;
-    let port = u16::try_from(port.get()).map_err(D::Error::custom)?;
-    NonZeroU16::try_from(port).map_err(D::Error::custom)
-}
-
 /// Every default, in one place.
 mod defaults {
     use super::*;
-
-    /// flannel's port on Linux, older than the one that IANA gave VXLAN.
-    const FLANNEL_PORT: NonZeroU16 = NonZeroU16::new(8472).unwrap();
 
     pub(super) fn state_dir() -> PathBuf {
         PathBuf::from("/run/millrace")
@@ -235,16 +191,6 @@ mod defaults {
             #[allow(clippy::expect_used)]
             let name = HostPortName::new("millrace0").expect("the default name is a good one");
             Self { name }
-        }
-    }
-
-    impl Default for Overlay {
-        fn default() -> Self {
-            Self {
-                kind: OverlayKind::default(),
-                vni: Vni::FLANNEL,
-                port: FLANNEL_PORT,
-            }
         }
     }
 

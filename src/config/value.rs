@@ -30,6 +30,13 @@ pub(super) const QUEUE_MAX: usize = 1023;
 #[error("{0}")]
 pub struct ValueError(String);
 
+impl ValueError {
+    /// With these words.
+    pub(super) fn because(words: String) -> Self {
+        Self(words)
+    }
+}
+
 /// Name of a network interface as the kernel accepts it: 1 to 15 bytes, no `/`, `:` or white space, neither
 /// `.` nor `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

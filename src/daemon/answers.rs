@@ -1,33 +1,22 @@
 //! Answers to the admin socket.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-use base64::Engine as _;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
-use millrace_dataplane::capture::{Captured, Direction};
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{Role, Target, Tunnel};
-use millrace_dataplane::verdict::Verdict;
-use millrace_dataplane::worker::WorkerHandle;
 use millrace_dataplane::xdp::{self, AttachedMode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::fabric::AttachedPort;
 use crate::admin::protocol::{
-    CaptureDirection, CaptureLine, CapturedPacket, Failure, NeighbourRow, PeerRow, PortRow, PortStats,
-    QueueRow, Request, Response, RouteRow, Stats, Totals, WorkerRow,
+    Failure, NeighbourRow, PeerRow, PortRow, PortStats, QueueRow, Request, Response, RouteRow, ShowFilter,
+    Stats, Totals, WorkerRow,
 };
 use crate::admin::server::Answer;
-
-/// Packets that may wait for a capture's client.
-const CAPTURE_LINES: usize = 256;
-/// How long a capture waits for a packet before it looks whether its client is still there.
-const CAPTURE_PAUSE: Duration = Duration::from_millis(200);
 
 impl Daemon {
     /// Does what is asked and answers. A client that has gone does not get its answer; that is its business.
@@ -39,6 +28,11 @@ impl Daemon {
             Request::ShowNeighbours => to_value(self.show_neighbours()),
             Request::ShowPeers => to_value(self.show_peers()),
             Request::ShowWorkers => to_value(self.show_workers()),
+            Request::ShowFlows(filter) => {
+                self.show_flows(filter, answer);
+                return;
+            }
+            Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Leave => self.leave(),
@@ -98,12 +92,14 @@ impl Daemon {
             totals,
             workers,
             ports: ports.collect(),
+            connections: self.count_connections(),
             slow_path: self
                 .slow_path_stats
                 .read()
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            services: self.services.counts(),
         }
     }
 
@@ -254,41 +250,22 @@ impl Daemon {
         rows.collect()
     }
 
-    /// Taps a port; a thread of its own turns the copies into lines until the client hangs up.
-    fn capture(&mut self, name: &str) -> Answer {
-        // One whose client has just gone no longer counts, though its thread may not have noticed yet: the new tap
-        // takes the place of its own.
-        let running = self.capture.as_ref().and_then(mpsc::WeakSender::upgrade);
-        if running.is_some_and(|lines| !lines.is_closed()) {
-            let reason = "another capture is running; there is one at a time";
-            return Answer::Once(Response::Error(Failure::failed(reason)));
-        }
-        let Some((id, port)) = self.ports.iter().find(|(_, port)| port.is_called(name)) else {
-            let names: Vec<_> = self.ports.iter().map(|(_, port)| port.name()).collect();
-            return Answer::Once(Response::Error(Failure::wrong(format!(
-                "there is no port {name}; there are {}",
-                names.join(", ")
-            ))));
+    /// Shows connections, on a thread of its own: there may be a million to look at.
+    fn show_flows(&self, filter: ShowFilter, answer: oneshot::Sender<Answer>) {
+        let (flows, tables, names) = (
+            Arc::clone(&self.connections.flows),
+            self.tables.clone(),
+            self.names(),
+        );
+        let look = move || {
+            let shown = super::flows::show(&flows, &tables, &names, &filter);
+            let _ = answer.send(Answer::Once(match to_value(shown) {
+                Ok(value) => Response::Ok(value),
+                Err(failure) => Response::Error(failure),
+            }));
         };
-        let copies = match self.fabric.tap(id) {
-            Ok(copies) => copies,
-            Err(error) => return Answer::Once(Response::Error(Failure::failed(error.to_string()))),
-        };
-        let (lines_in, lines) = mpsc::channel(CAPTURE_LINES);
-        let names: BTreeMap<PortId, String> = self.ports.iter().map(|(id, port)| (id, port.name())).collect();
-        let workers = self.fabric.workers().to_vec();
-        self.capture = Some(lines_in.downgrade());
-        // Each worker takes its tap off at the next packet that nobody takes.
-        let thread = std::thread::Builder::new()
-            .name("capture".into())
-            .spawn(move || forward_copies(&copies, &lines_in, &names, &workers));
-        match thread {
-            Ok(_) => Answer::Capture(
-                Response::Ok(json!({ "port": port.name(), "interface": port.interface })),
-                lines,
-            ),
-            Err(error) => Answer::Once(Response::Error(Failure::failed(error.to_string()))),
-        }
+        // Without a thread the answer's other end is dropped, and the client told so.
+        let _ = std::thread::Builder::new().name("show-flows".into()).spawn(look);
     }
 
     fn peer_name(&self, id: millrace_dataplane::table::PeerId) -> String {
@@ -313,67 +290,6 @@ fn queue_rows(port: &AttachedPort) -> Vec<QueueRow> {
         }
     });
     rows.collect()
-}
-
-/// Turns copies into lines until nobody takes them.
-fn forward_copies(
-    copies: &Receiver<Captured>,
-    lines: &mpsc::Sender<CaptureLine>,
-    names: &BTreeMap<PortId, String>,
-    workers: &[WorkerHandle<XskPort>],
-) {
-    let lost = || {
-        workers
-            .iter()
-            .map(|worker| worker.stats().capture_lost())
-            .sum::<u64>()
-    };
-    let before = lost();
-    let mut told = before;
-    while !lines.is_closed() {
-        let line = match copies.recv_timeout(CAPTURE_PAUSE) {
-            Ok(copy) => Some(CaptureLine::Packet(describe(&copy, names))),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        if line.is_some_and(|line| lines.blocking_send(line).is_err()) {
-            break;
-        }
-        let now = lost();
-        if now > told {
-            told = now;
-            if lines.blocking_send(CaptureLine::Lost(now - before)).is_err() {
-                break;
-            }
-        }
-    }
-}
-
-fn describe(copy: &Captured, names: &BTreeMap<PortId, String>) -> CapturedPacket {
-    let name = |id: &PortId| names.get(id).cloned().unwrap_or_else(|| format!("port {id}"));
-    let (direction, comment) = match &copy.direction {
-        Direction::Received(verdict) => (
-            CaptureDirection::Received,
-            match verdict {
-                Verdict::Forward(to) => format!("forward to {}", name(to)),
-                Verdict::Drop(reason) => format!("drop {reason}: {}", reason.meaning()),
-                Verdict::Punt(reason, _) => format!("punt {reason}: {}", reason.meaning()),
-            },
-        ),
-        Direction::Sent(Some(from)) => (CaptureDirection::Sent, format!("sent, came in at {}", name(from))),
-        Direction::Sent(None) => (CaptureDirection::Sent, "sent, originated by the switch".into()),
-    };
-    CapturedPacket {
-        time_ns: nanoseconds(copy.time),
-        direction,
-        comment,
-        data: base64::engine::general_purpose::STANDARD.encode(copy.packet.bytes()),
-    }
-}
-
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn add(sum: &mut BTreeMap<String, u64>, part: &BTreeMap<&'static str, u64>) {

@@ -2,26 +2,39 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod host_path;
+mod numbers;
 mod peers;
 mod routes;
+pub mod services;
+mod steering;
+mod subjects;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
-    PortTable, Prefix, Role, RouteTable, Tunnel,
+    Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable,
+    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
+use millrace_dataplane::xdp::SteeringTables;
 
 use crate::config::{Config, OverlayKind};
-use crate::kernel::{KernelState, RouteSpec};
+use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, Store};
+pub use numbers::Numbers;
 use peers::Peers;
 use routes::routes;
+use services::{HostListens, ServiceCompiler, ServiceInputs};
+use steering::steering;
+pub use subjects::changed_subjects;
+
+/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
+/// and kubelet, etcd, BGP.
+pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 
 /// One of the switch's ports, as far as tables are concerned.
 #[derive(Debug, Clone)]
@@ -49,19 +62,8 @@ pub struct Inputs<'a> {
     pub ports: &'a [PortInput],
     /// The hash key of tables that are keyed.
     pub key: HashKey,
-}
-
-/// What the steering program on the uplink has to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steering {
-    /// The node's own addresses on the uplink.
-    pub local_addresses: Vec<IpAddr>,
-    /// UDP ports on which tunnel packets come.
-    pub tunnel_ports: Vec<u16>,
-    /// Whether IP-in-IP packets are ours.
-    pub ipip: bool,
-    /// The prefixes of this node's pods.
-    pub pod_prefixes: Vec<(IpAddr, u8)>,
+    /// What the node itself listens on.
+    pub listens: HostListens<'a>,
 }
 
 /// A peer's number and name.
@@ -81,9 +83,11 @@ pub struct Compiled {
     /// For the workers and the slow path.
     pub tables: NodeTables,
     /// For the steering program on the uplink.
-    pub steering: Steering,
-    /// For the kernel: the way to pods through the host port.
+    pub steering: SteeringTables,
+    /// For the kernel: the way to pods and Services through the host port.
     pub kernel_routes: Vec<RouteSpec>,
+    /// For the kernel: Services at this node's own addresses, to which no route leads.
+    pub own_services: OwnServices,
     /// Next hops of peers, to be kept resolved: interface number and address.
     pub next_hops: Vec<(u32, IpAddr)>,
     /// The peers' names.
@@ -92,39 +96,71 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 
-/// Gives each peer a number that it keeps as long as it is there.
-#[derive(Debug, Default)]
-pub struct PeerNumbers(BTreeMap<NodeName, u16>);
-
-impl PeerNumbers {
-    /// Forgets the nodes that are gone, so that their numbers are free.
-    fn keep(&mut self, is_there: impl Fn(&NodeName) -> bool) {
-        self.0.retain(|node, _| is_there(node));
-    }
-
-    /// The node's number; `None` when all are taken.
-    fn of(&mut self, node: &NodeName) -> Option<PeerId> {
-        if let Some(number) = self.0.get(node) {
-            return Some(PeerId::new(*number));
-        }
-        let taken: BTreeSet<u16> = self.0.values().copied().collect();
-        let number = (0..u16::MAX).find(|number| !taken.contains(number))?;
-        self.0.insert(node.clone(), number);
-        Some(PeerId::new(number))
-    }
-}
-
-/// Makes the tables. `generation` tells this snapshot from others.
+/// Makes the tables. `epoch` is the snapshot's number.
 #[must_use]
-pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) -> Compiled {
+pub fn compile(
+    inputs: &Inputs<'_>,
+    numbers: &mut Numbers,
+    services: &mut ServiceCompiler,
+    epoch: Epoch,
+) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let host = inputs.ports.iter().find(|port| port.facts.role == Role::Host);
     let local_address = tunnel_address(inputs, uplink);
     let mut warnings = Vec::new();
     let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
     let endpoints = endpoints(inputs, local_address, &peers);
+    let local = local(inputs, (uplink, host), local_address, endpoints);
+    let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
+    let uplink_addresses = uplink_addresses.unwrap_or_default();
+    services.update(&ServiceInputs {
+        services: inputs.store.services(),
+        node: &inputs.own.name,
+        zone: inputs.own.zone.as_deref(),
+        own_addresses: &local.addresses,
+        uplink_addresses: &uplink_addresses,
+        gateways: &local.gateways,
+        node_addresses: &local.node_addresses,
+        fail_safe_ports: &FAIL_SAFE_PORTS,
+        listens: inputs.listens,
+    });
+    warnings.extend(services.warnings());
+    let steering = steering(inputs, &local, services.steering());
+    let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
+    let own_services = host_path::own_services(inputs, host, &local, services.steering());
+    let routes = routes(inputs, uplink, host, &local, &peers);
+    let tables = NodeTables {
+        ports: Arc::new(PortTable::build(
+            inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
+        )),
+        routes: Arc::new(RouteTable::build(routes)),
+        services: Arc::clone(services.table()),
+        neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
+        local: Arc::new(local),
+        peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
+        subjects: Subjects::default(),
+        epoch,
+    };
+    Compiled {
+        tables,
+        steering,
+        kernel_routes,
+        own_services,
+        next_hops: peers.next_hops,
+        peers: peers.names,
+        warnings,
+    }
+}
+
+/// What this node itself is.
+fn local(
+    inputs: &Inputs<'_>,
+    (uplink, host): (Option<&PortInput>, Option<&PortInput>),
+    tunnel_end: Option<Ipv4Addr>,
+    endpoints: Vec<Endpoint>,
+) -> Local {
     let addresses = own_addresses(inputs.kernel);
-    let local = Local {
+    Local {
         node_addresses: addresses
             .iter()
             .copied()
@@ -132,41 +168,19 @@ pub fn compile(inputs: &Inputs<'_>, numbers: &mut PeerNumbers, generation: u64) 
             .collect(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
+        pod_networks: pod_networks(inputs),
+        sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
+        sources_v6: sources(inputs, uplink, None, as_v6),
+        masquerade: inputs.config.overlay.masquerade,
+        uplink_ports: (
+            inputs.config.services.snat_ports.first(),
+            inputs.config.services.snat_ports.last(),
+        ),
+        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,
         endpoints,
-    };
-    let steering = Steering {
-        local_addresses: uplink
-            .map(|port| addresses_on(inputs.kernel, port.ifindex))
-            .unwrap_or_default(),
-        tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
-        ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
-        pod_prefixes: inputs
-            .own
-            .pod_cidrs()
-            .map(|cidr| (cidr.network(), cidr.prefix_len()))
-            .collect(),
-    };
-    let routes = routes(inputs, uplink, host, &local, &peers);
-    let tables = NodeTables {
-        ports: Arc::new(PortTable::build(
-            inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
-        )),
-        routes: Arc::new(RouteTable::build(routes)),
-        neighbours: Arc::new(neighbours(inputs, uplink)),
-        local: Arc::new(local),
-        peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
-        generation,
-    };
-    Compiled {
-        tables,
-        steering,
-        kernel_routes: kernel_routes(inputs.own, &peers.names),
-        next_hops: peers.next_hops,
-        peers: peers.names,
-        warnings,
     }
 }
 
@@ -179,10 +193,7 @@ pub(super) fn overhead(bytes: usize) -> u16 {
 fn tunnel_address(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> Option<Ipv4Addr> {
     let on_uplink: Vec<Ipv4Addr> = addresses_on(inputs.kernel, uplink?.ifindex)
         .into_iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        })
+        .filter_map(as_v4)
         .collect();
     let published = inputs.own.lease.as_ref().and_then(|lease| lease.public_ip_v4);
     published
@@ -218,10 +229,43 @@ fn endpoints(inputs: &Inputs<'_>, local: Option<Ipv4Addr>, peers: &Peers) -> Vec
     endpoints
 }
 
-fn udp_port(endpoint: &Endpoint) -> Option<u16> {
-    match endpoint.kind {
-        EndpointKind::Vxlan { port, .. } => Some(port),
-        EndpointKind::Ipip => None,
+/// The prefixes of every node's pods, also of nodes to which there is no tunnel.
+fn pod_networks(inputs: &Inputs<'_>) -> Lpm<()> {
+    let nodes = inputs.store.nodes().chain([inputs.own]);
+    let prefixes = nodes.flat_map(NodeRecord::pod_cidrs).filter_map(prefix);
+    Lpm::build(prefixes.map(|prefix| (prefix, ())))
+}
+
+/// What source NAT gives to packets of one family. On the uplink it is the address at which tunnels end, if there is
+/// one of that family, else the first that is not link-local.
+fn sources<A>(
+    inputs: &Inputs<'_>,
+    uplink: Option<&PortInput>,
+    tunnel_end: Option<IpAddr>,
+    of_family: fn(IpAddr) -> Option<A>,
+) -> SourceAddresses<A> {
+    let on_uplink = uplink
+        .into_iter()
+        .flat_map(|port| addresses_on(inputs.kernel, port.ifindex))
+        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    SourceAddresses {
+        gateway: inputs.own.gateway_addresses().find_map(of_family),
+        overlay: inputs.own.tunnel_addresses().find_map(of_family),
+        uplink: tunnel_end.into_iter().chain(on_uplink).find_map(of_family),
+    }
+}
+
+fn as_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn as_v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(v6),
     }
 }
 
@@ -232,12 +276,11 @@ fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
         .flat_map(|node| node.internal_ips.iter().copied().chain(node.public_ips()))
 }
 
-/// All addresses of this node, loopback's left out.
+/// All addresses of this node, 127.0.0.0/8 and ::1 left out. Others on the loopback interface count: routers and load
+/// balancers are given theirs there.
 fn own_addresses(kernel: &KernelState) -> Vec<IpAddr> {
-    let loopback = |ifindex| kernel.link(ifindex).is_some_and(|link| link.loopback);
     kernel
         .addresses()
-        .filter(|entry| !loopback(entry.ifindex))
         .map(|entry| entry.address.addr())
         .filter(|address| !address.is_loopback())
         .collect()
@@ -250,35 +293,14 @@ fn addresses_on(kernel: &KernelState, ifindex: u32) -> Vec<IpAddr> {
         .collect()
 }
 
-fn neighbours(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> NeighbourTable {
+fn neighbours(inputs: &Inputs<'_>, numbers: &mut Numbers, uplink: Option<&PortInput>) -> NeighbourTable {
     let known = inputs.kernel.neighbours().filter_map(|entry| {
         let uplink = uplink.filter(|port| port.ifindex == entry.ifindex)?;
-        Some((uplink.id, entry.address, MacAddr(entry.usable_mac()?)))
+        let mac = MacAddr(entry.usable_mac()?);
+        let id = numbers.of_neighbour(uplink.id, entry.address)?;
+        Some((id, uplink.id, entry.address, mac))
     });
     NeighbourTable::build(inputs.key, known)
-}
-
-/// The kernel's way to every pod: through the host port, from this node's tunnel address.
-fn kernel_routes(own: &NodeRecord, peers: &[PeerName]) -> Vec<RouteSpec> {
-    let mut routes = Vec::new();
-    for (cidr, (source, gateway)) in own
-        .pod_cidrs()
-        .zip(own.tunnel_addresses().zip(own.gateway_addresses()))
-        .collect::<Vec<_>>()
-    {
-        let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
-        let remote = peers
-            .iter()
-            .flat_map(|peer| peer.pod_cidrs.iter().copied())
-            .filter(same_family);
-        routes.extend(std::iter::once(cidr).chain(remote).map(|prefix| RouteSpec {
-            prefix,
-            gateway: Some(gateway),
-            onlink: true,
-            source: Some(source),
-        }));
-    }
-    routes
 }
 
 fn prefix(net: IpNet) -> Option<Prefix> {

@@ -5,7 +5,9 @@
 //! round. Either is done wholly or not at all.
 
 mod attach;
+mod bind;
 mod error;
+mod spec;
 
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
@@ -20,13 +22,14 @@ use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, Worker, WorkerConfig, WorkerError, WorkerHandle,
 };
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
 
 use crate::config::{self, Config};
 use crate::privileges;
-pub use attach::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered, steer};
+pub use attach::steer;
 pub use error::FabricError;
+pub use spec::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered};
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -56,6 +59,7 @@ impl Fabric {
     pub fn start(
         config: &Config,
         tables: &Reader<NodeTables>,
+        connections: &Connections,
         key: HashKey,
         numa_node: Option<u32>,
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
@@ -97,7 +101,7 @@ impl Fabric {
                 },
                 injections: INJECTIONS,
             };
-            let pipeline = NodePipeline::new(tables.clone(), key, index);
+            let pipeline = NodePipeline::new(tables.clone(), connections.clone(), key, index);
             let (worker, handle) = Worker::new(worker_config, pool, pipeline, punts_in.clone())?;
             fabric.threads.push(worker.spawn(privileges::drop_all)?);
             fabric.workers.push(handle);

@@ -5,16 +5,22 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod captures;
 pub mod compile;
 pub mod fabric;
+mod flows;
+pub mod health;
+mod host_path;
 mod links;
 mod look;
+mod neighbours;
 mod nic;
 mod pods;
 pub mod ports;
 mod start;
 mod uninstall;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +29,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
+use millrace_dataplane::wire::IpProtocol;
+use millrace_dataplane::xdp::SteeringTables;
+use millrace_pipelines::Connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -31,11 +40,15 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
+use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
-use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
-use compile::{Compiled, Inputs, PeerNumbers, Steering};
+use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
+use compile::services::{HostListens, ServiceCompiler};
+use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
+use flows::Echoes;
+use health::Health;
+use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
@@ -50,18 +63,17 @@ const COALESCE: Duration = Duration::from_millis(5);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 /// How often neighbours in use are asked for again: the kernel sees none of the traffic and would age them.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How long the answer to whoever ends the daemon may take to leave.
+const PARTING: Duration = Duration::from_millis(100);
 /// How often the uplink's queues are counted: nobody tells when they change.
 const COUNT_QUEUES: Duration = Duration::from_secs(1);
-/// How long the same missing neighbour is not asked for again.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// New neighbours that are asked for in that time, at most.
-const ASKED_MAX: usize = 64;
 
 /// What reaches the control thread from outside.
 struct Inbox {
     follower: KernelFollower,
     stores: watch::Receiver<Arc<Store>>,
     neighbours: mpsc::Receiver<NeighbourRequest>,
+    echoes: mpsc::Receiver<EchoRequest>,
     requests: mpsc::Receiver<Call>,
 }
 
@@ -77,15 +89,20 @@ struct Daemon {
     fabric: Fabric,
     ports: Ports,
     saved: Saved,
+    connections: Connections,
+    echoes: Echoes,
     /// What this run changed at the uplink's device, and what earlier runs had written down.
     nic_changes: Option<nic::NicBefore>,
     nic_found: Option<nic::NicBefore>,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
-    numbers: PeerNumbers,
+    numbers: Numbers,
+    services: ServiceCompiler,
+    health: Health,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
-    steering: Steering,
+    steering: SteeringTables,
+    host_path: HostPath,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
@@ -135,6 +152,7 @@ impl Daemon {
                     publish_at.get_or_insert(not_before);
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
+                Some(echo) = inbox.echoes.recv() => self.steer_echo(echo),
                 Some((request, answer)) = inbox.requests.recv() => {
                     self.answer(request, answer).await;
                     if self.leaving {
@@ -142,16 +160,7 @@ impl Daemon {
                     }
                 }
                 _ = count_queues.tick() => self.follow_queues().await,
-                _ = refresh.tick() => {
-                    if let Some(worker) = self.fabric.dead_worker() {
-                        bail!("worker {worker} has ended by itself; a restart takes over all ports");
-                    }
-                    self.refresh_neighbours().await;
-                    self.follow_links().await?;
-                    self.adopt_pods().await;
-                    // The last tables but one are freed here when nothing has changed since.
-                    self.publisher.reclaim();
-                }
+                _ = refresh.tick() => self.refresh().await?,
                 () = async { match due { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     publish_at = None;
                     self.publish().await;
@@ -160,6 +169,8 @@ impl Daemon {
             }
         }
         if self.leaving {
+            // Whoever asked for it is to hear that it is so.
+            tokio::time::sleep(PARTING).await;
             info!("stopping: the uplink's program is off, the rest is for uninstall to remove");
         } else {
             info!("stopping: programs and host port stay in place for the next start");
@@ -170,10 +181,27 @@ impl Daemon {
         Ok(())
     }
 
+    /// Does what is due again and again, whether anything has changed or not.
+    async fn refresh(&mut self) -> anyhow::Result<()> {
+        if let Some(worker) = self.fabric.dead_worker() {
+            bail!("worker {worker} has ended by itself; a restart takes over all ports");
+        }
+        self.release_echoes();
+        self.health.beat();
+        self.restore_own_services();
+        self.refresh_neighbours().await;
+        self.follow_links().await?;
+        self.adopt_pods().await;
+        // The last tables but one are freed here when nothing has changed since.
+        self.publisher.reclaim();
+        Ok(())
+    }
+
     /// Makes the tables anew and gives them to everyone who reads them.
     async fn publish(&mut self) {
         let inputs = self.ports.inputs();
-        let compiled = compile::compile(
+        let listening = OnceCell::new();
+        let mut compiled = compile::compile(
             &Inputs {
                 config: &self.config,
                 own: &self.own,
@@ -181,11 +209,21 @@ impl Daemon {
                 kernel: &self.state,
                 ports: &inputs,
                 key: self.key,
+                listens: HostListens(&|address, protocol, port| listens(&listening, address, protocol, port)),
             },
             &mut self.numbers,
-            self.tables.generation + 1,
+            &mut self.services,
+            self.tables.epoch.next(),
         );
+        let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
+        changed.extend(self.numbers.take_renumbered());
+        let service_changes = self.services.take_changes();
+        changed.extend(service_changes.subjects());
+        compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
+        // Remembered before a worker can store anything with it.
+        self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);
+        self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
         // A flag of a neighbour that was used must outlive the table it was set in.
@@ -197,6 +235,8 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.sync_own_services(&compiled.own_services);
+        self.forget_plain(&service_changes);
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.
@@ -204,7 +244,16 @@ impl Daemon {
             self.resolve(hop.0, hop.1).await;
         }
         self.next_hops = compiled_hops;
-        debug!(generation = self.tables.generation, "published");
+        debug!(epoch = %self.tables.epoch, "published");
+    }
+
+    /// Brings the answers to health checks up to date.
+    fn sync_health(&mut self) {
+        let port = u16::try_from(self.config.services.health_port.get()).unwrap_or_default();
+        let ports = self.services.health_ports();
+        for failure in self.health.sync(port, &ports, self.own.is_leaving) {
+            warn!("{failure}");
+        }
     }
 
     /// Says what could not be used, once per change.
@@ -219,7 +268,7 @@ impl Daemon {
     }
 
     /// Brings the uplink's steering program up to date. What fails is tried again with the next publication.
-    fn feed_steering(&mut self, wanted: &Steering) {
+    fn feed_steering(&mut self, wanted: &SteeringTables) {
         if *wanted == self.steering {
             return;
         }
@@ -229,7 +278,7 @@ impl Daemon {
         let Some(port) = self.ports.get_mut(id) else {
             return;
         };
-        match start::feed(&mut port.attached.program, wanted) {
+        match port.attached.program.set_tables(wanted) {
             Ok(()) => self.steering = wanted.clone(),
             Err(error) => error!("{error}"),
         }
@@ -295,43 +344,16 @@ impl Daemon {
         }
         self.store = store;
     }
+}
 
-    /// Asks the kernel for a neighbour on behalf of the slow path, unless it was asked a moment ago. Bounded: whoever
-    /// scans the uplink's subnet must not fill the kernel's own table of neighbours.
-    async fn ask_neighbour(&mut self, request: NeighbourRequest) {
-        let Some(ifindex) = self
-            .ports
-            .get(request.port)
-            .map(|port| port.attached.spec.ifindex)
-        else {
-            return;
-        };
-        let now = Instant::now();
-        self.asked.retain(|_, at| now.duration_since(*at) < ASK_PAUSE);
-        let asked = (ifindex, request.address);
-        if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
-            self.resolve(ifindex, request.address).await;
-        }
-    }
-
-    /// Has the kernel resolve or confirm a neighbour.
-    async fn resolve(&self, ifindex: u32, address: IpAddr) {
-        if let Err(failure) = self.kernel.request_resolution(ifindex, address).await {
-            debug!("{failure}");
-        }
-    }
-
-    /// Keeps alive every neighbour that packets are sent to.
-    async fn refresh_neighbours(&mut self) {
-        let used: Vec<_> = self
-            .tables
-            .neighbours
-            .take_used()
-            .filter_map(|(port, address)| Some((self.ports.get(port)?.attached.spec.ifindex, address)))
-            .chain(self.next_hops.iter().copied())
-            .collect();
-        for (ifindex, address) in used {
-            self.resolve(ifindex, address).await;
-        }
-    }
+/// Whether the node itself listens there; its sockets are read once, and only if someone asks.
+fn listens(
+    known: &OnceCell<Result<Listening, String>>,
+    address: IpAddr,
+    protocol: IpProtocol,
+    port: u16,
+) -> Result<bool, String> {
+    let listening = known.get_or_init(|| Listening::read().map_err(|error| error.to_string()));
+    let listening = listening.as_ref().map_err(Clone::clone)?;
+    Ok(listening.is_taken(address, protocol, port))
 }

@@ -4,115 +4,33 @@
 //! What is changed is written down with its former value before it is changed, so that a daemon that is killed in
 //! between leaves nothing that nobody knows of.
 
-use std::io;
+mod before;
+mod error;
 
 use millrace_dataplane::port::nic;
 use millrace_dataplane::port::own::BusyPoll;
 use millrace_dataplane::xdp;
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::Daemon;
 use super::fabric::OwnSockets;
+use super::look::Misconfigured;
 use super::ports::SavedError;
-use crate::config::{Config, Uplink};
+use crate::config::{self, Config, Uplink};
 use crate::kernel::{Channels, Device, InterruptDelay, Kernel, KernelError, Link, Rings, numa_node_of_core};
 
-/// What the device was before it was changed; what was not changed is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct NicBefore {
-    /// The interface.
-    pub interface: String,
-    /// Its queues.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub channels: Option<Channels>,
-    /// What they were set to, and how many there were with the steering program on: some drivers take more for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub channels_became: Option<(u32, u32)>,
-    /// Their descriptors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rings: Option<Rings>,
-    /// The indirection table; empty for the driver's own choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub indirection: Option<Vec<u32>>,
-    /// How interrupts were put off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interrupts: Option<InterruptDelay>,
-}
+pub(super) use before::NicBefore;
+pub(super) use before::restore;
+pub(super) use error::NicError;
 
-/// Why the device cannot be as the node file wants it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NicError {
-    /// More queues than it can have.
-    #[error(
-        "[uplink] queues = {wanted}: {interface} (driver {driver}) has at most {most}; at most that would be right"
-    )]
-    Queues {
-        /// The interface.
-        interface: String,
-        /// Its driver.
-        driver: String,
-        /// What was asked for.
-        wanted: u32,
-        /// What there can be.
-        most: u32,
-    },
-    /// More descriptors than it can have.
-    #[error(
-        "[uplink] {key} = {wanted}: {interface} (driver {driver}) has at most {most} descriptors a queue; at most that \
-         would be right"
-    )]
-    Ring {
-        /// `rx-ring` or `tx-ring`.
-        key: &'static str,
-        /// The interface.
-        interface: String,
-        /// Its driver.
-        driver: String,
-        /// What was asked for.
-        wanted: u32,
-        /// What there can be.
-        most: u32,
-    },
-    /// The driver does not do as it is told.
-    #[error("[uplink] {key}: {interface} (driver {driver}): {source}")]
-    Driver {
-        /// The key of the node file.
-        key: &'static str,
-        /// The interface.
-        interface: String,
-        /// Its driver.
-        driver: String,
-        /// What was said.
-        source: KernelError,
-    },
-    /// The former value could not be written down, so nothing was changed.
-    #[error(transparent)]
-    Saved(#[from] SavedError),
-    /// Packets cannot be kept away from queues that have no socket.
-    #[error(
-        "[uplink] kernel-queues: the spreading of {interface} (driver {driver}) cannot be set ({source}), so packets to \
-         pods would come in by those queues too, and be lost; no kernel-queues would be right"
-    )]
-    Spreading {
-        /// The interface.
-        interface: String,
-        /// Its driver.
-        driver: String,
-        /// What was said.
-        source: io::Error,
-    },
-}
-
-impl NicError {
-    fn driver(key: &'static str, interface: &str, source: KernelError) -> Self {
-        Self::Driver {
-            key,
-            interface: interface.to_owned(),
-            driver: driver(interface),
-            source,
-        }
+/// What the node file asks of the device and cannot be had is said as such.
+pub(super) fn misconfigured(error: NicError) -> anyhow::Error {
+    match error {
+        NicError::Saved(_) => error.into(),
+        NicError::Queues { .. }
+        | NicError::Ring { .. }
+        | NicError::Driver { .. }
+        | NicError::Spreading { .. } => Misconfigured::because(error.into()),
     }
 }
 
@@ -141,36 +59,6 @@ async fn set_channels(kernel: &Kernel, interface: &str, target: Channels) -> Res
 /// An indirection table that deals `queues` in turn.
 fn spread_over(queues: &[u32], entries: usize) -> Vec<u32> {
     queues.iter().copied().cycle().take(entries).collect()
-}
-
-/// Puts back what was changed; answers what was done in words, and what failed.
-pub(super) async fn restore(kernel: &Kernel, before: &NicBefore) -> Vec<(String, anyhow::Result<bool>)> {
-    let interface = before.interface.as_str();
-    let mut steps = Vec::new();
-    let Ok(Some(link)) = kernel.find_link(interface).await else {
-        return steps;
-    };
-    if let Some(table) = &before.indirection {
-        let result = nic::set_indirection(interface, table);
-        steps.push((format!("spreading of {interface}"), done(result)));
-    }
-    if let Some(channels) = before.channels {
-        let result = kernel.set_channels(interface, channels).await;
-        steps.push((format!("queues of {interface}"), done(result)));
-    }
-    if let Some(rings) = before.rings {
-        let result = kernel.set_rings(interface, rings).await;
-        steps.push((format!("rings of {interface}"), done(result)));
-    }
-    if let Some(interrupts) = before.interrupts {
-        let result = Device::of(&link).and_then(|device| device.set_interrupt_delay(interrupts));
-        steps.push((format!("interrupts of {interface}"), done(result)));
-    }
-    steps
-}
-
-fn done<E: Into<anyhow::Error>>(result: Result<(), E>) -> anyhow::Result<bool> {
-    result.map(|()| true).map_err(Into::into)
 }
 
 /// What the sockets of the uplink's queues are like.
@@ -206,26 +94,6 @@ pub(super) fn numa_node(config: &Config, link: &Link) -> Option<u32> {
 /// A number of the node file; all their ranges end far below.
 fn narrow(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-impl NicBefore {
-    /// Takes over what `earlier` knows: what was there before counts, not what it became in between.
-    fn or(&mut self, earlier: &Self) {
-        let Self {
-            interface,
-            channels,
-            channels_became,
-            rings,
-            indirection,
-            interrupts,
-        } = earlier.clone();
-        self.interface = interface;
-        self.channels = channels.or(self.channels);
-        self.channels_became = self.channels_became.or(channels_became);
-        self.rings = rings.or(self.rings);
-        self.indirection = indirection.or(self.indirection.take());
-        self.interrupts = interrupts.or(self.interrupts);
-    }
 }
 
 impl Daemon {
@@ -374,6 +242,27 @@ impl Daemon {
         }
     }
 
+    /// Writes down by which features the device merges what it received, before a program is attached that may turn them
+    /// off. (With one of ours attached already, an earlier start has done so.)
+    pub(super) async fn note_merging(&mut self, link: &Link) -> Result<(), NicError> {
+        if self.config.uplink.xdp_mode == config::XdpMode::Native {
+            return Ok(());
+        }
+        // A driver that tells nothing merges nothing that could be turned on again.
+        let merging = self
+            .kernel
+            .merging_by_device(&link.name)
+            .await
+            .unwrap_or_default();
+        if !merging.is_empty() {
+            self.remember_nic(NicBefore {
+                merging: Some(merging),
+                ..NicBefore::default()
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes back what this run changed, and what it wrote down of that.
     pub(super) async fn undo_nic(&mut self) {
         let Some(changes) = self.nic_changes.take() else {
@@ -418,24 +307,5 @@ mod tests {
         assert_eq!(spread_over(&[1, 3], 5), [1, 3, 1, 3, 1]);
         assert_eq!(spread_over(&[2], 3), [2, 2, 2]);
         assert_eq!(spread_over(&[1], 0), [0; 0]);
-    }
-
-    #[test]
-    fn what_is_remembered_reads_as_it_was_written() {
-        let before = NicBefore {
-            interface: "eth1".into(),
-            channels: Some(Channels {
-                rx: 0,
-                tx: 0,
-                combined: 4,
-            }),
-            channels_became: Some((2, 4)),
-            rings: Some(Rings { rx: 256, tx: 512 }),
-            indirection: Some(Vec::new()),
-            interrupts: None,
-        };
-        let text = serde_json::to_string(&before).unwrap();
-        assert_eq!(serde_json::from_str::<NicBefore>(&text).unwrap(), before);
-        assert!(!text.contains("interrupts"), "{text}");
     }
 }

@@ -155,6 +155,9 @@ pub struct Saved {
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
+    /// Ports that the kernel keeps back for our sake only, as it writes them, to be let go by uninstall.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reserved_ports: String,
     /// What the uplink's device was before it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<NicBefore>,
@@ -242,6 +245,7 @@ mod tests {
                 pod_mac: "02:00:00:00:00:01".into(),
             }],
             gro_was_on: vec!["eth1".into()],
+            reserved_ports: "61000-65535".into(),
             nic: None,
         };
         saved.store(folder.path()).unwrap();

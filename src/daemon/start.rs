@@ -1,40 +1,46 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{HashKey, NodeTables, PortFacts, Publisher, Reader, Role};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringProgram, XdpError, XdpMode};
+use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::compile::{Inputs, PeerNumbers, Steering, compile};
-use super::fabric::{AttachedPort, Fabric, PortSpec, Sockets, Steered, steer};
+use super::compile::services::{HostListens, ServiceCompiler};
+use super::compile::{Inputs, Numbers, compile};
+use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
+use super::health::Health;
+use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{
-    Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
+    Misconfigured, claim_interfaces, lock, look_at_node, own_node, queue_count, queue_limit,
+    refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox, nic};
+use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _};
-use crate::slowpath::{self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent};
+use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
+use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
+use crate::slowpath::{
+    self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
+};
 
-/// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
-/// and kubelet, etcd, BGP.
-const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
+/// Echo requests that may wait for their ids to be steered.
+const ECHO_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -44,6 +50,7 @@ const EVENTS: usize = 16;
 /// Whatever kept it from starting, or ended it; one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.node.state_dir)?;
+    let _claims = claim_interfaces(&config)?;
     crate::privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,27 +67,27 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let store = stores.borrow_and_update().clone();
-    let own = own_node(&store, &config).map_err(Misconfigured::because)?;
     let kernel = Kernel::open()?;
-    let uplink = look_at_node(&config, &kernel)
-        .await
-        .map_err(Misconfigured::because)?;
-    refuse_foreign_program(&uplink)?;
-    let saved = Saved::load(&config.node.state_dir)?;
-    let publisher = Publisher::new(NodeTables::default());
+    let (own, uplink, saved) = look(&config, &store, &kernel).await?;
+    let connections = flows::open(&config)?;
+    let nothing = before(connections.flows.first_epoch());
+    let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
     let numa_node = nic::numa_node(&config, &uplink);
-    let (fabric, punts) = Fabric::start(&config, &reader, key, numa_node)?;
+    let (fabric, punts) =
+        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let (slow_path, slow_path_stats, neighbours) = start_slow_path(&config, &fabric, punts, reader)?;
+    let (slow_path, slow_path_stats, (neighbours, echoes)) =
+        start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
+    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -94,12 +101,17 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
-        tables: NodeTables::default(),
+        tables: nothing,
+        connections,
+        echoes: flows::Echoes::default(),
         publisher,
-        numbers: PeerNumbers::default(),
+        numbers: Numbers::default(),
+        services,
+        health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
-        steering: Steering::default(),
+        steering: SteeringTables::default(),
+        host_path: HostPath::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
         key,
@@ -110,29 +122,42 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         capture: None,
         leaving: false,
     };
-    if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
-        daemon.undo(&host).await;
-        return Err(error);
-    }
-    daemon.publish().await;
-    daemon.adopt_pods().await;
+    daemon.begin(&host, &uplink).await?;
     tokio::spawn(server.serve(requests_in));
-    Ok((
-        daemon,
-        Inbox {
-            follower,
-            stores,
-            neighbours,
-            requests,
-        },
-    ))
+    let inbox = Inbox {
+        follower,
+        stores,
+        neighbours,
+        echoes,
+        requests,
+    };
+    Ok((daemon, inbox))
+}
+
+/// This node's object, its uplink, and what the last run left: all that can keep a start back.
+async fn look(config: &Config, store: &Store, kernel: &Kernel) -> anyhow::Result<(NodeRecord, Link, Saved)> {
+    let own = own_node(store, config).map_err(Misconfigured::because)?;
+    let uplink = look_at_node(config, kernel)
+        .await
+        .map_err(Misconfigured::because)?;
+    refuse_foreign_program(&uplink)?;
+    Ok((own, uplink, Saved::load(&config.node.state_dir)?))
+}
+
+/// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
+fn before(first: Epoch) -> NodeTables {
+    NodeTables {
+        subjects: Subjects::since(first),
+        epoch: Epoch(first.0.wrapping_sub(1)),
+        ..NodeTables::default()
+    }
 }
 
 /// The way to tell the slow path something, its counters, and what it asks for.
 type SlowPathEnds = (
     Sender<SlowPathEvent>,
     SharedSlowPathStats,
-    mpsc::Receiver<NeighbourRequest>,
+    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<EchoRequest>),
 );
 
 fn start_slow_path(
@@ -143,6 +168,7 @@ fn start_slow_path(
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
+    let (echoes_in, echoes) = mpsc::channel(ECHO_REQUESTS);
     let limits = SlowPathConfig {
         icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
     };
@@ -152,36 +178,48 @@ fn start_slow_path(
         events,
         fabric.workers().to_vec(),
         tables,
-        neighbours_in,
+        (neighbours_in, echoes_in),
     )?;
-    Ok((events_in, stats, neighbours))
+    Ok((events_in, stats, (neighbours, echoes)))
 }
 
-fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
-    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
-    HostPortSpec {
-        name: config.host_port.name.kernel_side().as_str().to_owned(),
-        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
-        queues,
-        mtu: uplink
-            .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
-        mac: None,
-        switch_mac: None,
-        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+/// What the node file asks for and cannot be had is said as such.
+fn misconfigured(error: FabricError) -> anyhow::Error {
+    if error.is_about_node_file() {
+        Misconfigured::because(error.into())
+    } else {
+        error.into()
     }
 }
 
-/// Fills the uplink's steering program.
-pub(super) fn feed(program: &mut SteeringProgram, wanted: &Steering) -> Result<(), XdpError> {
-    program.set_failsafe_ports(&FAIL_SAFE_PORTS)?;
-    program.set_local_addresses(&wanted.local_addresses)?;
-    program.set_tunnel_ports(&wanted.tunnel_ports)?;
-    program.set_ipip(wanted.ipip)?;
-    program.set_pod_prefixes(&wanted.pod_prefixes)
+/// Takes a full table for what it is: said, and no reason to serve nothing.
+fn full_is_told(error: XdpError) -> Result<(), XdpError> {
+    match error {
+        XdpError::Map {
+            hint: Hint::TableFull,
+            ..
+        } => {
+            warn!("{error}");
+            Ok(())
+        }
+        other => Err(other),
+    }
 }
 
 impl Daemon {
+    /// Attaches and publishes everything, or leaves what it found.
+    async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+        let attached = self.attach_own_ports(host, uplink).await;
+        if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
+            self.undo(host).await;
+            return Err(error);
+        }
+        self.publish().await;
+        self.adopt_pods().await;
+        self.assign_openers();
+        Ok(())
+    }
+
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
     async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -230,7 +268,8 @@ impl Daemon {
         let id = self.ports.free_id().context("no port number is free")?;
         let facts = uplink_facts(link)
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
-        self.size_nic().await?;
+        self.size_nic().await.map_err(nic::misconfigured)?;
+        self.note_merging(link).await.map_err(nic::misconfigured)?;
         let steered = self.steer_uplink(id, link, &facts).await?;
         let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
         let attached = match self.serve_uplink(id, link, steered).await {
@@ -277,6 +316,7 @@ impl Daemon {
             ifindex: link.ifindex,
             facts: facts.clone(),
         });
+        let listening = OnceCell::new();
         let inputs = Inputs {
             config: &self.config,
             own: &self.own,
@@ -284,10 +324,18 @@ impl Daemon {
             kernel: &self.state,
             ports: &inputs,
             key: self.key,
+            listens: HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }),
         };
-        let steering = compile(&inputs, &mut self.numbers, 0).steering;
+        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let echoes: Vec<_> = self.echoes.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
-        let steered = steer(kind, limit, |program| feed(program, &steering))?;
+        let steered = steer(kind, limit, |program| {
+            // More Services than there is room for keep nobody from the others.
+            program.set_tables(&steering).or_else(full_is_told)?;
+            program.set_echoes(echoes)
+        })?;
         self.steering = steering;
         Ok(steered)
     }
@@ -301,11 +349,11 @@ impl Daemon {
         steered: Steered,
     ) -> anyhow::Result<AttachedPort> {
         let queues = queue_count(&self.kernel, link).await?;
-        self.note_queues(queues)?;
+        self.note_queues(queues).map_err(nic::misconfigured)?;
         let workers = self.fabric.workers().len();
         let left = self.config.uplink.kernel_queues.as_slice().to_vec();
-        Fabric::check_queues(&link.name, queues, &left, workers)?;
-        self.spread_nic(queues)?;
+        Fabric::check_queues(&link.name, queues, &left, workers).map_err(misconfigured)?;
+        self.spread_nic(queues).map_err(nic::misconfigured)?;
         let spec = PortSpec {
             id,
             interface: link.name.clone(),
@@ -316,7 +364,7 @@ impl Daemon {
             mode: XdpMode::Auto,
             sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink).await),
         };
-        Ok(self.fabric.serve(spec, steered)?)
+        self.fabric.serve(spec, steered).map_err(misconfigured)
     }
 
     /// Removes what this start made; what it found stays.

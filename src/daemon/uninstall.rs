@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use millrace_dataplane::xdp;
 
+use super::host_path;
 use super::ports::Saved;
 use super::{look, nic};
 use crate::admin::client::Client;
@@ -28,18 +29,7 @@ const END_PAUSE: Duration = Duration::from_millis(50);
 /// When a daemon still runs, or a step fails; the other steps are done all the same.
 pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
     let folder = &config.node.state_dir;
-    let socket = folder.join(super::SOCKET_NAME);
-    if UnixStream::connect(&socket).is_ok() {
-        if !stop {
-            bail!(
-                "a daemon answers at {}: stop it first, or say --stop",
-                socket.display()
-            );
-        }
-        end_daemon(&socket)?;
-        // Until the kernel has taken its sockets and memory apart.
-        drop(look::lock(folder)?);
-    }
+    see_to_daemon(folder, stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -79,20 +69,17 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     .map_err(anyhow::Error::from);
                 step(format!("port {} of {}", row.interface, row.pod), result);
             }
+            for (what, result) in host_path::undo(&kernel, &saved) {
+                step(what, result.map_err(anyhow::Error::from));
+            }
             let host = config.host_port.name.kernel_side();
             let result = kernel
                 .remove_host_port(host.as_str())
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for file in [Saved::FILE, "lock", super::SOCKET_NAME] {
-                let path = folder.join(file);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        step(path.display().to_string(), Err(error.into()));
-                    }
-                    _ => {}
-                }
+            for (path, error) in remove_files(folder) {
+                step(path, Err(error.into()));
             }
             if failed.is_empty() {
                 Ok(done)
@@ -101,6 +88,37 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Removes what is kept in the state folder; answers what could not be.
+fn remove_files(folder: &Path) -> Vec<(String, std::io::Error)> {
+    let files = [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME];
+    let removed = files.map(|file| {
+        let path = folder.join(file);
+        (path.display().to_string(), fs::remove_file(&path))
+    });
+    let failed = removed.into_iter().filter_map(|(path, result)| {
+        let error = result.err()?;
+        (error.kind() != std::io::ErrorKind::NotFound).then_some((path, error))
+    });
+    failed.collect()
+}
+
+/// A daemon that runs keeps us out, or is ended.
+fn see_to_daemon(folder: &Path, stop: bool) -> anyhow::Result<()> {
+    let socket = folder.join(super::SOCKET_NAME);
+    if UnixStream::connect(&socket).is_ok() {
+        if !stop {
+            bail!(
+                "a daemon answers at {}: stop it first, or say --stop",
+                socket.display()
+            );
+        }
+        end_daemon(&socket)?;
+        // Until the kernel has taken its sockets and memory apart.
+        drop(look::lock(folder)?);
+    }
+    Ok(())
 }
 
 /// Has a running daemon end, and waits until nobody answers any more.

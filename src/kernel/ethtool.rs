@@ -34,6 +34,10 @@ mod number {
 /// The feature that merges received packets into large ones, by its `ethtool -k` name.
 const GENERIC_RECEIVE_OFFLOAD: &str = "rx-gro";
 
+/// Features by which the device itself merges what it received. The kernel turns them off when a program is attached in
+/// generic mode (`dev_disable_lro` and `dev_disable_gro_hw` in `net/core/dev.c`), and never on again.
+const MERGING_BY_DEVICE: [&str; 2] = ["rx-gro-hw", "rx-lro"];
+
 /// The device features of an interface, by their `ethtool -k` names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Features {
@@ -218,6 +222,25 @@ impl Kernel {
     /// As [`Self::set_feature`].
     pub async fn set_gro(&self, interface: &str, on: bool) -> Result<bool, KernelError> {
         self.set_feature(interface, GENERIC_RECEIVE_OFFLOAD, on).await
+    }
+
+    /// By which features the device merges what it received: those that are on and could be turned on again.
+    ///
+    /// # Errors
+    /// A refused request.
+    pub async fn merging_by_device(&self, interface: &str) -> Result<Vec<String>, KernelError> {
+        let features = self.ethtool.features(interface).await?;
+        let names = MERGING_BY_DEVICE.map(str::to_owned).into_iter();
+        let on = names.filter(|name| features.active.contains(name) && features.changeable.contains(name));
+        Ok(on.collect())
+    }
+
+    /// Turns features on that [`merging_by_device`](Self::merging_by_device) found on.
+    ///
+    /// # Errors
+    /// [`KernelError::FeaturesStuck`] if one stays off, or a refused request.
+    pub async fn enable_features(&self, interface: &str, names: &[String]) -> Result<(), KernelError> {
+        self.ethtool.set_features(interface, names, true).await
     }
 
     /// Turns off everything that leaves work on a transmitted frame to a device: checksums, segmentation

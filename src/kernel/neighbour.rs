@@ -1,8 +1,8 @@
-//! Asking the kernel to resolve a neighbour.
+//! Asking the kernel to resolve a neighbour, or telling it one.
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::NLM_F_CREATE;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -10,6 +10,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::error::KernelError;
 use super::request::Kernel;
+use super::state::MacAddr;
 
 impl Kernel {
     /// Asks the kernel to find out (ARP, neighbour discovery) or confirm a neighbour's Ethernet address, as
@@ -58,6 +59,27 @@ impl Kernel {
                 NeighbourState::Permanent | NeighbourState::Noarp
             )
         }))
+    }
+
+    /// Tells the kernel a neighbour's Ethernet address for good: it never asks for it.
+    ///
+    /// # Errors
+    /// [`KernelError`] if there is no such interface, or the request is refused.
+    pub(super) async fn pin_neighbour(
+        &self,
+        interface: &str,
+        ifindex: u32,
+        address: IpAddr,
+        mac: MacAddr,
+    ) -> Result<(), KernelError> {
+        let mut message = neighbour(ifindex, address);
+        message.header.state = NeighbourState::Permanent;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        let action = format!("telling the kernel neighbour {address} on interface {interface}");
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        self.change(&action, message, NLM_F_CREATE | NLM_F_REPLACE).await
     }
 }
 

@@ -49,6 +49,8 @@ pub struct CheckCounts {
     pub own_pods: usize,
     /// Pods that have ended.
     pub finished_pods: usize,
+    /// Good Services.
+    pub services: usize,
     /// What was refused.
     pub refused: usize,
     /// What is only worth a warning.
@@ -138,6 +140,7 @@ fn count(store: &Store, files: usize) -> CheckCounts {
         pods: store.pods().count(),
         own_pods: store.own_pods().count(),
         finished_pods: store.finished_pods(),
+        services: store.services().len(),
         refused: of(Severity::Refused),
         warnings: of(Severity::Warning),
         skipped: of(Severity::Skipped),
@@ -173,14 +176,15 @@ impl fmt::Display for CheckReport {
         let counts = &self.counts;
         writeln!(
             f,
-            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out)",
+            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services",
             manifests.display(),
             counts.files,
             counts.nodes,
             counts.peers,
             counts.pods,
             counts.own_pods,
-            counts.finished_pods
+            counts.finished_pods,
+            counts.services
         )?;
         if let Some(own) = &self.own_node {
             let cidrs: Vec<String> = own.pod_cidrs.iter().map(ToString::to_string).collect();

@@ -9,6 +9,7 @@ use super::address::UnicastMac;
 use super::flannel::{BACKEND_DATA, BACKEND_TYPE, BackendDataError, KUBE_SUBNET_MANAGER, PUBLIC_IP};
 use super::name::NameError;
 use super::notice::{Origin, Severity};
+use super::service::ServiceFault;
 
 /// Most characters of a value that is quoted.
 const VALUE_MAX_CHARS: usize = 80;
@@ -337,6 +338,11 @@ pub enum Fault {
         /// The node.
         node: String,
     },
+
+    // Of Services and EndpointSlices.
+    /// See there.
+    #[error(transparent)]
+    Service(#[from] ServiceFault),
 }
 
 impl Fault {
@@ -344,6 +350,7 @@ impl Fault {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
+            Self::Service(fault) => fault.severity(),
             Self::FolderUnwatched { .. } | Self::CidrHostBits { .. } | Self::NodeUnknown { .. } => {
                 Severity::Warning
             }

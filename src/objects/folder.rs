@@ -11,12 +11,13 @@
 //! Each lasts until the file is put right or removed. Nothing of this outlives the process: after a restart
 //! only what is good counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fault::Fault;
@@ -24,7 +25,7 @@ use super::manifests::{self, FILE_MAX_BYTES, Found, Syntax};
 use super::name::{NodeName, ObjectId};
 use super::notice::{Notice, Origin};
 use super::object::ObjectFault;
-use super::store::{Entry, Store};
+use super::store::{Entry, Record, Registry, Store};
 
 /// Most manifests that are read from the folder.
 pub const FOLDER_MAX_FILES: usize = 16_384;
@@ -66,7 +67,9 @@ impl Stamp {
 struct FileState {
     /// Of the version that was read, unless a later change might not show in it.
     stamp: Option<Stamp>,
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
+    /// Those of them that are neither Services nor EndpointSlices.
+    others: Vec<Arc<Entry>>,
     notices: Vec<Notice>,
 }
 
@@ -75,6 +78,8 @@ struct FileState {
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<OsString, FileState>,
+    /// The Services and EndpointSlices of all files.
+    services: Registry,
     notices: Vec<Notice>,
 }
 
@@ -85,6 +90,7 @@ impl Folder {
         Self {
             path: path.into(),
             files: BTreeMap::new(),
+            services: Registry::default(),
             notices: Vec::new(),
         }
     }
@@ -117,9 +123,11 @@ impl Folder {
                         limit: FOLDER_MAX_FILES,
                     }));
                 }
-                let known = self.files.len();
-                self.files.retain(|name, _| names.contains(name));
-                changed |= self.files.len() != known;
+                let gone = self.files.extract_if(.., |name, _| !names.contains(name));
+                for (_, state) in gone {
+                    self.services.replace(&state.entries, &[]);
+                    changed = true;
+                }
                 for name in names {
                     changed |= self.scan_file(name, now);
                 }
@@ -133,15 +141,29 @@ impl Folder {
 
     /// The store of what is in force; `more` are notices of whoever does the watching.
     #[must_use]
-    pub fn store(&self, own: &NodeName, more: &[Notice]) -> Store {
+    pub fn store(&mut self, own: &NodeName, more: &[Notice]) -> Store {
         let states = || self.files.values();
-        let entries = states().flat_map(|state| state.entries.iter().cloned()).collect();
+        let entries: Vec<&Arc<Entry>> = states().flat_map(|state| &state.others).collect();
         let notices = more
             .iter()
             .chain(&self.notices)
             .chain(states().flat_map(|state| &state.notices))
             .cloned();
-        Store::build(own, entries, notices.collect())
+        Store::assemble(own, &entries, &mut self.services, notices.collect())
+    }
+
+    /// Everything that is in force, for tests.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let entries = self.files.values().flat_map(|state| &state.entries);
+        entries.map(|entry| Entry::clone(entry)).collect()
+    }
+
+    /// What the folder itself reports, for tests.
+    #[cfg(test)]
+    pub(super) fn own_notices(&self) -> Vec<Notice> {
+        let of_files = self.files.values().flat_map(|state| &state.notices);
+        self.notices.iter().chain(of_files).cloned().collect()
     }
 
     fn folder_notice(&self, reason: Fault) -> Notice {
@@ -177,7 +199,7 @@ impl Folder {
             return false;
         };
         let before = self.files.get(&name);
-        let state = match stamp_of(&path) {
+        let mut state = match stamp_of(&path) {
             Ok(stamp) if before.is_some_and(|state| state.stamp == Some(stamp)) => return false,
             Ok(stamp) => match read_bounded(&path) {
                 Ok(bytes) => {
@@ -192,11 +214,20 @@ impl Folder {
             Err(Fault::Unreadable(_))
                 if fs::symlink_metadata(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
             {
-                return self.files.remove(&name).is_some();
+                let gone = self.files.remove(&name);
+                if let Some(state) = &gone {
+                    self.services.replace(&state.entries, &[]);
+                }
+                return gone.is_some();
             }
             Err(reason) => keep_all(&path, before, reason),
         };
         let changed = before.is_none_or(|old| old.entries != state.entries || old.notices != state.notices);
+        let old = before.map_or(&[][..], |state| &state.entries);
+        self.services.replace(old, &state.entries);
+        let is_other =
+            |entry: &&Arc<Entry>| !matches!(entry.record, Record::Service(_) | Record::EndpointSlice(_));
+        state.others = state.entries.iter().filter(is_other).cloned().collect();
         self.files.insert(name, state);
         changed
     }
@@ -234,7 +265,9 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Fault> {
 /// The state of a file that cannot be read: all that it held stays.
 fn keep_all(path: &Path, before: Option<&FileState>, reason: Fault) -> FileState {
     let mut entries = before.map(|state| state.entries.clone()).unwrap_or_default();
-    entries.iter_mut().for_each(|entry| entry.is_last_good = true);
+    entries
+        .iter_mut()
+        .for_each(|entry| Arc::make_mut(entry).is_last_good = true);
     let mut notice = Notice::new(
         Origin::File {
             file: path.to_owned(),
@@ -244,15 +277,16 @@ fn keep_all(path: &Path, before: Option<&FileState>, reason: Fault) -> FileState
     );
     notice.last_good_kept = !entries.is_empty();
     FileState {
-        stamp: None,
         entries,
         notices: vec![notice],
+        ..FileState::default()
     }
 }
 
 /// Puts what was found in a file beside what it held before, by the rules at the head of this module.
-fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
+fn merge(found: Vec<Found>, before: &[Arc<Entry>]) -> FileState {
     let mut state = FileState::default();
+    let known: HashMap<&ObjectId, &Arc<Entry>> = before.iter().map(|entry| (&entry.id, entry)).collect();
     for Found { origin, object } in found {
         let read = object.and_then(|object| {
             Entry::read(origin.clone(), &object).map_err(|reason| {
@@ -266,7 +300,7 @@ fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
             Ok((entry, warnings)) => {
                 let notice = |reason| Notice::new(origin.clone(), Some(entry.id.clone()), reason);
                 state.notices.extend(warnings.into_iter().map(notice));
-                state.entries.push(entry);
+                state.entries.push(reuse(entry, &known));
             }
             Err(fault) => state
                 .notices
@@ -277,8 +311,21 @@ fn merge(found: Vec<Found>, before: &[Entry]) -> FileState {
     state
 }
 
+/// An entry that is as before is the same one, and so is its record if no more than its place is another: what follows
+/// then sees by the pointer that nothing has changed.
+fn reuse(mut entry: Entry, known: &HashMap<&ObjectId, &Arc<Entry>>) -> Arc<Entry> {
+    match known.get(&entry.id) {
+        Some(before) if ***before == entry => Arc::clone(before),
+        Some(before) if before.record == entry.record => {
+            entry.record = before.record.clone();
+            Arc::new(entry)
+        }
+        Some(_) | None => Arc::new(entry),
+    }
+}
+
 /// Adds the last good versions of what was refused, and says so in the notices.
-fn keep_last_good(state: &mut FileState, before: &[Entry]) {
+fn keep_last_good(state: &mut FileState, before: &[Arc<Entry>]) {
     let refused = || {
         state
             .notices
@@ -288,12 +335,14 @@ fn keep_last_good(state: &mut FileState, before: &[Entry]) {
     let any_unnamed = refused().any(|notice| notice.object.is_none());
     let named: BTreeSet<&ObjectId> = refused().filter_map(|notice| notice.object.as_ref()).collect();
     let good: BTreeSet<&ObjectId> = state.entries.iter().map(|entry| &entry.id).collect();
-    let kept: Vec<Entry> = before
+    let kept: Vec<Arc<Entry>> = before
         .iter()
         .filter(|entry| !good.contains(&entry.id) && (any_unnamed || named.contains(&entry.id)))
-        .map(|entry| Entry {
-            is_last_good: true,
-            ..entry.clone()
+        .map(|entry| {
+            Arc::new(Entry {
+                is_last_good: true,
+                ..Entry::clone(entry)
+            })
         })
         .collect();
     for notice in &mut state.notices {

@@ -1,7 +1,7 @@
 //! Kubernetes objects: from a source to a checked [`Store`].
 //!
 //! Configuration *is* Kubernetes objects. A [`Source`] reads them (here: from a folder of manifests,
-//! [`FolderSource`]), each is made a record that is sound in itself ([`NodeRecord`], [`PodRecord`]), and a
+//! [`FolderSource`]), each is made a record that is sound in itself ([`NodeRecord`], [`ServiceRecord`], ...), and a
 //! [`Store`] holds those that are also sound beside one another. Whatever is refused is reported by name with
 //! the reason ([`Notice`]), and everything else keeps working.
 
@@ -10,6 +10,7 @@
 
 mod address;
 mod check;
+mod endpoint_slice;
 mod fault;
 pub mod flannel;
 mod folder;
@@ -19,11 +20,13 @@ mod node;
 mod notice;
 mod object;
 mod pod;
+mod service;
 mod store;
 mod watch;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use check::{CheckCounts, CheckReport, OwnNode, check};
+pub use endpoint_slice::{Endpoint, SlicePort, SliceRecord};
 pub use fault::Fault;
 pub use flannel::{Backend, Family, FlannelLease, VxlanLease};
 pub use folder::{FOLDER_MAX_FILES, Folder};
@@ -32,5 +35,9 @@ pub use node::{NodeRecord, gateway_of};
 pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};
 pub use pod::PodRecord;
-pub use store::{Entry, Peer, PeerTunnel, Record, Store};
+pub use service::{
+    AFFINITY_DEFAULT_S, AFFINITY_MAX_S, Claim, PROXY_NAME, Protocol, ServiceFault, ServiceKey, ServiceKind,
+    ServicePort, ServiceRecord, VipKind,
+};
+pub use store::{Entry, Peer, PeerTunnel, Record, ServiceEntry, Store};
 pub use watch::{FolderSource, Source, SourceError};

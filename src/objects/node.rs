@@ -20,6 +20,11 @@ const LONGEST_PREFIX_V6: u8 = 126;
 /// `type` of a Node's address that its peers may use.
 const INTERNAL_IP: &str = "InternalIP";
 
+/// The label that names a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// The taint by which the cluster autoscaler says that it is about to delete a node.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// What the switch knows of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeRecord {
@@ -37,6 +42,10 @@ pub struct NodeRecord {
     pub public_ip_overwrite_v6: Option<Ipv6Addr>,
     /// flannel's lease; `None` if the node does not take part.
     pub lease: Option<FlannelLease>,
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+    /// Whether the node is about to go: it is being deleted, or a cluster autoscaler says that it will be.
+    pub is_leaving: bool,
 }
 
 impl NodeRecord {
@@ -66,6 +75,13 @@ impl NodeRecord {
             public_ip_overwrite_v4: annotations.address(flannel::PUBLIC_IP_OVERWRITE, "IPv4")?,
             public_ip_overwrite_v6: annotations.address(flannel::PUBLIC_IPV6_OVERWRITE, "IPv6")?,
             lease: annotations.lease()?,
+            zone: node
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(ZONE))
+                .cloned(),
+            is_leaving: is_leaving(node),
         };
         Ok((record, warnings))
     }
@@ -122,6 +138,12 @@ impl NodeRecord {
             |lease| lease.vtep_mac,
         )
     }
+}
+
+/// Whether load balancers should send no new connections to a node, by kube-proxy's rule (KEP-3836).
+fn is_leaving(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    node.metadata.deletion_timestamp.is_some() || taints.into_iter().any(|taint| taint.key == TO_BE_DELETED)
 }
 
 /// The second address of a pod CIDR, the gateway of its pods.

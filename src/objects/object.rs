@@ -1,7 +1,8 @@
 //! Kubernetes objects by kind: from an untyped tree to the typed object, with a fault that names the field.
 
 use k8s_openapi::Resource;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,14 +23,17 @@ pub fn namespace_of(metadata: &ObjectMeta) -> &str {
         .unwrap_or(DEFAULT_NAMESPACE)
 }
 
-/// An object that this version understands. Services, EndpointSlices, NetworkPolicies and Namespaces will
-/// join it.
+/// An object that this version understands. NetworkPolicies and Namespaces will join it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// `v1` Node.
     Node(Box<Node>),
     /// `v1` Pod.
     Pod(Box<Pod>),
+    /// `v1` Service.
+    Service(Box<Service>),
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
 }
 
 /// Why a tree gave no object, and which object it would have been.
@@ -78,7 +82,7 @@ fn identify(tree: &Value, kind: &str) -> Option<ObjectId> {
         return None;
     }
     let mut namespace = text("namespace");
-    if kind == Pod::KIND && namespace.is_empty() {
+    if [Pod::KIND, Service::KIND, EndpointSlice::KIND].contains(&kind) && namespace.is_empty() {
         DEFAULT_NAMESPACE.clone_into(&mut namespace);
     }
     Some(ObjectId {
@@ -106,6 +110,12 @@ impl Object {
         let (kind, namespace, metadata) = match self {
             Self::Node(node) => (Node::KIND, "", &node.metadata),
             Self::Pod(pod) => (Pod::KIND, namespace_of(&pod.metadata), &pod.metadata),
+            Self::Service(service) => (Service::KIND, namespace_of(&service.metadata), &service.metadata),
+            Self::EndpointSlice(slice) => (
+                EndpointSlice::KIND,
+                namespace_of(&slice.metadata),
+                &slice.metadata,
+            ),
         };
         let name = metadata.name.clone().filter(|name| !name.is_empty())?;
         Some(ObjectId {
@@ -129,6 +139,10 @@ impl Object {
         let read = match (api_version.as_str(), kind.as_str()) {
             (Node::API_VERSION, Node::KIND) => typed(tree).map(Box::new).map(Self::Node),
             (Pod::API_VERSION, Pod::KIND) => typed(tree).map(Box::new).map(Self::Pod),
+            (Service::API_VERSION, Service::KIND) => typed(tree).map(Box::new).map(Self::Service),
+            (EndpointSlice::API_VERSION, EndpointSlice::KIND) => {
+                typed(tree).map(Box::new).map(Self::EndpointSlice)
+            }
             _ => Err(Fault::UnusedKind { api_version, kind }),
         };
         read.map_err(|reason| Box::new(ObjectFault { object, reason }))

@@ -7,13 +7,16 @@
 //! change it.
 
 mod build;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::endpoint_slice::SliceRecord;
 use super::fault::Fault;
 use super::flannel::{Backend, Family};
 use super::name::{NodeName, ObjectId, PodKey};
@@ -21,6 +24,8 @@ use super::node::NodeRecord;
 use super::notice::{Notice, Origin, Severity};
 use super::object::Object;
 use super::pod::PodRecord;
+use super::service::{Claim, ServiceRecord};
+pub(super) use registry::Registry;
 
 /// What an object comes to, each in itself sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +36,10 @@ pub enum Record {
     Pod(Box<PodRecord>),
     /// A Pod that has ended.
     FinishedPod,
+    /// A Service.
+    Service(Arc<ServiceRecord>),
+    /// An EndpointSlice of a Service.
+    EndpointSlice(Arc<SliceRecord>),
 }
 
 /// A sound object with its place and age: what a source hands to [`Store::build`].
@@ -66,13 +75,24 @@ impl Entry {
             }
             Object::Pod(pod) => {
                 let record = PodRecord::read(pod)?;
-                let id = ObjectId {
-                    kind: "Pod".to_owned(),
-                    namespace: super::object::namespace_of(&pod.metadata).to_owned(),
-                    name: pod.metadata.name.clone().unwrap_or_default(),
-                };
+                let id = namespaced_id("Pod", &pod.metadata);
                 let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Box::new(record)));
                 (id, &pod.metadata, record, Vec::new())
+            }
+            Object::Service(service) => {
+                let (record, faults) = ServiceRecord::read(service)?;
+                let id = namespaced_id("Service", &service.metadata);
+                (id, &service.metadata, Record::Service(Arc::new(record)), faults)
+            }
+            Object::EndpointSlice(slice) => {
+                let (record, faults) = SliceRecord::read(slice)?;
+                let id = namespaced_id("EndpointSlice", &slice.metadata);
+                (
+                    id,
+                    &slice.metadata,
+                    Record::EndpointSlice(Arc::new(record)),
+                    faults,
+                )
             }
         };
         let created_s = created_s(metadata);
@@ -89,7 +109,7 @@ impl Entry {
     }
 
     /// The order in which claims are decided.
-    fn rank(&self) -> (bool, bool, Option<i64>, &Origin) {
+    fn order(&self) -> (bool, bool, Option<i64>, &Origin) {
         (
             self.is_last_good,
             self.created_s.is_none(),
@@ -114,6 +134,14 @@ fn node_id(name: &NodeName) -> ObjectId {
     }
 }
 
+fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
+    ObjectId {
+        kind: kind.to_owned(),
+        namespace: super::object::namespace_of(metadata).to_owned(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
 fn pod_id(key: &PodKey) -> ObjectId {
     ObjectId {
         kind: "Pod".to_owned(),
@@ -129,6 +157,7 @@ pub struct Store {
     nodes: BTreeMap<NodeName, NodeRecord>,
     pods: BTreeMap<PodKey, PodRecord>,
     pod_by_ip: BTreeMap<IpAddr, PodKey>,
+    services: Arc<[Arc<ServiceEntry>]>,
     finished_pods: usize,
     notices: Vec<Notice>,
 }
@@ -138,7 +167,22 @@ impl Store {
     /// `notices` are what the source itself has to report, and come first among the store's.
     #[must_use]
     pub fn build(own: &NodeName, entries: Vec<Entry>, notices: Vec<Notice>) -> Self {
-        build::build(own, entries, notices)
+        let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
+        let mut registry = Registry::default();
+        registry.replace(&[], &entries);
+        Self::assemble(own, &entries.iter().collect::<Vec<_>>(), &mut registry, notices)
+    }
+
+    /// As [`Self::build`], where Services and EndpointSlices are in a registry already; they may be left out of
+    /// `entries`.
+    #[must_use]
+    pub(super) fn assemble(
+        own: &NodeName,
+        entries: &[&Arc<Entry>],
+        registry: &mut Registry,
+        notices: Vec<Notice>,
+    ) -> Self {
+        build::build(own, entries, registry, notices)
     }
 
     /// The name of the node that this program runs on.
@@ -199,6 +243,13 @@ impl Store {
             .filter(|pod| pod.node_name.as_ref() == Some(&self.own) && !pod.host_network)
     }
 
+    /// All good Services, by namespace and name. One that is as it was in an earlier store of the same source is the
+    /// same one, by pointer.
+    #[must_use]
+    pub fn services(&self) -> &Arc<[Arc<ServiceEntry>]> {
+        &self.services
+    }
+
     /// How many pods have ended and are left out.
     #[must_use]
     pub fn finished_pods(&self) -> usize {
@@ -217,6 +268,17 @@ impl Store {
             .iter()
             .filter(|notice| notice.severity == Severity::Refused)
     }
+}
+
+/// A good Service with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// The Service.
+    pub record: Arc<ServiceRecord>,
+    /// Its EndpointSlices, by name.
+    pub slices: Vec<Arc<SliceRecord>>,
+    /// What it claims and does not get, because an older Service has it or it is a pod's.
+    pub lost: Vec<Claim>,
 }
 
 /// A node to which there is a tunnel, with what the tunnel needs for one family of pods.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::capture::PacketCopy;
-use millrace_dataplane::table::Local;
+use millrace_dataplane::table::{NodeTables, Target};
 use millrace_dataplane::wire::icmp::{self, code_v4, code_v6};
 use millrace_dataplane::wire::{Dscp, IcmpFamily, IcmpType, IpProtocol, ipv4, ipv6};
 
@@ -113,22 +113,28 @@ impl Complaint {
     }
 }
 
-/// The address that the switch sends errors from: a gateway's, which lies in the pod prefix, so that another node
-/// takes it out of a tunnel from us; without one, an address of the node.
+/// The address that the switch sends errors from: a gateway's, which lies in the pod prefix, so that another node takes
+/// it out of a tunnel from us; to anyone whom the uplink alone leads to, this node's own there, since the world knows no
+/// other. Without the one, the other, or any address of the node.
 ///
 /// # Errors
 /// [`Silence::NoSource`] when there is none of the family of `destination`.
-pub(super) fn source(local: &Local, destination: IpAddr) -> Result<IpAddr, Silence> {
-    let fits = |address: &&IpAddr| match (address, destination) {
+pub(super) fn source(tables: &NodeTables, destination: IpAddr) -> Result<IpAddr, Silence> {
+    let local = &tables.local;
+    let fits = |address: &IpAddr| match (address, destination) {
         (IpAddr::V4(_), IpAddr::V4(_)) => true,
         (IpAddr::V6(own), IpAddr::V6(_)) => !own.is_unicast_link_local(),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     };
-    local
-        .gateways
-        .iter()
-        .chain(&local.addresses)
-        .find(fits)
-        .copied()
-        .ok_or(Silence::NoSource)
+    let on_uplink = match destination {
+        IpAddr::V4(_) => local.sources_v4.uplink.map(IpAddr::V4),
+        IpAddr::V6(_) => local.sources_v6.uplink.map(IpAddr::V6),
+    };
+    let by_uplink = matches!(
+        tables.routes.lookup(destination),
+        Some(Target::Via { port, .. } | Target::OnLink { port }) if Some(port) == local.uplink
+    );
+    let first = on_uplink.filter(|_| by_uplink);
+    let rest = local.gateways.iter().chain(&local.addresses).copied();
+    first.into_iter().chain(rest).find(fits).ok_or(Silence::NoSource)
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::worker::Origin;
 
 use super::onward::NextHop;
 
@@ -29,8 +28,6 @@ pub(super) struct Held {
     pub(super) worker: usize,
     /// Where it came in.
     pub(super) ingress: PortId,
-    /// What it is to the pipeline when it goes on.
-    pub(super) origin: Origin,
     /// Whom it is for.
     pub(super) destination: IpAddr,
     /// The packet, Ethernet header first.
@@ -170,7 +167,6 @@ mod tests {
         Held {
             worker: 0,
             ingress: port(ingress),
-            origin: Origin::Held,
             destination: IpAddr::from([192, 0, 2, mark]),
             packet: Box::new([mark]),
         }

@@ -32,7 +32,7 @@ use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward};
+use onward::{NextHop, Onward, onward, send_on, whereabouts};
 use original::Original;
 use rate::Limiter;
 use stats::Silence;
@@ -56,6 +56,19 @@ pub struct NeighbourRequest {
     pub address: IpAddr,
 }
 
+/// Asks the control plane to have echo replies with an id of ours steered to the switch, and to send the request on.
+#[derive(Debug)]
+pub struct EchoRequest {
+    /// The id that the request will leave with.
+    pub id: u16,
+    /// Who is to reply.
+    pub remote: IpAddr,
+    /// Which worker sends the request.
+    pub worker: usize,
+    /// The request.
+    pub injection: Injection,
+}
+
 /// What comes of one packet: at most one packet for the worker it came from, and at most one request.
 #[derive(Debug, Default)]
 pub struct Actions {
@@ -63,13 +76,15 @@ pub struct Actions {
     pub injection: Option<Injection>,
     /// A neighbour to be found.
     pub request: Option<NeighbourRequest>,
+    /// An ICMP id to be steered.
+    pub echo: Option<EchoRequest>,
 }
 
 impl From<Injection> for Actions {
     fn from(injection: Injection) -> Self {
         Self {
             injection: Some(injection),
-            request: None,
+            ..Self::default()
         }
     }
 }
@@ -126,7 +141,7 @@ impl SlowPath {
         self.stats.released.add(released.len() as u64);
         released
             .into_iter()
-            .map(|held| (held.worker, send_on(held.origin, &held.packet)))
+            .map(|held| (held.worker, send_on(held.ingress, &held.packet)))
             .collect()
     }
 
@@ -146,6 +161,11 @@ impl SlowPath {
         errors
     }
 
+    /// An echo request has not got through to the control plane, and is dropped: the next one of its flow asks again.
+    pub fn echo_lost(&mut self) {
+        self.stats.echo_ids_lost.add(1);
+    }
+
     /// A request has not got through to the control plane: the next packet to this neighbour makes another.
     pub fn request_lost(&mut self, request: NeighbourRequest) {
         self.stats.neighbour_requests_lost.add(1);
@@ -156,7 +176,16 @@ impl SlowPath {
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
             PuntReason::Arp => self.answer_arp(punt, tables)?,
-            PuntReason::ToSwitch => self.answer_own(&read()?, tables, now)?,
+            PuntReason::ToSwitch => {
+                let original = read()?;
+                let id = self.next_id();
+                self.speak(to_switch::answer(tables, &original, id)?, &original, now)?
+            }
+            PuntReason::ServiceReject | PuntReason::EndpointGone => {
+                let original = read()?;
+                self.speak(to_switch::refuse(&original)?, &original, now)?
+            }
+            PuntReason::EchoId => return self.announce_echo(punt),
             PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),
             PuntReason::TimeExceeded => self.complain(&read()?, Complaint::TimeExceeded, tables, now)?,
             PuntReason::PacketTooBig => {
@@ -187,15 +216,9 @@ impl SlowPath {
         })
     }
 
-    /// Answers a packet to one of the switch's own addresses.
-    fn answer_own(
-        &mut self,
-        original: &Original<'_>,
-        tables: &NodeTables,
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        let id = self.next_id();
-        let packet = match to_switch::answer(tables, original, id)? {
+    /// Sends what a host at the packet's destination would answer.
+    fn speak(&mut self, answer: Answer, original: &Original<'_>, now: Instant) -> Result<Injection, Silence> {
+        let packet = match answer {
             Answer::Echo(packet) => {
                 self.stats.echo_replies.add(1);
                 packet
@@ -215,6 +238,27 @@ impl SlowPath {
         })
     }
 
+    /// Has the control plane tell the uplink's steering of an ICMP id of ours; it sends the request on afterwards.
+    fn announce_echo(&mut self, punt: &Punt) -> Result<Actions, Silence> {
+        let PuntDetail::Echo(id, remote) = punt.detail else {
+            return Err(Silence::Malformed);
+        };
+        self.stats.echo_ids.add(1);
+        let request = EchoRequest {
+            id,
+            remote,
+            worker: punt.worker,
+            injection: Injection {
+                way: Way::Walk(Origin::Steered(punt.ingress)),
+                packet: PacketCopy::new(punt.packet.bytes()),
+            },
+        };
+        Ok(Actions {
+            echo: Some(request),
+            ..Actions::default()
+        })
+    }
+
     /// Holds a packet until its next hop's link address is known, and sees to it that someone finds it out.
     fn wait(
         &mut self,
@@ -223,18 +267,19 @@ impl SlowPath {
         tables: &NodeTables,
         now: Instant,
     ) -> Result<Actions, Silence> {
-        // The host's own packets have not been forwarded yet, so nothing is taken off their TTL.
-        let origin = match tables.ports.get(punt.ingress).map(|facts| facts.role) {
-            Some(Role::Host) => Origin::Switch,
-            Some(Role::Pod | Role::Uplink) => Origin::Held,
-            None => return Err(Silence::PortGone),
+        let Some(ingress) = tables.ports.get(punt.ingress) else {
+            return Err(Silence::PortGone);
+        };
+        let PuntDetail::NextHop(port, address) = punt.detail else {
+            return Err(Silence::Malformed);
         };
         // These may be newer tables than those that the worker had.
-        let (next_hop, mtu) = match onward(tables, original.destination) {
+        let (destination, way) = whereabouts(tables, original.destination, (port, address));
+        let (next_hop, mtu) = match way {
             Onward::Waits { next_hop, mtu } => (next_hop, mtu),
             Onward::Clear => {
                 self.stats.released.add(1);
-                return Ok(Actions::from(send_on(origin, punt.packet.bytes())));
+                return Ok(Actions::from(send_on(punt.ingress, punt.packet.bytes())));
             }
             Onward::Nowhere => {
                 return self
@@ -243,7 +288,8 @@ impl SlowPath {
             }
         };
         // The worker asks for a way first and for the rest afterwards, and a packet from here it does not send back.
-        if origin == Origin::Held && original.hops <= 1 {
+        // The host's own packets have not been forwarded yet, so nothing is taken off their TTL.
+        if ingress.role != Role::Host && original.hops <= 1 {
             return self
                 .complain(original, Complaint::TimeExceeded, tables, now)
                 .map(Actions::from);
@@ -256,8 +302,7 @@ impl SlowPath {
         let held = Held {
             worker: punt.worker,
             ingress: punt.ingress,
-            origin,
-            destination: original.destination,
+            destination,
             packet: punt.packet.bytes().into(),
         };
         let is_held = self.holds.hold(next_hop, held, now);
@@ -268,8 +313,8 @@ impl SlowPath {
         };
         counter.add(1);
         Ok(Actions {
-            injection: None,
             request: self.ask(next_hop, now),
+            ..Actions::default()
         })
     }
 
@@ -296,7 +341,7 @@ impl SlowPath {
             // It would come back here.
             return Err(Silence::Address);
         }
-        let source = complaint::source(&tables.local, original.source)?;
+        let source = complaint::source(tables, original.source)?;
         self.complain_from(source, original, complaint, now)
     }
 
@@ -342,14 +387,6 @@ impl SlowPath {
     fn next_id(&mut self) -> u16 {
         self.id = self.id.wrapping_add(1);
         self.id
-    }
-}
-
-/// A packet that waited, on its way again.
-fn send_on(origin: Origin, packet: &[u8]) -> Injection {
-    Injection {
-        way: Way::Walk(origin),
-        packet: PacketCopy::new(packet),
     }
 }
 

@@ -85,6 +85,10 @@ counters! {
     no_source,
     /// Packets that came in at a port which has left since.
     port_gone,
+    /// Echo requests for whose id the control plane was asked to have replies steered to the switch.
+    echo_ids,
+    /// Echo requests dropped because the control plane had no room for the question.
+    echo_ids_lost,
 }
 
 /// Why a packet gets no answer: one counter each.

@@ -9,7 +9,7 @@ use millrace_dataplane::table::{NodeTables, Reader};
 use millrace_dataplane::worker::{Injection, Punt, WorkerHandle};
 use tokio::sync::mpsc;
 
-use super::{NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig};
+use super::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig};
 
 /// The thread's name, as the system shows it.
 const NAME: &str = "slow-path";
@@ -37,7 +37,7 @@ pub struct SlowPathError {
 }
 
 /// Starts the thread. It takes packets from `punts` and gives its own to the `workers`, by their numbers; it reads the
-/// newest `tables`, and asks for neighbours by `neighbours`, which it never waits for. It ends when told to, or when
+/// newest `tables`, and asks for neighbours and steered ids by the two queues, for which it never waits. It ends when told to, or when
 /// the other end of `events` or `punts` is gone.
 ///
 /// # Errors
@@ -48,7 +48,7 @@ pub fn spawn<P: Send + 'static>(
     events: Receiver<SlowPathEvent>,
     workers: Vec<WorkerHandle<P>>,
     tables: Reader<NodeTables>,
-    neighbours: mpsc::Sender<NeighbourRequest>,
+    (neighbours, echoes): (mpsc::Sender<NeighbourRequest>, mpsc::Sender<EchoRequest>),
 ) -> Result<SharedSlowPathStats, SlowPathError> {
     let slow_path = SlowPath::new(config);
     let stats = Arc::clone(slow_path.stats());
@@ -59,6 +59,7 @@ pub fn spawn<P: Send + 'static>(
         workers,
         tables,
         neighbours,
+        echoes,
     })?;
     Ok(stats)
 }
@@ -78,6 +79,7 @@ pub(super) struct Loop<P> {
     pub(super) workers: Vec<WorkerHandle<P>>,
     pub(super) tables: Reader<NodeTables>,
     pub(super) neighbours: mpsc::Sender<NeighbourRequest>,
+    pub(super) echoes: mpsc::Sender<EchoRequest>,
 }
 
 impl<P> Loop<P> {
@@ -119,6 +121,11 @@ impl<P> Loop<P> {
                 && self.neighbours.try_send(request).is_err()
             {
                 self.slow_path.request_lost(request);
+            }
+            if let Some(echo) = actions.echo
+                && self.echoes.try_send(echo).is_err()
+            {
+                self.slow_path.echo_lost();
             }
         }
     }

@@ -44,14 +44,34 @@ pub(super) fn answer(tables: &NodeTables, original: &Original<'_>, id: u16) -> R
         return echo(original, &icmp, id).map(Answer::Echo);
     }
     match original.protocol {
+        IpProtocol::TCP | IpProtocol::UDP => closed(original),
+        // To be ignored (RFC 8200 section 4.7).
+        IpProtocol::NO_NEXT_HEADER => Err(Silence::ToSwitch),
+        _ => Ok(Answer::Complain(Complaint::ProtocolUnreachable)),
+    }
+}
+
+/// Refuses a packet to a Service that has nobody to serve it, as a host would on which nothing listens.
+///
+/// # Errors
+/// Why it gets no answer.
+pub(super) fn refuse(original: &Original<'_>) -> Result<Answer, Silence> {
+    original.check_error_allowed()?;
+    if original.is_fragment {
+        return Err(Silence::Fragment);
+    }
+    closed(original)
+}
+
+/// What a closed port answers.
+fn closed(original: &Original<'_>) -> Result<Answer, Silence> {
+    match original.protocol {
         IpProtocol::TCP => reset(original).map(Answer::Reset),
         IpProtocol::UDP => {
             check_udp(original)?;
             Ok(Answer::Complain(Complaint::PortUnreachable))
         }
-        // To be ignored (RFC 8200 section 4.7).
-        IpProtocol::NO_NEXT_HEADER => Err(Silence::ToSwitch),
-        _ => Ok(Answer::Complain(Complaint::ProtocolUnreachable)),
+        _ => Ok(Answer::Complain(Complaint::PortUnreachable)),
     }
 }
 

@@ -104,12 +104,15 @@ impl Rig {
 
     /// Prints the ends of the daemon's log and of the machine's console.
     pub(crate) fn tell(&self) {
-        let ports = match self.node.ask(&["show", "ports"]) {
-            Ok(told) => told.stdout + &told.stderr,
-            Err(error) => error.to_string(),
-        };
+        for question in [&["show", "ports"][..], &["stats"]] {
+            let told = match self.node.ask(question) {
+                Ok(told) => told.stdout + &told.stderr,
+                Err(error) => error.to_string(),
+            };
+            eprintln!("-- millrace {}\n{told}", question.join(" "));
+        }
         let (log, console) = (self.node.log_end(), self.node.machine().console_end());
-        eprintln!("-- ports\n{ports}\n-- log of millrace\n{log}\n-- console of the machine\n{console}\n--");
+        eprintln!("-- log of millrace\n{log}\n-- console of the machine\n{console}\n--");
     }
 
     /// Writes the node file with these lines in its tables, and starts the switch.

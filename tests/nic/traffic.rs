@@ -1,8 +1,11 @@
 //! Traffic in one setting of the uplink: everything arrives, every queue has its part, and the machine's own connection
 //! outlives the switch.
 
+use std::collections::BTreeMap;
+
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::talk::Talk;
+use serde_json::Value;
 
 use crate::counters::Counters;
 use crate::rig::Rig;
@@ -39,7 +42,9 @@ impl Mode {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) mode: Mode,
-    /// Lines for `[uplink]`, besides the mode.
+    /// Where the steering program runs.
+    pub(crate) xdp_mode: &'static str,
+    /// Lines for `[uplink]`, besides these two.
     pub(crate) uplink: &'static str,
     /// Lines for `[workers]`.
     pub(crate) workers: &'static str,
@@ -48,11 +53,27 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// Nothing but the mode, with these queues.
+    pub(crate) const fn of(mode: Mode, queues: &'static [u32]) -> Self {
+        Self {
+            mode,
+            xdp_mode: "native",
+            uplink: "",
+            workers: "",
+            queues,
+        }
+    }
+
     fn title(&self) -> String {
         let lines = [self.uplink, self.workers].join("\n");
         let more: Vec<&str> = lines.lines().filter(|line| !line.is_empty()).collect();
         let more = more.iter().map(|line| format!(", {line}"));
-        format!("{}{}", self.mode.word(), more.collect::<String>())
+        format!(
+            "{} {}{}",
+            self.xdp_mode,
+            self.mode.word(),
+            more.collect::<String>()
+        )
     }
 }
 
@@ -60,10 +81,13 @@ impl Setting {
 pub(crate) fn carry(rig: &mut Rig, setting: &Setting) {
     rig.entitle(&setting.title());
     let uplink = format!("mode = \"{}\"\n{}", setting.mode.word(), setting.uplink);
-    rig.start("auto", &[("uplink", &uplink), ("workers", setting.workers)]);
+    rig.start(
+        setting.xdp_mode,
+        &[("uplink", &uplink), ("workers", setting.workers)],
+    );
     {
         let _step = rig.step("a socket on every queue, in the mode asked for");
-        assert_bound(rig, setting);
+        assert_bound(rig, setting.mode, setting.queues);
     }
     if rig.node.pods().is_empty() {
         rig.add_pods();
@@ -75,29 +99,38 @@ pub(crate) fn carry(rig: &mut Rig, setting: &Setting) {
     talk(rig, setting.queues);
 }
 
-/// Every queue has a socket in the mode asked for, by the switch's own word and by the kernel's.
-fn assert_bound(rig: &Rig, setting: &Setting) {
+/// Each of these queues, and no other, has a socket in this mode, by the switch's own word and by the kernel's.
+fn assert_bound(rig: &Rig, mode: Mode, queues: &[u32]) {
     let row = rig.uplink();
-    assert_eq!(row["queues"], setting.queues.len(), "{row:#}");
-    assert_eq!(row["bind_mode"], setting.mode.word(), "{row:#}");
-    let sockets = rig.inside("ss --xdp -a -e");
-    let expected = match setting.mode {
-        Mode::Copy => "zc:0",
-        Mode::ZeroCopy => "zc:1",
-    };
-    for queue in setting.queues {
-        let name = format!("{UPLINK}:q{queue} ");
-        let (_, of_queue) = sockets
-            .split_once(&name)
-            .unwrap_or_else(|| panic!("no socket on {name}in {sockets}"));
-        let umem = of_queue.lines().find(|line| line.contains("umem("));
-        assert!(
-            umem.is_some_and(|line| line.contains(expected)),
-            "{name}: {expected} is not in {umem:?}"
-        );
+    assert_eq!(row["bind_mode"], mode.word(), "{row:#}");
+    let shown = row["per_queue"].as_array().unwrap().iter();
+    let served: Vec<_> = shown.filter(|queue| queue["kernel"] == false).collect();
+    let expected =
+        |(shown, queue): (&&Value, &u32)| shown["queue"] == *queue && shown["bind_mode"] == mode.word();
+    assert!(
+        served.len() == queues.len() && served.iter().zip(queues).all(expected),
+        "{row:#}"
+    );
+    assert_eq!(sockets(rig), queues.iter().map(|queue| (*queue, mode)).collect());
+}
+
+/// The AF_XDP sockets on the uplink by queue, as the kernel tells of them.
+pub(crate) fn sockets(rig: &Rig) -> BTreeMap<u32, Mode> {
+    let told = rig.inside("ss --xdp -a -e");
+    // After each socket's line come those about its rings and its memory.
+    let mut found = BTreeMap::new();
+    let mut queue = None;
+    for line in told.lines() {
+        let words = || line.split_whitespace();
+        if !line.starts_with(char::is_whitespace) {
+            let name = words().find_map(|word| word.strip_prefix(UPLINK)?.strip_prefix(":q"));
+            queue = name.map(|number| number.parse().unwrap());
+        } else if let (Some(queue), Some((_, of_memory))) = (queue, line.split_once("umem(")) {
+            let zero_copy = of_memory.contains("zc:1");
+            found.insert(queue, if zero_copy { Mode::ZeroCopy } else { Mode::Copy });
+        }
     }
-    let all = sockets.matches(&format!("{UPLINK}:q")).count();
-    assert_eq!(all, setting.queues.len(), "{sockets}");
+    found
 }
 
 /// TCP and UDP on many flows, and every queue's part in it.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use millrace_dataplane::frame::{HEADROOM, Pool};
-use millrace_dataplane::table::{HashKey, Publisher};
+use millrace_dataplane::table::{HashKey, Publisher, Tick};
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Pipeline;
 use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
@@ -11,8 +11,8 @@ use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_POR
 use crate::packets::{Body, Family, Ip, Outer, patch_ipv4};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{
-    LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, host, outer, pod, pod_port, tables, uplink,
-    vtep_mac,
+    LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod, pod_port,
+    tables, uplink, vtep_mac,
 };
 
 pub fn rows() -> Vec<Row> {
@@ -149,17 +149,24 @@ fn outer_identifications_count_and_workers_begin_apart() {
     let mut pool = Pool::on_heap(4);
     let mut id_of = |pipeline: &mut NodePipeline| {
         let mut frames = vec![pool.take_with(&sent(&ip, pod_port(2))).unwrap()];
-        pipeline.process(pod_port(2), &mut frames, &mut Vec::new());
+        pipeline.process(pod_port(2), &mut frames, &mut Vec::new(), Tick::from_seconds(1));
         let frame = frames.remove(0);
         let id = u16::from_be_bytes([frame.bytes()[18], frame.bytes()[19]]);
         pool.give(frame);
         id
     };
-    let mut one = NodePipeline::new(publisher.reader(), key, 0);
+    let mut one = NodePipeline::new(publisher.reader(), connections(), key, 0);
     let ids: Vec<u16> = (0..70_000).map(|_| id_of(&mut one)).collect();
     assert!(ids.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
     let starts: HashSet<u16> = (0..16)
-        .map(|worker| id_of(&mut NodePipeline::new(publisher.reader(), key, worker)))
+        .map(|worker| {
+            id_of(&mut NodePipeline::new(
+                publisher.reader(),
+                connections(),
+                key,
+                worker,
+            ))
+        })
         .collect();
     assert!(starts.len() > 14, "{starts:?}");
 }
@@ -168,7 +175,7 @@ fn outer_identifications_count_and_workers_begin_apart() {
 #[test]
 fn a_push_without_headroom_drops_the_packet() {
     let publisher = Publisher::new(tables(1));
-    let mut pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+    let mut pipeline = NodePipeline::new(publisher.reader(), connections(), HashKey::random(), 0);
     let mut pool = Pool::on_heap(1);
     for (peer, room) in [(2, 50), (3, 20)] {
         for missing in [0, 1] {
@@ -185,7 +192,7 @@ fn a_push_without_headroom_drops_the_packet() {
             frame.bytes_mut().copy_from_slice(&packet);
             let mut frames = vec![frame];
             let mut verdicts = Vec::new();
-            pipeline.process(pod_port(2), &mut frames, &mut verdicts);
+            pipeline.process(pod_port(2), &mut frames, &mut verdicts, Tick::from_seconds(1));
             let expected = if missing == 0 {
                 Verdict::Forward(uplink())
             } else {
@@ -195,4 +202,26 @@ fn a_push_without_headroom_drops_the_packet() {
             pool.give(frames.remove(0));
         }
     }
+}
+
+#[test]
+fn a_flow_keeps_its_lane_and_flows_spread_over_lanes() {
+    let mut node = Node::new(1);
+    let mut lane = |ip: &Ip| node.lane(pod_port(2), &sent(ip, pod_port(2)));
+    for family in Family::BOTH {
+        let flow = |port| Ip::udp(pod(family, 1, 2), pod(family, 2, 2)).body(Body::Udp(port, 53, vec![1]));
+        let first = lane(&flow(1));
+        assert_eq!(lane(&flow(1).ttl(9).len(1000)), first, "the same flow");
+        // As a worker with so many queues of the uplink deals them.
+        for queues in [2u16, 3, 16] {
+            let mut taken = vec![0; usize::from(queues)];
+            (0..1600).for_each(|port| taken[usize::from(lane(&flow(port)) % queues)] += 1);
+            let fair = 1600 / usize::from(queues);
+            let even = taken.iter().all(|count| (fair / 2..fair * 2).contains(count));
+            assert!(even, "{queues} queues took {taken:?}");
+        }
+    }
+    let ipip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2)).body(Body::Udp(1, 53, vec![1]));
+    let other = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2)).body(Body::Udp(2, 53, vec![1]));
+    assert_ne!(lane(&ipip), lane(&other), "flows through IPIP spread too");
 }

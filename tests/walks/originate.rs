@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_dataplane::table::{HashKey, NeighbourTable};
+use millrace_dataplane::table::{HashKey, NeighbourId, NeighbourTable};
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Origin;
@@ -51,19 +51,19 @@ fn a_held_packet_walks_on_once_its_neighbour_is_known() {
         );
         let (verdict, held) = node.receive(pod_port(2), &sent(&ip, pod_port(2)));
         assert_eq!(verdict, unresolved);
-        let (verdict, held) = node.originate(Origin::Held, &held);
+        let (verdict, held) = node.originate(Origin::Held(pod_port(2)), &held);
         assert_eq!(verdict, unresolved, "still not known");
 
         let mac = MacAddr([2, 9, 9, 9, 9, 9]);
         let neighbours = Arc::new(NeighbourTable::build(
             HashKey::random(),
-            [(uplink(), next_hop, mac)],
+            [(NeighbourId::new(9), uplink(), next_hop, mac)],
         ));
         node.publish(millrace_dataplane::table::NodeTables {
             neighbours,
             ..tables(1)
         });
-        let (verdict, left) = node.originate(Origin::Held, &held);
+        let (verdict, left) = node.originate(Origin::Held(pod_port(2)), &held);
         let expect = ip.ttl(63).frame(mac, switch_mac(1, uplink()));
         Row::new("held", uplink(), vec![], Expect::Forward(uplink(), expect)).check(verdict, &left);
     }
@@ -73,7 +73,7 @@ fn a_held_packet_walks_on_once_its_neighbour_is_known() {
 fn a_held_packet_still_pays_its_hop() {
     let mut node = Node::new(1);
     let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 1, 3)).ttl(1);
-    let (verdict, left) = node.originate(Origin::Held, &unaddressed(&ip));
+    let (verdict, left) = node.originate(Origin::Held(pod_port(2)), &unaddressed(&ip));
     assert_eq!(
         verdict,
         Verdict::Punt(PuntReason::TimeExceeded, PuntDetail::Nothing)
@@ -87,7 +87,7 @@ fn what_the_switch_sends_is_checked_as_well() {
     let to_nobody = Ip::udp(pod(Family::V4, 1, 1), [127, 0, 0, 1].into());
     let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_nobody));
     assert_eq!(verdict, Verdict::Drop(DropReason::MartianDestination));
-    let (verdict, _) = node.originate(Origin::Held, &[0; 10]);
+    let (verdict, _) = node.originate(Origin::Held(pod_port(2)), &[0; 10]);
     assert_eq!(verdict, Verdict::Drop(DropReason::EthernetTruncated));
     let to_itself = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 1, 1));
     let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_itself));

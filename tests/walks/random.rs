@@ -162,7 +162,7 @@ proptest! {
             damages.iter().for_each(|damage| damage.apply(&mut packet));
             let ingress = if moved == 0 { elsewhere } else { row.ingress };
             run(&mut node, ingress, std::slice::from_ref(&packet))?;
-            node.originate(Origin::Held, &packet);
+            node.originate(Origin::Held(ingress), &packet);
             node.originate(Origin::Switch, &packet);
         }
     }

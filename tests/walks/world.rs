@@ -4,19 +4,24 @@
 //! .1 and ::1. Nodes 1 and 2 (and 4, whose underlay address is unresolved, and 5, on the Windows port) are joined by
 //! VXLAN, 1 and 3 by IP-in-IP.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use millrace_dataplane::frame::{Census, Pool};
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::SubjectId;
+use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
+    AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
+    NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role,
+    RouteTable, Target, Tick, Tunnel, Underlay,
 };
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::worker::{Origin, Pipeline};
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 
 use crate::packets::{Family, Outer};
 
@@ -286,6 +291,7 @@ pub fn tables(node: u8) -> NodeTables {
         ],
         uplink: Some(uplink()),
         host: Some(host()),
+        ..Local::default()
     };
     let neighbours = [
         (uplink(), IpAddr::V4(ROUTER), router_mac()),
@@ -293,13 +299,34 @@ pub fn tables(node: u8) -> NodeTables {
         (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
         (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
     ];
+    let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
+    let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
     NodeTables {
         ports: Arc::new(ports(node)),
         routes: Arc::new(routes(node)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(peers(node)),
         local: Arc::new(local),
-        generation: 1,
+        ..NodeTables::default()
+    }
+}
+
+/// Connections of one worker, as few as a test can make.
+pub fn connections() -> Connections {
+    connections_of(&FlowOptions {
+        ipv4: 4096,
+        ipv6: 4096,
+        ..FlowOptions::default()
+    })
+}
+
+/// Connections of one worker, in a flow table like this.
+fn connections_of(options: &FlowOptions) -> Connections {
+    Connections {
+        flows: Arc::new(FlowTable::in_memory(options).unwrap()),
+        affinity: Arc::new(AffinityTable::new(256)),
+        timeouts: Timeouts::default(),
+        workers: 1,
     }
 }
 
@@ -307,7 +334,9 @@ pub fn tables(node: u8) -> NodeTables {
 pub struct Node {
     publisher: Publisher<NodeTables>,
     pipeline: NodePipeline,
+    pub connections: Connections,
     pool: Pool,
+    now: Tick,
 }
 
 impl Node {
@@ -316,17 +345,56 @@ impl Node {
     }
 
     pub fn with(tables: NodeTables) -> Self {
+        Self::with_connections(tables, connections())
+    }
+
+    /// A node with a flow table of another size.
+    pub fn with_flows(tables: NodeTables, options: &FlowOptions) -> Self {
+        Self::with_connections(tables, connections_of(options))
+    }
+
+    pub fn with_connections(tables: NodeTables, connections: Connections) -> Self {
         let publisher = Publisher::new(tables);
-        let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+        let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), HashKey::random(), 0);
         Self {
             publisher,
             pipeline,
+            connections,
             pool: Pool::on_heap(128),
+            now: Tick::from_seconds(1_000_000),
         }
+    }
+
+    /// Lets time pass, and the pipeline clear up after it.
+    pub fn wait(&mut self, seconds: u32) {
+        self.now = Tick::from_seconds(self.now.seconds() + seconds);
+        while self.pipeline.sweep(self.now) {}
     }
 
     pub fn publish(&mut self, tables: NodeTables) {
         self.publisher.publish(tables);
+    }
+
+    /// The newest tables.
+    pub fn tables(&self) -> NodeTables {
+        NodeTables::clone(&self.publisher.reader().pin())
+    }
+
+    /// Publishes tables in which only these backends changed, and what the routes tell.
+    pub fn publish_next(&mut self, tables: NodeTables, backends: &[BackendId]) {
+        let changed = backends.iter().map(|backend| backend.subject()).collect();
+        self.publish_changed(tables, &changed);
+    }
+
+    /// Publishes tables in which these subjects changed.
+    pub fn publish_changed(&mut self, tables: NodeTables, changed: &HashSet<SubjectId>) {
+        let old = self.tables();
+        let epoch = old.epoch.next();
+        self.publisher.publish(NodeTables {
+            subjects: old.subjects.with_changes(changed, epoch),
+            epoch,
+            ..tables
+        });
     }
 
     /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.
@@ -336,7 +404,8 @@ impl Node {
             .map(|bytes| self.pool.take_with(bytes).unwrap())
             .collect();
         let mut verdicts = Vec::new();
-        self.pipeline.process(ingress, &mut frames, &mut verdicts);
+        self.pipeline
+            .process(ingress, &mut frames, &mut verdicts, self.now);
         assert_eq!(verdicts.len(), packets.len(), "one verdict for each packet");
         let left: Vec<_> = frames.iter().map(|frame| frame.bytes().to_vec()).collect();
         frames.into_iter().for_each(|frame| self.pool.give(frame));
@@ -348,9 +417,20 @@ impl Node {
         self.receive_all(ingress, &[packet.to_vec()]).remove(0)
     }
 
+    /// In which lane a packet leaves.
+    pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
+        let mut frames = [self.pool.take_with(packet).unwrap()];
+        self.pipeline
+            .process(ingress, &mut frames, &mut Vec::new(), self.now);
+        let lane = frames[0].lane();
+        frames.into_iter().for_each(|frame| self.pool.give(frame));
+        self.assert_whole();
+        lane
+    }
+
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
         let mut frame = self.pool.take_with(packet).unwrap();
-        let verdict = self.pipeline.originate(&mut frame, origin);
+        let verdict = self.pipeline.originate(&mut frame, origin, self.now);
         let left = frame.bytes().to_vec();
         self.pool.give(frame);
         self.assert_whole();

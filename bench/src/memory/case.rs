@@ -1,5 +1,6 @@
 //! One case: a worker of its own, and frames that take one walk round and round.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -10,9 +11,10 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::{HashKey, Publisher};
+use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
 
 use super::scene::{PORTS, tables};
@@ -24,6 +26,11 @@ const SETTLE_ALL_TURNS: u64 = 256;
 const TURN_NS_MAX: u64 = 1_000_000_000;
 /// Packets that may wait for a slow path that nobody serves: one is enough to show that something is wrong.
 const PUNTS: usize = 1;
+/// The least and the most connections that a case has room for; the most is the default of a node.
+const ROOM_MIN: u32 = 1 << 17;
+const ROOM_MAX: u32 = 1 << 20;
+/// Clients that session affinity can be remembered for.
+const AFFINITIES: usize = 1024;
 
 /// What one lap of all frames cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +47,9 @@ pub(super) struct Case {
     frame_len: usize,
     flows: u32,
     templates: Vec<Template>,
+    publisher: Publisher<NodeTables>,
+    /// The newest tables.
+    tables: NodeTables,
     worker: Worker<LoopPort, NodePipeline>,
     handle: WorkerHandle<LoopPort>,
     _punts: Receiver<Punt>,
@@ -47,6 +57,9 @@ pub(super) struct Case {
     /// The frames between two laps; empty otherwise.
     resting: Vec<Frame>,
     random: Random,
+    /// The flow that the next packet takes, where flows are taken in order.
+    next_flow: u32,
+    is_random: bool,
     turns: u64,
     clock: Clock,
     turn_ns: Histogram<u64>,
@@ -55,8 +68,22 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let publisher = Publisher::new(tables(walk.overlay())?);
-        let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+        let tables = tables(walk.overlay(), walk.services())?;
+        let publisher = Publisher::new(tables.clone());
+        let options = FlowOptions {
+            ipv4: (flows.saturating_mul(2))
+                .next_power_of_two()
+                .clamp(ROOM_MIN, ROOM_MAX),
+            ipv6: 1,
+            ..FlowOptions::default()
+        };
+        let connections = Connections {
+            flows: Arc::new(FlowTable::in_memory(&options)?),
+            affinity: Arc::new(AffinityTable::new(AFFINITIES)),
+            timeouts: for_ever(),
+            workers: 1,
+        };
+        let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
         let config = WorkerConfig {
             index: 0,
             core: 0,
@@ -70,13 +97,7 @@ impl Case {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
             let stats = Arc::new(QueueStats::new(port, queue));
-            worker.add(
-                port,
-                queue,
-                LoopPort::with_capacity(frames as usize),
-                holder,
-                stats,
-            );
+            worker.add(port, LoopPort::with_capacity(frames as usize), holder, stats);
         }
         let templates = walk.templates(frame_len, flows)?;
         let mut case = Self {
@@ -84,17 +105,24 @@ impl Case {
             frame_len,
             flows,
             templates,
+            publisher,
+            tables,
             worker,
             handle,
             _punts: punts,
             frames,
             resting: Vec::with_capacity(frames as usize),
             random: Random::new(),
+            next_flow: 0,
+            is_random: false,
             turns: 0,
             clock: Clock::calibrated(),
             turn_ns: Histogram::new_with_bounds(1, TURN_NS_MAX, 3)?,
         };
         case.fill()?;
+        if !walk.opens() {
+            case.establish()?;
+        }
         Ok(case)
     }
 
@@ -124,9 +152,46 @@ impl Case {
         Ok(())
     }
 
+    /// Sends a packet of every flow, so that all of them are known.
+    fn establish(&mut self) -> anyhow::Result<()> {
+        while self.next_flow < self.flows {
+            self.lap(false)?;
+        }
+        self.is_random = true;
+        Ok(())
+    }
+
+    /// The flow of the next packet: one at random of those that are known, or one that is not known yet.
+    fn draw(&mut self) -> anyhow::Result<u32> {
+        if self.is_random {
+            return Ok(self.random.below(self.flows));
+        }
+        let flow = self.next_flow;
+        self.next_flow += 1;
+        ensure!(
+            flow < self.flows || !self.walk.opens(),
+            "all {} flows are open: fewer rounds or laps would be right",
+            self.flows
+        );
+        Ok(flow % self.flows)
+    }
+
+    /// Publishes tables in which a backend changed that no packet goes to. A lap takes a few milliseconds, so there are
+    /// more than a hundred such changes a second.
+    fn change_something_else(&mut self) {
+        let changed = HashSet::from([SubjectId::backend(SubjectId::NUMBER_MAX >> 8)]);
+        let epoch = self.tables.epoch.next();
+        self.tables.subjects = self.tables.subjects.with_changes(&changed, epoch);
+        self.tables.epoch = epoch;
+        self.publisher.publish(self.tables.clone());
+    }
+
     /// One lap: every frame gets a flow drawn at random, and walks. Only the walk is timed. `is_measured` tells
     /// whether its batches count for the percentile.
     pub(super) fn lap(&mut self, is_measured: bool) -> anyhow::Result<Lap> {
+        if self.walk.churns() {
+            self.change_something_else();
+        }
         self.load()?;
         let (mut cycles, mut packets) = (0, 0);
         let info = allocation_counter::measure(|| {
@@ -163,21 +228,23 @@ impl Case {
 
     /// Writes the packets' heads anew, each with a flow of its own, and puts the frames at the start of the walk.
     fn load(&mut self) -> anyhow::Result<()> {
-        let (port, _) = self
-            .worker
-            .port_mut(usize::from(self.walk.ingress()))
-            .context("no such port")?;
         let mut failed = Ok(());
-        for mut frame in self.resting.drain(..) {
-            let flow = self.random.below(self.flows);
+        let mut resting = std::mem::take(&mut self.resting);
+        for mut frame in resting.drain(..) {
+            let flow = self.draw()?;
             let count = u32::try_from(self.templates.len())?;
             if let Some(template) = self.templates.get((flow % count) as usize)
                 && let Err(error) = renew(&mut frame, template, flow / count)
             {
                 failed = Err(error);
             }
+            let (port, _) = self
+                .worker
+                .port_mut(usize::from(self.walk.ingress()))
+                .context("no such port")?;
             port.load(frame);
         }
+        self.resting = resting;
         failed
     }
 
@@ -217,6 +284,16 @@ impl Case {
             counters.punted
         );
         Ok(())
+    }
+}
+
+/// No flow ends while its case is measured.
+fn for_ever() -> Timeouts {
+    const LONG_S: u32 = 1_000_000;
+    Timeouts {
+        udp_s: LONG_S,
+        udp_replied_s: LONG_S,
+        ..Timeouts::default()
     }
 }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
+    PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
+    Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+
+pub(super) use super::services::service_address;
+use super::services::service_table;
 
 /// How many other nodes there are.
 pub(super) const PEERS: u8 = 64;
@@ -89,7 +93,7 @@ fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
 }
 
 /// All tables of the node.
-pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
+pub(super) fn tables(overlay: Overlay, services: u32) -> anyhow::Result<NodeTables> {
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
@@ -109,7 +113,10 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
         next_hop: IpAddr::V4(underlay_address(1)),
     };
     routes.push((Prefix::ALL_V4, gateway));
-    let neighbours = (1..=PEERS).map(|node| (uplink, IpAddr::V4(underlay_address(node)), underlay_mac(node)));
+    let neighbours = (1..=PEERS).map(|node| {
+        let address = IpAddr::V4(underlay_address(node));
+        (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
+    });
     let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
     Ok(NodeTables {
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
@@ -117,7 +124,8 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(overlay, uplink, host)?),
-        generation: 1,
+        services: Arc::new(service_table(services)?),
+        ..NodeTables::default()
     })
 }
 
@@ -190,5 +198,18 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         pod_prefixes: vec![pod_prefix(0)?],
         uplink: Some(uplink),
         host: Some(host),
+        pod_networks: Lpm::build(
+            (0..=PEERS)
+                .map(|node| Ok((pod_prefix(node)?, ())))
+                .collect::<anyhow::Result<Vec<_>>>()?,
+        ),
+        sources_v4: SourceAddresses {
+            gateway: Some(pod_address(0, 1)),
+            overlay: Some(pod_address(0, 0)),
+            uplink: Some(underlay_address(0)),
+        },
+        masquerade: true,
+        uplink_ports: (61_000, u16::MAX),
+        ..Local::default()
     })
 }

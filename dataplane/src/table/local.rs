@@ -1,11 +1,11 @@
 //! What this node itself is: its addresses and the ends of its tunnels.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
-use super::Prefix;
+use super::{Lpm, Prefix};
 use crate::port::PortId;
 use crate::wire::{MacAddr, Vni};
 
@@ -36,6 +36,27 @@ pub struct Endpoint {
     pub kind: EndpointKind,
 }
 
+/// What packets of one family are given as their source, by the way they leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SourceAddresses<A> {
+    /// Towards a pod of this node or its own network stack: the pods' gateway.
+    pub gateway: Option<A>,
+    /// Through a tunnel: this node's own address in the overlay.
+    pub overlay: Option<A>,
+    /// By the uplink: this node's address there.
+    pub uplink: Option<A>,
+}
+
+impl<A> Default for SourceAddresses<A> {
+    fn default() -> Self {
+        Self {
+            gateway: None,
+            overlay: None,
+            uplink: None,
+        }
+    }
+}
+
 /// This node, as the pipeline has to know it.
 #[derive(Debug, Clone, Default)]
 pub struct Local {
@@ -49,6 +70,19 @@ pub struct Local {
     pub gateways: Vec<IpAddr>,
     /// The prefixes of this node's pods.
     pub pod_prefixes: Vec<Prefix>,
+    /// The prefixes of all nodes' pods.
+    pub pod_networks: Lpm<()>,
+    /// What source NAT gives to IPv4 packets.
+    pub sources_v4: SourceAddresses<Ipv4Addr>,
+    /// What source NAT gives to IPv6 packets.
+    pub sources_v6: SourceAddresses<Ipv6Addr>,
+    /// Whether pods that leave the cluster do so under this node's address.
+    pub masquerade: bool,
+    /// The first and the last port, or ICMP id, that source NAT gives to what leaves by the uplink: the node's own
+    /// network stack leaves them alone.
+    pub uplink_ports: (u16, u16),
+    /// Whether a TCP connection to an endpoint that its Service no longer has is reset.
+    pub resets_removed_endpoints: bool,
     /// The port to the underlay.
     pub uplink: Option<PortId>,
     /// The port to this node's own network stack.
@@ -68,6 +102,13 @@ impl Local {
     #[must_use]
     pub fn is_local_pod(&self, address: IpAddr) -> bool {
         self.pod_prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Whether `address` is that of any node's pod.
+    #[inline]
+    #[must_use]
+    pub fn is_pod(&self, address: IpAddr) -> bool {
+        self.pod_networks.lookup(address).is_some()
     }
 
     /// Whether VXLAN is taken on this UDP port, on any of our addresses.

@@ -2,7 +2,7 @@
 //!
 //! Everything here is immutable once built. The control plane builds [`NodeTables`], publishes them in one store
 //! ([`Publisher`]), and a worker pins the newest ones once per batch ([`Reader::pin`]). A change is a new build:
-//! publishing is coalesced, and unchanged tables are shared between generations through their [`Arc`].
+//! publishing is coalesced, and unchanged tables are shared between snapshots through their [`Arc`].
 //!
 //! The tables know neither frames nor sockets, and they read no clock.
 
@@ -19,22 +19,30 @@ pub mod port;
 pub mod prefix;
 pub mod publish;
 pub mod route;
+pub mod service;
 pub mod subject;
 pub mod tick;
 
 pub use affinity::AffinityTable;
 pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
-pub use local::{Endpoint, EndpointKind, Local};
-pub use neighbour::{Neighbour, NeighbourId, NeighbourTable};
+pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
+pub use neighbour::{NeighbourId, NeighbourTable};
 pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
 pub use peer::{Peer, PeerId, PeerTable, Tunnel, Underlay};
 pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Lpm, RouteTable, Target};
+pub use service::ServiceTable;
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
 pub use tick::Tick;
+
+/// The flow table as the workers and the control plane hold it.
+pub type SharedFlowTable = Arc<FlowTable>;
+
+/// The affinity table as the workers hold it.
+pub type SharedAffinityTable = Arc<AffinityTable>;
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +57,10 @@ pub struct NodeTables {
     pub peers: Arc<PeerTable>,
     /// What this node itself is.
     pub local: Arc<Local>,
-    /// Counts publications, to tell one snapshot from another.
-    pub generation: u64,
+    /// Virtual addresses and node ports, and the backends behind them.
+    pub services: Arc<ServiceTable>,
+    /// When each thing that stored answers rest on last changed.
+    pub subjects: Subjects,
+    /// The snapshot's number, to tell one from another: what is found in these tables is stored with it.
+    pub epoch: Epoch,
 }

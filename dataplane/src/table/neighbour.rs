@@ -13,7 +13,7 @@ use crate::port::PortId;
 use crate::wire::MacAddr;
 
 /// Who is asked for: an address on a port's link, as three words to hash.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Station {
     port: PortId,
     address: IpAddr,
@@ -61,15 +61,20 @@ impl NeighbourId {
 
 /// A next hop whose link address is known.
 #[derive(Debug)]
-pub struct Neighbour {
+struct Neighbour {
+    station: Station,
     mac: MacAddr,
     used: AtomicBool,
 }
 
 impl Neighbour {
-    /// The neighbour's link address.
-    #[must_use]
-    pub fn mac(&self) -> MacAddr {
+    /// Its link address, for a packet that goes there now.
+    #[inline]
+    fn take(&self) -> MacAddr {
+        // Written once per beat only: a cache line that every worker writes for every packet would bounce.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         self.mac
     }
 }
@@ -79,36 +84,66 @@ impl Neighbour {
 /// A lookup marks what it finds as used, so that the control plane can keep alive what is in use
 /// ([`Self::take_used`]): the kernel sees none of the switch's traffic and would let its entries age.
 pub struct NeighbourTable {
-    neighbours: HashMap<Station, Neighbour, HashKey>,
+    numbers: HashMap<Station, NeighbourId, HashKey>,
+    /// By number; of one that is not known there is none.
+    neighbours: Vec<Option<Neighbour>>,
 }
 
 impl NeighbourTable {
-    /// Builds the table. Of two entries for one station the later one counts.
+    /// Builds the table. Of two entries for one station, and of two with one number, the later one counts.
     #[must_use]
-    pub fn build(key: HashKey, neighbours: impl IntoIterator<Item = (PortId, IpAddr, MacAddr)>) -> Self {
-        let mut table = HashMap::with_hasher(key);
-        for (port, address, mac) in neighbours {
-            table.insert(
-                Station { port, address },
-                Neighbour {
-                    mac,
-                    used: AtomicBool::new(false),
-                },
-            );
+    pub fn build(
+        key: HashKey,
+        entries: impl IntoIterator<Item = (NeighbourId, PortId, IpAddr, MacAddr)>,
+    ) -> Self {
+        let mut table = Self {
+            numbers: HashMap::with_hasher(key),
+            neighbours: Vec::new(),
+        };
+        for (id, port, address, mac) in entries {
+            table.insert(id, Station { port, address }, mac);
         }
-        Self { neighbours: table }
+        table
     }
 
-    /// The link address of `address` on a port's link, marked as used; `None` if it is not known.
+    fn insert(&mut self, id: NeighbourId, station: Station, mac: MacAddr) {
+        let place = usize::from(id.number());
+        if self.neighbours.len() <= place {
+            self.neighbours.resize_with(place + 1, || None);
+        }
+        if let Some(former) = self.numbers.insert(station, id)
+            && former != id
+            && let Some(slot) = self.neighbours.get_mut(usize::from(former.number()))
+        {
+            *slot = None;
+        }
+        if let Some(slot) = self.neighbours.get_mut(place) {
+            let entry = Neighbour {
+                station,
+                mac,
+                used: AtomicBool::new(false),
+            };
+            if let Some(former) = slot.replace(entry).filter(|former| former.station != station) {
+                self.numbers.remove(&former.station);
+            }
+        }
+    }
+
+    /// The number and link address of `address` on a port's link, marked as used; `None` if it is not known.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, port: PortId, address: IpAddr) -> Option<MacAddr> {
-        let neighbour = self.neighbours.get(&Station { port, address })?;
-        // Written once per beat only: a cache line that every worker writes for every packet would bounce.
-        if !neighbour.used.load(Ordering::Relaxed) {
-            neighbour.used.store(true, Ordering::Relaxed);
-        }
-        Some(neighbour.mac)
+    pub fn lookup(&self, port: PortId, address: IpAddr) -> Option<(NeighbourId, MacAddr)> {
+        let id = *self.numbers.get(&Station { port, address })?;
+        let neighbour = self.neighbours.get(usize::from(id.number()))?.as_ref()?;
+        Some((id, neighbour.take()))
+    }
+
+    /// The port and link address of a next hop by its number, marked as used; `None` if it is not known.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: NeighbourId) -> Option<(PortId, MacAddr)> {
+        let neighbour = self.neighbours.get(usize::from(id.number()))?.as_ref()?;
+        Some((neighbour.station.port, neighbour.take()))
     }
 
     /// Everyone who was asked for since the last call, and forgets it.
@@ -116,27 +151,27 @@ impl NeighbourTable {
         let used = self
             .neighbours
             .iter()
-            .filter(|(_, neighbour)| neighbour.used.swap(false, Ordering::Relaxed));
-        used.map(|(station, _)| (station.port, station.address))
+            .flatten()
+            .filter(|neighbour| neighbour.used.swap(false, Ordering::Relaxed));
+        used.map(|neighbour| (neighbour.station.port, neighbour.station.address))
     }
 
-    /// Every neighbour, in no order.
+    /// Every neighbour, by number.
     pub fn iter(&self) -> impl Iterator<Item = (PortId, IpAddr, MacAddr)> {
-        self.neighbours
-            .iter()
-            .map(|(station, neighbour)| (station.port, station.address, neighbour.mac))
+        let known = self.neighbours.iter().flatten();
+        known.map(|neighbour| (neighbour.station.port, neighbour.station.address, neighbour.mac))
     }
 
     /// How many neighbours there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.neighbours.len()
+        self.numbers.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.neighbours.is_empty()
+        self.numbers.is_empty()
     }
 }
 
@@ -164,33 +199,57 @@ mod tests {
         let v4: IpAddr = "192.0.2.1".parse().unwrap();
         let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
         let v6: IpAddr = "fe80::1".parse().unwrap();
+        let id = NeighbourId::new;
         let entries = [
-            (one, v4, mac(1)),
-            (two, v4, mac(2)),
-            (one, mapped, mac(3)),
-            (one, v6, mac(9)),
-            (one, v6, mac(4)),
+            (id(0), one, v4, mac(1)),
+            (id(5), two, v4, mac(2)),
+            (id(1), one, mapped, mac(3)),
+            (id(2), one, v6, mac(9)),
+            (id(3), one, v6, mac(4)),
         ];
         let table = NeighbourTable::build(HashKey::random(), entries);
         assert_eq!(table.len(), 4);
-        assert_eq!(table.lookup(one, v4), Some(mac(1)));
-        assert_eq!(table.lookup(two, v4), Some(mac(2)));
-        assert_eq!(table.lookup(one, mapped), Some(mac(3)));
-        assert_eq!(table.lookup(one, v6), Some(mac(4)), "the later one counts");
+        assert_eq!(table.lookup(one, v4), Some((id(0), mac(1))));
+        assert_eq!(table.lookup(two, v4), Some((id(5), mac(2))));
+        assert_eq!(table.lookup(one, mapped), Some((id(1), mac(3))));
+        assert_eq!(
+            table.lookup(one, v6),
+            Some((id(3), mac(4))),
+            "the later one counts"
+        );
         assert_eq!(table.lookup(two, v6), None);
+        assert_eq!(table.get(id(5)), Some((two, mac(2))));
+        assert_eq!(
+            (table.get(id(2)), table.get(id(4)), table.get(id(9))),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_number_stands_for_one_station() {
+        let port = PortId::new(1).unwrap();
+        let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let (id, mac) = (NeighbourId::new(3), MacAddr([2, 0, 0, 0, 0, 7]));
+        let table = NeighbourTable::build(
+            HashKey::random(),
+            [(id, port, a, MacAddr::ZERO), (id, port, b, mac)],
+        );
+        assert_eq!((table.len(), table.lookup(port, a)), (1, None));
+        assert_eq!(table.lookup(port, b), Some((id, mac)));
     }
 
     #[test]
     fn use_is_remembered_until_it_is_taken() {
         let port = PortId::new(0).unwrap();
         let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let table = NeighbourTable::build(
-            HashKey::random(),
-            [(port, a, MacAddr::ZERO), (port, b, MacAddr::ZERO)],
-        );
+        let (one, two) = (NeighbourId::new(0), NeighbourId::new(1));
+        let entries = [(one, port, a, MacAddr::ZERO), (two, port, b, MacAddr::ZERO)];
+        let table = NeighbourTable::build(HashKey::random(), entries);
         assert_eq!(table.take_used().count(), 0);
         assert!(table.lookup(port, b).is_some());
         assert_eq!(table.take_used().collect::<Vec<_>>(), [(port, b)]);
         assert_eq!(table.take_used().count(), 0);
+        assert!(table.get(one).is_some());
+        assert_eq!(table.take_used().collect::<Vec<_>>(), [(port, a)]);
     }
 }

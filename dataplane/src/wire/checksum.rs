@@ -235,6 +235,29 @@ fn transport_field(protocol: IpProtocol, l4: &mut [u8]) -> Option<&mut [u8; 2]> 
     l4.get_mut(offset..)?.first_chunk_mut()
 }
 
+/// Carries a change of what it covers into the checksum of a TCP segment, a UDP or UDP-Lite datagram or an ICMPv6
+/// message, of which `l4` is at least the start. Answers the change of the field itself; none, with nothing changed, if
+/// `protocol` is none of these, `l4` ends before the field, or a UDP datagram has no checksum.
+#[inline]
+pub fn adjust_transport(protocol: IpProtocol, l4: &mut [u8], delta: Delta) -> Delta {
+    let protocol = if protocol == IpProtocol::UDP_LITE {
+        IpProtocol::UDP
+    } else {
+        protocol
+    };
+    let Some(field) = transport_field(protocol, l4) else {
+        return Delta::ZERO;
+    };
+    let old = u16::from_be_bytes(*field);
+    let new = if protocol == IpProtocol::UDP {
+        delta.apply_udp(old)
+    } else {
+        delta.apply(old)
+    };
+    *field = new.to_be_bytes();
+    Delta::u16(old, new)
+}
+
 /// Computes the checksum of `l4`, a whole TCP segment, UDP datagram or ICMPv6 message, and writes it into
 /// its field.
 ///

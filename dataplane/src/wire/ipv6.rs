@@ -238,6 +238,13 @@ impl<'a> Ipv6Mut<'a> {
         delta
     }
 
+    /// Writes both addresses; the change, which the upper layer's checksum must follow, is known to the caller.
+    #[inline]
+    pub fn replace_addresses(&mut self, source: Ipv6Addr, destination: Ipv6Addr) {
+        self.header[8..24].copy_from_slice(&source.octets());
+        self.header[24..40].copy_from_slice(&destination.octets());
+    }
+
     /// Writes the ECN field and leaves the DSCP as it is.
     #[inline]
     pub fn set_ecn(&mut self, ecn: Ecn) {

@@ -27,6 +27,7 @@ pub mod ipv4;
 pub mod ipv6;
 mod malformed;
 pub mod ports;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

@@ -73,6 +73,13 @@ impl<'a> PortsMut<'a> {
         }
     }
 
+    /// Writes both ports; the change is known to the caller.
+    #[inline]
+    pub fn replace(&mut self, ports: Ports) {
+        self.bytes[0..2].copy_from_slice(&ports.source.to_be_bytes());
+        self.bytes[2..4].copy_from_slice(&ports.destination.to_be_bytes());
+    }
+
     /// Writes the source port; answers the change, which a checksum over the header must follow.
     #[inline]
     #[must_use = "checksums of TCP, UDP and of the ICMP error around them cover the ports"]

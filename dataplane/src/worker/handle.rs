@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Origin;
 use crate::capture::{PacketCopy, Tap};
 use crate::frame::Holder;
-use crate::port::{PortId, QueueId};
+use crate::port::PortId;
 use crate::stats::{QueueStats, SharedStats};
 use crate::verdict::{PuntDetail, PuntReason};
 
@@ -84,9 +84,7 @@ pub enum Command<P> {
     Add {
         /// The port it belongs to.
         port: PortId,
-        /// Which of its queues.
-        queue: QueueId,
-        /// The queue itself.
+        /// One of its queues.
         io: P,
         /// Who holds its frames in the ledger.
         holder: Holder,

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::frame::{Frame, Holder, Pool};
 use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
+use crate::table::Tick;
 use crate::verdict::Verdict;
 use handle::Inbox;
 use relay::Outlet;
@@ -37,18 +38,24 @@ pub const QUEUES_PER_PORT_MAX: usize = 16;
 pub enum Origin {
     /// The switch made it: its TTL is as it should be.
     Switch,
-    /// It came in at a port and waited in the slow path: its TTL is still to be decremented.
-    Held,
+    /// It came in at this port and waited in the slow path: what is decided about it is decided as if it came in now.
+    Held(PortId),
+    /// As [`Origin::Held`], and what it waited for was the steering of its echo reply, which is settled.
+    Steered(PortId),
 }
 
 /// What a worker asks of a pipeline.
 pub trait Pipeline {
-    /// Walks a batch that came in at `ingress`; pushes exactly one verdict per frame, in order, to `verdicts`
-    /// (empty on entry).
-    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>);
+    /// Walks a batch that came in at `ingress` at the moment `now`; pushes exactly one verdict per frame, in order, to
+    /// `verdicts` (empty on entry).
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, now: Tick);
 
-    /// Finds the way of a packet (Ethernet header present, its addresses ignored) that did not come in at a port.
-    fn originate(&mut self, frame: &mut Frame, origin: Origin) -> Verdict;
+    /// Finds the way of a packet (Ethernet header present, its addresses ignored) that does not come in at a port now.
+    fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict;
+
+    /// Clears up a bounded piece of what it remembers; called once per turn. Answers whether more is due at once, so
+    /// that the worker does not go to sleep over it.
+    fn sweep(&mut self, now: Tick) -> bool;
 }
 
 /// What a worker does when there is nothing to do.
@@ -155,6 +162,8 @@ pub struct Worker<P, L> {
     clock: Clock,
     histograms: Histograms,
     stats: SharedStats,
+    /// The pipeline has more to clear up at once.
+    sweeps_on: bool,
     stopping: bool,
 }
 
@@ -193,6 +202,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             clock: Clock::calibrated(),
             histograms: Histograms::new().ok_or_else(bounds)?,
             stats,
+            sweeps_on: false,
             stopping: false,
         };
         Ok((worker, handle))

@@ -7,7 +7,7 @@ use crossbeam::channel::TryRecvError;
 use super::handle::Command;
 use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
 use crate::frame::Holder;
-use crate::port::{Port, PortId, QueueId};
+use crate::port::{Port, PortId};
 use crate::stats::QueueStats;
 
 impl<P: Port, L: Pipeline> Worker<P, L> {
@@ -28,11 +28,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             match command {
                 Command::Add {
                     port,
-                    queue,
                     io,
                     holder,
                     stats,
-                } => self.add(port, queue, io, holder, stats),
+                } => self.add(port, io, holder, stats),
                 Command::Relay { port, to } => self.relay(port, to),
                 Command::Lend { holder, room, lent } => {
                     let _ = lent.try_send(self.lend(holder, room));
@@ -56,7 +55,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     /// Serves a queue from now on.
-    pub fn add(&mut self, port: PortId, queue: QueueId, mut io: P, holder: Holder, stats: Arc<QueueStats>) {
+    pub fn add(&mut self, port: PortId, mut io: P, holder: Holder, stats: Arc<QueueStats>) {
         io.settle(&mut self.pool);
         let before = self.slots.iter().filter(|slot| slot.port == port).count();
         let ordinal = u16::try_from(before).unwrap_or(u16::MAX);

@@ -17,13 +17,14 @@ struct Patch;
 const DROP: u8 = 1;
 const PUNT: u8 = 2;
 const NOWHERE: u8 = 3;
+const ECHO: u8 = 13;
 
 fn port(number: u16) -> PortId {
     PortId::new(number).unwrap()
 }
 
 impl Pipeline for Patch {
-    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
         verdicts.extend(frames.iter_mut().map(|frame| match frame.bytes()[0] {
             DROP => Verdict::Drop(DropReason::NotForUs),
             PUNT => Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing),
@@ -35,9 +36,14 @@ impl Pipeline for Patch {
         }));
     }
 
-    fn originate(&mut self, frame: &mut Frame, _origin: Origin) -> Verdict {
+    fn sweep(&mut self, _: Tick) -> bool {
+        false
+    }
+
+    fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
+            ECHO => Verdict::Punt(PuntReason::EchoId, PuntDetail::Nothing),
             _ => Verdict::Forward(port(1)),
         }
     }
@@ -71,7 +77,7 @@ fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
         for queue in 0..queues {
             let (io, wire) = MemoryPort::new(ring);
             let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
-            worker.add(port(number), QueueId(queue), io, Holder::port(number), stats);
+            worker.add(port(number), io, Holder::port(number), stats);
             wires.push(wire);
         }
     }
@@ -176,6 +182,25 @@ fn injected_packets_are_originated() {
 }
 
 #[test]
+fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
+    for (origin, punted) in [(Origin::Held(port(0)), 1), (Origin::Steered(port(0)), 0)] {
+        let mut bench = bench(2, 1, 32);
+        let packet = PacketCopy::new(&[ECHO; 60]);
+        let way = Way::Walk(origin);
+        bench.handle.inject(Injection { way, packet }).unwrap();
+        bench.settle();
+        let counters = bench.handle.stats().read();
+        assert_eq!(counters.originated, 1);
+        assert_eq!(counters.punted.get("echo_id").copied().unwrap_or(0), punted);
+        assert_eq!(
+            counters.dropped.get("originated_stuck").copied().unwrap_or(0),
+            1 - punted
+        );
+        assert_eq!(bench.punts.try_recv().is_ok(), punted == 1, "{origin:?}");
+    }
+}
+
+#[test]
 fn an_originated_packet_never_goes_round_through_the_slow_path() {
     let mut bench = bench(2, 1, 32);
     let packet = PacketCopy::new(&[PUNT; 60]);
@@ -214,7 +239,6 @@ fn a_worker_of_several_uses_all_its_queues_to_send() {
         let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
         worker.add(
             port(number),
-            QueueId(queue),
             io,
             Holder::port(number * 2 + u16::from(queue > 0)),
             stats,
@@ -233,7 +257,7 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
     /// Puts each packet in the lane that its second byte says.
     struct Lanes;
     impl Pipeline for Lanes {
-        fn process(&mut self, _: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>) {
+        fn process(&mut self, _: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
             verdicts.extend(frames.iter_mut().map(|frame| {
                 assert_eq!(frame.lane(), 0, "its queue's");
                 let lane = u16::from(frame.bytes()[1]);
@@ -241,8 +265,11 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
                 Verdict::Forward(port(1))
             }));
         }
-        fn originate(&mut self, _: &mut Frame, _: Origin) -> Verdict {
+        fn originate(&mut self, _: &mut Frame, _: Origin, _: Tick) -> Verdict {
             Verdict::Forward(port(1))
+        }
+        fn sweep(&mut self, _: Tick) -> bool {
+            false
         }
     }
     let (punts, _keep) = bounded(1);
@@ -251,7 +278,7 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
     for (holder, (number, queue)) in (0..).zip([(0, 0), (1, 0), (1, 2), (1, 4)]) {
         let (io, wire) = MemoryPort::new(32);
         let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
-        worker.add(port(number), QueueId(queue), io, Holder::port(holder), stats);
+        worker.add(port(number), io, Holder::port(holder), stats);
         wires.push(wire);
     }
     for lane in [0, 1, 2, 3, 7, 200] {

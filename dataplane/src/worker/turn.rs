@@ -1,11 +1,12 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
 use super::handle::{Injection, Punt, Way};
-use super::{Idle, Pipeline, Worker};
+use super::{Idle, Origin, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
 use crate::frame::Frame;
 use crate::port::{Port, PortId};
+use crate::table::Tick;
 use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 
 /// How long a worker looks for work before it sleeps.
@@ -39,7 +40,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             if work > 0 {
                 self.stats.busy_cycles.add(after.wrapping_sub(before));
                 last_work = after;
-            } else if self.config.idle == Idle::Sleep && after.wrapping_sub(last_work) > patience {
+            } else if self.may_sleep() && after.wrapping_sub(last_work) > patience {
                 self.sleep();
                 last_work = clock::cycles();
             }
@@ -58,11 +59,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// One round over commands, packets from the slow path and all queues; returns how much there was to do.
     pub fn turn(&mut self, settle_all: bool) -> usize {
         let mut work = self.obey();
-        work += self.inject();
+        let now = clock::now();
+        work += self.inject(now);
         work += self.take_over();
         for slot in 0..self.slots.len() {
-            work += self.serve(slot);
+            work += self.serve(slot, now);
         }
+        self.sweeps_on = self.pipeline.sweep(now);
         for slot in &mut self.slots {
             if slot.queued > 0 {
                 self.bed.disarm(slot);
@@ -82,7 +85,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     /// Takes one batch from a queue to its exits.
-    fn serve(&mut self, slot: usize) -> usize {
+    fn serve(&mut self, slot: usize, now: Tick) -> usize {
         let Some(source) = self.slots.get_mut(slot) else {
             return 0;
         };
@@ -106,10 +109,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             tap.remember(self.frames.iter().map(Frame::bytes));
         }
         self.verdicts.clear();
-        self.pipeline
-            .process(ingress, &mut self.frames, &mut self.verdicts);
-        debug_assert_eq!(self.verdicts.len(), count, "one verdict per frame");
         let mut frames = std::mem::take(&mut self.frames);
+        self.pipeline
+            .process(ingress, &mut frames, &mut self.verdicts, now);
+        debug_assert_eq!(self.verdicts.len(), count, "one verdict per frame");
         for (index, frame) in frames.drain(..).enumerate() {
             // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
             let verdict = self
@@ -219,14 +222,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             self.pool.give(frame);
             return self.drop_counted(DropReason::OriginatedStuck, ingress);
         };
-        let punt = Punt {
-            worker: self.config.index,
-            ingress: port,
-            reason,
-            detail,
-            packet: PacketCopy::new(frame.bytes()),
-        };
-        let taken = self.punts.try_send(punt).is_ok();
+        let taken = self.hand_up(port, &frame, reason, detail);
         if taken {
             self.stats.punted(reason, queue);
         }
@@ -238,8 +234,20 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
+    /// Gives the slow path a copy of a packet that came in at `ingress`; whether there was room.
+    fn hand_up(&self, ingress: PortId, frame: &Frame, reason: PuntReason, detail: PuntDetail) -> bool {
+        let punt = Punt {
+            worker: self.config.index,
+            ingress,
+            reason,
+            detail,
+            packet: PacketCopy::new(frame.bytes()),
+        };
+        self.punts.try_send(punt).is_ok()
+    }
+
     /// Sends what the slow path gave.
-    fn inject(&mut self) -> usize {
+    fn inject(&mut self, now: Tick) -> usize {
         let mut count = 0;
         while count < INJECTIONS_PER_TURN {
             let Ok(Injection { way, packet }) = self.inbox.injections.try_recv() else {
@@ -253,8 +261,16 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             };
             let verdict = match way {
                 Way::Exit(port) => Verdict::Forward(port),
-                Way::Walk(origin) => self.pipeline.originate(&mut frame, origin),
+                Way::Walk(origin) => self.pipeline.originate(&mut frame, origin, now),
             };
+            if let (Way::Walk(Origin::Held(port)), Verdict::Punt(reason, detail)) = (way, verdict)
+                && reason.may_follow_a_wait()
+                && self.hand_up(port, &frame, reason, detail)
+            {
+                self.stats.punted(reason, None);
+                self.pool.give(frame);
+                continue;
+            }
             self.dispatch(frame, verdict, None);
         }
         count
@@ -294,6 +310,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 slot.stats.set_device(device);
             }
         }
+    }
+
+    fn may_sleep(&self) -> bool {
+        self.config.idle == Idle::Sleep && !self.sweeps_on
     }
 
     /// Sleeps until there is something to do, unless there already is.

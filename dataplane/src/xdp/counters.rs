@@ -26,11 +26,21 @@ pub enum SteeringCounter {
     PortToSwitch = 7,
     /// Port: no socket on its queue.
     PortDroppedNoSocket = 8,
+    /// Uplink: to a Service's address, or to its port at an address of this node; handed to a socket.
+    ToSwitchService = 9,
+    /// Uplink: to a Service's node port, handed to a socket.
+    ToSwitchNodePort = 10,
+    /// Uplink: to a port of source NAT, handed to a socket.
+    ToSwitchSnatReply = 11,
+    /// Uplink: echo reply to a request of source NAT, handed to a socket.
+    ToSwitchEchoReply = 12,
+    /// Uplink: ICMP error about a packet that the switch sent from an address of this node, handed to a socket.
+    ToSwitchIcmpError = 13,
 }
 
 impl SteeringCounter {
     /// Every slot, in the order of the map.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Passed,
         Self::ToSwitchTunnel,
         Self::ToSwitchPod,
@@ -40,6 +50,11 @@ impl SteeringCounter {
         Self::MalformedPassed,
         Self::PortToSwitch,
         Self::PortDroppedNoSocket,
+        Self::ToSwitchService,
+        Self::ToSwitchNodePort,
+        Self::ToSwitchSnatReply,
+        Self::ToSwitchEchoReply,
+        Self::ToSwitchIcmpError,
     ];
 
     /// Index of the slot in the map.
@@ -74,6 +89,16 @@ pub struct SteeringCounters {
     pub port_to_switch: u64,
     /// [`SteeringCounter::PortDroppedNoSocket`].
     pub port_dropped_no_socket: u64,
+    /// [`SteeringCounter::ToSwitchService`].
+    pub to_switch_service: u64,
+    /// [`SteeringCounter::ToSwitchNodePort`].
+    pub to_switch_node_port: u64,
+    /// [`SteeringCounter::ToSwitchSnatReply`].
+    pub to_switch_snat_reply: u64,
+    /// [`SteeringCounter::ToSwitchEchoReply`].
+    pub to_switch_echo_reply: u64,
+    /// [`SteeringCounter::ToSwitchIcmpError`].
+    pub to_switch_icmp_error: u64,
 }
 
 impl SteeringCounters {
@@ -90,6 +115,11 @@ impl SteeringCounters {
             SteeringCounter::MalformedPassed => self.malformed_passed,
             SteeringCounter::PortToSwitch => self.port_to_switch,
             SteeringCounter::PortDroppedNoSocket => self.port_dropped_no_socket,
+            SteeringCounter::ToSwitchService => self.to_switch_service,
+            SteeringCounter::ToSwitchNodePort => self.to_switch_node_port,
+            SteeringCounter::ToSwitchSnatReply => self.to_switch_snat_reply,
+            SteeringCounter::ToSwitchEchoReply => self.to_switch_echo_reply,
+            SteeringCounter::ToSwitchIcmpError => self.to_switch_icmp_error,
         }
     }
 
@@ -105,6 +135,11 @@ impl SteeringCounters {
             SteeringCounter::MalformedPassed => &mut self.malformed_passed,
             SteeringCounter::PortToSwitch => &mut self.port_to_switch,
             SteeringCounter::PortDroppedNoSocket => &mut self.port_dropped_no_socket,
+            SteeringCounter::ToSwitchService => &mut self.to_switch_service,
+            SteeringCounter::ToSwitchNodePort => &mut self.to_switch_node_port,
+            SteeringCounter::ToSwitchSnatReply => &mut self.to_switch_snat_reply,
+            SteeringCounter::ToSwitchEchoReply => &mut self.to_switch_echo_reply,
+            SteeringCounter::ToSwitchIcmpError => &mut self.to_switch_icmp_error,
         };
         *field = value;
     }
@@ -153,6 +188,6 @@ mod tests {
         for (value, counter) in (1..).zip(SteeringCounter::ALL) {
             assert_eq!(counters.get(counter), value, "{counter:?}");
         }
-        assert_eq!(counters.seen(), (1..=9).sum::<u64>());
+        assert_eq!(counters.seen(), (1..=14).sum::<u64>());
     }
 }

@@ -144,7 +144,7 @@ pub enum XdpError {
         hint: Hint,
     },
     /// A prefix that is not one, or that would take every packet from the node.
-    #[error("{address}/{length} cannot be a prefix of pods: its length has to be 1 to {longest}")]
+    #[error("{address}/{length} cannot be handed to the switch: a prefix's length has to be 1 to {longest}")]
     BadPrefix {
         /// The address.
         address: IpAddr,

@@ -30,9 +30,11 @@ mod error;
 mod identity;
 mod link;
 mod program;
+mod set;
 mod tables;
 
 pub use attach::{AttachedMode, AttachedProgram, Attachment, XdpMode, detach_ours, interface_index, query};
 pub use counters::{SteeringCounter, SteeringCounters};
 pub use error::{Hint, XdpError};
 pub use program::{ProgramKind, SteeringAction, SteeringProgram};
+pub use tables::{NodePort, ServicePort, SteeringTables};

@@ -12,6 +12,7 @@ use super::XdpError;
 use super::attach::{self, Attachment, XdpMode};
 use super::counters::{SteeringCounter, SteeringCounters};
 use super::error::{dry_run_error, load_error, map_error, program_error};
+use super::tables::Tables;
 
 /// Name of the socket map in both programs.
 const SOCKETS: &str = "sockets";
@@ -74,6 +75,7 @@ pub struct SteeringProgram {
     kind: ProgramKind,
     queues: u32,
     pub(super) object: Ebpf,
+    pub(super) held: Tables,
 }
 
 impl fmt::Debug for SteeringProgram {
@@ -107,7 +109,12 @@ impl SteeringProgram {
         program_mut(&mut object, kind)?
             .load()
             .map_err(|error| program_error(name, &error))?;
-        Ok(Self { kind, queues, object })
+        Ok(Self {
+            kind,
+            queues,
+            object,
+            held: Tables::new(),
+        })
     }
 
     /// Which program it is.

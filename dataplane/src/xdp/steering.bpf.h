@@ -42,6 +42,11 @@ enum counter_slot {
 	SLOT_MALFORMED_PASSED = 6,	/* uplink: headers truncated or lying, left to the kernel to judge */
 	SLOT_PORT_TO_SWITCH = 7,	/* port: handed to a socket */
 	SLOT_PORT_DROPPED_NO_SOCKET = 8,/* port: no socket on this queue */
+	SLOT_TO_SWITCH_SERVICE = 9,	/* uplink: to a Service's address, or its port at an address of this node */
+	SLOT_TO_SWITCH_NODE_PORT = 10,	/* uplink: to a Service's node port */
+	SLOT_TO_SWITCH_SNAT_REPLY = 11,	/* uplink: to a port of source NAT */
+	SLOT_TO_SWITCH_ECHO_REPLY = 12,	/* uplink: echo reply to a request of source NAT */
+	SLOT_TO_SWITCH_ICMP_ERROR = 13,	/* uplink: ICMP error about a packet of the switch's from an address of this node */
 	SLOT_COUNT,
 };
 

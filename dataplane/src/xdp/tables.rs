@@ -1,197 +1,323 @@
 //! What the uplink's program decides by, fed from user space.
 //!
-//! Each table is replaced as a whole by its `set_` function, which compares it with what is there: new
-//! entries go in before old ones leave, so a packet that was ours before and after is ours all the time.
+//! [`SteeringProgram::set_tables`] replaces all tables at once, and each `set_` function one, without a gap: new
+//! entries go in before old ones leave, so a packet that was ours before and after is ours all the time. The
+//! order matters between tables too. An address that is this node's own is asked for ports, one that is not is
+//! taken whole; so where an address changes sides, its ports are there first and go last.
 
 use std::collections::BTreeSet;
-use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use aya::Pod;
-use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapError};
+use aya::Ebpf;
+use aya::maps::{Array, MapError};
+use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::error::map_error;
-use super::program::{is_no_entry, missing};
+use super::set::{
+    AddressKey, EchoKey, KernelSet, NodePortKey, PrefixKey, ServicePortKey, address_key, echo_key, failure,
+    map, node_port_key, prefix_key, service_port_key,
+};
 use super::{ProgramKind, SteeringProgram, XdpError};
+use crate::wire::IpProtocol;
 
-const LOCAL_ADDRESSES: &str = "local_addresses";
-const POD_PREFIXES: &str = "pod_prefixes";
-const TUNNEL_PORTS: &str = "tunnel_ports";
-const FAILSAFE_PORTS: &str = "failsafe_ports";
+/// How long no run of a program takes.
+const RUNS_HAVE_ENDED: Duration = Duration::from_millis(10);
+
 const SETTINGS: &str = "settings";
-
-/// `SETTING_IPIP` of `uplink.bpf.c`.
+/// `SETTING_IPIP` of `uplink_tables.bpf.h`.
 const SETTING_IPIP: u32 = 0;
-/// The tables are sets; the value of an entry says nothing.
-const PRESENT: u8 = 1;
-/// Length of an address in the programs' form, in bits.
-const ADDRESS_BITS: u8 = 128;
-/// Length of an IPv4 address, in bits.
-const IPV4_BITS: u8 = 32;
+/// `SETTING_SNAT_PORTS` of the same.
+const SETTING_SNAT_PORTS: u32 = 1;
+/// A port of a Service at an address that is this node's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServicePort {
+    /// The address.
+    pub address: IpAddr,
+    /// TCP, UDP or SCTP.
+    pub protocol: IpProtocol,
+    /// The destination port, host byte order.
+    pub port: u16,
+}
 
-/// An address as the program keys it: IPv6, or IPv4 in its mapped form (RFC 4291 section 2.5.5.2); network
-/// byte order.
-type AddressKey = [u8; 16];
+/// A port of a Service at every address of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodePort {
+    /// TCP, UDP or SCTP.
+    pub protocol: IpProtocol,
+    /// The destination port, host byte order.
+    pub port: u16,
+}
+
+/// Everything that the uplink's program decides by, save echoes under way. Ports are in host byte order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SteeringTables {
+    /// The addresses of this node itself: of what comes to them, only what the other tables name is ours.
+    pub local_addresses: Vec<IpAddr>,
+    /// UDP destination ports by which a packet to this node is a tunnel packet.
+    pub tunnel_ports: Vec<u16>,
+    /// Destination ports of this node that always stay with the kernel, in every protocol.
+    pub failsafe_ports: Vec<u16>,
+    /// Whether IP-in-IP (protocol 4 over IPv4, RFC 2003) to this node is ours.
+    pub ipip: bool,
+    /// Prefixes of this node's pods: address, length in bits.
+    pub pod_prefixes: Vec<(IpAddr, u8)>,
+    /// Prefixes of virtual addresses: whatever comes to them is ours, unless the address is this node's own.
+    pub service_prefixes: Vec<(IpAddr, u8)>,
+    /// Ports of Services at addresses of this node.
+    pub service_ports: Vec<ServicePort>,
+    /// Ports of Services at every address of this node.
+    pub node_ports: Vec<NodePort>,
+    /// Ports from which source NAT sends, at every address of this node; `None` if it does not.
+    pub snat_ports: Option<RangeInclusive<u16>>,
+}
+
+/// All tables that are sets.
+#[derive(Debug)]
+pub(super) struct Tables {
+    local_addresses: KernelSet<AddressKey>,
+    pod_prefixes: KernelSet<PrefixKey>,
+    service_prefixes: KernelSet<PrefixKey>,
+    tunnel_ports: KernelSet<u16>,
+    failsafe_ports: KernelSet<u16>,
+    service_ports: KernelSet<ServicePortKey>,
+    node_ports: KernelSet<NodePortKey>,
+    echoes: KernelSet<EchoKey>,
+}
+
+impl Tables {
+    /// The tables of a program just loaded.
+    pub(super) const fn new() -> Self {
+        Self {
+            local_addresses: KernelSet::new("local_addresses"),
+            pod_prefixes: KernelSet::new("pod_prefixes"),
+            service_prefixes: KernelSet::new("service_prefixes"),
+            tunnel_ports: KernelSet::new("tunnel_ports"),
+            failsafe_ports: KernelSet::new("failsafe_ports"),
+            service_ports: KernelSet::new("service_ports"),
+            node_ports: KernelSet::new("node_ports"),
+            echoes: KernelSet::new("echoes"),
+        }
+    }
+
+    /// Adds what is wanted to all tables but the one of local addresses.
+    fn grow(&mut self, object: &mut Ebpf, wanted: &Wanted) -> Result<(), XdpError> {
+        let outcomes = [
+            self.failsafe_ports.grow(object, &wanted.failsafe_ports),
+            self.pod_prefixes.grow(object, &wanted.pod_prefixes),
+            self.service_prefixes.grow(object, &wanted.service_prefixes),
+            self.service_ports.grow(object, &wanted.service_ports),
+            self.node_ports.grow(object, &wanted.node_ports),
+            self.tunnel_ports.grow(object, &wanted.tunnel_ports),
+        ];
+        outcomes.into_iter().collect()
+    }
+
+    /// Removes what is not wanted from all tables but the one of local addresses.
+    fn shrink(&mut self, object: &mut Ebpf, wanted: &Wanted) -> Result<(), XdpError> {
+        let outcomes = [
+            self.tunnel_ports.shrink(object, &wanted.tunnel_ports),
+            self.node_ports.shrink(object, &wanted.node_ports),
+            self.service_ports.shrink(object, &wanted.service_ports),
+            self.service_prefixes.shrink(object, &wanted.service_prefixes),
+            self.pod_prefixes.shrink(object, &wanted.pod_prefixes),
+            self.failsafe_ports.shrink(object, &wanted.failsafe_ports),
+        ];
+        outcomes.into_iter().collect()
+    }
+}
+
+/// What is wanted, as keys.
+struct Wanted {
+    local_addresses: BTreeSet<AddressKey>,
+    pod_prefixes: BTreeSet<PrefixKey>,
+    service_prefixes: BTreeSet<PrefixKey>,
+    tunnel_ports: BTreeSet<u16>,
+    failsafe_ports: BTreeSet<u16>,
+    service_ports: BTreeSet<ServicePortKey>,
+    node_ports: BTreeSet<NodePortKey>,
+}
+
+impl Wanted {
+    fn of(tables: &SteeringTables) -> Result<Self, XdpError> {
+        Ok(Self {
+            local_addresses: address_keys(&tables.local_addresses),
+            pod_prefixes: prefix_keys(&tables.pod_prefixes)?,
+            service_prefixes: prefix_keys(&tables.service_prefixes)?,
+            tunnel_ports: tables.tunnel_ports.iter().copied().collect(),
+            failsafe_ports: tables.failsafe_ports.iter().copied().collect(),
+            service_ports: tables
+                .service_ports
+                .iter()
+                .copied()
+                .map(service_port_key)
+                .collect(),
+            node_ports: tables.node_ports.iter().copied().map(node_port_key).collect(),
+        })
+    }
+}
+
+fn address_keys(addresses: &[IpAddr]) -> BTreeSet<AddressKey> {
+    addresses.iter().copied().map(address_key).collect()
+}
+
+fn prefix_keys(prefixes: &[(IpAddr, u8)]) -> Result<BTreeSet<PrefixKey>, XdpError> {
+    prefixes
+        .iter()
+        .map(|(address, length)| prefix_key(*address, *length))
+        .collect()
+}
 
 impl SteeringProgram {
-    /// Sets the addresses of this node itself: tunnel packets to them are ours, everything else to them is
-    /// the kernel's, also where a pod prefix holds them.
+    /// Replaces all tables, without a gap for any packet that is ours before and after, also where an address
+    /// becomes this node's own or ceases to be. What cannot be written is told, and the rest is written all the
+    /// same; the next call tries again.
     ///
-    /// # Errors [`XdpError::Map`], with a hint if the table is full; and for a program of kind
-    /// [`ProgramKind::Port`], which has no tables.
+    /// # Errors
+    /// [`XdpError::BadPrefix`], and nothing is changed; [`XdpError::Map`], with a hint if a table is full; and
+    /// for a program of kind [`ProgramKind::Port`], which has no tables.
+    pub fn set_tables(&mut self, tables: &SteeringTables) -> Result<(), XdpError> {
+        let wanted = Wanted::of(tables)?;
+        let (object, held) = self.tables("local_addresses")?;
+        let mut outcomes = vec![
+            set(object, SETTING_IPIP, u32::from(tables.ipip)),
+            set(
+                object,
+                SETTING_SNAT_PORTS,
+                snat_setting(tables.snat_ports.as_ref()),
+            ),
+        ];
+        let grown = held.grow(object, &wanted);
+        let sides_change = held.local_addresses.differs(&wanted.local_addresses);
+        let local = held.local_addresses.grow(object, &wanted.local_addresses);
+        if sides_change {
+            await_running_programs();
+        }
+        outcomes.push(held.local_addresses.shrink(object, &wanted.local_addresses));
+        if sides_change {
+            await_running_programs();
+        }
+        outcomes.push(held.shrink(object, &wanted));
+        // What there was no room for may have it now.
+        outcomes.push(grown.or_else(|_| held.grow(object, &wanted)));
+        outcomes.push(local.or_else(|_| held.local_addresses.grow(object, &wanted.local_addresses)));
+        outcomes.into_iter().collect()
+    }
+
+    /// Sets the addresses of this node itself, as [`SteeringTables::local_addresses`].
+    ///
+    /// # Errors
+    /// As [`Self::set_tables`].
     pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), XdpError> {
-        self.set_hash(
-            LOCAL_ADDRESSES,
-            addresses.iter().map(|address| address_key(*address)).collect(),
-        )
+        let (object, held) = self.tables("local_addresses")?;
+        held.local_addresses.replace(object, &address_keys(addresses))
     }
 
-    /// Sets the UDP destination ports, host byte order, by which a packet to this node is a tunnel packet.
+    /// Sets the tunnels' ports, as [`SteeringTables::tunnel_ports`].
     ///
     /// # Errors
-    /// As [`Self::set_local_addresses`].
+    /// As [`Self::set_tables`].
     pub fn set_tunnel_ports(&mut self, ports: &[u16]) -> Result<(), XdpError> {
-        self.set_hash(TUNNEL_PORTS, ports.iter().copied().collect())
+        let (object, held) = self.tables("tunnel_ports")?;
+        held.tunnel_ports
+            .replace(object, &ports.iter().copied().collect())
     }
 
-    /// Sets the TCP and UDP destination ports, host byte order, of this node that always stay with the
-    /// kernel.
+    /// Sets the fail-safe ports, as [`SteeringTables::failsafe_ports`].
     ///
     /// # Errors
-    /// As [`Self::set_local_addresses`].
+    /// As [`Self::set_tables`].
     pub fn set_failsafe_ports(&mut self, ports: &[u16]) -> Result<(), XdpError> {
-        self.set_hash(FAILSAFE_PORTS, ports.iter().copied().collect())
+        let (object, held) = self.tables("failsafe_ports")?;
+        held.failsafe_ports
+            .replace(object, &ports.iter().copied().collect())
     }
 
-    /// Sets whether IP-in-IP (protocol 4 over IPv4, RFC 2003) to this node is ours. It is not in a program
-    /// just loaded.
+    /// Sets whether IP-in-IP is ours, as [`SteeringTables::ipip`]. It is not in a program just loaded.
     ///
     /// # Errors
-    /// As [`Self::set_local_addresses`].
+    /// As [`Self::set_tables`].
     pub fn set_ipip(&mut self, ours: bool) -> Result<(), XdpError> {
-        let program = self.kind().name();
-        let failed = |error: MapError| map_error(program, SETTINGS, "write", &error);
-        let mut settings: Array<_, u32> = self.map(SETTINGS)?.try_into().map_err(failed)?;
-        settings.set(SETTING_IPIP, u32::from(ours), 0).map_err(failed)
+        let (object, _) = self.tables(SETTINGS)?;
+        set(object, SETTING_IPIP, u32::from(ours))
     }
 
-    /// Sets the prefixes of this node's pods: what is routed plainly to them is ours. Bits after the length
-    /// are ignored.
+    /// Sets the prefixes of this node's pods, as [`SteeringTables::pod_prefixes`]. Bits after the length are
+    /// ignored.
     ///
     /// # Errors [`XdpError::BadPrefix`] if a length is zero, which would take everything from the node, or
-    /// too long for its family; otherwise as [`Self::set_local_addresses`]. Nothing is changed by a bad
-    /// prefix.
+    /// too long for its family; otherwise as [`Self::set_tables`]. Nothing is changed by a bad prefix.
     pub fn set_pod_prefixes(&mut self, prefixes: &[(IpAddr, u8)]) -> Result<(), XdpError> {
-        let program = self.kind().name();
-        let wanted = prefixes
-            .iter()
-            .map(|(address, length)| prefix_key(*address, *length))
-            .collect::<Result<_, _>>()?;
-        let failed = |error: MapError| map_error(program, POD_PREFIXES, "read", &error);
-        let mut trie: LpmTrie<_, AddressKey, u8> = self.map(POD_PREFIXES)?.try_into().map_err(failed)?;
-        let mut present = BTreeSet::new();
-        for key in trie.keys() {
-            let key = key.map_err(failed)?;
-            present.insert((key.prefix_len(), key.data()));
-        }
-        for change in changes(&present, &wanted) {
-            let result = match change {
-                Change::Add((length, address)) => trie.insert(&Key::new(length, address), PRESENT, 0),
-                Change::Remove((length, address)) => trie.remove(&Key::new(length, address)),
-            };
-            change
-                .finish(result)
-                .map_err(|error| map_error(program, POD_PREFIXES, change.action(), &error))?;
-        }
-        Ok(())
+        let wanted = prefix_keys(prefixes)?;
+        let (object, held) = self.tables("pod_prefixes")?;
+        held.pod_prefixes.replace(object, &wanted)
     }
 
-    fn set_hash<K>(&mut self, name: &'static str, wanted: BTreeSet<K>) -> Result<(), XdpError>
-    where
-        K: Pod + Ord + Hash + Eq,
-    {
-        let program = self.kind().name();
-        let failed = |error: MapError| map_error(program, name, "read", &error);
-        let mut map: HashMap<_, K, u8> = self.map(name)?.try_into().map_err(failed)?;
-        let present = map.keys().collect::<Result<_, _>>().map_err(failed)?;
-        for change in changes(&present, &wanted) {
-            let result = match change {
-                Change::Add(key) => map.insert(key, PRESENT, 0),
-                Change::Remove(key) => map.remove(&key),
-            };
-            change
-                .finish(result)
-                .map_err(|error| map_error(program, name, change.action(), &error))?;
-        }
-        Ok(())
+    /// Makes the replies to an echo request, sent by source NAT from an address of this node, ours: those that
+    /// `remote` sends under the identifier `id`, host byte order. To be called before the request leaves.
+    ///
+    /// # Errors
+    /// As [`Self::set_tables`]; a full table means that the request cannot be answered.
+    pub fn steer_echo(&mut self, remote: IpAddr, id: u16) -> Result<(), XdpError> {
+        let (object, held) = self.tables("echoes")?;
+        held.echoes.add(object, echo_key(remote, id))
     }
 
-    fn map(&mut self, name: &'static str) -> Result<&mut Map, XdpError> {
-        let program = self.kind().name();
+    /// Leaves the replies to such a request to the kernel again.
+    ///
+    /// # Errors
+    /// As [`Self::set_tables`].
+    pub fn release_echo(&mut self, remote: IpAddr, id: u16) -> Result<(), XdpError> {
+        let (object, held) = self.tables("echoes")?;
+        held.echoes.remove(object, echo_key(remote, id))
+    }
+
+    /// Makes exactly these echoes, as [`Self::steer_echo`], ours.
+    ///
+    /// # Errors
+    /// As [`Self::set_tables`].
+    pub fn set_echoes(&mut self, echoes: impl IntoIterator<Item = (IpAddr, u16)>) -> Result<(), XdpError> {
+        let wanted = echoes
+            .into_iter()
+            .map(|(remote, id)| echo_key(remote, id))
+            .collect();
+        let (object, held) = self.tables("echoes")?;
+        held.echoes.replace(object, &wanted)
+    }
+
+    /// The maps, and what they hold; `map` is the one asked for.
+    fn tables(&mut self, map: &'static str) -> Result<(&mut Ebpf, &mut Tables), XdpError> {
         if self.kind() != ProgramKind::Uplink {
-            return Err(XdpError::NoSuchTable { program, map: name });
+            let program = self.kind().name();
+            return Err(XdpError::NoSuchTable { program, map });
         }
-        self.object.map_mut(name).ok_or_else(|| missing(program))
+        Ok((&mut self.object, &mut self.held))
     }
 }
 
-/// One step from a table as it is to the table as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change<K> {
-    Add(K),
-    Remove(K),
-}
-
-impl<K> Change<K> {
-    fn action(&self) -> &'static str {
-        match self {
-            Self::Add(_) => "add to",
-            Self::Remove(_) => "remove from",
-        }
-    }
-
-    /// An entry that is gone already need not be removed.
-    fn finish(&self, result: Result<(), MapError>) -> Result<(), MapError> {
-        match (self, result) {
-            (Self::Remove(_), Err(error)) if is_no_entry(&error) => Ok(()),
-            (_, result) => result,
-        }
+/// Waits until every run of a program that may have read a table before now has ended: a run asks one table after
+/// the other, and must not miss in each what was in the other at the time.
+///
+/// `MEMBARRIER_CMD_GLOBAL` waits for a grace period of RCU, within which programs run (membarrier(2)). Where the
+/// kernel does not offer it (with `nohz_full` cores), a pause does that is a thousand times as long as a run.
+fn await_running_programs() {
+    if membarrier(MembarrierCommand::Global).is_err() {
+        std::thread::sleep(RUNS_HAVE_ENDED);
     }
 }
 
-/// Everything new first, then what is to go.
-fn changes<K: Ord + Copy>(present: &BTreeSet<K>, wanted: &BTreeSet<K>) -> Vec<Change<K>> {
-    let added = wanted.difference(present).map(|key| Change::Add(*key));
-    let removed = present.difference(wanted).map(|key| Change::Remove(*key));
-    added.chain(removed).collect()
+fn set(object: &mut Ebpf, setting: u32, value: u32) -> Result<(), XdpError> {
+    let failed = |error: MapError| failure(SETTINGS, "write", &error);
+    let mut settings: Array<_, u32> = map(object, SETTINGS)?.try_into().map_err(failed)?;
+    settings.set(setting, value, 0).map_err(failed)
 }
 
-fn address_key(address: IpAddr) -> AddressKey {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
+/// The range in one word, so that it changes in one step; 0 for none.
+fn snat_setting(ports: Option<&RangeInclusive<u16>>) -> u32 {
+    match ports {
+        Some(ports) if !ports.is_empty() => u32::from(*ports.end()) << 16 | u32::from(*ports.start()),
+        _ => 0,
     }
-}
-
-/// Length and address in the mapped form, bits after the length cleared.
-fn prefix_key(address: IpAddr, length: u8) -> Result<(u32, AddressKey), XdpError> {
-    let longest = if address.is_ipv4() {
-        IPV4_BITS
-    } else {
-        ADDRESS_BITS
-    };
-    if length == 0 || length > longest {
-        return Err(XdpError::BadPrefix {
-            address,
-            length,
-            longest,
-        });
-    }
-    let bits = ADDRESS_BITS - longest + length;
-    let kept = u128::MAX << (ADDRESS_BITS - bits);
-    let key = u128::from_be_bytes(address_key(address)) & kept;
-    Ok((u32::from(bits), key.to_be_bytes()))
 }
 
 #[cfg(test)]
@@ -200,73 +326,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_entries_come_before_old_ones_go() {
-        let set = |keys: &[u16]| keys.iter().copied().collect::<BTreeSet<_>>();
-        type Row = (&'static [u16], &'static [u16], &'static [Change<u16>]);
-        let rows: [Row; 5] = [
-            (&[], &[], &[]),
-            (&[1, 2], &[1, 2], &[]),
-            (&[1, 2], &[2, 3], &[Change::Add(3), Change::Remove(1)]),
-            (
-                &[5, 6],
-                &[1, 2],
-                &[
-                    Change::Add(1),
-                    Change::Add(2),
-                    Change::Remove(5),
-                    Change::Remove(6),
-                ],
-            ),
-            (&[1], &[], &[Change::Remove(1)]),
-        ];
-        for (present, wanted, expected) in rows {
-            assert_eq!(
-                changes(&set(present), &set(wanted)),
-                expected,
-                "{present:?} to {wanted:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn prefixes_are_keyed_in_the_mapped_form() {
-        let rows = [
-            ("10.244.1.7", 24, 120, "::ffff:10.244.1.0"),
-            ("10.244.1.7", 32, 128, "::ffff:10.244.1.7"),
-            ("255.255.255.255", 1, 97, "::ffff:128.0.0.0"),
-            ("fd00:1::7", 64, 64, "fd00:1::"),
-            ("fd00:1::7", 128, 128, "fd00:1::7"),
-            ("ffff::1", 1, 1, "8000::"),
-        ];
-        for (address, length, bits, key) in rows {
-            let key: std::net::Ipv6Addr = key.parse().unwrap();
-            assert_eq!(
-                prefix_key(address.parse().unwrap(), length).unwrap(),
-                (bits, key.octets()),
-                "{address}/{length}"
-            );
-        }
-    }
-
-    #[test]
-    fn lengths_that_are_none_are_refused() {
-        for (address, length) in [
-            ("10.244.1.0", 0),
-            ("10.244.1.0", 33),
-            ("::", 0),
-            ("fd00::", 129),
-            ("fd00::", 255),
+    fn settings_agree_with_the_c_source() {
+        let source = include_str!("uplink_tables.bpf.h");
+        for (name, number) in [
+            ("SETTING_IPIP", SETTING_IPIP),
+            ("SETTING_SNAT_PORTS", SETTING_SNAT_PORTS),
         ] {
-            let refused = prefix_key(address.parse().unwrap(), length);
-            assert!(
-                matches!(refused, Err(XdpError::BadPrefix { .. })),
-                "{address}/{length}"
-            );
+            assert!(source.contains(&format!("{name} = {number},")), "{name}");
         }
     }
 
     #[test]
-    fn setting_agrees_with_the_c_source() {
-        assert!(include_str!("uplink.bpf.c").contains(&format!("SETTING_IPIP = {SETTING_IPIP},")));
+    fn a_range_of_ports_is_one_word() {
+        assert_eq!(snat_setting(Some(&(61_000..=65_535))), 0xffff_ee48);
+        assert_eq!(snat_setting(Some(&(7..=7))), 0x0007_0007);
+        let empty = RangeInclusive::new(8, 7);
+        assert_eq!((snat_setting(None), snat_setting(Some(&empty))), (0, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, Underlay};
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
-use super::{Inputs, PeerName, PeerNumbers, PortInput, overhead, prefix};
+use super::{Inputs, Numbers, PeerName, PortInput, overhead, prefix};
 use crate::objects::{Family, PeerTunnel};
 
 /// The peers on their way into the tables.
@@ -22,7 +22,7 @@ impl Peers {
     /// Takes every peer that can be used; the others are named in `warnings`.
     pub(super) fn collect(
         inputs: &Inputs<'_>,
-        numbers: &mut PeerNumbers,
+        numbers: &mut Numbers,
         uplink: Option<&PortInput>,
         local: Option<Ipv4Addr>,
         warnings: &mut Vec<String>,
@@ -35,9 +35,9 @@ impl Peers {
             ));
             return peers;
         };
-        numbers.keep(|name| inputs.store.node(name).is_some());
+        numbers.keep_peers(|name| inputs.store.node(name).is_some());
         for peer in inputs.store.peers(Family::V4) {
-            let Some(id) = numbers.of(&peer.node.name) else {
+            let Some(id) = numbers.of_peer(&peer.node.name) else {
                 warnings.push(format!(
                     "node {}: there are more peers than can be numbered",
                     peer.node.name

@@ -5,148 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_dataplane::frame::Holder;
-use millrace_dataplane::port::own::{BusyPoll, RingSizes, await_release};
-use millrace_dataplane::port::xsk::{BindError, BindMode, FillPolicy, OwnBind, XskPort};
-use millrace_dataplane::port::{PortId, QueueId};
-use millrace_dataplane::stats::QueueStats;
+use millrace_dataplane::port::own::await_release;
+use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::worker::{Command, QUEUES_PER_PORT_MAX, WorkerError};
-use millrace_dataplane::xdp::{
-    self, AttachedMode, Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode,
-};
+use millrace_dataplane::xdp::{self, Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
 
+use super::spec::{AttachedPort, PortSpec, Seat, Sockets, Steered};
 use super::{ANSWER, Fabric, FabricError};
-use crate::config;
 
 /// How long the kernel may take to let go of a NIC's queue whose socket was closed.
 const RELEASE: Duration = Duration::from_secs(2);
-/// Frames that a NIC's queue holds at least beyond those in the socket's receive ring.
-const DEVICE_FRAMES_MIN: u32 = 256;
-
-/// What a port is to be attached to.
-#[derive(Debug, Clone)]
-pub struct PortSpec {
-    /// The port's number.
-    pub id: PortId,
-    /// The interface.
-    pub interface: String,
-    /// Its number in the kernel.
-    pub ifindex: u32,
-    /// How many queues it receives by.
-    pub queues: u32,
-    /// Which of them get no socket.
-    pub kernel_queues: Vec<u32>,
-    /// Which steering program it gets.
-    pub kind: ProgramKind,
-    /// In which mode the program is attached.
-    pub mode: XdpMode,
-    /// What its sockets are like.
-    pub sockets: Sockets,
-}
-
-/// What the sockets of a port are like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sockets {
-    /// On the memory that all sockets of a worker share, in copy mode: for veths.
-    Shared(FillPolicy),
-    /// Each with a registration of its own: for a NIC.
-    Own(OwnSockets),
-}
-
-/// See [`Sockets::Own`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnSockets {
-    /// Whether the device reads and writes packet memory.
-    pub mode: config::BindMode,
-    /// Entries of a socket's receive and transmit ring; a power of two.
-    pub ring: u32,
-    /// Receive descriptors of each of the device's queues, as far as that is known.
-    pub device_ring: u32,
-    /// Whether the driver works in the workers' calls.
-    pub busy_poll: Option<BusyPoll>,
-}
-
-impl OwnSockets {
-    /// Frames that each queue holds to receive into. More than its socket's receive ring has entries: so when a worker
-    /// hangs, what is ours fills that ring and no more, and the rest goes on to serve what a zero-copy device receives
-    /// for the kernel. The node does not lose its own traffic with its switch.
-    fn frames(&self) -> u32 {
-        self.ring + self.device_ring.max(DEVICE_FRAMES_MIN)
-    }
-
-    fn rings(&self) -> RingSizes {
-        RingSizes {
-            socket: self.ring,
-            umem: self.frames().next_power_of_two(),
-        }
-    }
-
-    /// In copy mode the device has memory of its own, so a queue makes do with the `share` there is for it.
-    fn fill(&self, mode: BindMode, share: u32) -> FillPolicy {
-        FillPolicy {
-            base: match mode {
-                BindMode::ZeroCopy => self.frames(),
-                BindMode::Copy => self.frames().min(share),
-            },
-            max: self.rings().umem,
-        }
-    }
-}
-
-/// A queue with a socket: whose it is, and how it is bound.
-#[derive(Debug)]
-pub struct Seat {
-    /// The queue.
-    pub queue: QueueId,
-    /// The worker that owns it.
-    pub worker: usize,
-    /// How packets get between device and memory.
-    pub mode: BindMode,
-    /// Its counters.
-    pub stats: Arc<QueueStats>,
-    /// The number by which its worker's ledger knows it.
-    holder: u16,
-}
-
-/// An interface with its steering program, whose queues have no sockets yet.
-pub struct Steered {
-    program: SteeringProgram,
-    attachment: Attachment,
-}
-
-/// A port that is attached: its program, and who has which of its queues.
-pub struct AttachedPort {
-    /// What it was attached to.
-    pub spec: PortSpec,
-    /// The steering program on it.
-    pub program: SteeringProgram,
-    /// How the program is attached.
-    pub attachment: Attachment,
-    /// Why the device does not read and write packet memory, where it was asked to.
-    pub zero_copy_refusal: Option<String>,
-    /// The queues that are served.
-    pub seats: Vec<Seat>,
-}
-
-impl AttachedPort {
-    /// How its queues are bound.
-    #[must_use]
-    pub fn bind_mode(&self) -> BindMode {
-        let copies = self.seats.iter().any(|seat| seat.mode == BindMode::Copy);
-        if copies {
-            BindMode::Copy
-        } else {
-            BindMode::ZeroCopy
-        }
-    }
-}
-
-/// Queues bound, not handed out yet.
-struct BoundQueues {
-    seats: Vec<Seat>,
-    sockets: Vec<XskPort>,
-    refusal: Option<String>,
-}
-
 /// Puts the steering program on an interface; `limit` is the most queues it can come to have, and `prepare` fills the
 /// program's tables before it decides over the first packet. What is ours is dropped until [`Fabric::serve`].
 ///
@@ -304,7 +172,7 @@ impl Fabric {
     }
 
     /// Takes back frames and holder numbers of queues whose sockets are closed.
-    fn give_back<'a>(
+    pub(super) fn give_back<'a>(
         &mut self,
         spec: &PortSpec,
         seats: impl Iterator<Item = &'a Seat>,
@@ -338,123 +206,6 @@ impl Fabric {
         Ok(())
     }
 
-    /// Binds a socket to each queue, on the memory of the worker that owns it.
-    fn bind(&mut self, spec: &PortSpec, attached: AttachedMode) -> Result<BoundQueues, FabricError> {
-        let Sockets::Own(own) = spec.sockets else {
-            return self.bind_all(spec, BindMode::Copy, None);
-        };
-        let native = attached == AttachedMode::Native;
-        let tried = match own.mode {
-            config::BindMode::Copy => return self.bind_all(spec, BindMode::Copy, None),
-            config::BindMode::ZeroCopy | config::BindMode::Auto if !native => {
-                Err(FabricError::ZeroCopyInGeneric(spec.interface.clone()))
-            }
-            config::BindMode::ZeroCopy | config::BindMode::Auto => self
-                .check_frames(spec, &own)
-                .and_then(|()| self.bind_all(spec, BindMode::ZeroCopy, None)),
-        };
-        let refusal = match tried {
-            Err(error) if own.mode == config::BindMode::Auto => error.refusal_of_zero_copy()?,
-            other => return other,
-        };
-        self.bind_all(spec, BindMode::Copy, Some(refusal))
-    }
-
-    /// Whether each worker has frames for its queues of a NIC, and as many again for everybody else.
-    fn check_frames(&self, spec: &PortSpec, own: &OwnSockets) -> Result<(), FabricError> {
-        let needed = self.queues_per_worker(spec) * own.frames() as usize * 2;
-        if needed <= self.frames {
-            return Ok(());
-        }
-        Err(FabricError::TooFewFrames {
-            interface: spec.interface.clone(),
-            queues: spec.queues,
-            each: own.frames(),
-            frames: self.frames,
-            enough: needed.next_power_of_two(),
-        })
-    }
-
-    fn queues_per_worker(&self, spec: &PortSpec) -> usize {
-        (spec.queues as usize).div_ceil(self.workers.len().max(1)).max(1)
-    }
-
-    fn bind_all(
-        &mut self,
-        spec: &PortSpec,
-        mode: BindMode,
-        refusal: Option<String>,
-    ) -> Result<BoundQueues, FabricError> {
-        let mut bound = BoundQueues {
-            seats: Vec::new(),
-            sockets: Vec::new(),
-            refusal,
-        };
-        for queue in (0..spec.queues).filter(|queue| !spec.kernel_queues.contains(queue)) {
-            let queue = QueueId(queue);
-            let worker = queue.worker(self.workers.len());
-            let result = self.seat(spec, queue, worker, mode).and_then(|seat| {
-                let io = self.bind_one(spec, &seat);
-                bound.seats.push(seat);
-                bound.sockets.push(io?);
-                Ok(())
-            });
-            if let Err(error) = result {
-                drop(bound.sockets);
-                self.give_back(spec, bound.seats.iter(), |_| true)?;
-                return Err(error);
-            }
-        }
-        Ok(bound)
-    }
-
-    fn seat(
-        &mut self,
-        spec: &PortSpec,
-        queue: QueueId,
-        worker: usize,
-        mode: BindMode,
-    ) -> Result<Seat, FabricError> {
-        let free = self.free_holders.get_mut(worker);
-        let holder = free
-            .and_then(BTreeSet::pop_first)
-            .ok_or(FabricError::NoHolder(worker))?;
-        Ok(Seat {
-            queue,
-            worker,
-            mode,
-            stats: Arc::new(QueueStats::new(spec.id, queue)),
-            holder,
-        })
-    }
-
-    fn bind_one(&self, spec: &PortSpec, seat: &Seat) -> Result<XskPort, FabricError> {
-        let worker = seat.worker;
-        let umem = self.umems.get(worker).ok_or(FabricError::NoHolder(worker))?;
-        let holder = Holder::port(seat.holder);
-        let own = match spec.sockets {
-            Sockets::Shared(fill) => {
-                return Ok(XskPort::bind(umem, &spec.interface, seat.queue, holder, fill)?);
-            }
-            Sockets::Own(own) => own,
-        };
-        let handle = self.workers.get(worker).ok_or(WorkerError::Gone(worker))?;
-        // All queues of the port together leave most frames to others.
-        let share = self.frames / (4 * self.queues_per_worker(spec));
-        let fill = own.fill(seat.mode, u32::try_from(share).unwrap_or(u32::MAX));
-        let room = Vec::with_capacity(fill.base as usize);
-        let lent = handle.ask(|lent| Command::Lend { holder, room, lent }, ANSWER)?;
-        let wanted = OwnBind {
-            mode: seat.mode,
-            rings: own.rings(),
-            busy_poll: own.busy_poll,
-        };
-        let interface = (spec.interface.as_str(), spec.ifindex);
-        let bound: Result<_, BindError> =
-            XskPort::bind_own(umem, interface, seat.queue, (holder, &lent), fill, wanted);
-        Ok(bound?)
-    }
-
     /// Gives each queue to its worker, and tells a worker without one to whom to hand over.
     fn hand_out(&self, port: &AttachedPort, sockets: Vec<XskPort>) -> Result<(), WorkerError> {
         for (seat, io) in port.seats.iter().zip(sockets) {
@@ -464,7 +215,6 @@ impl Fabric {
                 .ok_or(WorkerError::Gone(seat.worker))?;
             handle.tell(Command::Add {
                 port: port.spec.id,
-                queue: seat.queue,
                 io,
                 holder: Holder::port(seat.holder),
                 stats: Arc::clone(&seat.stats),

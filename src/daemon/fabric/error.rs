@@ -98,6 +98,21 @@ pub enum FabricError {
 }
 
 impl FabricError {
+    /// Whether the node file asks for what this node does not have, rather than something having gone wrong.
+    #[must_use]
+    pub fn is_about_node_file(&self) -> bool {
+        match self {
+            Self::NoSuchQueue { .. }
+            | Self::NoQueue { .. }
+            | Self::TooManyQueues { .. }
+            | Self::TooFewFrames { .. }
+            | Self::ZeroCopyInGeneric(_) => true,
+            Self::Umem(error) => matches!(error, UmemError::HugePages { .. }),
+            Self::Bind(error) => error.is_refusal_of_zero_copy(),
+            Self::Start(_) | Self::Xdp(_) | Self::Worker(_) | Self::NoHolder(_) | Self::Held { .. } => false,
+        }
+    }
+
     /// The words of an error that copy mode avoids; the error itself if it does not.
     pub(super) fn refusal_of_zero_copy(self) -> Result<String, Self> {
         match self {

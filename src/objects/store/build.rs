@@ -1,10 +1,12 @@
 //! The checking of sound objects against one another, in the order of their claims.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store, node_id, pod_id};
 use crate::objects::address::UnicastMac;
 use crate::objects::fault::Fault;
@@ -14,35 +16,48 @@ use crate::objects::node::NodeRecord;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
 
-/// [`Store::build`].
-pub(super) fn build(own: &NodeName, mut entries: Vec<Entry>, notices: Vec<Notice>) -> Store {
-    entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
+/// [`Store::assemble`].
+pub(super) fn build(
+    own: &NodeName,
+    entries: &[&Arc<Entry>],
+    registry: &mut Registry,
+    notices: Vec<Notice>,
+) -> Store {
+    // Services and their slices are the registry's.
+    let is_other = |entry: &&Entry| !matches!(entry.record, Record::Service(_) | Record::EndpointSlice(_));
+    let entries = entries.iter().map(|entry| &***entry);
+    let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
+    entries.sort_by(|a, b| a.order().cmp(&b.order()));
     let mut builder = Builder::new(own.clone(), notices);
     let mut pods = Vec::new();
     for entry in entries {
-        if !builder.is_first(&entry) {
+        if !builder.is_first(entry) {
             continue;
         }
-        match entry.record {
-            Record::Node(node) => builder.add_node(&entry.origin, *node),
-            Record::Pod(pod) => pods.push((entry.origin, *pod)),
+        match &entry.record {
+            Record::Node(node) => builder.add_node(&entry.origin, NodeRecord::clone(node)),
+            Record::Pod(pod) => pods.push((&entry.origin, pod)),
             Record::FinishedPod => builder.store.finished_pods += 1,
+            Record::Service(_) | Record::EndpointSlice(_) => {}
         }
     }
-    // Pods after all Nodes, since theirs is the address range that a pod is checked against.
+    // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
-        builder.add_pod(&origin, pod);
+        builder.add_pod(origin, PodRecord::clone(pod));
     }
-    builder.store
+    registry.update(&builder.cidrs);
+    let mut store = builder.store;
+    store.services = registry.services();
+    store.notices.extend(registry.notices().cloned());
+    store
 }
 
 /// A store in the making, with who claimed what.
-struct Builder {
+struct Builder<'e> {
     store: Store,
-    seen: BTreeMap<ObjectId, Origin>,
-    /// Pod CIDRs by their first address. They never overlap, so a neighbour in this order is the only one
-    /// that can hold an address.
-    cidrs: BTreeMap<IpAddr, (IpNet, NodeName)>,
+    seen: HashMap<&'e ObjectId, &'e Origin>,
+    /// They never overlap, so a neighbour in their order is the only one that can hold an address.
+    cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
     public_ips: BTreeMap<IpAddr, NodeName>,
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
@@ -50,19 +65,20 @@ struct Builder {
     node_ips: BTreeMap<IpAddr, NodeName>,
 }
 
-impl Builder {
+impl<'e> Builder<'e> {
     fn new(own: NodeName, notices: Vec<Notice>) -> Self {
         let store = Store {
             own,
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             pod_by_ip: BTreeMap::new(),
+            services: Arc::from([]),
             finished_pods: 0,
             notices,
         };
         Self {
             store,
-            seen: BTreeMap::new(),
+            seen: HashMap::new(),
             cidrs: BTreeMap::new(),
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),
@@ -71,18 +87,19 @@ impl Builder {
     }
 
     /// Whether no entry for the same object came before; if one did, that is reported.
-    fn is_first(&mut self, entry: &Entry) -> bool {
+    fn is_first(&mut self, entry: &'e Entry) -> bool {
         if let Some(first) = self.seen.get(&entry.id) {
             // A kept version that a good one has replaced from another file has done its duty.
             if !entry.is_last_good {
-                let reason = Fault::Duplicate { first: first.clone() };
+                let first = Origin::clone(first);
+                let reason = Fault::Duplicate { first };
                 self.store
                     .notices
                     .push(Notice::new(entry.origin.clone(), Some(entry.id.clone()), reason));
             }
             return false;
         }
-        self.seen.insert(entry.id.clone(), entry.origin.clone());
+        self.seen.insert(&entry.id, &entry.origin);
         true
     }
 
@@ -190,10 +207,8 @@ impl Builder {
         Ok(())
     }
 
-    /// The claimed pod CIDR that holds an address.
     fn covering(&self, address: IpAddr) -> Option<&(IpNet, NodeName)> {
-        let (_, claim) = self.cidrs.range(..=address).next_back()?;
-        Some(claim).filter(|(cidr, _)| cidr.contains(&address))
+        covering(&self.cidrs, address)
     }
 
     /// A claimed pod CIDR that overlaps `cidr`.

@@ -35,19 +35,13 @@ fn packets_wait_for_their_next_hop_and_go_on_in_order() {
     let none = tables(&[]);
     let mut slow_path = slow_path();
     let rows = [
-        (
-            "on the link",
-            NEIGHBOUR,
-            NEIGHBOUR,
-            POD_A,
-            Way::Walk(Origin::Held),
-        ),
-        ("behind a router", WORLD, ROUTER, POD_B, Way::Walk(Origin::Held)),
-        ("through the tunnel", REMOTE, PEER, POD_A, Way::Walk(Origin::Held)),
-        ("the host's own", WORLD, ROUTER, HOST, Way::Walk(Origin::Switch)),
+        ("on the link", NEIGHBOUR, NEIGHBOUR, POD_A),
+        ("behind a router", WORLD, ROUTER, POD_B),
+        ("through the tunnel", REMOTE, PEER, POD_A),
+        ("the host's own", WORLD, ROUTER, HOST),
     ];
     let mut expected = BTreeMap::<&str, Vec<_>>::new();
-    for (number, (name, destination, next_hop, ingress, way)) in rows.into_iter().enumerate() {
+    for (number, (name, destination, next_hop, ingress)) in rows.into_iter().enumerate() {
         for len in [1, 2] {
             let mut punt = unresolved(&Packet::udp(A, destination, len), ingress, next_hop);
             punt.worker = number;
@@ -55,6 +49,7 @@ fn packets_wait_for_their_next_hop_and_go_on_in_order() {
             let is_new = len == 1 && name != "the host's own";
             assert_eq!(actions.request, request(next_hop).filter(|_| is_new), "{name}");
             assert!(actions.injection.is_none(), "{name}");
+            let way = Way::Walk(Origin::Held(ingress));
             let waits = (number, way, punt.packet.bytes().to_vec());
             expected.entry(next_hop).or_default().push(waits);
         }
@@ -80,7 +75,7 @@ fn a_next_hop_that_is_known_by_now_is_not_waited_for() {
     let (sent, counter) = handle_one("resolved meanwhile", &punt, &tables(&[PEER]));
     assert_eq!(
         sent,
-        Some((Way::Walk(Origin::Held), punt.packet.bytes().to_vec()))
+        Some((Way::Walk(Origin::Held(POD_A)), punt.packet.bytes().to_vec()))
     );
     assert_eq!(counter, "released");
 }

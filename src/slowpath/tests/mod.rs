@@ -23,8 +23,8 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    HashKey, Local, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable,
-    Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    HashKey, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts,
+    PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::verdict::{PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
@@ -148,7 +148,10 @@ fn tables(known: &[&str]) -> NodeTables {
         host: Some(HOST),
         ..Local::default()
     };
-    let neighbours = known.iter().map(|text| (UPLINK, ip(text), peer_mac(UPLINK)));
+    let ids = (0..).map(NeighbourId::new);
+    let neighbours = ids
+        .zip(known)
+        .map(|(id, text)| (id, UPLINK, ip(text), peer_mac(UPLINK)));
     NodeTables {
         ports: Arc::new(PortTable::build(ports)),
         routes: Arc::new(RouteTable::build(routes)),
@@ -158,7 +161,7 @@ fn tables(known: &[&str]) -> NodeTables {
             [(prefix("10.244.2.0/24"), peer)],
         )),
         local: Arc::new(local),
-        generation: 0,
+        ..NodeTables::default()
     }
 }
 

@@ -141,7 +141,8 @@ fn every_truncation_of_every_packet_for_every_reason() {
     for sample in samples() {
         for len in 0..=sample.len() {
             for reason in PuntReason::ALL {
-                for detail in [PuntDetail::Nothing, PuntDetail::Mtu(1400)] {
+                let next_hop = PuntDetail::NextHop(UPLINK, ip(ROUTER));
+                for detail in [PuntDetail::Nothing, PuntDetail::Mtu(1400), next_hop] {
                     feed(
                         &mut slow_path,
                         &tables,

@@ -9,10 +9,11 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::QueueId;
 use millrace_dataplane::port::memory::{MemoryPort, Wire};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::Publisher;
+use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::{AffinityTable, FlowTable, Publisher, Tick};
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::{Idle, Pipeline, Worker, WorkerConfig, WorkerHandle};
-use millrace_pipelines::NodePipeline;
+use millrace_pipelines::{Connections, NodePipeline};
 use tokio::sync::mpsc;
 
 use super::thread::Loop;
@@ -44,19 +45,24 @@ fn bench() -> Bench {
         idle: Idle::Sleep,
         injections: 64,
     };
-    let pipeline = NodePipeline::new(publisher.reader(), HashKey::random(), 0);
+    let options = FlowOptions {
+        ipv4: 64,
+        ipv6: 64,
+        ..FlowOptions::default()
+    };
+    let connections = Connections {
+        flows: Arc::new(FlowTable::in_memory(&options).unwrap()),
+        affinity: Arc::new(AffinityTable::new(16)),
+        timeouts: Timeouts::default(),
+        workers: 1,
+    };
+    let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
     let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in).unwrap();
     let mut wires = BTreeMap::new();
     for port in [HOST, UPLINK, POD_A, POD_B] {
         let (io, wire) = MemoryPort::new(32);
         let holder = Holder::port(port.index() as u16);
-        worker.add(
-            port,
-            QueueId(0),
-            io,
-            holder,
-            Arc::new(QueueStats::new(port, QueueId(0))),
-        );
+        worker.add(port, io, holder, Arc::new(QueueStats::new(port, QueueId(0))));
         wires.insert(port, wire);
     }
     let (events, events_out) = bounded(4);
@@ -70,6 +76,7 @@ fn bench() -> Bench {
         workers: vec![handle.clone()],
         tables: publisher.reader(),
         neighbours: requests_in,
+        echoes: mpsc::channel(4).0,
     };
     let thread = thread::start(body).unwrap();
     Bench {
@@ -251,9 +258,13 @@ fn who_waits_in_vain_is_told_though_nothing_else_happens() {
 struct Idler;
 
 impl Pipeline for Idler {
-    fn process(&mut self, _: PortId, _: &mut [Frame], _: &mut Vec<Verdict>) {}
+    fn process(&mut self, _: PortId, _: &mut [Frame], _: &mut Vec<Verdict>, _: Tick) {}
 
-    fn originate(&mut self, _: &mut Frame, _: Origin) -> Verdict {
+    fn sweep(&mut self, _: Tick) -> bool {
+        false
+    }
+
+    fn originate(&mut self, _: &mut Frame, _: Origin, _: Tick) -> Verdict {
         Verdict::Forward(HOST)
     }
 }
@@ -290,7 +301,7 @@ fn stuck(
         events_out,
         vec![handle],
         publisher.reader(),
-        requests_in,
+        (requests_in, mpsc::channel(1).0),
     )
     .unwrap();
     (punts, events, stats, (worker, requests, publisher))

@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
             check_source(ingress, packet, exit, &left);
         }
         // Held packets have been let in before; the switch's own need no letting in.
-        for origin in [Origin::Held, Origin::Switch] {
+        for origin in [Origin::Held(ingress), Origin::Switch] {
             if let (Verdict::Forward(exit), left) = node.originate(origin, packet) {
                 check_exit(exit, &left);
             }

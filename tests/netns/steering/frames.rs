@@ -104,6 +104,38 @@ pub(crate) fn tcp(to_port: u16) -> Vec<u8> {
         .to_vec()
 }
 
+pub(crate) const SCTP: u8 = 132;
+
+/// An SCTP common header (RFC 9260 section 3.1) with an empty chunk.
+pub(crate) fn sctp(to_port: u16) -> Vec<u8> {
+    let mut bytes = 40000_u16.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&to_port.to_be_bytes());
+    bytes.extend_from_slice(&[0xa5; 12]);
+    bytes
+}
+
+/// The start of TCP, UDP or SCTP as the node sent it.
+pub(crate) fn ports(from: u16, to: u16) -> Vec<u8> {
+    let mut bytes = from.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&to.to_be_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes
+}
+
+/// An ICMP message: an echo with an identifier, or, with 0, the header of an error.
+pub(crate) fn icmp(kind: u8, id: u16, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, 0, 0, 0];
+    bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.extend_from_slice(&[0, 1]);
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// The IP packet in a frame.
+pub(crate) fn packet_of(frame: &[u8]) -> Vec<u8> {
+    frame[14..].to_vec()
+}
+
 /// Options extension header of `8 + 8 * more` bytes in front of `rest`; `next` says what `rest` is.
 pub(crate) fn options(next: u8, more: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 8 + 8 * usize::from(more)];

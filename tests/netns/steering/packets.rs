@@ -11,7 +11,7 @@ use millrace_dataplane::xdp::{ProgramKind, SteeringAction, SteeringCounter, Stee
 use crate::frames::*;
 
 /// The action that goes with a counter where the queue has a socket.
-fn action_of(counter: SteeringCounter) -> SteeringAction {
+pub(crate) fn action_of(counter: SteeringCounter) -> SteeringAction {
     match counter {
         SteeringCounter::Passed | SteeringCounter::FailsafePassed | SteeringCounter::MalformedPassed => {
             SteeringAction::ToKernel
@@ -19,6 +19,11 @@ fn action_of(counter: SteeringCounter) -> SteeringAction {
         SteeringCounter::ToSwitchTunnel
         | SteeringCounter::ToSwitchPod
         | SteeringCounter::ToSwitchFragment
+        | SteeringCounter::ToSwitchService
+        | SteeringCounter::ToSwitchNodePort
+        | SteeringCounter::ToSwitchSnatReply
+        | SteeringCounter::ToSwitchEchoReply
+        | SteeringCounter::ToSwitchIcmpError
         | SteeringCounter::PortToSwitch => SteeringAction::ToSwitch,
         SteeringCounter::DroppedNoSocket | SteeringCounter::PortDroppedNoSocket => SteeringAction::Drop,
     }
@@ -26,7 +31,11 @@ fn action_of(counter: SteeringCounter) -> SteeringAction {
 
 /// Each row once with a socket and once without: what is not ours must not notice the difference.
 fn check_rows(rows: &[(&str, Vec<u8>, SteeringCounter)]) {
-    let mut program = loaded_uplink();
+    check_rows_of(loaded_uplink(), rows);
+}
+
+/// As [`check_rows`], with a program of its own.
+pub(crate) fn check_rows_of(mut program: SteeringProgram, rows: &[(&str, Vec<u8>, SteeringCounter)]) {
     let socket = any_xdp_socket();
     program.register_socket(0, socket.as_fd()).unwrap();
     for (name, frame, counter) in rows {

@@ -110,12 +110,16 @@ fn a_full_table_says_so() {
         error.to_string().contains("tunnel_ports") && error.to_string().contains("full"),
         "{error}"
     );
-    let vxlan = v4(NODE, 17, &udp(TUNNEL_PORT), |_| {});
-    assert_eq!(
-        program.dry_run(&vxlan).unwrap(),
-        SteeringAction::Drop,
-        "what was there is still there"
-    );
+    let taken = |program: &SteeringProgram, port: u16| {
+        program.dry_run(&v4(NODE, 17, &udp(port), |_| {})).unwrap() == SteeringAction::Drop
+    };
+    let count = ports.iter().filter(|port| taken(&program, **port)).count();
+    assert_eq!(count, 256, "as many as there is room for");
+    assert!(!taken(&program, TUNNEL_PORT), "what is not wanted is gone");
+    // As many others: there is room for them once the old ones are gone.
+    let others: Vec<u16> = (20_000..20_256).collect();
+    program.set_tunnel_ports(&others).unwrap();
+    assert!(others.iter().all(|port| taken(&program, *port)) && !taken(&program, 10_000));
 
     let prefixes: Vec<(IpAddr, u8)> = (0..5000_u32)
         .map(|n| (Ipv4Addr::from(0x0a00_0000 + n).into(), 32))
@@ -172,4 +176,24 @@ fn programs_can_move_between_threads() {
         program.counters().unwrap()
     });
     assert_eq!(thread.join().unwrap(), SteeringCounters::default());
+}
+
+/// A kernel gives up on a program after a million steps of its verifier (`BPF_COMPLEXITY_LIMIT_INSNS`, since 5.2). Older
+/// ones take more steps than newer ones, so there has to be room.
+#[test]
+fn the_verifier_is_done_long_before_it_gives_up() {
+    let _program = loaded_uplink();
+    let steps: Vec<u64> = std::fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .filter_map(|info| {
+            let line = info.lines().find(|line| line.starts_with("verified_insns:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        })
+        .collect();
+    println!("{steps:?} steps");
+    assert!(
+        !steps.is_empty() && steps.iter().all(|steps| *steps < 100_000),
+        "{steps:?}"
+    );
 }

@@ -265,6 +265,12 @@ impl Lab {
         &self.nodes
     }
 
+    /// The machines that are no nodes, in the order they came.
+    #[must_use]
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
+    }
+
     /// The node of that name.
     pub fn node(&self, name: &str) -> Result<&Node, LabError> {
         let found = self.nodes.iter().find(|node| node.name() == name);

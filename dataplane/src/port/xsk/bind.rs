@@ -13,6 +13,7 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig}
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue};
 
 use super::super::QueueId;
+use super::super::nic;
 use super::super::own::{BusyPoll, OwnSocket, RingSizes};
 use super::super::ring::{Consumer, Mapped, Producer, RingKind};
 use super::super::umem::{UMEM_RING_LEN, Umem, chain, errno_of};
@@ -56,13 +57,16 @@ pub struct OwnBind {
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot bind an AF_XDP socket to queue {queue} of {interface}{}: {reason}{hint}",
+#[error("cannot bind an AF_XDP socket to queue {queue} of {interface}{}{}: {reason}{hint}",
+    driver.as_ref().map(|driver| format!(" (driver {driver})")).unwrap_or_default(),
     mode.map(|mode| format!(" in {mode} mode")).unwrap_or_default())]
 pub struct BindError {
     /// The interface.
     pub interface: String,
     /// The queue.
     pub queue: QueueId,
+    /// Its driver, where it matters.
+    pub driver: Option<String>,
     /// The mode that was asked for, where there is a choice.
     pub mode: Option<BindMode>,
     /// What the kernel said.
@@ -141,6 +145,7 @@ pub(super) fn shared(umem: &Umem, interface: &str, queue: QueueId) -> Result<Bou
     let failed = |reason: String, errno: Option<i32>| BindError {
         interface: interface.to_owned(),
         queue,
+        driver: None,
         mode: None,
         reason,
         hint: hint(errno),
@@ -179,6 +184,7 @@ pub(super) fn own(
     let failed = |step: &str, error: &io::Error| BindError {
         interface: interface.to_owned(),
         queue,
+        driver: nic::driver(interface).ok(),
         mode: Some(wanted.mode),
         reason: format!("{step}{error}"),
         hint: own_hint(wanted.mode, error.raw_os_error()),

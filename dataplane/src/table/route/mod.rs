@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
-use super::{PeerId, Prefix};
+use super::{PeerId, Prefix, SubjectId};
 use crate::port::PortId;
 
 mod v4;
@@ -161,6 +161,19 @@ pub enum Target {
     Blackhole,
     /// Nowhere; the sender is told.
     Unreachable,
+}
+
+impl Target {
+    /// What an answer that led here rests on: it changes whenever another prefix leads here, or no longer does.
+    #[inline]
+    #[must_use]
+    pub fn subject(self) -> SubjectId {
+        match self {
+            Target::Port(port) | Target::Via { port, .. } | Target::OnLink { port } => SubjectId::port(port),
+            Target::Tunnel(peer) => SubjectId::peer(peer),
+            Target::Switch | Target::Blackhole | Target::Unreachable => SubjectId::ROUTES,
+        }
+    }
 }
 
 /// The routes of a node.

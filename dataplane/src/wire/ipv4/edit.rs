@@ -126,6 +126,14 @@ impl<'a> Ipv4Mut<'a> {
         delta
     }
 
+    /// Writes both addresses, where `delta` is the change of both that is known already.
+    #[inline]
+    pub fn replace_addresses(&mut self, source: Ipv4Addr, destination: Ipv4Addr, delta: Delta) {
+        self.header[12..16].copy_from_slice(&source.octets());
+        self.header[16..20].copy_from_slice(&destination.octets());
+        self.adjust_checksum(delta);
+    }
+
     /// Writes the ECN field and leaves the DSCP as it is.
     #[inline]
     pub fn set_ecn(&mut self, ecn: Ecn) {

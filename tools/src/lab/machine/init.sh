@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of a lab's virtual machine: mounts what programs expect, loads the modules in the order in which they
 # were packed, and hands over to the guest, which does what it is told over the control port.
 /bin/busybox --install -s /bin

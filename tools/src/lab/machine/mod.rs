@@ -12,7 +12,7 @@
 //!
 //! veth and its kind copy every packet. A virtio NIC under a recent kernel has queues, an interrupt for each, and AF_XDP in
 //! zero-copy mode, so what the switch does with them can be tested on a machine that has no such NIC. The kernel comes
-//! from `tools/kernel.sh`; the rest of what the machine starts with is packed from this system ([`image`]). A guest
+//! from `tools/kernel.sh`; the rest of what the machine starts with is packed from this system (`image.rs`). A guest
 //! inside ([`serve`]) runs what the lab tells it over a serial port of its own, so that the NIC may be down.
 
 mod archive;
@@ -243,7 +243,7 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         (
             "-device",
             format!(
-                "virtio-net-pci,netdev=nic,mac={},mq=on,vectors={},iommu_platform=on,disable-legacy=on",
+                "virtio-net-pci,netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
                 plan.uplink_mac(),
                 2 * queues + 2
             ),

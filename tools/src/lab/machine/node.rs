@@ -11,7 +11,7 @@ use super::super::manifest::{MillraceOptions, node_file, node_object, pod_object
 use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
 use super::super::pod::POD_NAMESPACE;
 use super::super::{Lab, LabError};
-use super::Machine;
+use super::{CORES, Machine};
 
 /// The node's files, inside.
 const FOLDER: &str = "/etc/millrace";
@@ -19,6 +19,8 @@ const STATE: &str = "/run/millrace";
 const LOG: &str = "/var/log/millrace.log";
 /// The NIC's name before it becomes the uplink.
 const NIC: &str = "eth0";
+/// A flow table that the machine's memory has room for twice: a start writes the new file before the old one goes.
+const FLOWS: &str = "\n[flows]\nipv4 = 65536\nipv6 = 4096\n";
 /// The end of the line by which the daemon says that it works.
 const READY: &str = " ready";
 /// How long a start may take until the admin socket answers.
@@ -59,6 +61,7 @@ impl MachineNode {
             pods: Vec::new(),
         };
         node.become_kubernetes_node(lab.switch().wire().mtu)?;
+        node.set_queues(queues)?;
         for other in lab.nodes() {
             other.introduce(plan)?;
             node.write_manifest(&other.name(), &node_object(other.plan()))?;
@@ -69,6 +72,18 @@ impl MachineNode {
         }
         node.write_manifest(&plan.name(), &node_object(plan))?;
         Ok(node)
+    }
+
+    /// As many queues as the machine has cores, if the NIC has more: that is the driver's own choice too, but QEMU's RSS
+    /// (seen with 7.2) takes note of it only once it is made anew with the link up, and hands over nothing until then.
+    fn set_queues(&self, queues: u32) -> Result<(), LabError> {
+        if queues > CORES {
+            for count in [queues, CORES] {
+                let count = count.to_string();
+                self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
+            }
+        }
+        Ok(())
     }
 
     /// The settings every Kubernetes node has, and the uplink as a node of the lab has it.
@@ -119,6 +134,7 @@ impl MachineNode {
     pub fn configure(&self, options: &MillraceOptions, more: &[(&str, &str)]) -> Result<(), LabError> {
         let manifests = format!("{FOLDER}/manifests");
         let mut text = node_file(self.plan, Path::new(&manifests), Path::new(STATE), options);
+        text.push_str(FLOWS);
         for (table, lines) in more {
             let head = format!("[{table}]\n");
             text = text.replace(&head, &format!("{head}{lines}\n"));

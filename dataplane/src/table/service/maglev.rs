@@ -1,0 +1,170 @@
+//! Consistent hashing after "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016), section 3.4.
+//!
+//! Each backend has its own order of all slots, and the backends take turns at claiming the first slot in their order
+//! that is still free. So all get nearly the same share, and when a backend comes or goes few slots of the others
+//! change hands. The table depends on the key and on the backends alone, so every node with the same key chooses alike.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::backend::scale;
+use crate::table::HashKey;
+
+/// The least number of slots for each backend. With so many, shares differ by about one per cent, and a backend that
+/// goes moves little more than its own connections (section 5.3 of the paper).
+pub const SLOTS_PER_BACKEND: usize = 100;
+
+/// Numbers of slots that a table can have: primes, each about four times the one before, so that sets of backends that
+/// grow or shrink a little keep their table's size.
+pub const MAGLEV_LADDER: [usize; 9] = [
+    127, 509, 2_039, 8_191, 32_749, 131_071, 524_287, 2_097_143, 6_553_577,
+];
+
+/// The size of the table for so many backends, where `present` is its size so far: the smallest of the ladder with at
+/// least [`SLOTS_PER_BACKEND`] slots for each. A table that has grown keeps its size until there are
+/// [`SHRINK_SLACK`] times too many slots, so that a set at a border does not move every client with each pod.
+///
+/// So two nodes choose alike if their tables have the same size: always while a set grows, and after it has shrunk
+/// unless one of the two was started in between.
+#[must_use]
+pub fn ladder_size(backends: usize, present: Option<usize>) -> usize {
+    let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);
+    let last = MAGLEV_LADDER[MAGLEV_LADDER.len() - 1];
+    let fits = |slots: usize| {
+        let size = MAGLEV_LADDER.iter().copied().find(|size| *size >= slots);
+        size.unwrap_or(last)
+    };
+    match present {
+        Some(present) if present >= wanted && present <= fits(wanted.saturating_mul(SHRINK_SLACK)) => present,
+        Some(_) | None => fits(wanted),
+    }
+}
+
+/// How many times too large a table may be before it shrinks.
+pub const SHRINK_SLACK: usize = 8;
+
+/// A lookup table from slots to backends, which stand for themselves by their place in ascending order of address and
+/// port.
+#[derive(PartialEq, Eq)]
+pub struct Maglev {
+    slots: Box<[u16]>,
+    backends: usize,
+}
+
+impl Maglev {
+    /// The most backends that a table can tell apart.
+    pub const BACKENDS_MAX: usize = u16::MAX as usize;
+
+    /// The table for `backends`, which are in ascending order; those beyond [`Self::BACKENDS_MAX`] get nothing. `size`
+    /// is one of [`MAGLEV_LADDER`]; it has to be prime, so that each backend's steps reach every slot.
+    #[must_use]
+    pub fn build(key: &HashKey, backends: &[(IpAddr, u16)], size: usize) -> Self {
+        let backends = backends.get(..Self::BACKENDS_MAX).unwrap_or(backends);
+        let mut turns: Vec<Turn> = backends
+            .iter()
+            .map(|backend| Turn::new(key, *backend, size))
+            .collect();
+        let mut slots = vec![FREE; size].into_boxed_slice();
+        let mut left = if turns.is_empty() { 0 } else { size };
+        while left > 0 {
+            for (place, turn) in (0..FREE).zip(&mut turns) {
+                if left == 0 {
+                    break;
+                }
+                turn.claim(&mut slots, place);
+                left -= 1;
+            }
+        }
+        Self {
+            slots,
+            backends: backends.len(),
+        }
+    }
+
+    /// The place of the backend for this hash.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self, hash: u64) -> usize {
+        self.slots
+            .get(scale(hash, self.slots.len()))
+            .map_or(usize::MAX, |place| usize::from(*place))
+    }
+
+    /// For how many backends it was made.
+    #[must_use]
+    pub fn backends(&self) -> usize {
+        self.backends
+    }
+
+    /// How many slots it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What it takes in memory, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.slots)
+    }
+}
+
+impl fmt::Debug for Maglev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maglev")
+            .field("size", &self.size())
+            .field("backends", &self.backends)
+            .finish()
+    }
+}
+
+/// A slot that nobody has claimed.
+const FREE: u16 = u16::MAX;
+
+/// One backend's order of the slots, and where in it it stands.
+struct Turn {
+    next: usize,
+    step: usize,
+}
+
+impl Turn {
+    fn new(key: &HashKey, (address, port): (IpAddr, u16), size: usize) -> Self {
+        let [a, b] = words(address);
+        let order = |salt: u64| key.hash([salt, a, b, u64::from(port)]);
+        Self {
+            next: scale(order(1), size),
+            // From 1 to size - 1: with a prime size every such step reaches all slots.
+            step: 1 + scale(order(2), size.saturating_sub(1)),
+        }
+    }
+
+    /// Claims the first free slot in its order. The caller knows that there is one.
+    fn claim(&mut self, slots: &mut [u16], place: u16) {
+        for _ in 0..slots.len() {
+            let here = self.next;
+            self.next += self.step;
+            if self.next >= slots.len() {
+                self.next -= slots.len();
+            }
+            if let Some(slot) = slots.get_mut(here).filter(|slot| **slot == FREE) {
+                *slot = place;
+                return;
+            }
+        }
+    }
+}
+
+/// An address as two words, those of the two families apart.
+#[inline]
+pub(super) fn words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(v4) => [0, u64::from(v4.to_bits())],
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            // INVARIANT: both are halves of 128 bits.
+            #[allow(clippy::cast_possible_truncation)]
+            let halves = [(bits >> 64) as u64, bits as u64];
+            halves
+        }
+    }
+}

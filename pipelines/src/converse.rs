@@ -1,0 +1,80 @@
+//! The course of a packet: by its connection, by that of the packet it is about or a piece of, or on its own.
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::flow::Candidate;
+use millrace_dataplane::verdict::Exit;
+
+use crate::connections::Context;
+use crate::entry::Entry;
+use crate::family::Family;
+use crate::packet::{Carries, Packet};
+use crate::pass::pass;
+use crate::pieces::Pieces;
+use crate::related::{Related, relate, related};
+use crate::scout::tuple;
+use crate::track::{Course, track, track_piece};
+
+/// Finds the course of a packet. All that can still drop or punt it comes before its first byte changes.
+#[inline]
+pub(crate) fn converse<'t, A: Family>(
+    cx: &Context<'t>,
+    pieces: &mut Pieces,
+    frame: &mut Frame,
+    packet: &Packet,
+    addresses: (A, A),
+    candidate: Option<Candidate>,
+) -> Result<Course<'t, A>, Exit> {
+    if matches!(cx.entry, Entry::Switch) {
+        return pass(cx, packet, false);
+    }
+    match packet.carries {
+        Carries::Connection => {
+            let Some(tuple) = tuple(packet, addresses) else {
+                return pass(cx, packet, false);
+            };
+            let course = track(cx, frame, packet, &tuple, candidate)?;
+            if let Some(fragment) = packet.fragment {
+                pieces.remember(packet, fragment, cx.now);
+            }
+            Ok(course)
+        }
+        Carries::LaterPiece => later_piece(cx, pieces, packet, addresses),
+        Carries::Error => error(cx, frame, packet, addresses),
+        Carries::Other => pass(cx, packet, false),
+    }
+}
+
+#[cold]
+fn later_piece<'t, A: Family>(
+    cx: &Context<'t>,
+    pieces: &Pieces,
+    packet: &Packet,
+    addresses: (A, A),
+) -> Result<Course<'t, A>, Exit> {
+    let ports = packet
+        .fragment
+        .and_then(|fragment| pieces.recall(packet, fragment, cx.now));
+    let whole = Packet { ports, ..*packet };
+    let followed = match tuple(&whole, addresses) {
+        Some(tuple) => track_piece(cx, packet, &tuple)?,
+        None => None,
+    };
+    match followed {
+        Some(course) => Ok(course),
+        None => pass(cx, packet, false),
+    }
+}
+
+#[cold]
+fn error<'t, A: Family>(
+    cx: &Context<'t>,
+    frame: &mut Frame,
+    packet: &Packet,
+    addresses: (A, A),
+) -> Result<Course<'t, A>, Exit> {
+    match related(cx, frame, packet, addresses)? {
+        Related::Changed(answer, change) => relate(cx, frame, packet, (answer, change), addresses.0),
+        Related::Unchanged => pass(cx, packet, true),
+        Related::Unknown => pass(cx, packet, false),
+    }
+}

@@ -1,0 +1,65 @@
+//! Packets that belong to no connection: what the switch sends itself, protocols without ports, ICMP errors and pieces
+//! whose connection is not known.
+
+use millrace_dataplane::verdict::{DropReason, Exit};
+
+use crate::connections::Context;
+use crate::limit::limit;
+use crate::open::{balance, is_masqueraded};
+use crate::packet::{Carries, Packet};
+use crate::route::route;
+use crate::track::Course;
+
+/// The way of a packet that goes as it is. `is_related` says that it is about a connection whose packets do so too.
+pub(crate) fn pass<'t, A>(
+    cx: &Context<'t>,
+    packet: &Packet,
+    is_related: bool,
+) -> Result<Course<'t, A>, Exit> {
+    let destination = packet.addresses.destination();
+    let is_loose = cx.entry.port().is_some() && !is_related;
+    if is_loose {
+        admit_loose(cx, packet)?;
+    }
+    let found = route(cx.tables, cx.entry, destination, false)?;
+    // Under whose address it would leave, only its connection could tell.
+    let needs_connection = match packet.carries {
+        Carries::LaterPiece => Some(DropReason::FragmentUnknown),
+        Carries::Error => Some(DropReason::IcmpUnrelated),
+        Carries::Other | Carries::Connection => None,
+    };
+    if let Some(reason) = needs_connection.filter(|_| is_loose)
+        && is_masqueraded(cx, &found.way, destination)
+    {
+        return Err(reason.into());
+    }
+    let hop = limit(cx.entry, packet, &found.way)?;
+    Ok(Course {
+        way: found.way,
+        hop,
+        rewrite: None,
+    })
+}
+
+/// Whether it may pass without a connection.
+fn admit_loose(cx: &Context<'_>, packet: &Packet) -> Result<(), Exit> {
+    let reason = match packet.carries {
+        // No Service has such packets: it refuses or drops them.
+        Carries::Other | Carries::Connection => return balance(cx, packet).map(|_| ()),
+        Carries::LaterPiece => DropReason::FragmentUnknown,
+        Carries::Error => DropReason::IcmpUnrelated,
+    };
+    let destination = packet.addresses.destination();
+    let services = &cx.tables.services;
+    let is_virtual = services.is_cluster_address(destination)
+        || services
+            .node()
+            .service_prefixes
+            .iter()
+            .any(|prefix| prefix.contains(destination));
+    let is_for_nobody = cx.is_plain(packet) && !cx.tables.local.is_local_pod(destination);
+    if is_virtual || is_for_nobody {
+        return Err(reason.into());
+    }
+    Ok(())
+}

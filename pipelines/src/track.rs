@@ -1,0 +1,239 @@
+//! `track`: which connection a packet belongs to, and whether it may. What the first packet found out is taken from the
+//! flow; what the flow does not know, or no longer, the later stages find out.
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::SubjectId;
+use millrace_dataplane::table::flow::{
+    Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
+};
+use millrace_dataplane::table::service::Serving;
+use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
+use millrace_dataplane::wire::{IpProtocol, Ports, Tcp, eth};
+
+use crate::connections::Context;
+use crate::entry::Entry;
+use crate::family::Family;
+use crate::limit::{Hop, limit};
+use crate::open::open;
+use crate::packet::Packet;
+use crate::route::{Route, Way, recall, route};
+
+/// How often a packet is looked up at most: its connection may be over, or be another worker's doing.
+const LOOKUPS_MAX: u32 = 4;
+
+/// Where a packet goes, and what changes in it.
+#[derive(Debug)]
+pub(crate) struct Course<'t, A> {
+    pub(crate) way: Way<'t>,
+    pub(crate) hop: Hop,
+    pub(crate) rewrite: Option<Rewrite<A>>,
+}
+
+/// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
+#[inline]
+pub(crate) fn track<'t, A: Family>(
+    cx: &Context<'t>,
+    frame: &Frame,
+    packet: &Packet,
+    tuple: &Tuple<A>,
+    candidate: Option<Candidate>,
+) -> Result<Course<'t, A>, Exit> {
+    let flows = A::flows(&cx.connections.flows);
+    let segment = segment(frame, packet);
+    let mut found = candidate.and_then(|candidate| flows.read(candidate, tuple));
+    for _ in 0..LOOKUPS_MAX {
+        let course = match &found {
+            Some(flow) => follow(cx, packet, tuple, flow, segment.as_ref())?,
+            None => open(cx, packet, tuple, segment)?,
+        };
+        match course {
+            Some(course) => return Ok(course),
+            None => found = flows.lookup(tuple),
+        }
+    }
+    Err(DropReason::FlowRaced.into())
+}
+
+/// Follows the connection of a later piece, whose ports the first one had; `None` if there is none.
+#[cold]
+pub(crate) fn track_piece<'t, A: Family>(
+    cx: &Context<'t>,
+    packet: &Packet,
+    tuple: &Tuple<A>,
+) -> Result<Option<Course<'t, A>>, Exit> {
+    match A::flows(&cx.connections.flows).lookup(tuple) {
+        Some(flow) => follow(cx, packet, tuple, &flow, None),
+        None => Ok(None),
+    }
+}
+
+/// The TCP segment, if the packet is one and whole.
+#[inline]
+fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
+    if packet.protocol != IpProtocol::TCP || packet.fragment.is_some() {
+        return None;
+    }
+    let at = eth::HEADER_LEN + usize::from(packet.transport_at);
+    let tcp = Tcp::parse(frame.bytes().get(at..)?).ok()?;
+    Some(TcpSegment::new(&tcp))
+}
+
+/// A packet of a connection that is known; `None` if that is over, and the packet is to be looked up again.
+#[inline]
+fn follow<'t, A: Family>(
+    cx: &Context<'t>,
+    packet: &Packet,
+    tuple: &Tuple<A>,
+    flow: &Flow<A>,
+    segment: Option<&TcpSegment>,
+) -> Result<Option<Course<'t, A>>, Exit> {
+    let flows = A::flows(&cx.connections.flows);
+    if let Some(segment) = segment {
+        match flows.track_tcp(flow.id, segment) {
+            TcpVerdict::Accept => {}
+            TcpVerdict::OutOfWindow => return Err(DropReason::TcpWindow.into()),
+            TcpVerdict::Invalid => return Err(DropReason::TcpInvalid.into()),
+            TcpVerdict::Reopen => {
+                flows.remove(flow.id);
+                return Ok(None);
+            }
+            TcpVerdict::Gone => return Ok(None),
+        }
+    }
+    let way = match standing(cx, flow)? {
+        Some(way) => way,
+        None => match renew(cx, packet, tuple, flow)? {
+            Some(way) => way,
+            None => return Ok(None),
+        },
+    };
+    let hop = limit(cx.entry, packet, &way)?;
+    flows.touch(flow, cx.now);
+    Ok(Some(Course {
+        way,
+        hop,
+        rewrite: flow.rewrite,
+    }))
+}
+
+/// The way that the flow remembers, if what it rests on has not changed.
+#[inline]
+fn standing<'t, A: Family>(cx: &Context<'t>, flow: &Flow<A>) -> Result<Option<Way<'t>>, Exit> {
+    let Some(answer) = &flow.answer else {
+        return Ok(None);
+    };
+    match answer.freshness(cx.tables.epoch, &cx.tables.subjects) {
+        Freshness::Fresh => {}
+        Freshness::Restamp => {
+            A::flows(&cx.connections.flows).restamp(flow.id, cx.tables.epoch);
+        }
+        Freshness::Stale => return Ok(None),
+    }
+    recall(cx.tables, answer.onward, A::IS_V6)
+}
+
+/// Finds the way of a known connection anew; its addresses and ports stay as they are. `None` if the connection is to
+/// be forgotten, because its backend no longer serves it.
+#[cold]
+fn renew<'t, A: Family>(
+    cx: &Context<'t>,
+    packet: &Packet,
+    tuple: &Tuple<A>,
+    flow: &Flow<A>,
+) -> Result<Option<Way<'t>>, Exit> {
+    let flows = A::flows(&cx.connections.flows);
+    let leaving = flow.rewrite.map_or(*tuple, |rewrite| rewrite.tuple);
+    let mut backend = SubjectId::NONE;
+    if flow.id.direction() == Direction::Original {
+        match bound_to(cx, tuple, flow) {
+            Bound::Nobody => {}
+            Bound::To(number) => backend = SubjectId::backend(number),
+            Bound::Over => {
+                flows.remove(flow.id);
+                return Ok(None);
+            }
+            Bound::Gone => {
+                // The client is told once; should it call again from the same port, that is a new connection.
+                flows.remove(flow.id);
+                return Err(Exit::Punt(PuntReason::EndpointGone, PuntDetail::Nothing));
+            }
+        }
+    }
+    let found = route(
+        cx.tables,
+        cx.entry,
+        leaving.destination.into(),
+        flow.rewrite.is_some(),
+    )?;
+    if flow.answer.is_none() && packet.protocol == A::ICMP_PROTOCOL {
+        steer_echo(cx, tuple, &leaving, &found)?;
+    }
+    flows.store_answer(flow.id, &answer(cx, &found, backend));
+    Ok(Some(found.way))
+}
+
+/// What a connection is bound to.
+enum Bound {
+    /// No Service's backend.
+    Nobody,
+    /// This backend, which still serves it.
+    To(u32),
+    /// A backend that does not, and there is nothing to be said about it.
+    Over,
+    /// A backend that does not, and the caller is to be told.
+    Gone,
+}
+
+/// Asks what the backend of a connection does now. One that is over for UDP is over at once, so that the next packet
+/// finds a backend that answers; TCP cannot move, and ends with its backend.
+fn bound_to<A: Family>(cx: &Context<'_>, tuple: &Tuple<A>, flow: &Flow<A>) -> Bound {
+    let connection = A::flows(&cx.connections.flows).connection(flow.id);
+    let Some((connection, binding)) = connection.and_then(|found| Some((found, found.binding?))) else {
+        return Bound::Nobody;
+    };
+    let backend = connection.reply.source.into();
+    let port = connection.reply.ports.source;
+    let serving = cx.tables.services.still_serves(
+        tuple.source.into(),
+        tuple.protocol,
+        (tuple.destination.into(), tuple.ports.destination),
+        (backend, port),
+    );
+    let is_tcp = tuple.protocol == IpProtocol::TCP;
+    match serving {
+        Serving::Yes => Bound::To(binding.backend),
+        Serving::Draining if is_tcp => Bound::To(binding.backend),
+        Serving::No if is_tcp && cx.tables.local.resets_removed_endpoints => Bound::Gone,
+        Serving::No if is_tcp => Bound::To(binding.backend),
+        Serving::Draining | Serving::No => Bound::Over,
+    }
+}
+
+/// Holds the first echo request back that leaves by the uplink with an id of ours, until the uplink's steering knows
+/// the id: the reply would go to the node's own network stack.
+#[inline]
+pub(crate) fn steer_echo<A: Family>(
+    cx: &Context<'_>,
+    tuple: &Tuple<A>,
+    leaving: &Tuple<A>,
+    found: &Route<'_>,
+) -> Result<(), Exit> {
+    let is_ours = found.way.is_to_wire() && leaving.source != tuple.source && leaving.ports.destination == 0;
+    let is_steered = matches!(cx.entry, Entry::Held { is_steered: true, .. });
+    if is_ours && !is_steered {
+        let Ports { source: id, .. } = leaving.ports;
+        let detail = PuntDetail::Echo(id, leaving.destination.into());
+        return Err(Exit::Punt(PuntReason::EchoId, detail));
+    }
+    Ok(())
+}
+
+/// The answer that a flow remembers.
+#[inline]
+pub(crate) fn answer(cx: &Context<'_>, found: &Route<'_>, backend: SubjectId) -> Answer {
+    Answer {
+        onward: found.onward,
+        subjects: [found.subject, backend, SubjectId::NONE],
+        epoch: cx.tables.epoch,
+    }
+}

@@ -1,0 +1,91 @@
+//! Numbers that peers and neighbours keep from one snapshot to the next: what is stored by number stays right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId};
+
+use crate::objects::NodeName;
+
+/// Neighbours that may have a number, those that are gone included. Beyond it the gone ones give theirs up.
+const NEIGHBOURS_MAX: usize = 1 << 14;
+
+/// The numbers given so far.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    peers: BTreeMap<NodeName, u16>,
+    neighbours: BTreeMap<(PortId, IpAddr), u16>,
+    /// Ports on which numbers of neighbours were given anew.
+    renumbered: BTreeSet<PortId>,
+}
+
+impl Numbers {
+    /// Forgets the nodes that are gone, so that their numbers are free: the routes to them are gone as well, and with
+    /// them every stored answer.
+    pub(super) fn keep_peers(&mut self, is_there: impl Fn(&NodeName) -> bool) {
+        self.peers.retain(|node, _| is_there(node));
+    }
+
+    /// A peer's number; `None` when all are taken.
+    pub(super) fn of_peer(&mut self, node: &NodeName) -> Option<PeerId> {
+        if let Some(number) = self.peers.get(node) {
+            return Some(PeerId::new(*number));
+        }
+        let number = free(self.peers.values())?;
+        self.peers.insert(node.clone(), number);
+        Some(PeerId::new(number))
+    }
+
+    /// A neighbour's number. One that is gone keeps its own, since flows may still name it; only when there are too
+    /// many are all numbers given anew, and every answer that leads to a neighbour is found again.
+    pub(super) fn of_neighbour(&mut self, port: PortId, address: IpAddr) -> Option<NeighbourId> {
+        if let Some(number) = self.neighbours.get(&(port, address)) {
+            return Some(NeighbourId::new(*number));
+        }
+        if self.neighbours.len() >= NEIGHBOURS_MAX {
+            self.renumbered
+                .extend(self.neighbours.keys().map(|(port, _)| *port));
+            self.neighbours.clear();
+        }
+        let number = u16::try_from(self.neighbours.len()).ok()?;
+        self.neighbours.insert((port, address), number);
+        Some(NeighbourId::new(number))
+    }
+
+    /// What rests on numbers that have another meaning since the last call.
+    pub fn take_renumbered(&mut self) -> impl Iterator<Item = SubjectId> {
+        std::mem::take(&mut self.renumbered)
+            .into_iter()
+            .map(SubjectId::port)
+    }
+}
+
+/// The lowest number that is none of these.
+fn free<'a>(taken: impl Iterator<Item = &'a u16>) -> Option<u16> {
+    let taken: BTreeSet<u16> = taken.copied().collect();
+    (0..u16::MAX).find(|number| !taken.contains(number))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_keeps_its_number_until_there_are_too_many() {
+        let mut numbers = Numbers::default();
+        let port = PortId::new(1).unwrap();
+        let address = |number: usize| IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
+        let first = numbers.of_neighbour(port, address(0));
+        for number in 1..NEIGHBOURS_MAX {
+            assert_ne!(numbers.of_neighbour(port, address(number)), first);
+        }
+        assert_eq!(numbers.of_neighbour(port, address(0)), first);
+        assert_eq!(numbers.take_renumbered().count(), 0);
+        assert_eq!(numbers.of_neighbour(port, address(NEIGHBOURS_MAX)), first);
+        let renumbered: Vec<_> = numbers.take_renumbered().collect();
+        assert_eq!(renumbered, [SubjectId::port(port)]);
+        assert_eq!(numbers.take_renumbered().count(), 0);
+    }
+}

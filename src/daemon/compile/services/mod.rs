@@ -1,0 +1,400 @@
+//! Services: from the store to the table of virtual addresses, Service by Service.
+//!
+//! What a Service comes to is kept from one snapshot to the next, and only what changed is made anew: a store hands
+//! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
+//! ten thousand costs a walk over pointers and a copy of the table's keys.
+
+mod changes;
+mod endpoints;
+mod ids;
+mod one;
+mod outcome;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use millrace_dataplane::table::service::{
+    BackendId, Frontend, FrontendKey, NodeFacts, ServiceCounts, ServiceTable,
+};
+use millrace_dataplane::table::{HashKey, Prefix};
+use millrace_dataplane::wire::IpProtocol;
+
+use crate::config::{BackendChoice, PortRange, Services};
+use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey, VipKind};
+use endpoints::Place;
+use ids::{Ids, Sets};
+use one::{Made, MadeEndpoint, Maker};
+
+pub use changes::ServiceChanges;
+pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
+
+/// Tells whether a socket of the node itself has an address, protocol and port; `Err` says why that cannot be told.
+#[derive(Clone, Copy)]
+pub struct HostListens<'a>(pub &'a dyn Fn(IpAddr, IpProtocol, u16) -> Result<bool, String>);
+
+impl fmt::Debug for HostListens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostListens")
+    }
+}
+
+/// Everything that Services are made from.
+#[derive(Debug)]
+pub struct ServiceInputs<'a> {
+    /// The Services.
+    pub services: &'a Arc<[Arc<ServiceEntry>]>,
+    /// This node's name.
+    pub node: &'a NodeName,
+    /// This node's zone.
+    pub zone: Option<&'a str>,
+    /// The node's own addresses, loopback's left out.
+    pub own_addresses: &'a [IpAddr],
+    /// Those of them that are on the uplink.
+    pub uplink_addresses: &'a [IpAddr],
+    /// The gateways of the node's pods.
+    pub gateways: &'a [IpAddr],
+    /// Every node's addresses.
+    pub node_addresses: &'a HashSet<IpAddr>,
+    /// Ports of the node's own services that are never taken.
+    pub fail_safe_ports: &'a [u16],
+    /// What the node itself listens on.
+    pub listens: HostListens<'a>,
+}
+
+/// What Services come to, and the memory that makes the next time cheap.
+#[derive(Debug)]
+pub struct ServiceCompiler {
+    config: Services,
+    context: Option<Context>,
+    made: HashMap<ServiceKey, Made>,
+    /// What it was all made from.
+    from: Arc<[Arc<ServiceEntry>]>,
+    /// Services that this node refuses something, and those with a port for health checks.
+    refused: BTreeSet<ServiceKey>,
+    checked: BTreeSet<ServiceKey>,
+    services: Ids,
+    backends: Ids,
+    sets: Sets,
+    counts: ServiceCounts,
+    table: Arc<ServiceTable>,
+    steering: Arc<ServiceSteering>,
+    /// Backends that changed, and addresses that began to lead somewhere, since this was last asked for.
+    changes: ServiceChanges,
+}
+
+/// What every Service is made with; if it changes, all are made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Context {
+    place: Place,
+    facts: Arc<NodeFacts>,
+    own_addresses: Vec<IpAddr>,
+}
+
+impl ServiceCompiler {
+    /// Without any Service yet. `key` is the secret that tables are looked up by.
+    #[must_use]
+    pub fn new(config: &Services, key: HashKey, workers: usize) -> Self {
+        let is_random = config.backend_choice == BackendChoice::Random;
+        let choice_key = if is_random {
+            HashKey::random()
+        } else {
+            config.hash_seed.key()
+        };
+        let table = ServiceTable::new(key, choice_key, is_random);
+        Self {
+            config: config.clone(),
+            context: None,
+            made: HashMap::new(),
+            from: Arc::from([]),
+            refused: BTreeSet::new(),
+            checked: BTreeSet::new(),
+            services: Ids::default(),
+            backends: Ids::default(),
+            sets: Sets::new(choice_key, is_random),
+            counts: ServiceCounts::new(workers),
+            table: Arc::new(table),
+            steering: Arc::default(),
+            changes: ServiceChanges::default(),
+        }
+    }
+
+    /// Brings everything up to date with the inputs.
+    pub fn update(&mut self, inputs: &ServiceInputs<'_>) {
+        let context = self.context_of(inputs);
+        let is_same = self.context.as_ref() == Some(&context);
+        let (changed, gone) = self.differences(inputs.services, is_same);
+        if changed.is_empty() && gone.is_empty() && is_same {
+            return;
+        }
+        let mut table = ServiceTable::clone(&self.table);
+        table.set_node(Arc::clone(&context.facts));
+        let led_before = self.take_out(&mut table, &changed, &gone);
+        for key in &gone {
+            if let Some(old) = self.made.remove(key) {
+                self.retire(&old, None);
+            }
+            self.refused.remove(key);
+            self.checked.remove(key);
+        }
+        for entry in &changed {
+            self.remake(entry, &context, inputs);
+        }
+        let mut leads = HashSet::new();
+        for entry in &changed {
+            self.put_in(&mut table, &entry.record.key, &led_before, &mut leads);
+        }
+        if self.counts.grow(self.services.end(), self.backends.end()) {
+            table.set_counts(Arc::new(self.counts.clone()));
+        }
+        self.table = Arc::new(table);
+        self.context = Some(context);
+        self.from = Arc::clone(inputs.services);
+        if !is_same || leads != led_before {
+            self.steering = Arc::new(self.steer(inputs));
+        }
+    }
+
+    /// The table for the workers.
+    #[must_use]
+    pub fn table(&self) -> &Arc<ServiceTable> {
+        &self.table
+    }
+
+    /// What the uplink's steering, and the kernel's routes, have to know.
+    #[must_use]
+    pub fn steering(&self) -> &Arc<ServiceSteering> {
+        &self.steering
+    }
+
+    /// What changed since this was last asked.
+    #[must_use]
+    pub fn take_changes(&mut self) -> ServiceChanges {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn context_of(&self, inputs: &ServiceInputs<'_>) -> Context {
+        let prefixes = self.config.cidrs.iter();
+        let facts = NodeFacts {
+            node_port_addresses: inputs
+                .own_addresses
+                .iter()
+                .chain(inputs.gateways)
+                .copied()
+                .collect(),
+            gateways: inputs.gateways.to_vec(),
+            caller_addresses: inputs.uplink_addresses.to_vec(),
+            service_prefixes: prefixes
+                .filter_map(|cidr| Prefix::containing(cidr.addr(), cidr.prefix_len()).ok())
+                .collect(),
+        };
+        Context {
+            place: Place {
+                node: inputs.node.clone(),
+                zone: inputs.zone.map(str::to_owned),
+            },
+            facts: Arc::new(facts),
+            own_addresses: inputs.own_addresses.to_vec(),
+        }
+    }
+
+    /// Which Services are not made yet from these very entries, or all if not everything else `is_same`; and which are
+    /// no longer there. Entries are told apart by pointer: those they were made from are kept, so none is another's.
+    fn differences<'s>(
+        &self,
+        services: &'s Arc<[Arc<ServiceEntry>]>,
+        is_same: bool,
+    ) -> (Vec<&'s Arc<ServiceEntry>>, Vec<ServiceKey>) {
+        if Arc::ptr_eq(services, &self.from) {
+            let all = services.iter().filter(|_| !is_same);
+            return (all.collect(), Vec::new());
+        }
+        let pointers = |entries: &[Arc<ServiceEntry>]| -> HashSet<*const ServiceEntry> {
+            entries.iter().map(Arc::as_ptr).collect()
+        };
+        let (before, now) = (pointers(&self.from), pointers(services));
+        let changed: Vec<_> = services
+            .iter()
+            .filter(|entry| !is_same || !before.contains(&Arc::as_ptr(entry)))
+            .collect();
+        let replaced: HashSet<&ServiceKey> = changed.iter().map(|entry| &entry.record.key).collect();
+        let left = self
+            .from
+            .iter()
+            .filter(|entry| !now.contains(&Arc::as_ptr(entry)));
+        let gone = left
+            .map(|entry| &entry.record.key)
+            .filter(|key| !replaced.contains(key));
+        (changed, gone.cloned().collect())
+    }
+
+    /// Takes what is to be made anew, or gone, out of the table; answers what led anywhere before. All of it first, as
+    /// an address may change hands.
+    fn take_out(
+        &self,
+        table: &mut ServiceTable,
+        changed: &[&Arc<ServiceEntry>],
+        gone: &[ServiceKey],
+    ) -> HashSet<FrontendKey> {
+        let keys = changed.iter().map(|entry| &entry.record.key).chain(gone);
+        let mut led = HashSet::new();
+        for old in keys.filter_map(|key| self.made.get(key)) {
+            for (key, ..) in &old.frontends {
+                table.remove(key);
+                led.insert(*key);
+            }
+            for address in &old.cluster_addresses {
+                table.release_cluster_address(*address);
+            }
+        }
+        led
+    }
+
+    /// Makes a Service anew, and notes what changed about its backends.
+    fn remake(&mut self, entry: &Arc<ServiceEntry>, context: &Context, inputs: &ServiceInputs<'_>) {
+        let key = &entry.record.key;
+        let old = self.made.remove(key);
+        let range = self.config.node_port_range;
+        let made = Maker {
+            place: &context.place,
+            check: &|claim| check_claim(claim, inputs, range),
+            services: &mut self.services,
+            backends: &mut self.backends,
+            sets: &mut self.sets,
+            counts: &self.counts,
+        }
+        .make(entry, old.as_ref());
+        if let Some(old) = &old {
+            self.retire(old, Some(&made));
+        }
+        let endpoints = made.ports.iter().flat_map(|port| &port.endpoints);
+        // A new backend's number may have been another's.
+        let is_new = |id: &BackendId| !old.as_ref().is_some_and(|old| old.has_backend(*id));
+        self.changes
+            .backends
+            .extend(endpoints.map(|endpoint| endpoint.id).filter(is_new));
+        for (is_in, set) in [
+            (!made.refused.is_empty(), &mut self.refused),
+            (
+                made.entry.record.health_check_node_port.is_some(),
+                &mut self.checked,
+            ),
+        ] {
+            if is_in {
+                set.insert(key.clone());
+            } else {
+                set.remove(key);
+            }
+        }
+        self.made.insert(key.clone(), made);
+    }
+
+    /// Notes which backends of a Service changed, and takes back the numbers that are free now.
+    fn retire(&mut self, old: &Made, new: Option<&Made>) {
+        // An address that no longer leads here makes flows to it stale, whatever their backends do.
+        let is_moved = new.is_none_or(|new| new.frontends != old.frontends);
+        for port in &old.ports {
+            let same = new.and_then(|new| new.ports.iter().find(|made| made.id() == port.id()));
+            if same.is_none() {
+                self.services.give_back(port.id().get());
+            }
+            for endpoint in &port.endpoints {
+                let now = same.and_then(|same| same.endpoint(endpoint.address, endpoint.port));
+                if is_moved || now.map(MadeEndpoint::serving) != Some(endpoint.serving()) {
+                    self.changes.backends.insert(endpoint.id);
+                }
+                if now.is_none() {
+                    self.backends.give_back(endpoint.id.get());
+                }
+            }
+        }
+    }
+
+    /// Lets a Service's addresses and node ports lead to it, and notes those that led nowhere before.
+    fn put_in(
+        &mut self,
+        table: &mut ServiceTable,
+        key: &ServiceKey,
+        led_before: &HashSet<FrontendKey>,
+        leads: &mut HashSet<FrontendKey>,
+    ) {
+        let Some(made) = self.made.get(key) else { return };
+        for (key, scope, place) in &made.frontends {
+            let Some(port) = made.ports.get(*place) else {
+                continue;
+            };
+            let frontend = Frontend {
+                scope: *scope,
+                service: Arc::clone(&port.service),
+            };
+            table.insert(*key, frontend);
+            leads.insert(*key);
+            if !led_before.contains(key) {
+                match key {
+                    FrontendKey::Address(address, ..) => {
+                        self.changes.addresses.insert(*address);
+                    }
+                    FrontendKey::NodePort { .. } => self.changes.node_ports = true,
+                }
+            }
+        }
+        for address in &made.cluster_addresses {
+            table.claim_cluster_address(*address);
+        }
+    }
+}
+
+/// Whether this node lets a Service have what it claims; `Err` says why not, and what would be right.
+fn check_claim(claim: &Claim, inputs: &ServiceInputs<'_>, node_ports: PortRange) -> Result<(), String> {
+    match *claim {
+        Claim::NodePort { port, .. } if !node_ports.contains(port) => Err(format!(
+            "the port is outside {node_ports}, which [services] node-port-range sets aside for node ports"
+        )),
+        Claim::NodePort { .. } => Ok(()),
+        Claim::Vip {
+            kind,
+            address,
+            protocol,
+            port,
+        } => {
+            if inputs.gateways.contains(&address) {
+                return Err("the address is the pods' gateway".to_owned());
+            }
+            if !inputs.own_addresses.contains(&address) {
+                return Ok(());
+            }
+            if kind == VipKind::Cluster {
+                return Err(
+                    "the address is this node's own; no node may have one of [services] cidrs".to_owned(),
+                );
+            }
+            if inputs.fail_safe_ports.contains(&port) {
+                return Err(format!(
+                    "the address is this node's own, and port {port} always stays with the node"
+                ));
+            }
+            match (inputs.listens.0)(address, number(protocol), port) {
+                Ok(false) => Ok(()),
+                Ok(true) => Err(format!(
+                    "the address is this node's own, and a program listens on {protocol} {port} there"
+                )),
+                Err(why) => Err(format!(
+                    "the address is this node's own, and what listens there cannot be told: {why}"
+                )),
+            }
+        }
+    }
+}
+
+/// The protocol's number in a packet.
+fn number(protocol: Protocol) -> IpProtocol {
+    match protocol {
+        Protocol::Tcp => IpProtocol::TCP,
+        Protocol::Udp => IpProtocol::UDP,
+        Protocol::Sctp => IpProtocol::SCTP,
+    }
+}

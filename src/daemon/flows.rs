@@ -1,0 +1,385 @@
+//! The connections, as the control thread has to do with them: the table's file, what of it is shown, and echo ids that
+//! the uplink's steering has to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use millrace_dataplane::clock;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState, Tuple};
+use millrace_dataplane::table::{
+    AffinityTable, FlowShard, FlowTable, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable, Tick,
+};
+use millrace_dataplane::wire::{IpProtocol, Ports};
+use millrace_dataplane::xdp::SteeringProgram;
+use millrace_pipelines::Connections;
+use tracing::{debug, info, warn};
+
+use super::Daemon;
+use super::compile::services::ServiceChanges;
+use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
+use crate::config::Config;
+use crate::slowpath::EchoRequest;
+
+/// The flow table's file in the state folder.
+pub(super) const FILE: &str = "flows";
+/// Tells one start of the machine from another.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Clients that session affinity is remembered for.
+const AFFINITIES: usize = 1 << 16;
+/// Rows that can be shown at once.
+const ROWS_MAX: usize = 20_000;
+
+/// The connections, with those of the last run.
+pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
+    let path = config.node.state_dir.join(FILE);
+    let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options(), clock::now())?;
+    if let Some(refusal) = adopted.refused {
+        warn!(
+            "the connections of the last run are lost: {} was left behind, {refusal}",
+            path.display()
+        );
+    }
+    if adopted.kept > 0 || adopted.lost > 0 {
+        info!(kept = adopted.kept, lost = adopted.lost, "connections taken over");
+    }
+    Ok(Connections {
+        flows: Arc::new(flows),
+        affinity: Arc::new(AffinityTable::new(AFFINITIES)),
+        timeouts: config.flows.timeouts(),
+        workers: config.workers.cores.as_slice().len(),
+    })
+}
+
+/// The first half of the kernel's random id of this start of the machine.
+fn boot() -> anyhow::Result<u64> {
+    let text = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).with_context(|| format!("{BOOT_ID} is no id"))
+}
+
+/// What numbers in the table stand for.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) ports: BTreeMap<PortId, String>,
+    pub(super) pods: BTreeMap<String, Vec<IpAddr>>,
+    pub(super) peers: BTreeMap<PeerId, String>,
+}
+
+impl Daemon {
+    pub(super) fn names(&self) -> Names {
+        let ports = self.ports.iter();
+        let pods = self.ports.iter().filter_map(|(_, port)| {
+            let pod = port.pod.as_ref()?.to_string();
+            Some((pod, port.facts.sources.clone()))
+        });
+        let peers = self.peers.iter();
+        Names {
+            ports: ports.map(|(id, port)| (id, port.name())).collect(),
+            pods: pods.collect(),
+            peers: peers.map(|peer| (peer.id, peer.node.to_string())).collect(),
+        }
+    }
+
+    /// How many connections there are, and room for.
+    pub(super) fn count_connections(&self) -> BTreeMap<String, u64> {
+        let flows = &self.connections.flows;
+        [
+            ("ipv4", flows.v4().len()),
+            ("ipv4_capacity", flows.v4().capacity()),
+            ("ipv6", flows.v6().len()),
+            ("ipv6_capacity", flows.v6().capacity()),
+        ]
+        .map(|(name, count)| (name.to_owned(), u64::from(count)))
+        .into()
+    }
+
+    /// Charges every connection of an earlier run to the pod that opened it.
+    pub(super) fn assign_openers(&self) {
+        let owners: BTreeMap<IpAddr, PortId> = self
+            .ports
+            .iter()
+            .filter(|(_, port)| port.pod.is_some())
+            .flat_map(|(id, port)| port.facts.sources.iter().map(move |address| (*address, id)))
+            .collect();
+        self.connections
+            .flows
+            .assign_openers(|address| owners.get(&address).copied());
+    }
+}
+
+/// The echoes whose replies the uplink's steering has been told of, by who replies and the id.
+#[derive(Debug, Default)]
+pub(super) struct Echoes(BTreeSet<(IpAddr, u16)>);
+
+impl Echoes {
+    /// Those that there are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl Daemon {
+    /// Sends an echo request on, once replies with its id find their way here. Without that it is not sent: the reply
+    /// would go to the node's own network stack, and the next request asks again.
+    pub(super) fn steer_echo(&mut self, echo: EchoRequest) {
+        let key = (echo.remote, echo.id);
+        if !self.echoes.0.contains(&key) {
+            let steered = self
+                .uplink_program()
+                .map(|program| program.steer_echo(key.0, key.1));
+            match steered {
+                Some(Ok(())) => self.echoes.0.insert(key),
+                Some(Err(error)) => return debug!("{error}"),
+                None => return,
+            };
+        }
+        if let Some(worker) = self.fabric.workers().get(echo.worker) {
+            // A worker without room drops it; it counts what it drops.
+            let _ = worker.inject(echo.injection);
+        }
+    }
+
+    /// Leaves the replies to echoes that are over to the node's own network stack again.
+    pub(super) fn release_echoes(&mut self) {
+        let (flows, local) = (&self.connections.flows, &self.tables.local);
+        let lives = |remote: IpAddr, id: u16| match remote {
+            IpAddr::V4(remote) => {
+                let own = local.sources_v4.uplink;
+                own.is_some_and(|own| {
+                    flows
+                        .v4()
+                        .lookup(&reply(remote, own, IpProtocol::ICMP, id))
+                        .is_some()
+                })
+            }
+            IpAddr::V6(remote) => {
+                let own = local.sources_v6.uplink;
+                own.is_some_and(|own| {
+                    flows
+                        .v6()
+                        .lookup(&reply(remote, own, IpProtocol::ICMPV6, id))
+                        .is_some()
+                })
+            }
+        };
+        let over: Vec<_> = self
+            .echoes
+            .iter()
+            .filter(|(remote, id)| !lives(*remote, *id))
+            .collect();
+        for (remote, id) in over {
+            let released = self
+                .uplink_program()
+                .map(|program| program.release_echo(remote, id));
+            if let Some(Err(error)) = released {
+                debug!("{error}");
+            } else {
+                self.echoes.0.remove(&(remote, id));
+            }
+        }
+    }
+
+    /// Forgets what went to an address, or port of the node, before it led to a Service: UDP would go on to where it
+    /// went for as long as its client does. TCP ends by itself. Looks at the whole table, on a thread of its own, and
+    /// after the workers have the new tables.
+    pub(super) fn forget_plain(&self, changes: &ServiceChanges) {
+        if changes.addresses.is_empty() && !changes.node_ports {
+            return;
+        }
+        let (flows, services) = (
+            Arc::clone(&self.connections.flows),
+            Arc::clone(&self.tables.services),
+        );
+        let look = move || {
+            let forgotten =
+                forget::<Ipv4Addr>(flows.v4(), &services) + forget::<Ipv6Addr>(flows.v6(), &services);
+            debug!(forgotten, "flows that now lead to a Service");
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("forget-flows".into())
+            .spawn(look)
+        {
+            warn!("flows that now lead to a Service are not forgotten: {error}");
+        }
+    }
+
+    fn uplink_program(&mut self) -> Option<&mut SteeringProgram> {
+        let (id, _) = self.ports.of_role(Role::Uplink)?;
+        Some(&mut self.ports.get_mut(id)?.attached.program)
+    }
+}
+
+/// Forgets all that is bound to no backend, and would be if it began now.
+fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
+    flows.remove_where(|connection| {
+        let to = &connection.original;
+        connection.binding.is_none()
+            && to.protocol != IpProtocol::TCP
+            && services
+                .frontend(
+                    to.source.into(),
+                    to.protocol,
+                    (to.destination.into(), to.ports.destination),
+                )
+                .is_some()
+    })
+}
+
+/// The tuple of an echo reply from the uplink.
+fn reply<A>(remote: A, own: A, protocol: IpProtocol, id: u16) -> Tuple<A> {
+    Tuple {
+        source: remote,
+        destination: own,
+        protocol,
+        ports: Ports {
+            source: 0,
+            destination: id,
+        },
+    }
+}
+
+/// Every connection that the filter lets through, counted, and the first of them as rows. Looks at the whole table.
+pub(super) fn show(
+    flows: &SharedFlowTable,
+    tables: &NodeTables,
+    names: &Names,
+    filter: &ShowFilter,
+) -> Flows {
+    let mut shown = Flows {
+        connections: u64::from(flows.v4().len()) + u64::from(flows.v6().len()),
+        capacity: u64::from(flows.v4().capacity()) + u64::from(flows.v6().capacity()),
+        matching: 0,
+        flows: Vec::new(),
+    };
+    let view = View {
+        tables,
+        names,
+        filter,
+        now: clock::now(),
+    };
+    view.collect(flows.v4().connections(), &mut shown);
+    view.collect(flows.v6().connections(), &mut shown);
+    shown
+}
+
+/// How connections are looked at.
+struct View<'a> {
+    tables: &'a NodeTables,
+    names: &'a Names,
+    filter: &'a ShowFilter,
+    now: Tick,
+}
+
+impl View<'_> {
+    fn collect<A: Address>(&self, connections: impl Iterator<Item = Connection<A>>, shown: &mut Flows) {
+        let limit = self.filter.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
+        for row in connections.map(|connection| self.row(&connection)) {
+            if !self.matches(&row) {
+                continue;
+            }
+            shown.matching += 1;
+            if shown.flows.len() < limit {
+                shown.flows.push(row);
+            }
+        }
+    }
+
+    fn matches(&self, row: &FlowRow) -> bool {
+        let filter = self.filter;
+        let tuples = [&row.original, &row.reply];
+        let has_address = |address: &IpAddr| {
+            tuples
+                .iter()
+                .any(|tuple| [tuple.source, tuple.destination].contains(address))
+        };
+        let has_port = |port: &u16| {
+            tuples
+                .iter()
+                .any(|tuple| [tuple.source_port, tuple.destination_port].contains(port))
+        };
+        let is_pods = |pod: &String| {
+            row.opener.as_ref() == Some(pod)
+                || self
+                    .names
+                    .pods
+                    .get(pod)
+                    .is_some_and(|addresses| addresses.iter().any(has_address))
+        };
+        filter.pod.as_ref().is_none_or(is_pods)
+            && filter.address.as_ref().is_none_or(has_address)
+            && filter.port.as_ref().is_none_or(has_port)
+            && filter.state.as_ref().is_none_or(|state| *state == row.state)
+    }
+
+    fn row<A: Address>(&self, connection: &Connection<A>) -> FlowRow {
+        let last = connection.original_seen.latest(connection.reply_seen);
+        let [answer, _] = &connection.answers;
+        FlowRow {
+            protocol: protocol_name(connection.original.protocol),
+            state: state_name(connection.state),
+            original: tuple(&connection.original),
+            reply: tuple(&connection.reply),
+            opener: connection.opener.map(|port| self.port(port)),
+            binding: connection
+                .binding
+                .map(|binding| (binding.service, binding.backend)),
+            onward: answer.map(|answer| self.onward(answer.onward)),
+            age_seconds: self.now.since(connection.created),
+            idle_seconds: self.now.since(last),
+        }
+    }
+
+    fn port(&self, port: PortId) -> String {
+        let name = self.names.ports.get(&port).cloned();
+        name.unwrap_or_else(|| format!("port {port}"))
+    }
+
+    fn onward(&self, onward: Onward) -> String {
+        match onward {
+            Onward::Port(port) => self.port(port),
+            Onward::Neighbour(id) => match self.tables.neighbours.get(id) {
+                Some((port, mac)) => format!("{} ({mac})", self.port(port)),
+                None => "a neighbour that is not known any more".into(),
+            },
+            Onward::Peer(peer) => {
+                let name = self.names.peers.get(&peer).cloned();
+                format!("tunnel to {}", name.unwrap_or_else(|| format!("peer {peer}")))
+            }
+            Onward::Refused(reason) => format!("drop {reason}"),
+        }
+    }
+}
+
+fn tuple<A: Address>(tuple: &Tuple<A>) -> FlowTuple {
+    FlowTuple {
+        source: tuple.source.into(),
+        source_port: tuple.ports.source,
+        destination: tuple.destination.into(),
+        destination_port: tuple.ports.destination,
+    }
+}
+
+fn protocol_name(protocol: IpProtocol) -> String {
+    match protocol {
+        IpProtocol::TCP => "tcp".into(),
+        IpProtocol::UDP => "udp".into(),
+        IpProtocol::SCTP => "sctp".into(),
+        IpProtocol::ICMP => "icmp".into(),
+        IpProtocol::ICMPV6 => "icmpv6".into(),
+        other => other.0.to_string(),
+    }
+}
+
+/// A state as it is written in JSON, without the protocol around it.
+fn state_name(state: ProtocolState) -> String {
+    let name = match state {
+        ProtocolState::Tcp(tcp) => serde_json::to_value(tcp),
+        ProtocolState::Unreplied | ProtocolState::Replied => serde_json::to_value(state),
+    };
+    let name = name.ok().and_then(|name| Some(name.as_str()?.to_owned()));
+    name.unwrap_or_default()
+}
