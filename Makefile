@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# The kernel of `make test-nic` is fetched once for all clones on a machine.
+export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace/kernel))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
@@ -42,13 +44,12 @@ test: root
 	@$(MAKE) --no-print-directory loom
 	@$(MAKE) --no-print-directory fuzz-short
 
-# The kernel is fetched once. The tests find the programs they put into the machine beside themselves.
+# The tests find the programs they put into the machine beside themselves.
 test-nic: root
 	@tools/install-deps.sh nic
-	@tools/kernel.sh "$$CARGO_TARGET_DIR/nic/kernel"
+	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) build --locked --workspace --bins --test nic
-	MILLRACE_KERNEL="$$CARGO_TARGET_DIR/nic/kernel" \
-	    $(CARGO) test --locked --workspace --test nic -- --nocapture --test-threads=1
+	$(CARGO) test --locked --workspace --test nic -- --nocapture --test-threads=1
 
 loom:
 	RUSTFLAGS='--cfg crossbeam_loom' $(CARGO) test --locked --release --manifest-path tests/loom/Cargo.toml \
