@@ -13,12 +13,13 @@ SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/i
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nic lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
+.PHONY: help demo test test-nic test-nic-long lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
 
 help:
 	@echo 'make demo          three nodes in network namespaces, traffic between all their pods (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
+	@echo 'make test-nic-long the same in every setting, all that may happen to the NIC in most of them'
 	@echo 'make lint          format, clippy, docs, licences, scripts'
 	@echo 'make bench         packets through memory and over veth (as root)'
 	@echo 'make fuzz          every fuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) in all'
@@ -45,11 +46,12 @@ test: root
 	@$(MAKE) --no-print-directory fuzz-short
 
 # The tests find the programs they put into the machine beside themselves.
-test-nic: root
+test-nic-long: NIC_TESTS := --ignored
+test-nic test-nic-long: root
 	@tools/install-deps.sh nic
 	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) build --locked --workspace --bins --test nic
-	$(CARGO) test --locked --workspace --test nic -- --nocapture --test-threads=1
+	$(CARGO) test --locked --workspace --test nic -- --nocapture --test-threads=1 $(NIC_TESTS)
 
 loom:
 	RUSTFLAGS='--cfg crossbeam_loom' $(CARGO) test --locked --release --manifest-path tests/loom/Cargo.toml \

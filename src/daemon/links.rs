@@ -95,6 +95,7 @@ impl Daemon {
         let link = self.state.link_by_name(name).cloned();
         match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
             (Some(id), Some(link)) => {
+                self.tell_link(&link);
                 if let (Some(port), Some(facts)) = (self.ports.get_mut(id), uplink_facts(&link))
                     && port.facts != facts
                 {
@@ -105,6 +106,24 @@ impl Daemon {
             }
             (None, Some(link)) if link.up => Some(link),
             _ => None,
+        }
+    }
+
+    /// Says when the uplink's link goes and when it comes.
+    fn tell_link(&mut self, link: &Link) {
+        if link.running == self.uplink_is_up {
+            return;
+        }
+        self.uplink_is_up = link.running;
+        let name = &link.name;
+        if link.running {
+            info!("{name} has its link again");
+        } else if link.up {
+            warn!(
+                "{name} has no link: nothing comes or goes by it until its cable and what is behind it work again"
+            );
+        } else {
+            warn!("{name} was set down: nothing comes or goes by it until it is set up again");
         }
     }
 

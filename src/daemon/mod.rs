@@ -115,6 +115,8 @@ struct Daemon {
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,
+    /// Whether the uplink had its link when it was last looked at.
+    uplink_is_up: bool,
     /// Told to end for good: the uplink's program is off already.
     leaving: bool,
 }

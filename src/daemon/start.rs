@@ -120,6 +120,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         slow_path_stats,
         asked: std::collections::BTreeMap::new(),
         capture: None,
+        uplink_is_up: true,
         leaving: false,
     };
     daemon.begin(&host, &uplink).await?;

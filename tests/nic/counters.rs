@@ -74,6 +74,11 @@ impl Counters {
         queues.iter().map(of).collect()
     }
 
+    /// How many packets were dropped for a reason.
+    pub(crate) fn dropped_for(&self, reason: &str) -> u64 {
+        self.dropped()[reason].as_u64().unwrap_or_default()
+    }
+
     /// All dropped packets, as the answer tells them.
     pub(crate) fn dropped(&self) -> &Value {
         &self.0["totals"]["dropped"]

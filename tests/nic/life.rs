@@ -19,7 +19,7 @@ const SOME: u64 = 20;
 /// A port on which nobody listens in a pod (RFC 863).
 const DISCARD: u16 = 9;
 
-/// The link goes down and comes up, its MTU changes and changes back, somebody asks for fewer queues: each time pods are
+/// The link goes down and comes up, the cable too, its MTU changes and changes back, somebody asks for fewer queues: each time pods are
 /// reached again, and the machine's own connection lives.
 pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
     let session = rig.open_session();
@@ -30,9 +30,24 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         await_that("the switch's word that the link is down", || {
             rig.uplink()["up"] == false
         });
+        rig.assert_said(&format!("{UPLINK} was set down"));
         rig.inside(&format!("ip link set {UPLINK} up"));
         rig.await_reach();
+        rig.assert_said(&format!("{UPLINK} has its link again"));
         session.await_answers("after the link came up", SOME);
+        Counters::settled(&rig.node);
+    }
+    {
+        let _step = rig.step("the cable pulled and plugged in");
+        rig.node.machine().set_cable(false).unwrap();
+        await_that("the switch's word that the link is down", || {
+            rig.uplink()["up"] == false
+        });
+        rig.assert_said(&format!("{UPLINK} has no link"));
+        rig.node.machine().set_cable(true).unwrap();
+        rig.await_reach();
+        assert_eq!(rig.uplink()["up"], true);
+        session.await_answers("after the cable was plugged in", SOME);
         Counters::settled(&rig.node);
     }
     {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod counters;
+mod faults;
 mod life;
 mod picture;
 mod rig;
@@ -17,22 +18,57 @@ use picture::Picture;
 use rig::Rig;
 use traffic::{Mode, Setting, carry, survive};
 
+/// How much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What has to pass before a change lands: `make test-nic`.
+    Short,
+    /// All there is: `make test-nic-long`.
+    Long,
+}
+
 #[test]
 fn two_queues() {
+    try_two_queues(Extent::Short);
+}
+
+#[test]
+fn four_queues() {
+    try_four_queues(Extent::Short);
+}
+
+#[test]
+#[ignore = "make test-nic-long"]
+fn two_queues_at_length() {
+    try_two_queues(Extent::Long);
+}
+
+#[test]
+#[ignore = "make test-nic-long"]
+fn four_queues_at_length() {
+    try_four_queues(Extent::Long);
+}
+
+fn try_two_queues(extent: Extent) {
     const QUEUES: &[u32] = &[0, 1];
     let mut rig = Rig::new(2);
     let before = Picture::of(&rig);
     carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
-    survive(&mut rig);
+    if extent == Extent::Long {
+        survive(&mut rig);
+        faults::assert_outlives_all(&rig, QUEUES);
+    }
     rig.end("TERM");
 
-    // Fewer queues than workers: one of them has none.
-    let one = Setting {
-        uplink: "queues = 1",
-        ..Setting::of(Mode::ZeroCopy, &[0])
-    };
-    carry(&mut rig, &one);
-    rig.end("TERM");
+    if extent == Extent::Long {
+        // Fewer queues than workers: one of them has none.
+        let one = Setting {
+            uplink: "queues = 1",
+            ..Setting::of(Mode::ZeroCopy, &[0])
+        };
+        carry(&mut rig, &one);
+        rig.end("TERM");
+    }
 
     let both = Setting {
         uplink: "queues = 2",
@@ -42,27 +78,29 @@ fn two_queues() {
     survive(&mut rig);
     life::assert_recovers(&mut rig, QUEUES);
     life::assert_host_outlives_a_stuck_switch(&rig, QUEUES);
+    faults::assert_outlives_all(&rig, QUEUES);
     rig.end("TERM");
     life::assert_uninstalls(&mut rig, &before);
     rig.close();
 }
 
 /// As many queues as the machine has processors are in use at first; the switch asks for twice that, and puts it back.
-#[test]
-fn four_queues() {
+fn try_four_queues(extent: Extent) {
     const QUEUES: &[u32] = &[0, 1, 2, 3];
     let mut rig = Rig::new(4);
     let before = Picture::of(&rig);
-    let generic = Setting {
-        xdp_mode: "generic",
-        ..Setting::of(Mode::Copy, &[0, 1])
-    };
-    carry(&mut rig, &generic);
-    life::assert_follows_queues(&rig, QUEUES);
-    rig.end("TERM");
-    // Our program in one mode is not replaced by one in another, and there are no fewer queues while it is there.
-    rig.inside("ip link set dev eth1 xdpgeneric off");
-    rig.inside("ethtool -L eth1 combined 2");
+    if extent == Extent::Long {
+        let generic = Setting {
+            xdp_mode: "generic",
+            ..Setting::of(Mode::Copy, &[0, 1])
+        };
+        carry(&mut rig, &generic);
+        life::assert_follows_queues(&rig, QUEUES);
+        rig.end("TERM");
+        // Our program in one mode is not replaced by one in another, and there are no fewer queues while it is there.
+        rig.inside("ip link set dev eth1 xdpgeneric off");
+        rig.inside("ethtool -L eth1 combined 2");
+    }
     let settings = [
         Setting {
             uplink: "queues = 4\nkernel-queues = [0]",
@@ -77,7 +115,12 @@ fn four_queues() {
     rig.inside("sysctl -w vm.nr_hugepages=64");
     for setting in settings {
         carry(&mut rig, &setting);
-        survive(&mut rig);
+        if extent == Extent::Long || setting.mode == Mode::ZeroCopy {
+            survive(&mut rig);
+        }
+        if extent == Extent::Long {
+            faults::assert_outlives_all(&rig, setting.queues);
+        }
         rig.end("TERM");
     }
     life::assert_uninstalls(&mut rig, &before);

@@ -11,7 +11,7 @@ use crate::rig::{Rig, await_that};
 pub(crate) struct Picture(BTreeSet<String>);
 
 impl Picture {
-    /// Interfaces with their XDP programs, addresses, routes, rules, the NIC's features, channels and rings, and every
+    /// Interfaces with their XDP programs, addresses, routes, rules, the NIC's features, channels, spreading and rings, and every
     /// setting of the network.
     pub(crate) fn of(rig: &Rig) -> Self {
         let commands = [
@@ -22,6 +22,7 @@ impl Picture {
             "ip -o rule show".to_owned(),
             format!("ethtool -k {UPLINK}"),
             format!("ethtool -l {UPLINK}"),
+            format!("ethtool -x {UPLINK}"),
             format!("ethtool -g {UPLINK}"),
             format!(
                 "grep -H . /sys/class/net/{UPLINK}/napi_defer_hard_irqs /sys/class/net/{UPLINK}/gro_flush_timeout"
@@ -34,7 +35,10 @@ impl Picture {
         let mut lines = BTreeSet::new();
         for command in &commands {
             let told = rig.told_inside(command);
-            lines.extend(told.lines().map(|line| format!("{command}: {line}")));
+            lines.extend(
+                told.lines()
+                    .map(|line| format!("{command}: {}", without_number(line))),
+            );
         }
         Self(lines)
     }
@@ -44,5 +48,13 @@ impl Picture {
         let gone = self.0.difference(&later.0).map(|line| format!("- {line}"));
         let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));
         gone.chain(new).collect()
+    }
+}
+
+/// A line of `ip` without the interface's number, which a NIC has anew after its driver was taken off and given back.
+fn without_number(line: &str) -> &str {
+    match line.split_once(": ") {
+        Some((number, rest)) if number.chars().all(|letter| letter.is_ascii_digit()) => rest,
+        _ => line,
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace_tools::lab::machine::MachineNode;
+use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::talk::{Talk, TalkReport};
 use millrace_tools::lab::traffic::{Ping, ping};
 use millrace_tools::lab::{
@@ -111,6 +112,16 @@ impl Rig {
             };
             eprintln!("-- millrace {}\n{told}", question.join(" "));
         }
+        // Where packets were last seen: in the machine, on its NIC, on the rack.
+        let nic = ["ethtool", "-S", UPLINK];
+        for words in [&["ip", "-s", "link"][..], &["ip", "neigh"], &nic] {
+            let told = self.node.machine().run(words);
+            let told = told.unwrap_or_else(|error| error.to_string());
+            eprintln!("-- machine: {}\n{told}", words.join(" "));
+        }
+        let rack = self.lab.switch().namespace().ip(&["-s", "link"]);
+        let rack = rack.unwrap_or_else(|error| error.to_string());
+        eprintln!("-- rack: ip -s link\n{rack}");
         let (log, console) = (self.node.log_end(), self.node.machine().console_end());
         eprintln!("-- log of millrace\n{log}\n-- console of the machine\n{console}\n--");
     }
@@ -164,12 +175,20 @@ impl Rig {
 
     /// The row of the uplink in `millrace show ports`.
     pub(crate) fn uplink(&self) -> Value {
+        self.find_uplink().expect("an uplink among the ports")
+    }
+
+    /// The same, if the switch has an uplink.
+    pub(crate) fn find_uplink(&self) -> Option<Value> {
         let rows = self.node.json(&["show", "ports"]).unwrap();
-        let rows = rows.as_array().unwrap();
-        let found = rows.iter().find(|row| row["role"] == "uplink");
-        found
-            .unwrap_or_else(|| panic!("no uplink among {rows:#?}"))
-            .clone()
+        let mut rows = rows.as_array().unwrap().iter();
+        rows.find(|row| row["role"] == "uplink").cloned()
+    }
+
+    /// The switch's log has these words.
+    pub(crate) fn assert_said(&self, words: &str) {
+        let log = self.node.log().unwrap();
+        assert!(log.contains(words), "the log does not say that {words}:\n{log}");
     }
 
     /// Makes the machine's pods, each with an echo in it.
@@ -227,13 +246,19 @@ impl Rig {
             report.received == report.sent && report.complaints.is_empty(),
             "{STOCK_POD} -> {inside}: {report:?}"
         );
-        for to in [outside, self.address(PODS[1])] {
-            let told = self.inside(&format!(
-                "ip netns exec {} ping -n -c 3 -i 0.2 -W 30 {to}",
-                PODS[0]
-            ));
-            assert!(told.contains("3 packets transmitted, 3 received"), "{told}");
-        }
+        self.assert_pings_from_inside(outside);
+        self.assert_pods_reach_each_other();
+    }
+
+    /// Echo requests from one pod of the machine to the other, all answered: the uplink has no part in it.
+    pub(crate) fn assert_pods_reach_each_other(&self) {
+        self.assert_pings_from_inside(self.address(PODS[1]));
+    }
+
+    fn assert_pings_from_inside(&self, to: Ipv4Addr) {
+        let line = format!("ip netns exec {} ping -n -c 3 -i 0.2 -W 30 {to}", PODS[0]);
+        let told = self.inside(&line);
+        assert!(told.contains("3 packets transmitted, 3 received"), "{told}");
     }
 
     /// TCP and UDP on many flows, by connections from outside and by connections from inside.
@@ -300,7 +325,7 @@ pub(crate) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
 /// A machine on the rack that is no node.
 fn client(lab: &Lab) -> Namespace {
     use millrace_tools::lab::WireEnd;
-    use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
+    use millrace_tools::lab::plan::PREFIX_LENGTH;
     let namespace = lab.namespace("client").unwrap();
     let end = WireEnd {
         namespace: &namespace,

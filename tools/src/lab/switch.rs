@@ -13,6 +13,8 @@ const FORWARDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The smallest underlay MTU, in bytes: what every IPv4 host must be able to take (RFC 791).
 const SMALLEST_MTU: u32 = 576;
+/// Bytes of an Ethernet header (IEEE 802.3).
+const ETHERNET_HEADER: u32 = 14;
 
 /// What the ends of an underlay wire leave to "hardware".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,6 +184,23 @@ impl Switch {
         self.namespace
             .ip(&["link", "set", port, "mtu", &mtu, "master", BRIDGE, "up"])
             .map(drop)
+    }
+
+    /// Has a port send nothing more: what is to leave by it is kept. A machine's tap has room for little that is on its way
+    /// (see `machine`), so its NIC stands still with full rings soon.
+    pub fn hold(&self, port: &str) -> Result<(), LabError> {
+        // The least of a rate there is, after as much as one packet; and so much room that nothing is lost.
+        let full_packet = (self.wire.mtu + ETHERNET_HEADER).to_string();
+        let shape = ["rate", "8bit", "burst", &full_packet, "limit", "1gb"];
+        let mut make = vec!["qdisc", "add", "dev", port, "root", "tbf"];
+        make.extend(shape);
+        self.namespace.run("tc", &make).map(drop)
+    }
+
+    /// Has a port send again; what was kept is lost.
+    pub fn release(&self, port: &str) -> Result<(), LabError> {
+        let take = ["qdisc", "del", "dev", port, "root"];
+        self.namespace.run("tc", &take).map(drop)
     }
 
     /// Whether the kernel's bridge forwards on a port.

@@ -20,6 +20,7 @@ mod channel;
 mod guest;
 mod image;
 mod kernel;
+mod monitor;
 mod node;
 
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,9 @@ const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u32 = 1024;
 /// Cores of the machine.
 const CORES: u32 = 2;
+/// What the NIC may have sent that has not left the rack, for each queue: some dozens of packets with what the kernel takes for
+/// each. A queue that has more waits, as one of a NIC does that is told to pause. In bytes.
+const TAP_BUFFER: u32 = 1 << 16;
 /// How long a start may take on a busy machine, without hardware's help.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a command inside may take if nothing else is said.
@@ -59,6 +63,7 @@ pub struct Machine {
     channel: Mutex<Channel>,
     qemu: Process,
     console: PathBuf,
+    monitor: PathBuf,
 }
 
 impl Machine {
@@ -80,6 +85,7 @@ impl Machine {
             archive: &archive,
             console: &folder.join("console"),
             socket: &folder.join("control"),
+            monitor: &folder.join("monitor"),
         };
         let mut line = lab.switch().namespace().command("setpriv");
         line.args(["--pdeathsig", "KILL", QEMU])
@@ -90,6 +96,7 @@ impl Machine {
             channel: Mutex::new(channel),
             qemu,
             console: files.console.to_owned(),
+            monitor: files.monitor.to_owned(),
         };
         match machine.channel().answer(BOOT_TIMEOUT) {
             Ok(Answer::Ready) => {}
@@ -164,6 +171,16 @@ impl Machine {
         }
     }
 
+    /// Pulls the cable out of the NIC, or plugs it in again: the machine sees the link go, and come.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] with QEMU's words.
+    pub fn set_cable(&self, plugged: bool) -> Result<(), LabError> {
+        let what = if plugged { "plug in" } else { "pull" };
+        monitor::set_cable(&self.monitor, plugged)
+            .map_err(LabError::io(format!("{what} the cable of a virtual machine")))
+    }
+
     /// The last lines of the machine's console.
     #[must_use]
     pub fn console_end(&self) -> String {
@@ -206,6 +223,7 @@ struct Files<'a> {
     archive: &'a Path,
     console: &'a Path,
     socket: &'a Path,
+    monitor: &'a Path,
 }
 
 /// QEMU's arguments.
@@ -227,6 +245,10 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         ("-initrd", shown(files.archive)),
         ("-append", KERNEL_LINE.to_owned()),
         ("-serial", format!("file:{}", files.console.display())),
+        (
+            "-qmp",
+            format!("unix:{},server=on,wait=off", files.monitor.display()),
+        ),
         ("-device", "virtio-serial-pci".to_owned()),
         (
             "-chardev",
@@ -238,12 +260,15 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         ("-device", format!("virtserialport,chardev=control,name={PORT}")),
         (
             "-netdev",
-            format!("tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off"),
+            format!(
+                "tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off,sndbuf={TAP_BUFFER}"
+            ),
         ),
         (
             "-device",
             format!(
-                "virtio-net-pci,netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
+                "virtio-net-pci,id={},netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
+                monitor::NIC,
                 plan.uplink_mac(),
                 2 * queues + 2
             ),
@@ -270,6 +295,7 @@ mod tests {
             archive: Path::new("/a"),
             console: Path::new("/c"),
             socket: Path::new("/s"),
+            monitor: Path::new("/m"),
         };
         let words = arguments(NodePlan::of(1).unwrap(), 4, "tap-b", &files);
         let nic = words

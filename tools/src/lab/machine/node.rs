@@ -19,6 +19,8 @@ const STATE: &str = "/run/millrace";
 const LOG: &str = "/var/log/millrace.log";
 /// The NIC's name before it becomes the uplink.
 const NIC: &str = "eth0";
+/// The NIC's driver, for who takes devices off it and gives it some.
+const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
 /// A flow table that the machine's memory has room for twice: a start writes the new file before the old one goes.
 const FLOWS: &str = "\n[flows]\nipv4 = 65536\nipv6 = 4096\n";
 /// The end of the line by which the daemon says that it works.
@@ -44,6 +46,8 @@ pub struct MachinePod {
 pub struct MachineNode {
     machine: Machine,
     plan: NodePlan,
+    queues: u32,
+    mtu: u32,
     pid: Option<u32>,
     pods: Vec<MachinePod>,
 }
@@ -57,11 +61,18 @@ impl MachineNode {
         let node = Self {
             machine,
             plan,
+            queues,
+            mtu: lab.switch().wire().mtu,
             pid: None,
             pods: Vec::new(),
         };
-        node.become_kubernetes_node(lab.switch().wire().mtu)?;
-        node.set_queues(queues)?;
+        node.machine.run(&[
+            "sysctl",
+            "-w",
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.default.rp_filter=2",
+        ])?;
+        node.set_uplink_up()?;
         for other in lab.nodes() {
             other.introduce(plan)?;
             node.write_manifest(&other.name(), &node_object(other.plan()))?;
@@ -76,9 +87,9 @@ impl MachineNode {
 
     /// As many queues as the machine has cores, if the NIC has more: that is the driver's own choice too, but QEMU's RSS
     /// (seen with 7.2) takes note of it only once it is made anew with the link up, and hands over nothing until then.
-    fn set_queues(&self, queues: u32) -> Result<(), LabError> {
-        if queues > CORES {
-            for count in [queues, CORES] {
+    fn set_queues(&self) -> Result<(), LabError> {
+        if self.queues > CORES {
+            for count in [self.queues, CORES] {
                 let count = count.to_string();
                 self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
             }
@@ -86,18 +97,36 @@ impl MachineNode {
         Ok(())
     }
 
-    /// The settings every Kubernetes node has, and the uplink as a node of the lab has it.
-    fn become_kubernetes_node(&self, mtu: u32) -> Result<(), LabError> {
-        let (mtu, address) = (mtu.to_string(), self.plan.underlay_address());
-        let prefix = format!("{address}/{PREFIX_LENGTH}");
+    /// The NIC as the uplink of a node of the lab.
+    fn set_uplink_up(&self) -> Result<(), LabError> {
+        let (mtu, address) = (self.mtu, self.plan.underlay_address());
         for line in [
-            "sysctl -w net.ipv4.ip_forward=1 net.ipv4.conf.default.rp_filter=2",
-            &format!("ip link set {NIC} name {UPLINK} mtu {mtu} up"),
-            &format!("ip address add {prefix} dev {UPLINK}"),
+            format!("ip link set {NIC} name {UPLINK} mtu {mtu} up"),
+            format!("ip address add {address}/{PREFIX_LENGTH} dev {UPLINK}"),
         ] {
             self.machine.run(&line.split(' ').collect::<Vec<_>>())?;
         }
-        Ok(())
+        self.set_queues()
+    }
+
+    /// Takes the driver off the NIC, so that the uplink is gone with all that was set on it, and answers the device's name.
+    pub fn unbind_driver(&self) -> Result<String, LabError> {
+        let device = format!("/sys/class/net/{UPLINK}/device");
+        let target = self.machine.run(&["readlink", &device])?;
+        let name = target.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        self.tell_driver("unbind", &name)?;
+        Ok(name)
+    }
+
+    /// Gives the NIC its driver again, which resets it and makes a new interface, and makes that the uplink.
+    pub fn bind_driver(&self, device: &str) -> Result<(), LabError> {
+        self.tell_driver("bind", device)?;
+        self.set_uplink_up()
+    }
+
+    fn tell_driver(&self, what: &str, device: &str) -> Result<(), LabError> {
+        let line = format!("echo {device} >{DRIVER}/{what}");
+        self.machine.run(&["busybox", "sh", "-c", &line]).map(drop)
     }
 
     /// The machine itself.
@@ -168,7 +197,7 @@ impl MachineNode {
 
     /// How often the daemon has said that it is ready.
     fn readies(&self) -> Result<usize, LabError> {
-        let log = self.machine.read(LOG)?.unwrap_or_default();
+        let log = self.log()?;
         Ok(log.lines().filter(|line| line.ends_with(READY)).count())
     }
 
@@ -232,11 +261,16 @@ impl MachineNode {
         Ok(pod)
     }
 
+    /// The daemon's log so far.
+    pub fn log(&self) -> Result<String, LabError> {
+        Ok(self.machine.read(LOG)?.unwrap_or_default())
+    }
+
     /// The last lines of the daemon's log, or why they cannot be had.
     #[must_use]
     pub fn log_end(&self) -> String {
-        match self.machine.read(LOG) {
-            Ok(text) => last_lines(&text.unwrap_or_default()),
+        match self.log() {
+            Ok(text) => last_lines(&text),
             Err(error) => error.to_string(),
         }
     }
