@@ -62,11 +62,16 @@ fn spread_over(queues: &[u32], entries: usize) -> Vec<u32> {
 }
 
 /// What the sockets of the uplink's queues are like.
-pub(super) async fn sockets(kernel: &Kernel, uplink: &Uplink) -> OwnSockets {
+pub(super) async fn sockets(kernel: &Kernel, uplink: &Uplink, link: &Link) -> OwnSockets {
     // A driver that does not tell its descriptors gets no more frames than it must.
     let rings = kernel.rings(uplink.interface.as_str()).await;
     OwnSockets {
         mode: uplink.mode,
+        // Where sysfs is that of another namespace, nothing is known to the contrary.
+        sending: Device::of(link)
+            .ok()
+            .and_then(|device| device.sending_queues())
+            .unwrap_or(u32::MAX),
         ring: narrow(uplink.socket_ring.get()),
         device_ring: rings.map_or(0, |(now, _)| now.rx),
         busy_poll: uplink.busy_poll.then(|| BusyPoll {
@@ -112,6 +117,9 @@ impl Daemon {
     async fn set_queues(&mut self, uplink: &Uplink, wanted: u32) -> Result<(), NicError> {
         let interface = uplink.interface.as_str();
         let failed = |source| NicError::driver("queues", interface, source);
+        self.take_off_where_short(interface, wanted)
+            .await
+            .map_err(failed)?;
         let (now, most) = self.kernel.channels(interface).await.map_err(failed)?;
         let target = most.pairs_of(wanted).ok_or_else(|| NicError::Queues {
             interface: interface.to_owned(),
@@ -131,6 +139,18 @@ impl Daemon {
             .await
             .map_err(failed)?;
         info!(interface, queues = wanted, former = now.receiving(), "queues set");
+        Ok(())
+    }
+
+    /// Takes our program off a device that has `wanted` queues only for the program's sake and sends by fewer: asked for
+    /// as many as it seems to have, the kernel would change nothing.
+    async fn take_off_where_short(&self, interface: &str, wanted: u32) -> Result<(), KernelError> {
+        let now = self.kernel.channel_count(interface).await?;
+        let link = self.kernel.link_by_name(interface).await?;
+        let sending = Device::of(&link).ok().and_then(|device| device.sending_queues());
+        if now.transmitting() >= wanted && sending.is_some_and(|sending| sending < wanted) {
+            let _ = xdp::detach_ours(link.ifindex);
+        }
         Ok(())
     }
 

@@ -285,6 +285,7 @@ impl Daemon {
         };
         self.settle_mode(&link.name, &attached.attachment).await;
         self.delay_interrupts(link);
+        attached.spec.tell_receivers();
         if let Some(refusal) = &attached.zero_copy_refusal {
             info!(
                 interface = link.name,
@@ -363,7 +364,7 @@ impl Daemon {
             kernel_queues: left,
             kind: ProgramKind::Uplink,
             mode: XdpMode::Auto,
-            sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink).await),
+            sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink, link).await),
         };
         self.fabric.serve(spec, steered).map_err(misconfigured)
     }

@@ -53,7 +53,21 @@ impl Device {
     /// The NUMA node that the device is at; `None` if there is but one, or it is a virtual device.
     #[must_use]
     pub fn numa_node(&self) -> Option<u32> {
-        self.read("device/numa_node").ok()?.parse().ok()
+        // What stands on a PCI device, as virtio's and subfunctions do, says nothing of it itself.
+        let device = fs::canonicalize(self.0.join("device")).ok()?;
+        let known = device.ancestors().map(|folder| folder.join("numa_node"));
+        let text = known.into_iter().find_map(|path| fs::read_to_string(path).ok())?;
+        text.trim_end().parse().ok()
+    }
+
+    /// By how many queues the kernel sends. A driver may have more of which it only receives, for an XDP program's sake: its
+    /// count of channels does not tell them apart. `None` where sysfs does not say.
+    #[must_use]
+    pub fn sending_queues(&self) -> Option<u32> {
+        let entries = fs::read_dir(self.0.join("queues")).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let count = names.filter(|name| name.starts_with("tx-")).count();
+        u32::try_from(count).ok().filter(|count| *count > 0)
     }
 
     /// How interrupts are put off now.

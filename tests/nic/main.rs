@@ -16,7 +16,7 @@ mod traffic;
 
 use picture::Picture;
 use rig::Rig;
-use traffic::{Mode, Setting, carry, survive};
+use traffic::{Mode, Setting, assert_near_the_nic, carry, survive};
 
 /// How much is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,7 @@ fn try_two_queues(extent: Extent) {
     let mut rig = Rig::new(2);
     let before = Picture::of(&rig);
     carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
+    assert_near_the_nic(&rig);
     if extent == Extent::Long {
         survive(&mut rig);
         faults::assert_outlives_all(&rig, QUEUES);
@@ -89,7 +90,13 @@ fn try_four_queues(extent: Extent) {
     const QUEUES: &[u32] = &[0, 1, 2, 3];
     let mut rig = Rig::new(4);
     let before = Picture::of(&rig);
+    // The driver takes two queues more for the program, by which it only receives.
+    carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
+    rig.end("TERM");
     if extent == Extent::Long {
+        carry(&mut rig, &Setting::of(Mode::ZeroCopy, QUEUES));
+        rig.end("TERM");
+        rig.inside("ip link set dev eth1 xdp off");
         let generic = Setting {
             xdp_mode: "generic",
             ..Setting::of(Mode::Copy, &[0, 1])

@@ -1,7 +1,7 @@
 //! Traffic in one setting of the uplink: everything arrives, every queue has its part, and the machine's own connection
 //! outlives the switch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::talk::Talk;
@@ -99,7 +99,27 @@ pub(crate) fn carry(rig: &mut Rig, setting: &Setting) {
     talk(rig, setting.queues);
 }
 
-/// Each of these queues, and no other, has a socket in this mode, by the switch's own word and by the kernel's.
+/// The packet memory of both workers is on the NIC's NUMA node, and the log names the worker that is on another.
+pub(crate) fn assert_near_the_nic(rig: &Rig) {
+    /// Pages of 4 KiB that the frames of a worker take.
+    const PAGES: &str = "N1=8192";
+    let _step = rig.step("packet memory at the NIC's NUMA node");
+    rig.assert_said(&format!(
+        "worker 0 runs on core 0 of NUMA node 0, but {UPLINK} is at node 1"
+    ));
+    let pid = rig.inside("busybox pidof millrace");
+    let maps = rig.inside(&format!("cat /proc/{}/numa_maps", pid.trim()));
+    let there = maps
+        .lines()
+        .filter(|line| line.split(' ').any(|word| word == PAGES));
+    assert!(
+        there.clone().count() == 2 && !there.clone().any(|line| line.contains("N0=")),
+        "{maps}"
+    );
+}
+
+/// Each of these queues, and no other, has a socket in this mode, by the switch's own word and by the kernel's; and the NIC
+/// spreads over no other.
 fn assert_bound(rig: &Rig, mode: Mode, queues: &[u32]) {
     let row = rig.uplink();
     assert_eq!(row["bind_mode"], mode.word(), "{row:#}");
@@ -112,6 +132,36 @@ fn assert_bound(rig: &Rig, mode: Mode, queues: &[u32]) {
         "{row:#}"
     );
     assert_eq!(sockets(rig), queues.iter().map(|queue| (*queue, mode)).collect());
+    let spread = spread_over(rig);
+    assert!(
+        spread.iter().all(|queue| queues.contains(queue)),
+        "the NIC spreads over {spread:?}"
+    );
+}
+
+/// Which of these queues the kernel sends by.
+fn sending(rig: &Rig, queues: &[u32]) -> Vec<bool> {
+    let told = rig.inside(&format!("ls /sys/class/net/{UPLINK}/queues"));
+    let sends = |queue: &u32| {
+        let name = format!("tx-{queue}");
+        told.split_whitespace().any(|entry| entry == name)
+    };
+    queues.iter().map(sends).collect()
+}
+
+/// The queues in the NIC's indirection table.
+fn spread_over(rig: &Rig) -> BTreeSet<u32> {
+    let told = rig.inside(&format!("ethtool -x {UPLINK}"));
+    // Eight entries a line, after the number of the first; then comes the hash key.
+    let table = told.lines().take_while(|line| !line.starts_with("RSS hash key"));
+    let numbered = table.filter_map(|line| line.trim().split_once(':'));
+    let rows = numbered.filter(|(number, _)| number.parse::<u32>().is_ok());
+    let queues: BTreeSet<u32> = rows
+        .flat_map(|(_, row)| row.split_whitespace())
+        .map(|queue| queue.parse().unwrap())
+        .collect();
+    assert!(!queues.is_empty(), "{told}");
+    queues
 }
 
 /// The AF_XDP sockets on the uplink by queue, as the kernel tells of them.
@@ -145,7 +195,8 @@ pub(crate) fn talk(rig: &Rig, queues: &[u32]) {
     assert!(
         parts
             .iter()
-            .all(|(received, sent)| *received >= PART && *sent >= PART),
+            .zip(sending(rig, queues))
+            .all(|((received, sent), sends)| *received >= PART && sends == (*sent >= PART)),
         "(received, sent) of each queue: {parts:?}; dropped: {dropped:#}"
     );
 }

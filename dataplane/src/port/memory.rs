@@ -47,6 +47,7 @@ pub struct MemoryPort {
     queued: Vec<Frame>,
     sent: Vec<Frame>,
     ring_len: usize,
+    sends: bool,
 }
 
 impl MemoryPort {
@@ -60,9 +61,15 @@ impl MemoryPort {
                 queued: Vec::new(),
                 sent: Vec::new(),
                 ring_len,
+                sends: true,
             },
             wire,
         )
+    }
+
+    /// Makes it a queue that only receives.
+    pub fn only_receive(&mut self) {
+        self.sends = false;
     }
 }
 
@@ -90,6 +97,10 @@ impl Port for MemoryPort {
         }
         self.queued.push(frame);
         Ok(())
+    }
+
+    fn sends(&self) -> bool {
+        self.sends
     }
 
     fn flush(&mut self) {

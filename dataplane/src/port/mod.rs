@@ -104,6 +104,11 @@ pub trait Port {
         false
     }
 
+    /// Whether frames leave by this queue; one that only receives is no exit of its port.
+    fn sends(&self) -> bool {
+        true
+    }
+
     /// Descriptors that came back although this port did not hold them. Anything but zero is a bug.
     fn strays(&self) -> u64 {
         0

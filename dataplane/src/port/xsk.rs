@@ -60,6 +60,7 @@ pub struct XskPort {
     error: Option<i32>,
     strays: u64,
     dropped_by_device: u64,
+    sends: bool,
 }
 
 impl XskPort {
@@ -112,7 +113,13 @@ impl XskPort {
             error: None,
             strays: 0,
             dropped_by_device: 0,
+            sends: true,
         }
+    }
+
+    /// Says that the device sends nothing by this queue: it only receives.
+    pub fn only_receive(&mut self) {
+        self.sends = false;
     }
 
     /// The socket, to be put into a steering program's socket map.
@@ -324,6 +331,10 @@ impl Port for XskPort {
 
     fn device_statistics(&self) -> Option<DeviceStatistics> {
         XskPort::device_statistics(self).ok()
+    }
+
+    fn sends(&self) -> bool {
+        self.sends
     }
 
     fn strays(&self) -> u64 {

@@ -115,7 +115,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Lists anew through which slots each port is reached.
     fn list_exits(&mut self) {
         self.exits.fill(ExitSlots::NONE);
-        for (number, slot) in self.slots.iter().enumerate() {
+        let sending = self.slots.iter().enumerate().filter(|(_, slot)| slot.io.sends());
+        for (number, slot) in sending {
             let Some(exits) = self.exits.get_mut(slot.port.index()) else {
                 continue;
             };

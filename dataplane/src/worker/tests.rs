@@ -322,6 +322,33 @@ fn a_worker_without_a_queue_of_the_exit_hands_over() {
     assert_eq!((there.received, there.transmitted, there.taken_over), (0, 5, 5));
 }
 
+/// virtio-net has such queues, for an XDP program's sake.
+#[test]
+fn a_queue_that_only_receives_is_no_exit() {
+    let [mut first, mut second] = uneven(32);
+    let (mut io, receiver) = MemoryPort::new(32);
+    io.only_receive();
+    let stats = Arc::new(QueueStats::new(port(1), QueueId(2)));
+    first.worker.add(port(1), io, Holder::port(7), stats);
+    first.wires[0].put(&[0, 0, 1]);
+    first.settle();
+    second.settle();
+    assert!(second.wires[0].take().is_some(), "handed over");
+
+    let (io, sender) = MemoryPort::new(32);
+    let stats = Arc::new(QueueStats::new(port(1), QueueId(4)));
+    first.worker.add(port(1), io, Holder::port(8), stats);
+    for lane in 0..3 {
+        first.wires[0].put(&[0, lane, 2]);
+    }
+    first.settle();
+    let sent = std::iter::from_fn(|| sender.take()).count();
+    assert_eq!(
+        (sent, receiver.take(), first.handle.stats().read().handed_over),
+        (3, None, 1)
+    );
+}
+
 #[test]
 fn what_is_handed_over_faster_than_it_is_taken_is_a_drop() {
     let [mut first, mut second] = uneven(32);

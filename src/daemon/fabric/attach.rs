@@ -103,6 +103,7 @@ impl Fabric {
             &spec.kernel_queues,
             self.workers.len(),
         )
+        .and_then(|()| spec.check_exit())
         .and_then(|()| self.bind(&spec, steered.attachment.mode));
         let bound = match bound {
             Ok(bound) => bound,
@@ -206,7 +207,7 @@ impl Fabric {
         Ok(())
     }
 
-    /// Gives each queue to its worker, and tells a worker without one to whom to hand over.
+    /// Gives each queue to its worker, and tells a worker without one that sends to whom to hand over.
     fn hand_out(&self, port: &AttachedPort, sockets: Vec<XskPort>) -> Result<(), WorkerError> {
         for (seat, io) in port.seats.iter().zip(sockets) {
             let handle = self
@@ -220,7 +221,8 @@ impl Fabric {
                 stats: Arc::clone(&seat.stats),
             })?;
         }
-        let owners: BTreeSet<usize> = port.seats.iter().map(|seat| seat.worker).collect();
+        let sending = port.seats.iter().filter(|seat| port.spec.sends_by(seat.queue));
+        let owners: BTreeSet<usize> = sending.map(|seat| seat.worker).collect();
         let owners: Vec<_> = owners
             .iter()
             .filter_map(|owner| self.workers.get(*owner))

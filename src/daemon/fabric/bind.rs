@@ -140,6 +140,10 @@ impl Fabric {
         let interface = (spec.interface.as_str(), spec.ifindex);
         let bound: Result<_, BindError> =
             XskPort::bind_own(umem, interface, seat.queue, (holder, &lent), fill, wanted);
-        Ok(bound?)
+        let mut io = bound?;
+        if !spec.sends_by(seat.queue) {
+            io.only_receive();
+        }
+        Ok(io)
     }
 }

@@ -48,6 +48,17 @@ pub enum FabricError {
         /// Its queues.
         queues: u32,
     },
+    /// The queues that have sockets can all only receive.
+    #[error(
+        "{interface} sends by its first {sending} queue(s) alone, and they are left to the kernel: fewer [uplink] kernel-queues, or \
+         `queues` as many as the device can have, would be right"
+    )]
+    NoneSends {
+        /// The interface.
+        interface: String,
+        /// Queues by which it sends.
+        sending: u32,
+    },
     /// The workers have too little memory for so many queues.
     #[error(
         "{interface} has {queues} queues that hold {each} frames each, too many for workers of {frames} frames: \
@@ -104,6 +115,7 @@ impl FabricError {
         match self {
             Self::NoSuchQueue { .. }
             | Self::NoQueue { .. }
+            | Self::NoneSends { .. }
             | Self::TooManyQueues { .. }
             | Self::TooFewFrames { .. }
             | Self::ZeroCopyInGeneric(_) => true,

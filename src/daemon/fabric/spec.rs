@@ -7,7 +7,9 @@ use millrace_dataplane::port::xsk::{BindMode, FillPolicy};
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpMode};
+use tracing::info;
 
+use super::FabricError;
 use crate::config;
 
 /// Frames that a NIC's queue holds at least beyond those in the socket's receive ring.
@@ -34,6 +36,48 @@ pub struct PortSpec {
     pub sockets: Sockets,
 }
 
+impl PortSpec {
+    /// Queues with a socket by which the device sends nothing.
+    fn receivers(&self) -> Vec<u32> {
+        let served = (0..self.queues).filter(|queue| !self.kernel_queues.contains(queue));
+        served.filter(|queue| !self.sends_by(QueueId(*queue))).collect()
+    }
+
+    /// Whether any queue with a socket sends.
+    pub(super) fn check_exit(&self) -> Result<(), FabricError> {
+        let served = self.queues as usize - self.kernel_queues.len();
+        match self.sockets {
+            Sockets::Own(own) if self.receivers().len() == served => Err(FabricError::NoneSends {
+                interface: self.interface.clone(),
+                sending: own.sending,
+            }),
+            Sockets::Own(_) | Sockets::Shared(_) => Ok(()),
+        }
+    }
+
+    /// Says which queues only receive, and what would change that.
+    pub fn tell_receivers(&self) {
+        let receivers = self.receivers();
+        if !receivers.is_empty() {
+            info!(
+                interface = self.interface,
+                ?receivers,
+                "the driver took queues for the program by which it does not send: the others send for them; [uplink] \
+                 queues = {} would have all of them send",
+                self.queues
+            );
+        }
+    }
+
+    /// Whether the device sends by this queue.
+    pub(super) fn sends_by(&self, queue: QueueId) -> bool {
+        match self.sockets {
+            Sockets::Shared(_) => true,
+            Sockets::Own(own) => queue.0 < own.sending,
+        }
+    }
+}
+
 /// What the sockets of a port are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sockets {
@@ -50,6 +94,8 @@ pub struct OwnSockets {
     pub mode: config::BindMode,
     /// Entries of a socket's receive and transmit ring; a power of two.
     pub ring: u32,
+    /// By how many queues, from the first, the device sends.
+    pub sending: u32,
     /// Receive descriptors of each of the device's queues, as far as that is known.
     pub device_ring: u32,
     /// Whether the driver works in the workers' calls.
@@ -128,5 +174,43 @@ impl AttachedPort {
         } else {
             BindMode::ZeroCopy
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A NIC with four queues, of which the first `sending` send.
+    fn spec(sending: u32, kernel_queues: &[u32]) -> PortSpec {
+        PortSpec {
+            id: PortId::new(1).unwrap_or_else(|| unreachable!()),
+            interface: "eth1".to_owned(),
+            ifindex: 2,
+            queues: 4,
+            kernel_queues: kernel_queues.to_vec(),
+            kind: ProgramKind::Uplink,
+            mode: XdpMode::Auto,
+            sockets: Sockets::Own(OwnSockets {
+                mode: config::BindMode::Auto,
+                ring: 1024,
+                sending,
+                device_ring: 0,
+                busy_poll: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn queues_beyond_those_that_send_only_receive_and_one_must_send() {
+        assert!(spec(u32::MAX, &[]).receivers().is_empty());
+        assert_eq!(spec(2, &[]).receivers(), [2, 3]);
+        assert_eq!(spec(2, &[0]).receivers(), [2, 3]);
+        assert!(spec(2, &[0]).check_exit().is_ok());
+        let error = spec(2, &[0, 1]).check_exit().err();
+        assert!(
+            matches!(error, Some(FabricError::NoneSends { sending: 2, .. })),
+            "{error:?}"
+        );
     }
 }

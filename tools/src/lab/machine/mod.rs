@@ -43,7 +43,7 @@ use super::{Lab, LabError};
 const QEMU: &str = "qemu-system-x86_64";
 /// Memory of the machine, in MiB: packet memory of two workers, what the kernel takes for it per queue, and the archive.
 const MEMORY_MIB: u32 = 1024;
-/// Cores of the machine.
+/// Cores of the machine, each a NUMA node with half of the memory; the NIC is at the second.
 const CORES: u32 = 2;
 /// What the NIC may have sent that has not left the rack, for each queue: some dozens of packets with what the kernel takes for
 /// each. A queue that has more waits, as one of a NIC does that is told to pause. In bytes.
@@ -232,6 +232,7 @@ struct Files<'a> {
 /// refuses zero-copy; no IOMMU is needed for it. Two vectors a queue pair and two more are what the driver asks for.
 fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<String> {
     let shown = |path: &Path| path.display().to_string();
+    let half = |name: &str| format!("memory-backend-ram,id={name}-memory,size={}M", MEMORY_MIB / 2);
     let words = [
         // Emulated wherever it runs: within a virtual machine hardware's help is too often there in name only. On one thread:
         // before QEMU 8.1 two processors of a machine may meet over an instruction that the kernel is patching, and
@@ -240,6 +241,10 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         ("-cpu", "max".to_owned()),
         ("-smp", CORES.to_string()),
         ("-m", MEMORY_MIB.to_string()),
+        ("-object", half("near")),
+        ("-object", half("far")),
+        ("-numa", "node,nodeid=0,cpus=0,memdev=near-memory".to_owned()),
+        ("-numa", "node,nodeid=1,cpus=1,memdev=far-memory".to_owned()),
         ("-display", "none".to_owned()),
         ("-kernel", shown(files.kernel)),
         ("-initrd", shown(files.archive)),
@@ -249,7 +254,8 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
             "-qmp",
             format!("unix:{},server=on,wait=off", files.monitor.display()),
         ),
-        ("-device", "virtio-serial-pci".to_owned()),
+        ("-device", "virtio-serial-pci,bus=pci.0".to_owned()),
+        ("-device", "pxb,id=far-bus,bus_nr=128,numa_node=1".to_owned()),
         (
             "-chardev",
             format!(
@@ -267,7 +273,7 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         (
             "-device",
             format!(
-                "virtio-net-pci,id={},netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
+                "virtio-net-pci,id={},bus=far-bus,addr=1,netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
                 monitor::NIC,
                 plan.uplink_mac(),
                 2 * queues + 2

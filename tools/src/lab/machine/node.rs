@@ -91,7 +91,7 @@ impl MachineNode {
         if self.queues > CORES {
             for count in [self.queues, CORES] {
                 let count = count.to_string();
-                self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
+                self.machine.run(&["ethtool", "-L", NIC, "combined", &count])?;
             }
         }
         Ok(())
@@ -100,13 +100,14 @@ impl MachineNode {
     /// The NIC as the uplink of a node of the lab.
     fn set_uplink_up(&self) -> Result<(), LabError> {
         let (mtu, address) = (self.mtu, self.plan.underlay_address());
-        for line in [
-            format!("ip link set {NIC} name {UPLINK} mtu {mtu} up"),
-            format!("ip address add {address}/{PREFIX_LENGTH} dev {UPLINK}"),
-        ] {
-            self.machine.run(&line.split(' ').collect::<Vec<_>>())?;
-        }
-        self.set_queues()
+        let run = |line: &str| self.machine.run(&line.split(' ').collect::<Vec<_>>()).map(drop);
+        // A switch that waits for the uplink is to find it as it will be.
+        run(&format!("ip link set {NIC} up"))?;
+        self.set_queues()?;
+        run(&format!("ip link set {NIC} down"))?;
+        run(&format!("ip link set {NIC} name {UPLINK} mtu {mtu}"))?;
+        run(&format!("ip address add {address}/{PREFIX_LENGTH} dev {UPLINK}"))?;
+        run(&format!("ip link set {UPLINK} up"))
     }
 
     /// Takes the driver off the NIC, so that the uplink is gone with all that was set on it, and answers the device's name.
