@@ -19,7 +19,7 @@ pub(crate) fn assert_outlives_all(rig: &Rig, queues: &[u32]) {
 
 /// The wire takes nothing more, so the device's descriptors are used up, and then the socket's ring is full. What comes on top
 /// of that is dropped by its name, pods reach each other meanwhile, and when the wire takes packets again all is as before.
-fn assert_outlives_stalled_ring(rig: &Rig) {
+pub(crate) fn assert_outlives_stalled_ring(rig: &Rig) {
     /// Far more packets than a socket's transmit ring and the device's descriptors have entries together.
     const FLOOD: u64 = 6000;
     /// What a queue takes at the most that does not send: entries of its socket's transmit ring (`[uplink] socket-ring`) and of
@@ -57,7 +57,7 @@ fn assert_outlives_stalled_ring(rig: &Rig) {
 
 /// The NIC's driver is taken off under the running switch, which says that the uplink is gone; it is given back, which
 /// resets the device, and the switch has sockets on all queues of the new interface.
-fn assert_outlives_driver(rig: &Rig, queues: &[u32]) {
+pub(crate) fn assert_outlives_driver(rig: &Rig, queues: &[u32]) {
     let session = rig.open_session();
     session.await_answers("before the driver goes", SOME);
     let device = {

@@ -60,7 +60,7 @@ impl Drop for Step<'_> {
 
 impl Rig {
     /// A machine whose NIC has so many queue pairs, with a stock node on its rack. The switch does not run yet.
-    pub(crate) fn new(queues: u32) -> Self {
+    pub(crate) fn new(queues: u32, pauses: bool) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         interrupt::heed_signals().unwrap();
         let started = Instant::now();
@@ -69,7 +69,7 @@ impl Rig {
             ..Topology::of(&[NodeKind::Stock])
         };
         let lab = Lab::bring_up("nic", &topology).unwrap_or_else(|error| panic!("{error}"));
-        let node = MachineNode::join(&lab, queues).unwrap_or_else(|error| panic!("{error}"));
+        let node = MachineNode::join(&lab, queues, pauses).unwrap_or_else(|error| panic!("{error}"));
         let client = client(&lab);
         let title = format!("{queues} queues");
         eprintln!("nic: {:>6.1?}  {title}: the machine is up", started.elapsed());

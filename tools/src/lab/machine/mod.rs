@@ -45,8 +45,8 @@ const QEMU: &str = "qemu-system-x86_64";
 const MEMORY_MIB: u32 = 1024;
 /// Cores of the machine, each a NUMA node with half of the memory; the NIC is at the second.
 const CORES: u32 = 2;
-/// What the NIC may have sent that has not left the rack, for each queue: some dozens of packets with what the kernel takes for
-/// each. A queue that has more waits, as one of a NIC does that is told to pause. In bytes.
+/// What a NIC that may be told to pause may have sent that has not left the rack, for each queue: some dozens of packets with what
+/// the kernel takes for each. A queue that has more waits. In bytes.
 const TAP_BUFFER: u32 = 1 << 16;
 /// How long a start may take on a busy machine, without hardware's help.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
@@ -67,12 +67,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine whose NIC has the plan's MAC and this many queue pairs, and waits until its guest answers.
+    /// Starts a machine whose NIC has the plan's MAC and this many queue pairs, and waits until its guest answers. One that
+    /// `pauses` waits where the rack takes nothing (see `Switch::hold`).
     ///
     /// # Errors
     /// [`LabError::NoKernel`] where there is none to start, [`LabError::Ended`] with QEMU's words, and
     /// [`LabError::Machine`] with the end of the console if the guest does not come up. Nothing is left running then.
-    pub fn boot(lab: &Lab, plan: NodePlan, queues: u32) -> Result<Self, LabError> {
+    pub fn boot(lab: &Lab, plan: NodePlan, queues: u32, pauses: bool) -> Result<Self, LabError> {
         let kernel = Kernel::find()?;
         let folder = lab.folder().join(format!("machine-{}", plan.letter()));
         std::fs::create_dir_all(&folder).map_err(LabError::io(format!("make {}", folder.display())))?;
@@ -89,7 +90,7 @@ impl Machine {
         };
         let mut line = lab.switch().namespace().command("setpriv");
         line.args(["--pdeathsig", "KILL", QEMU])
-            .args(arguments(plan, queues, &tap, &files));
+            .args(arguments(plan, (queues, pauses), &tap, &files));
         let mut qemu = Process::spawn(line, &folder.join("qemu.log"))?;
         let channel = Channel::connect(files.socket, || qemu.check_running())?;
         let machine = Self {
@@ -230,7 +231,12 @@ struct Files<'a> {
 ///
 /// A NIC that is told to use the platform's IOMMU interface lets the kernel map its memory, and without that virtio-net
 /// refuses zero-copy; no IOMMU is needed for it. Two vectors a queue pair and two more are what the driver asks for.
-fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<String> {
+fn arguments(plan: NodePlan, (queues, pauses): (u32, bool), tap: &str, files: &Files<'_>) -> Vec<String> {
+    let buffer = if pauses {
+        format!(",sndbuf={TAP_BUFFER}")
+    } else {
+        String::new()
+    };
     let shown = |path: &Path| path.display().to_string();
     let half = |name: &str| format!("memory-backend-ram,id={name}-memory,size={}M", MEMORY_MIB / 2);
     let words = [
@@ -266,9 +272,7 @@ fn arguments(plan: NodePlan, queues: u32, tap: &str, files: &Files<'_>) -> Vec<S
         ("-device", format!("virtserialport,chardev=control,name={PORT}")),
         (
             "-netdev",
-            format!(
-                "tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off,sndbuf={TAP_BUFFER}"
-            ),
+            format!("tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off{buffer}"),
         ),
         (
             "-device",
@@ -303,7 +307,7 @@ mod tests {
             socket: Path::new("/s"),
             monitor: Path::new("/m"),
         };
-        let words = arguments(NodePlan::of(1).unwrap(), 4, "tap-b", &files);
+        let words = arguments(NodePlan::of(1).unwrap(), (4, true), "tap-b", &files);
         let nic = words
             .iter()
             .find(|word| word.starts_with("virtio-net-pci"))

@@ -55,9 +55,9 @@ pub struct MachineNode {
 impl MachineNode {
     /// Starts a machine on the lab's rack in the place after its nodes, makes it a node the others know, and writes its
     /// files. The daemon does not run yet.
-    pub fn join(lab: &Lab, queues: u32) -> Result<Self, LabError> {
+    pub fn join(lab: &Lab, queues: u32, pauses: bool) -> Result<Self, LabError> {
         let plan = NodePlan::of(lab.nodes().len())?;
-        let machine = Machine::boot(lab, plan, queues)?;
+        let machine = Machine::boot(lab, plan, queues, pauses)?;
         let node = Self {
             machine,
             plan,
