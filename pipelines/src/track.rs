@@ -54,23 +54,24 @@ pub(crate) fn track<'t, A: Family>(
     Err(DropReason::FlowRaced.into())
 }
 
-/// Follows the connection of a later piece, whose ports the first one had; `None` if there is none.
+/// Follows the connection of a later piece, whose ports and TCP segment the first one had; `None` if there is none.
 #[cold]
 pub(crate) fn track_piece<'t, A: Family>(
     cx: &Context<'t>,
     packet: &Packet,
     tuple: &Tuple<A>,
+    segment: Option<&TcpSegment>,
 ) -> Result<Option<Course<'t, A>>, Exit> {
     match A::flows(&cx.connections.flows).lookup(tuple) {
-        Some(flow) => follow(cx, packet, tuple, &flow, None),
+        Some(flow) => follow(cx, packet, tuple, &flow, segment),
         None => Ok(None),
     }
 }
 
-/// The TCP segment, if the packet is one and whole.
+/// The TCP segment, if the packet is one, or begins with one in its first piece.
 #[inline]
-fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
-    if packet.protocol != IpProtocol::TCP || packet.fragment.is_some() {
+pub(crate) fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
+    if packet.protocol != IpProtocol::TCP {
         return None;
     }
     let at = eth::HEADER_LEN + usize::from(packet.transport_at);

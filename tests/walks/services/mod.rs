@@ -8,7 +8,8 @@ mod errors;
 mod limits;
 mod masquerade;
 mod outside;
-mod pieces;
+mod overlap;
+pub mod pieces;
 mod stored;
 mod tcp;
 
@@ -32,7 +33,7 @@ use crate::world::{
 };
 
 /// Reasons that only a conversation shows, each in one of the files here.
-pub const DROPS: [DropReason; 10] = [
+pub const DROPS: [DropReason; 13] = [
     DropReason::ServiceUnknownAddress,
     DropReason::ServiceSourceRange,
     DropReason::ServiceNoLocalEndpoint,
@@ -43,6 +44,9 @@ pub const DROPS: [DropReason; 10] = [
     DropReason::TcpInvalid,
     DropReason::IcmpUnrelated,
     DropReason::FragmentUnknown,
+    DropReason::FragmentOverlap,
+    DropReason::FragmentScattered,
+    DropReason::FragmentChecksum,
 ];
 /// As [`DROPS`].
 pub const PUNTS: [PuntReason; 3] = [
