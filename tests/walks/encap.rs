@@ -8,9 +8,8 @@ use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Pipeline;
 use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 
-use crate::packets::{Body, Family, Ip, Outer};
+use crate::packets::{Body, Family, Ip, Outer, cut};
 use crate::rows::{Expect, Row, sent};
-use crate::services::pieces::cut;
 use crate::world::{
     LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod, pod_port,
     tables, uplink, vtep_mac,

@@ -2,9 +2,8 @@
 
 use millrace_dataplane::verdict::DropReason;
 
-use crate::packets::{Body, Family, Ip, patch};
+use crate::packets::{Body, Family, Ip, patch, raw_piece};
 use crate::rows::{Row, sent};
-use crate::services::pieces::raw_piece;
 use crate::world::{pod, pod_port};
 
 pub fn rows() -> Vec<Row> {

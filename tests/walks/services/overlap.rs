@@ -2,9 +2,9 @@
 
 use millrace_dataplane::verdict::DropReason;
 
-use super::pieces::{check, cut, large, raw_piece};
+use super::pieces::{check, large};
 use super::{At, From, SCTP, Sketch, To, UDP, hop, local, node, packet, vip};
-use crate::packets::{Body, Family, Ip, Segment};
+use crate::packets::{Body, Family, Ip, Segment, cut, patch, patch_ipv4, raw_piece};
 use crate::rows::Expect;
 use crate::world::{Node, pod, pod_port};
 
@@ -223,9 +223,9 @@ fn a_flood_of_first_pieces_stays_within_bounds() {
         for number in 0..8192_u16 {
             let mut piece = cut(family, &frame, 0..800, true);
             if family == Family::V4 {
-                piece = crate::packets::patch_ipv4(piece, 18, &(number | 0x2000).to_be_bytes());
+                piece = patch_ipv4(piece, 18, &(number | 0x2000).to_be_bytes());
             } else {
-                piece = crate::packets::patch(piece, 58, &number.to_be_bytes());
+                piece = patch(piece, 58, &number.to_be_bytes());
             }
             node.receive(pod_port(2), &piece);
         }

@@ -1,12 +1,10 @@
 //! Packets in pieces: all of one packet go where the first goes, as it goes.
 
-use std::ops::Range;
-
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::verdict::{DropReason, Verdict};
 
 use super::{At, From, Sketch, To, UDP, hop, local, node, packet, vip};
-use crate::packets::{Body, Family, Ip, patch, patch_ipv4};
+use crate::packets::{Body, Family, Ip, cut, payload_at};
 use crate::rows::{Expect, Row};
 use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, uplink, world};
 
@@ -15,50 +13,6 @@ const FIRST: usize = 1000;
 
 /// Puts a packet into a frame.
 type Framing<'a> = &'a dyn Fn(&Ip) -> Vec<u8>;
-
-/// Where the payload of an IP packet begins in a frame.
-fn payload_at(family: Family) -> usize {
-    if family == Family::V4 { 34 } else { 54 }
-}
-
-/// A part of a packet as a piece of it; `frame` is the whole packet's.
-pub fn cut(family: Family, frame: &[u8], part: Range<usize>, more: bool) -> Vec<u8> {
-    let protocol = frame[if family == Family::V4 { 23 } else { 20 }];
-    raw_piece(
-        family,
-        frame,
-        protocol,
-        &frame[payload_at(family)..][part.clone()],
-        (part.start, more),
-    )
-}
-
-/// A piece with any bytes, under the headers of a whole packet's frame.
-pub fn raw_piece(
-    family: Family,
-    frame: &[u8],
-    protocol: u8,
-    bytes: &[u8],
-    (start, more): (usize, bool),
-) -> Vec<u8> {
-    let start = u16::try_from(start).unwrap();
-    let headers = &frame[..payload_at(family)];
-    match family {
-        Family::V4 => {
-            let piece = patch([headers, bytes].concat(), 23, &[protocol]);
-            let len = u16::try_from(piece.len() - 14).unwrap().to_be_bytes();
-            let offset = ((start / 8) | (u16::from(more) << 13)).to_be_bytes();
-            patch_ipv4(patch_ipv4(piece, 16, &len), 20, &offset)
-        }
-        Family::V6 => {
-            let offset = (start | u16::from(more)).to_be_bytes();
-            let fragment = [&[protocol, 0][..], &offset, &[0, 0, 0x77, 7]].concat();
-            let piece = patch([headers, &fragment, bytes].concat(), 20, &[44]);
-            let len = u16::try_from(piece.len() - 54).unwrap().to_be_bytes();
-            patch(piece, 18, &len)
-        }
-    }
-}
 
 /// Both pieces of a packet, as IP packets in the frames that `frame` makes.
 fn pieces(whole: &Ip, frame: impl Fn(&Ip) -> Vec<u8>) -> [Vec<u8>; 2] {
