@@ -125,9 +125,11 @@ fn standing<'t, A: Family>(cx: &Context<'t>, flow: &Flow<A>) -> Result<Option<Wa
     };
     match answer.freshness(cx.tables.epoch, &cx.tables.subjects) {
         Freshness::Fresh => {}
-        Freshness::Restamp => {
+        // Not for every packet: where something changes all the time, looking at the subjects is a third of the cost.
+        Freshness::Restamp if flow.is_due(cx.now) => {
             A::flows(&cx.connections.flows).restamp(flow.id, cx.tables.epoch);
         }
+        Freshness::Restamp => {}
         Freshness::Stale => return Ok(None),
     }
     recall(cx.tables, answer.onward, A::IS_V6)

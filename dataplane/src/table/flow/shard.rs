@@ -143,15 +143,14 @@ impl<A: Address> FlowShard<A> {
     /// makes it one that stays when the table is full.
     #[inline]
     pub fn touch(&self, flow: &Flow<A>, now: Tick) {
-        if flow.last_seen.is_never() || now.since(flow.last_seen) > 0 {
+        if flow.is_due(now) {
             self.touch_entry(flow, now);
         }
     }
 
     fn touch_entry(&self, flow: &Flow<A>, now: Tick) {
         let FlowId { place, version } = flow.id;
-        let stamp = flow.stamp & 0xffff_ffff << 32 | u64::from(now.seconds());
-        self.store.exchange_stamp(place, flow.stamp, stamp);
+        self.store.touch(place, version, flow.stamp, now.seconds());
         if flow.last_seen.is_never() && flow.id.direction() == Direction::Reply {
             // If it is gone there is nothing to note; if somebody else is at it, they were here first.
             let _ = self

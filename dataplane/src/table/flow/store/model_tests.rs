@@ -328,7 +328,7 @@ fn an_answer_changes_during_a_lookup() {
     });
 }
 
-/// A touch meets an answer: the epoch is the answer's, and the last use one of both.
+/// A touch meets an answer: the epoch is the answer's, and the last use the touch's.
 #[test]
 fn a_touch_never_brings_an_epoch_back() {
     model(|| {
@@ -336,12 +336,29 @@ fn a_touch_never_brings_an_epoch_back() {
         assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
         let (place, seen) = lookup(&store, 9).unwrap();
         let other = Arc::clone(&store);
-        let touching = thread::spawn(move || other.exchange_stamp(place, seen.stamp, 2));
+        let touching = thread::spawn(move || other.touch(place, seen.version, seen.stamp, 2));
         assert!(store.write(place, seen.version, Some([5, 5]), 5));
         touching.join().unwrap();
         let (_, seen) = lookup(&store, 9).unwrap();
         assert_eq!(seen.stamp >> 32, 5);
-        assert!(matches!(seen.stamp & 0xffff_ffff, 1 | 2));
+        assert_eq!(seen.stamp & 0xffff_ffff, 2);
+    });
+}
+
+/// A touch of a connection that has gone meanwhile, and whose record is another's, leaves that one as it is.
+#[test]
+fn a_late_touch_never_lands_in_another_connection() {
+    model(|| {
+        let store = store(1);
+        assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
+        let (place, seen) = lookup(&store, 9).unwrap();
+        let other = Arc::clone(&store);
+        let touching = thread::spawn(move || other.touch(place, seen.version, seen.stamp, 7));
+        assert!(matches!(remove(&store, 1), Removal::Done(_)));
+        assert_eq!(claim(&store, 2, 8, 2), Claim::Done);
+        touching.join().unwrap();
+        let (_, seen) = lookup(&store, 8).unwrap();
+        assert_eq!(seen.stamp, 2);
     });
 }
 
