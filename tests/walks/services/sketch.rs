@@ -80,8 +80,8 @@ impl Sketch {
         let local = all.iter().copied().filter(|backend| backend.is_local).collect();
         Service {
             id: ServiceId::new(self.id).unwrap(),
-            cluster: Arc::new(BackendSet::new(all, None)),
-            local: Arc::new(BackendSet::new(local, None)),
+            cluster: BackendSet::new(all, None),
+            local: BackendSet::new(local, None),
             others: self.others.clone().into(),
             has_endpoints: self.has_endpoints,
             internal_local: self.internal_local,

@@ -158,11 +158,7 @@ impl Maker<'_> {
         let record = &entry.record;
         let service = Service {
             id,
-            local: if local == cluster {
-                Arc::clone(&cluster)
-            } else {
-                local
-            },
+            local: if local == cluster { cluster.clone() } else { local },
             cluster,
             others: others
                 .map(|endpoint| (endpoint.address, endpoint.port, endpoint.serving()))
@@ -214,8 +210,8 @@ impl Maker<'_> {
         &mut self,
         endpoints: &[MadeEndpoint],
         is_used: impl Fn(&MadeEndpoint) -> bool,
-        before: Option<&Arc<BackendSet>>,
-    ) -> Arc<BackendSet> {
+        before: Option<&BackendSet>,
+    ) -> BackendSet {
         let used = endpoints.iter().filter(|endpoint| is_used(endpoint));
         let backends: Vec<Backend> = used
             .map(|endpoint| Backend {
@@ -226,8 +222,8 @@ impl Maker<'_> {
             })
             .collect();
         match before {
-            Some(before) if before.backends() == backends => Arc::clone(before),
-            Some(_) | None => Arc::new(self.sets.make(backends, before.map(|before| &**before))),
+            Some(before) if before.backends() == backends => before.clone(),
+            Some(_) | None => self.sets.make(backends, before),
         }
     }
 }

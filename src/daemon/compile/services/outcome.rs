@@ -230,7 +230,7 @@ impl ServiceCompiler {
         let backends = |port: &MadePort| {
             let set = |backends: &[Backend]| size_of_val(backends);
             let (cluster, local) = (&port.service.cluster, &port.service.local);
-            let is_shared = std::sync::Arc::ptr_eq(cluster, local);
+            let is_shared = cluster.is_shared_with(local);
             set(cluster.backends()) + if is_shared { 0 } else { set(local.backends()) }
         };
         ServiceMemory {
