@@ -8,6 +8,7 @@ use millrace_dataplane::table::service::{
     Backend, BackendId, BackendSet, FrontendKey, Maglev, Scope, Service, ServiceCounts, ServiceId, Serving,
 };
 
+use super::claims::Refusal;
 use super::endpoints::{self, Listed, Place};
 use super::ids::{Ids, Sets};
 use super::number;
@@ -25,7 +26,7 @@ pub(super) struct Made {
     /// Its addresses inside the cluster.
     pub(super) cluster_addresses: Vec<IpAddr>,
     /// What it claims and cannot have on this node, with the reason.
-    pub(super) refused: Vec<(Claim, String)>,
+    pub(super) refused: Vec<(Claim, Refusal)>,
 }
 
 /// One port of a Service in one family, made.
@@ -72,7 +73,7 @@ impl MadeEndpoint {
 }
 
 /// Whether a claim can be had on this node; else why not.
-pub(super) type ClaimCheck<'a> = &'a dyn Fn(&Claim) -> Result<(), String>;
+pub(super) type ClaimCheck<'a> = &'a dyn Fn(&Claim) -> Result<(), Refusal>;
 
 /// What Services are made with.
 pub(super) struct Maker<'a> {
