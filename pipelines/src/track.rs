@@ -101,7 +101,8 @@ fn follow<'t, A: Family>(
             TcpVerdict::Gone => return Ok(None),
         }
     }
-    let way = match standing(cx, flow)? {
+    let freshness = freshness(cx, flow);
+    let way = match standing(cx, flow, freshness)? {
         Some(way) => way,
         None => match renew(cx, packet, tuple, flow)? {
             Some(way) => way,
@@ -109,7 +110,10 @@ fn follow<'t, A: Family>(
         },
     };
     let hop = limit(cx.entry, packet, &way)?;
-    flows.touch(flow, cx.now);
+    match freshness {
+        Freshness::Restamp => flows.touch_in(flow, cx.now, cx.tables.epoch),
+        Freshness::Fresh | Freshness::Stale => flows.touch(flow, cx.now),
+    }
     Ok(Some(Course {
         way,
         hop,
@@ -119,20 +123,23 @@ fn follow<'t, A: Family>(
 
 /// The way that the flow remembers, if what it rests on has not changed.
 #[inline]
-fn standing<'t, A: Family>(cx: &Context<'t>, flow: &Flow<A>) -> Result<Option<Way<'t>>, Exit> {
-    let Some(answer) = &flow.answer else {
-        return Ok(None);
-    };
-    match answer.freshness(cx.tables.epoch, &cx.tables.subjects) {
-        Freshness::Fresh => {}
-        // Not for every packet: where something changes all the time, looking at the subjects is a third of the cost.
-        Freshness::Restamp if flow.is_due(cx.now) => {
-            A::flows(&cx.connections.flows).restamp(flow.id, cx.tables.epoch);
-        }
-        Freshness::Restamp => {}
-        Freshness::Stale => return Ok(None),
+fn standing<'t, A: Family>(
+    cx: &Context<'t>,
+    flow: &Flow<A>,
+    freshness: Freshness,
+) -> Result<Option<Way<'t>>, Exit> {
+    match (&flow.answer, freshness) {
+        (Some(answer), Freshness::Fresh | Freshness::Restamp) => recall(cx.tables, answer.onward, A::IS_V6),
+        (None, _) | (_, Freshness::Stale) => Ok(None),
     }
-    recall(cx.tables, answer.onward, A::IS_V6)
+}
+
+/// Whether what the flow remembers holds.
+#[inline]
+fn freshness<A: Family>(cx: &Context<'_>, flow: &Flow<A>) -> Freshness {
+    flow.answer.as_ref().map_or(Freshness::Stale, |answer| {
+        answer.freshness(cx.tables.epoch, &cx.tables.subjects)
+    })
 }
 
 /// Finds the way of a known connection anew; its addresses and ports stay as they are. `None` if the connection is to

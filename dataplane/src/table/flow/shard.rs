@@ -144,13 +144,26 @@ impl<A: Address> FlowShard<A> {
     #[inline]
     pub fn touch(&self, flow: &Flow<A>, now: Tick) {
         if flow.is_due(now) {
-            self.touch_entry(flow, now);
+            self.touch_entry(flow, now, None);
         }
     }
 
-    fn touch_entry(&self, flow: &Flow<A>, now: Tick) {
+    /// The same, and marks the answer of the flow, as it was read, as seen to hold in `epoch`; as seldom, since it takes
+    /// as long as a look at what the answer rests on.
+    #[inline]
+    pub fn touch_in(&self, flow: &Flow<A>, now: Tick, epoch: Epoch) {
+        if flow.is_due(now) {
+            self.touch_entry(flow, now, Some(epoch));
+        }
+    }
+
+    fn touch_entry(&self, flow: &Flow<A>, now: Tick, epoch: Option<Epoch>) {
         let FlowId { place, version } = flow.id;
-        self.store.touch(place, version, flow.stamp, now.seconds());
+        let is_restamped =
+            epoch.is_some_and(|epoch| self.store.restamp(place, version, epoch.0, now.seconds()));
+        if !is_restamped {
+            self.store.touch(place, version, flow.stamp, now.seconds());
+        }
         if flow.last_seen.is_never() && flow.id.direction() == Direction::Reply {
             // If it is gone there is nothing to note; if somebody else is at it, they were here first.
             let _ = self
@@ -181,13 +194,7 @@ impl<A: Address> FlowShard<A> {
     /// is there now may be as good, and the next packet will see.
     pub fn store_answer(&self, id: FlowId, answer: &Answer) -> bool {
         self.store
-            .write(id.place, id.version, Some(answer::pack(answer)), answer.epoch.0)
-    }
-
-    /// Marks the answer of a flow, as it was read, as seen to hold in `epoch`. `false` as with
-    /// [`Self::store_answer`].
-    pub fn restamp(&self, id: FlowId, epoch: Epoch) -> bool {
-        self.store.write(id.place, id.version, None, epoch.0)
+            .write(id.place, id.version, answer::pack(answer), answer.epoch.0)
     }
 
     /// All of the connection that a flow belongs to; `None` if it is gone.

@@ -201,17 +201,28 @@ impl<'s, F: Form> Entry<'s, F> {
         }
     }
 
-    /// Writes the answer, if there is one, and the upper half of the stamp, if the version is `version` still.
+    /// Writes both halves of the stamp, if the version is `version` still: at the price of a touch. A touch that comes
+    /// in between is of the same moment.
     #[inline]
-    pub(super) fn write(&self, version: u64, answer: Option<[u64; 2]>, upper: u32) -> bool {
+    pub(super) fn restamp(&self, version: u64, upper: u32, lower: u32) -> bool {
         if is_odd(version) || !self.exchange_version(version, version | 1) {
             return false;
         }
         fence(Ordering::Release); // see `read_if`
-        if let Some([first, second]) = answer {
-            self.store(Self::ANSWER, first);
-            self.store(Self::ANSWER + 1, second);
+        self.store(Self::STAMP, u64::from(upper) << 32 | u64::from(lower));
+        self.words[0].store(next_version(version), Ordering::Release); // see `write`
+        true
+    }
+
+    /// Writes the answer and the upper half of the stamp, if the version is `version` still.
+    #[inline]
+    pub(super) fn write(&self, version: u64, [first, second]: [u64; 2], upper: u32) -> bool {
+        if is_odd(version) || !self.exchange_version(version, version | 1) {
+            return false;
         }
+        fence(Ordering::Release); // see `read_if`
+        self.store(Self::ANSWER, first);
+        self.store(Self::ANSWER + 1, second);
         // The upper half is its writer's alone, the lower anybody's: so exchange the upper where it differs.
         let differs = self.load(Self::STAMP) >> 32 ^ u64::from(upper);
         self.words[Self::STAMP].fetch_xor(differs << 32, Ordering::Relaxed);

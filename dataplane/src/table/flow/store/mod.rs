@@ -277,10 +277,15 @@ impl<F: Form> Store<F> {
         self.entry(place).touch(version, old, lower);
     }
 
-    /// Writes the answer of an entry, if there is one to write, and the upper half of its stamp, if its version is
-    /// `version` still.
+    /// Writes both halves of the stamp of an entry, if its version is `version` still.
     #[inline]
-    pub(super) fn write(&self, place: Place, version: u64, answer: Option<[u64; 2]>, upper: u32) -> bool {
+    pub(super) fn restamp(&self, place: Place, version: u64, upper: u32, lower: u32) -> bool {
+        self.entry(place).restamp(version, upper, lower)
+    }
+
+    /// Writes the answer of an entry and the upper half of its stamp, if its version is `version` still.
+    #[inline]
+    pub(super) fn write(&self, place: Place, version: u64, answer: [u64; 2], upper: u32) -> bool {
         self.entry(place).write(version, answer, upper)
     }
 
