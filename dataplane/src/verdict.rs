@@ -204,6 +204,16 @@ reasons! {
         IcmpUnrelated => "icmp_unrelated",
         /// A later fragment of a packet whose first fragment has not passed, or passed too long ago.
         FragmentUnknown => "fragment_unknown",
+        /// A fragment of no bytes, of a length that none but the last may have, or beyond the largest packet.
+        FragmentMalformed => "fragment_malformed",
+        /// A first fragment without the whole header of its transport, or a later one that reaches into it (RFC 1858).
+        FragmentTiny => "fragment_tiny",
+        /// A fragment that says anew what another one of its packet has said, and all of that packet after it (RFC 5722).
+        FragmentOverlap => "fragment_overlap",
+        /// A fragment of a packet with more gaps at once than are kept in mind.
+        FragmentScattered => "fragment_scattered",
+        /// A fragment of an SCTP packet whose ports have to change, which its checksum over all fragments forbids.
+        FragmentChecksum => "fragment_checksum",
     }
 }
 

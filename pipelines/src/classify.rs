@@ -7,7 +7,7 @@ use millrace_dataplane::table::{NodeTables, Role};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
     EtherType, Ethernet, Fragment, Icmp, IcmpFamily, IcmpType, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut,
-    Malformed, Ports, Tcp, Udp, eth, ipv6,
+    Malformed, Ports, Tcp, Udp, eth, ipv6, sctp, tcp,
 };
 
 use crate::entry::Entry;
@@ -116,24 +116,22 @@ fn classify_v6(ip: Ipv6<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<
     Ok(())
 }
 
-/// What the transport carries and its ports, once its header is known to be whole. A first fragment needs no more than
-/// its ports; a later one has none.
+/// What the transport carries and its ports, once its header is known to be whole. A later piece has none.
 #[inline]
 fn transport(
     protocol: IpProtocol,
     l4: &[u8],
     fragment: Option<Fragment>,
-) -> Result<(Carries, Option<Ports>), Malformed> {
-    let with = |ports| (Carries::Connection, Some(ports));
-    if let Some(fragment) = fragment {
-        return match protocol {
-            _ if !fragment.is_first() => Ok((Carries::LaterPiece, None)),
-            IpProtocol::ICMP => first_piece(IcmpFamily::V4, l4),
-            IpProtocol::ICMPV6 => first_piece(IcmpFamily::V6, l4),
-            other if other.has_ports() => Ports::parse(l4).map(with),
-            _ => Ok((Carries::Other, None)),
-        };
+) -> Result<(Carries, Option<Ports>), Exit> {
+    match fragment {
+        None => Ok(whole(protocol, l4)?),
+        Some(fragment) => piece(protocol, l4, fragment),
     }
+}
+
+#[inline]
+fn whole(protocol: IpProtocol, l4: &[u8]) -> Result<(Carries, Option<Ports>), Malformed> {
+    let with = |ports| (Carries::Connection, Some(ports));
     match protocol {
         IpProtocol::TCP => Tcp::parse(l4).map(|tcp| with(tcp.ports())),
         IpProtocol::UDP => Udp::parse(l4).map(|udp| with(udp.ports())),
@@ -144,11 +142,47 @@ fn transport(
     }
 }
 
-/// What the first piece of an ICMP message carries; one that is cut short, or an error in pieces, is of no connection.
-fn first_piece(family: IcmpFamily, l4: &[u8]) -> Result<(Carries, Option<Ports>), Malformed> {
-    match Icmp::parse(family, l4).map(message) {
-        Ok((Carries::Connection, ports)) => Ok((Carries::Connection, ports)),
-        Ok(_) | Err(_) => Ok((Carries::Other, None)),
+/// What a piece carries. The first has to hold the transport's header whole, and no other may reach into it: who judges
+/// by the first must see what its receiver will (RFC 1858 section 3, RFC 3128).
+#[cold]
+fn piece(protocol: IpProtocol, l4: &[u8], fragment: Fragment) -> Result<(Carries, Option<Ports>), Exit> {
+    let header_len = match protocol {
+        IpProtocol::TCP => tcp::HEADER_LEN,
+        IpProtocol::SCTP => sctp::HEADER_LEN,
+        _ => 0, // a piece is of at least eight bytes, which is enough for the others
+    };
+    if !fragment.is_first() {
+        return if usize::from(fragment.offset) < header_len {
+            Err(DropReason::FragmentTiny.into())
+        } else {
+            Ok((Carries::LaterPiece, None))
+        };
+    }
+    if l4.len() < header_len {
+        return Err(DropReason::FragmentTiny.into());
+    }
+    let with = |ports| Ok((Carries::Connection, Some(ports)));
+    match protocol {
+        IpProtocol::TCP => match Tcp::parse(l4) {
+            Ok(tcp) => with(tcp.ports()),
+            // Its options go on in the next piece, unless the header claims to be shorter than any.
+            Err(_) if l4.get(12).is_some_and(|offset| offset >> 4 >= 5) => {
+                Err(DropReason::FragmentTiny.into())
+            }
+            Err(malformed) => Err(malformed.into()),
+        },
+        IpProtocol::ICMP => first_of_message(IcmpFamily::V4, l4),
+        IpProtocol::ICMPV6 => first_of_message(IcmpFamily::V6, l4),
+        other if other.has_ports() => with(Ports::parse(l4).map_err(|_| DropReason::FragmentTiny)?),
+        _ => Ok((Carries::Other, None)),
+    }
+}
+
+/// What the first piece of an ICMP message carries; an error in pieces is of no connection.
+fn first_of_message(family: IcmpFamily, l4: &[u8]) -> Result<(Carries, Option<Ports>), Exit> {
+    match message(Icmp::parse(family, l4).map_err(|_| DropReason::FragmentTiny)?) {
+        (Carries::Connection, ports) => Ok((Carries::Connection, ports)),
+        _ => Ok((Carries::Other, None)),
     }
 }
 

@@ -9,10 +9,11 @@ use crate::entry::Entry;
 use crate::family::Family;
 use crate::packet::{Carries, Packet};
 use crate::pass::pass;
+use crate::piece::piece;
 use crate::pieces::Pieces;
 use crate::related::{Related, relate, related};
 use crate::scout::tuple;
-use crate::track::{Course, track, track_piece};
+use crate::track::{Course, track};
 
 /// Finds the course of a packet. All that can still drop or punt it comes before its first byte changes.
 pub(crate) fn converse<'t, A: Family>(
@@ -26,41 +27,16 @@ pub(crate) fn converse<'t, A: Family>(
     if matches!(cx.entry, Entry::Switch) {
         return pass(cx, packet, false);
     }
-    match packet.carries {
-        Carries::Connection => {
-            let Some(tuple) = tuple(packet, addresses) else {
-                return pass(cx, packet, false);
-            };
-            let course = track(cx, frame, packet, &tuple, candidate)?;
-            if let Some(fragment) = packet.fragment {
-                pieces.remember(packet, fragment, cx.now);
-            }
-            Ok(course)
-        }
-        Carries::LaterPiece => later_piece(cx, pieces, packet, addresses),
-        Carries::Error => error(cx, frame, packet, addresses),
-        Carries::Other => pass(cx, packet, false),
+    if let Some(fragment) = packet.fragment {
+        return piece(cx, pieces, frame, (packet, fragment), addresses);
     }
-}
-
-#[cold]
-fn later_piece<'t, A: Family>(
-    cx: &Context<'t>,
-    pieces: &Pieces,
-    packet: &Packet,
-    addresses: (A, A),
-) -> Result<Course<'t, A>, Exit> {
-    let ports = packet
-        .fragment
-        .and_then(|fragment| pieces.recall(packet, fragment, cx.now));
-    let whole = Packet { ports, ..*packet };
-    let followed = match tuple(&whole, addresses) {
-        Some(tuple) => track_piece(cx, packet, &tuple)?,
-        None => None,
-    };
-    match followed {
-        Some(course) => Ok(course),
-        None => pass(cx, packet, false),
+    match packet.carries {
+        Carries::Connection => match tuple(packet, addresses) {
+            Some(tuple) => track(cx, frame, packet, &tuple, candidate),
+            None => pass(cx, packet, false),
+        },
+        Carries::Error => error(cx, frame, packet, addresses),
+        Carries::LaterPiece | Carries::Other => pass(cx, packet, false),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod node;
 mod open;
 mod packet;
 mod pass;
+mod piece;
 mod pieces;
 mod related;
 mod rewrite;

@@ -1,11 +1,16 @@
-//! The ports of packets that come in pieces: only the first piece has them, and all must go the same way.
+//! What is kept in mind of packets that come in pieces: the ports, which only the first piece has and by which all must
+//! go, and which parts have passed, so that none is said twice.
 //!
-//! Bounded in space and time. A later piece whose first has not passed is told so; whether it may pass without ports is
-//! for others to say.
+//! As with the kernel's reassembly, a piece that only repeats what has passed is dropped, and one that overlaps it, or
+//! says another end, takes all that is still to come of its packet with it (RFC 5722; Linux does so for IPv4 too). A
+//! packet whose pieces have all passed is forgotten, so its identifier can be used again at once. Bounded in space and
+//! time: under a flood of pieces the oldest packet gives way, and what comes of it later is as if its first had not passed.
 
 use std::net::IpAddr;
 
+use millrace_dataplane::table::flow::TcpSegment;
 use millrace_dataplane::table::{HashKey, Tick};
+use millrace_dataplane::verdict::DropReason;
 use millrace_dataplane::wire::{Fragment, IpProtocol, Ports};
 
 use crate::packet::{Addresses, Packet, halves};
@@ -14,24 +19,59 @@ use crate::packet::{Addresses, Packet, halves};
 const SETS: usize = 128;
 /// Packets in one set; the oldest gives way.
 const WAYS: usize = 4;
-/// How long a packet is remembered after its first piece, in seconds: as long as Linux waits for the rest of a packet
-/// (`net.ipv4.ipfrag_time`).
+/// How long a packet is remembered after the first piece that came of it, in seconds: as long as Linux waits for the
+/// rest of a packet (`net.ipv4.ipfrag_time`).
 const TIMEOUT_S: u32 = 30;
+/// Parts of a packet, with gaps between them, that are told apart. In order there is one.
+const SPANS: usize = 8;
 
 /// What all pieces of one packet have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Whole {
     source: IpAddr,
     destination: IpAddr,
-    protocol: IpProtocol,
+    /// In IPv6 it is no part of what tells packets apart (RFC 8200 section 4.5).
+    protocol: Option<IpProtocol>,
     id: u32,
+}
+
+/// A part of a packet, in bytes of what was fragmented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u16,
+    /// After its last byte.
+    pub(crate) end: u16,
+}
+
+/// What the first piece of a packet says of all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct First {
+    pub(crate) protocol: IpProtocol,
+    pub(crate) ports: Option<Ports>,
+    /// Its TCP segment as far as this piece holds it, and where that ends.
+    pub(crate) segment: Option<(TcpSegment, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     whole: Whole,
-    ports: Ports,
-    seen: Tick,
+    since: Tick,
+    first: Option<First>,
+    /// What has passed, in no order; none of them touches another.
+    spans: [Option<Span>; SPANS],
+    /// Where the packet ends, once the last piece has passed.
+    end: Option<u16>,
+    /// Whether a piece contradicted another.
+    is_spoilt: bool,
+}
+
+/// What was known of a packet before a piece came.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// What its first piece said, if that has passed.
+    pub(crate) first: Option<First>,
+    /// After the last byte that has passed.
+    pub(crate) end: u16,
 }
 
 /// The packets in pieces that one worker has in mind.
@@ -39,6 +79,18 @@ struct Entry {
 pub(crate) struct Pieces {
     key: HashKey,
     sets: [[Option<Entry>; WAYS]; SETS],
+}
+
+impl First {
+    /// The segment as a piece that ends there has it longer; `None` if it is no TCP, or not longer.
+    pub(crate) fn reaching(&self, end: u16) -> Option<TcpSegment> {
+        let (segment, own_end) = self.segment?;
+        let more = u32::from(end).checked_sub(own_end).filter(|more| *more > 0)?;
+        Some(TcpSegment {
+            payload_len: segment.payload_len.saturating_add(more),
+            ..segment
+        })
+    }
 }
 
 impl Pieces {
@@ -49,55 +101,93 @@ impl Pieces {
         }
     }
 
-    /// Remembers the ports of a first piece, for as long as the rest may be on its way.
-    #[cold]
-    pub(crate) fn remember(&mut self, packet: &Packet, fragment: Fragment, now: Tick) {
-        let Some(ports) = packet.ports else { return };
-        let whole = Whole::of(packet, fragment);
-        let new = Entry {
-            whole,
-            ports,
-            seen: now,
+    /// Whether a piece may pass beside those that have.
+    ///
+    /// # Errors
+    /// [`DropReason::FragmentOverlap`], [`DropReason::FragmentScattered`].
+    pub(crate) fn judge(
+        &mut self,
+        (packet, fragment): (&Packet, Fragment),
+        span: Span,
+        now: Tick,
+    ) -> Result<Known, DropReason> {
+        let Some(entry) = self.find(&Whole::of(packet, fragment), now) else {
+            return Ok(Known::default());
         };
-        let set = &mut self.sets[self.place(packet, fragment)];
-        let age = |entry: &Option<Entry>| entry.map_or(u32::MAX, |entry| now.since(entry.seen));
-        let same = |entry: &Option<Entry>| entry.is_some_and(|entry| entry.whole == whole);
-        let (mut oldest, mut greatest) = (0, 0);
-        for (way, entry) in set.iter().enumerate() {
-            let age = if same(entry) { u32::MAX } else { age(entry) };
-            if age >= greatest {
-                (oldest, greatest) = (way, age);
-            }
-            if same(entry) {
-                break;
-            }
+        if entry.is_spoilt {
+            return Err(DropReason::FragmentOverlap);
         }
-        if let Some(entry) = set.get_mut(oldest) {
-            *entry = Some(new);
+        let passed = entry.spans.iter().flatten();
+        if passed
+            .clone()
+            .any(|other| other.start <= span.start && span.end <= other.end)
+        {
+            return Err(DropReason::FragmentOverlap);
         }
+        let end = passed.clone().map(|other| other.end).max().unwrap_or(0);
+        let overlaps = passed
+            .clone()
+            .any(|other| span.start < other.end && other.start < span.end);
+        let contradicts = match entry.end {
+            Some(end) => span.end > end || !fragment.more,
+            None => !fragment.more && span.end < end,
+        };
+        if overlaps || contradicts {
+            entry.is_spoilt = true;
+            return Err(DropReason::FragmentOverlap);
+        }
+        let is_next_to_one = passed
+            .clone()
+            .any(|other| other.end == span.start || span.end == other.start);
+        if !is_next_to_one && entry.spans.iter().all(Option::is_some) {
+            return Err(DropReason::FragmentScattered);
+        }
+        Ok(Known {
+            first: entry.first,
+            end,
+        })
     }
 
-    /// The ports of the packet that a later piece belongs to.
-    #[cold]
-    pub(crate) fn recall(&self, packet: &Packet, fragment: Fragment, now: Tick) -> Option<Ports> {
+    /// Keeps in mind that a piece has passed, which [`Self::judge`] let; `first` is what it says if it is the first.
+    pub(crate) fn note(
+        &mut self,
+        (packet, fragment): (&Packet, Fragment),
+        span: Span,
+        first: Option<First>,
+        now: Tick,
+    ) {
         let whole = Whole::of(packet, fragment);
-        let set = &self.sets[self.place(packet, fragment)];
-        let mut known = set.iter().flatten();
-        let entry = known.find(|entry| entry.whole == whole)?;
-        (now.since(entry.seen) <= TIMEOUT_S).then_some(entry.ports)
+        let place = self.place(&whole);
+        let Some(slot) = self
+            .sets
+            .get_mut(place)
+            .and_then(|set| slot_for(set, &whole, now))
+        else {
+            return;
+        };
+        let known = slot.take().filter(|entry| entry.is(&whole, now));
+        let mut entry = known.unwrap_or(Entry::new(whole, now));
+        entry.first = first.or(entry.first);
+        entry.end = if fragment.more { entry.end } else { Some(span.end) };
+        entry.add(span);
+        *slot = (!entry.is_complete()).then_some(entry);
     }
 
-    fn place(&self, packet: &Packet, fragment: Fragment) -> usize {
-        let last = u64::from(fragment.id) << 8 | u64::from(packet.protocol.0);
-        let hash = match packet.addresses {
-            Addresses::V4 { source, destination } => {
-                let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-                self.key.hash([addresses, last])
-            }
-            Addresses::V6 { source, destination } => {
+    /// What is remembered of a packet.
+    fn find(&mut self, whole: &Whole, now: Tick) -> Option<&mut Entry> {
+        let place = self.place(whole);
+        let mut known = self.sets.get_mut(place)?.iter_mut().flatten();
+        known.find(|entry| entry.is(whole, now))
+    }
+
+    fn place(&self, whole: &Whole) -> usize {
+        let last = u64::from(whole.id) << 8 | whole.protocol.map_or(0, |protocol| u64::from(protocol.0));
+        let hash = match (whole.source, whole.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let ([a, b], [c, d]) = (halves(source), halves(destination));
                 self.key.hash([a, b, c, d, last])
             }
+            (source, destination) => self.key.hash([bits(source) << 32 | bits(destination), last]),
         };
         // INVARIANT: the remainder is below SETS.
         #[allow(clippy::cast_possible_truncation)]
@@ -106,12 +196,77 @@ impl Pieces {
     }
 }
 
+/// An IPv4 address as a number.
+fn bits(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(_) => 0,
+    }
+}
+
+/// The place in a set that a packet has, or gets: a free one, or that of the oldest.
+fn slot_for<'s>(
+    set: &'s mut [Option<Entry>; WAYS],
+    whole: &Whole,
+    now: Tick,
+) -> Option<&'s mut Option<Entry>> {
+    set.iter_mut().max_by_key(|slot| match slot {
+        Some(entry) if entry.is(whole, now) => (true, 0),
+        Some(entry) => (false, now.since(entry.since)),
+        None => (false, u32::MAX),
+    })
+}
+
+impl Entry {
+    fn new(whole: Whole, now: Tick) -> Self {
+        Self {
+            whole,
+            since: now,
+            first: None,
+            spans: [None; SPANS],
+            end: None,
+            is_spoilt: false,
+        }
+    }
+
+    /// Whether it is this packet's, and not too old.
+    fn is(&self, whole: &Whole, now: Tick) -> bool {
+        self.whole == *whole && now.since(self.since) <= TIMEOUT_S
+    }
+
+    /// Adds what has passed, and joins it with what it touches.
+    fn add(&mut self, span: Span) {
+        let mut joined = span;
+        for slot in &mut self.spans {
+            if let Some(other) = *slot
+                && (other.end == joined.start || joined.end == other.start)
+            {
+                joined = Span {
+                    start: other.start.min(joined.start),
+                    end: other.end.max(joined.end),
+                };
+                *slot = None;
+            }
+        }
+        if let Some(free) = self.spans.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(joined);
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let mut passed = self.spans.iter().flatten();
+        let one = passed.next();
+        passed.next().is_none() && one.is_some_and(|span| span.start == 0 && Some(span.end) == self.end)
+    }
+}
+
 impl Whole {
     fn of(packet: &Packet, fragment: Fragment) -> Self {
+        let is_v4 = matches!(packet.addresses, Addresses::V4 { .. });
         Self {
             source: packet.addresses.source(),
             destination: packet.addresses.destination(),
-            protocol: packet.protocol,
+            protocol: is_v4.then_some(packet.protocol),
             id: fragment.id,
         }
     }

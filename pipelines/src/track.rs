@@ -46,7 +46,8 @@ pub(crate) fn track_at_once<'t, A: Family, T>(
 ) -> Option<Result<T, Exit>> {
     let flows = A::flows(&cx.connections.flows);
     let flow = flows.read_here(candidate, tuple)?;
-    let way = standing(cx, &flow).ok()??;
+    let freshness = freshness(cx, &flow);
+    let way = standing(cx, &flow, freshness).ok()??;
     let hop = limit(cx.entry, packet, &way).ok()?;
     if let Some(segment) = segment(frame, packet) {
         match judge(flows.track_tcp(flow.id, &segment)) {
@@ -55,7 +56,7 @@ pub(crate) fn track_at_once<'t, A: Family, T>(
             Err(reason) => return Some(Err(reason.into())),
         }
     }
-    flows.touch(&flow, cx.now);
+    touch(cx, &flow, freshness);
     let rewrite = flow.rewrite;
     Some(depart(frame, Course { way, hop, rewrite }))
 }
@@ -84,23 +85,24 @@ pub(crate) fn track<'t, A: Family>(
     Err(DropReason::FlowRaced.into())
 }
 
-/// Follows the connection of a later piece, whose ports the first one had; `None` if there is none.
+/// Follows the connection of a later piece, whose ports and TCP segment the first one had; `None` if there is none.
 #[cold]
 pub(crate) fn track_piece<'t, A: Family>(
     cx: &Context<'t>,
     packet: &Packet,
     tuple: &Tuple<A>,
+    segment: Option<&TcpSegment>,
 ) -> Result<Option<Course<'t, A>>, Exit> {
     match A::flows(&cx.connections.flows).lookup(tuple) {
-        Some(flow) => follow(cx, packet, tuple, &flow, None),
+        Some(flow) => follow(cx, packet, tuple, &flow, segment),
         None => Ok(None),
     }
 }
 
-/// The TCP segment, if the packet is one and whole.
+/// The TCP segment, if the packet is one, or begins with one in its first piece.
 #[inline]
-fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
-    if packet.protocol != IpProtocol::TCP || packet.fragment.is_some() {
+pub(crate) fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
+    if packet.protocol != IpProtocol::TCP {
         return None;
     }
     let at = eth::HEADER_LEN + usize::from(packet.transport_at);
@@ -147,7 +149,8 @@ fn follow<'t, A: Family>(
             Judged::Gone => return Ok(None),
         }
     }
-    let way = match standing(cx, flow)? {
+    let freshness = freshness(cx, flow);
+    let way = match standing(cx, flow, freshness)? {
         Some(way) => way,
         None => match renew(cx, packet, tuple, flow)? {
             Some(way) => way,
@@ -155,7 +158,7 @@ fn follow<'t, A: Family>(
         },
     };
     let hop = limit(cx.entry, packet, &way)?;
-    flows.touch(flow, cx.now);
+    touch(cx, flow, freshness);
     Ok(Some(Course {
         way,
         hop,
@@ -163,20 +166,35 @@ fn follow<'t, A: Family>(
     }))
 }
 
+/// Notes that the flow is in use, and what its answer holds in.
+#[inline]
+fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
+    let flows = A::flows(&cx.connections.flows);
+    match freshness {
+        Freshness::Restamp => flows.touch_in(flow, cx.now, cx.tables.epoch),
+        Freshness::Fresh | Freshness::Stale => flows.touch(flow, cx.now),
+    }
+}
+
 /// The way that the flow remembers, if what it rests on has not changed.
 #[inline]
-fn standing<'t, A: Family>(cx: &Context<'t>, flow: &Flow<A>) -> Result<Option<Way<'t>>, Exit> {
-    let Some(answer) = &flow.answer else {
-        return Ok(None);
-    };
-    match answer.freshness(cx.tables.epoch, &cx.tables.subjects) {
-        Freshness::Fresh => {}
-        Freshness::Restamp => {
-            A::flows(&cx.connections.flows).restamp(flow.id, cx.tables.epoch);
-        }
-        Freshness::Stale => return Ok(None),
+fn standing<'t, A: Family>(
+    cx: &Context<'t>,
+    flow: &Flow<A>,
+    freshness: Freshness,
+) -> Result<Option<Way<'t>>, Exit> {
+    match (&flow.answer, freshness) {
+        (Some(answer), Freshness::Fresh | Freshness::Restamp) => recall(cx.tables, answer.onward, A::IS_V6),
+        (None, _) | (_, Freshness::Stale) => Ok(None),
     }
-    recall(cx.tables, answer.onward, A::IS_V6)
+}
+
+/// Whether what the flow remembers holds.
+#[inline]
+fn freshness<A: Family>(cx: &Context<'_>, flow: &Flow<A>) -> Freshness {
+    flow.answer.as_ref().map_or(Freshness::Stale, |answer| {
+        answer.freshness(cx.tables.epoch, &cx.tables.subjects)
+    })
 }
 
 /// Finds the way of a known connection anew; its addresses and ports stay as they are. `None` if the connection is to

@@ -43,7 +43,6 @@ fn translate_transport<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: &Rewr
         IpProtocol::SCTP => return translate_sctp(l4, packet, ports),
         _ => return translate_echo(l4, packet, *rewrite),
     };
-    // A first piece so small that the checksum is in the next one (RFC 1858 section 3).
     if l4.len() < least {
         return Err(DropReason::TransportMalformed.into());
     }
@@ -56,7 +55,7 @@ fn translate_transport<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: &Rewr
 #[cold]
 fn translate_sctp(l4: &mut [u8], packet: &Packet, ports: Ports) -> Result<(), Exit> {
     if packet.fragment.is_some() && packet.ports != Some(ports) {
-        return Err(DropReason::FragmentUnknown.into());
+        return Err(DropReason::FragmentChecksum.into());
     }
     Ok(sctp::replace_ports(l4, ports)?)
 }

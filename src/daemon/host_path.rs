@@ -1,11 +1,16 @@
 //! What the daemon asks of the kernel for the sake of Services: ports kept free, the node's own connections turned to
 //! the switch, and all of it undone.
 
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use millrace_dataplane::wire::IpProtocol;
 use tracing::{info, warn};
 
 use super::Daemon;
+use super::compile::services::HostListens;
 use super::ports::Saved;
 use crate::config::Config;
 use crate::kernel::{
@@ -17,8 +22,10 @@ use crate::objects::NodeRecord;
 #[derive(Debug, Default)]
 pub(super) struct HostPath {
     own_services: OwnServices,
-    /// Why it did not take them, as it was said.
-    failure: Option<String>,
+    /// What it did not take after that, and why, as it was said.
+    failure: Option<(OwnServices, String)>,
+    /// Ports at the node's own addresses that Services have and programs listen on.
+    listened: BTreeSet<(IpAddr, IpProtocol, u16)>,
 }
 
 /// The host port as it is to be.
@@ -35,10 +42,7 @@ pub(super) fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -
         switch_mac: None,
         addresses: own.tunnel_addresses().collect(),
         // The switch answers ARP, and no neighbour solicitations.
-        neighbours: own
-            .gateway_addresses()
-            .filter(std::net::IpAddr::is_ipv6)
-            .collect(),
+        neighbours: own.gateway_addresses().filter(IpAddr::is_ipv6).collect(),
     }
 }
 
@@ -88,32 +92,58 @@ impl Daemon {
     }
 
     /// Has the kernel turn the node's own connections to Services at its own addresses to the switch. What fails is
-    /// said once, and tried again with the next publication.
+    /// said once, and tried again with every refresh.
     pub(super) fn sync_own_services(&mut self, wanted: &OwnServices) {
         if *wanted == self.host_path.own_services && self.host_path.failure.is_none() {
             return;
         }
         match self.kernel.set_own_services(wanted) {
             Ok(()) => {
-                self.host_path = HostPath {
-                    own_services: wanted.clone(),
-                    failure: None,
-                };
+                self.host_path.own_services = wanted.clone();
+                if self.host_path.failure.take().is_some() {
+                    info!("the node itself reaches Services at its own addresses and node ports now");
+                }
             }
             Err(error) => {
                 let failure = error.to_string();
-                if self.host_path.failure.as_ref() != Some(&failure) {
+                if self.host_path.failure.as_ref().map(|(_, said)| said) != Some(&failure) {
                     warn!(
-                        "the node itself does not reach Services at its own addresses and node ports, which needs nf_tables with nat: {failure}"
+                        "the node itself does not reach Services at its own addresses and node ports, which needs nf_tables with nat; all others do: {failure}"
                     );
                 }
-                self.host_path.failure = Some(failure);
+                self.host_path.failure = Some((wanted.clone(), failure));
             }
         }
     }
 
-    /// Puts our table of nftables back where somebody has cleared it: a firewall that loads its rules anew begins so.
+    /// Looks at what the node itself listens on: says so where a Service has that, and answers whether one could have
+    /// more now, as a program has ended.
+    pub(super) fn look_at_listeners(&mut self) -> bool {
+        let listening = OnceCell::new();
+        let is_listened = |(address, protocol, port): &(IpAddr, IpProtocol, u16)| {
+            super::listens(&listening, *address, *protocol, *port) == Ok(true)
+        };
+        let own_ports = self.services.steering().own_ports.iter().copied();
+        let listened: BTreeSet<_> = own_ports.filter(is_listened).collect();
+        for (address, protocol, port) in listened.difference(&self.host_path.listened) {
+            warn!(
+                "a program of the node listens on {protocol} {port} at {address}, which a Service has had before it: what comes by the uplink is the Service's"
+            );
+        }
+        self.host_path.listened = listened;
+        self.services
+            .can_give_more(HostListens(&|address, protocol, port| {
+                super::listens(&listening, address, protocol, port)
+            }))
+    }
+
+    /// Puts our table of nftables back where somebody has cleared it: a firewall that loads its rules anew begins so. What
+    /// the kernel did not take, it is asked to take again.
     pub(super) fn restore_own_services(&mut self) {
+        if let Some((wanted, _)) = self.host_path.failure.clone() {
+            self.sync_own_services(&wanted);
+            return;
+        }
         if self.host_path.own_services.is_empty()
             || matches!(self.kernel.has_own_services(), Ok(true) | Err(_))
         {

@@ -191,6 +191,9 @@ impl Daemon {
         self.release_echoes();
         self.health.beat();
         self.restore_own_services();
+        if self.look_at_listeners() {
+            self.publish().await;
+        }
         self.refresh_neighbours().await;
         self.follow_links().await?;
         self.adopt_pods().await;

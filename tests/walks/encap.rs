@@ -8,7 +8,7 @@ use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Pipeline;
 use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 
-use crate::packets::{Body, Family, Ip, Outer, patch_ipv4};
+use crate::packets::{Body, Family, Ip, Outer, cut};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{
     LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod, pod_port,
@@ -133,8 +133,8 @@ fn all_fragments_of_a_packet_take_one_source_port() {
     let mut node = Node::new(1);
     let datagram = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 2, 2)).body(Body::Udp(9, 9, vec![3; 64]));
     let whole = sent(&datagram, pod_port(2));
-    let first = patch_ipv4(whole.clone(), 20, &[0x20, 0]);
-    let later = patch_ipv4(whole, 20, &[0x00, 8]);
+    let first = cut(Family::V4, &whole, 0..64, true);
+    let later = cut(Family::V4, &whole, 64..72, false);
     assert_eq!(
         source_port_of(&mut node, &first),
         source_port_of(&mut node, &later)

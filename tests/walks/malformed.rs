@@ -2,9 +2,9 @@
 
 use millrace_dataplane::verdict::DropReason;
 
-use crate::packets::{Body, Family, Ip, patch, patch_ipv4};
-use crate::rows::{Expect, Row, sent};
-use crate::world::{pod, pod_port, station_mac, switch_mac};
+use crate::packets::{Body, Family, Ip, patch, raw_piece};
+use crate::rows::{Row, sent};
+use crate::world::{pod, pod_port};
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -108,22 +108,85 @@ pub fn rows() -> Vec<Row> {
             DropReason::TransportMalformed,
         );
     }
-    let tiny = patch_ipv4(raw(Family::V4, 17, &[0, 1]), 20, &[0x20, 0]);
-    row(
-        "first fragment without ports",
-        tiny,
-        DropReason::TransportMalformed,
-    );
-    // A later fragment has no header to be wrong.
-    let later = patch_ipv4(raw(Family::V4, 17, &[0, 1]), 20, &[0, 1]);
-    let mut expect = patch(later.clone(), 0, &station_mac(1, pod_port(3)).0);
-    expect = patch(expect, 6, &switch_mac(1, pod_port(3)).0);
-    expect = patch_ipv4(expect, 22, &[63]);
-    rows.push(Row::new(
-        "later fragment",
-        pod_port(2),
-        later,
-        Expect::Forward(pod_port(3), expect),
-    ));
+    rows.extend(fragments());
+    rows
+}
+
+/// Fragments that no packet can have, or that keep a transport's header from being seen whole.
+fn fragments() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for family in Family::BOTH {
+        let whole = sent(
+            &Ip::udp(pod(family, 1, 2), pod(family, 1, 3)).body(Body::Raw(17, vec![0; 8])),
+            pod_port(2),
+        );
+        let mut row = |name: &str, protocol, (bytes, start, more): (&[u8], usize, bool), reason| {
+            let piece = raw_piece(family, &whole, protocol, bytes, (start, more));
+            rows.push(Row::drop(
+                format!("{family:?}: {name}"),
+                pod_port(2),
+                piece,
+                reason,
+            ));
+        };
+        let (tiny, malformed) = (DropReason::FragmentTiny, DropReason::FragmentMalformed);
+        let options = [&[0; 12][..], &[0x60, 0x02], &[0; 10]].concat();
+        let shorter = [&[0; 12][..], &[0x40, 0x02], &[0; 10]].concat();
+        let icmp = if family == Family::V4 { 1 } else { 58 };
+        row("first of TCP with its ports only", 6, (&[0; 8], 0, true), tiny);
+        row(
+            "first of TCP without its last bytes",
+            6,
+            (&[0; 16], 0, true),
+            tiny,
+        );
+        row(
+            "first of TCP, options in the next",
+            6,
+            (&options[..20], 0, true),
+            tiny,
+        );
+        row(
+            "first of TCP, a header too short",
+            6,
+            (&shorter, 0, true),
+            DropReason::TransportMalformed,
+        );
+        row(
+            "first of SCTP without its checksum",
+            132,
+            (&[0; 8], 0, true),
+            tiny,
+        );
+        row("first of UDP with half a port", 17, (&[0; 2], 0, true), tiny);
+        row(
+            "first of ICMP without its id",
+            icmp,
+            (&[8, 0, 0, 0], 0, true),
+            tiny,
+        );
+        row("later of TCP, over its flags", 6, (&[0; 64], 8, false), tiny);
+        row("later of TCP, over its checksum", 6, (&[0; 64], 16, true), tiny);
+        row("later of SCTP, over its checksum", 132, (&[0; 64], 8, true), tiny);
+        row(
+            "no multiple of eight, and not the last",
+            17,
+            (&[0; 20], 0, true),
+            malformed,
+        );
+        row(
+            "later, no multiple of eight, and not the last",
+            17,
+            (&[0; 9], 64, true),
+            malformed,
+        );
+        row("last of no bytes", 17, (&[], 64, false), malformed);
+        row(
+            "beyond the largest packet",
+            17,
+            (&[0; 64], 0xffc8, false),
+            malformed,
+        );
+    }
     rows
 }

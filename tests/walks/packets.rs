@@ -1,6 +1,7 @@
 //! Packets, built by etherparse and never by the code under test.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use etherparse::{
     IpEcn, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
@@ -315,4 +316,48 @@ pub fn patch_ipv4(frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
     frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     frame
+}
+
+/// Where the payload of an IP packet begins in a frame.
+pub fn payload_at(family: Family) -> usize {
+    if family == Family::V4 { 34 } else { 54 }
+}
+
+/// A part of a packet as a piece of it; `frame` is the whole packet's.
+pub fn cut(family: Family, frame: &[u8], part: Range<usize>, more: bool) -> Vec<u8> {
+    let protocol = frame[if family == Family::V4 { 23 } else { 20 }];
+    raw_piece(
+        family,
+        frame,
+        protocol,
+        &frame[payload_at(family)..][part.clone()],
+        (part.start, more),
+    )
+}
+
+/// A piece with any bytes, under the headers of a whole packet's frame.
+pub fn raw_piece(
+    family: Family,
+    frame: &[u8],
+    protocol: u8,
+    bytes: &[u8],
+    (start, more): (usize, bool),
+) -> Vec<u8> {
+    let start = u16::try_from(start).unwrap();
+    let headers = &frame[..payload_at(family)];
+    match family {
+        Family::V4 => {
+            let piece = patch([headers, bytes].concat(), 23, &[protocol]);
+            let len = u16::try_from(piece.len() - 14).unwrap().to_be_bytes();
+            let offset = ((start / 8) | (u16::from(more) << 13)).to_be_bytes();
+            patch_ipv4(patch_ipv4(piece, 16, &len), 20, &offset)
+        }
+        Family::V6 => {
+            let offset = (start | u16::from(more)).to_be_bytes();
+            let fragment = [&[protocol, 0][..], &offset, &[0, 0, 0x77, 7]].concat();
+            let piece = patch([headers, &fragment, bytes].concat(), 20, &[44]);
+            let len = u16::try_from(piece.len() - 54).unwrap().to_be_bytes();
+            patch(piece, 18, &len)
+        }
+    }
 }

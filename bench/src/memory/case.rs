@@ -29,6 +29,8 @@ const PUNTS: usize = 1;
 /// The least and the most connections that a case has room for; the most is the default of a node.
 const ROOM_MIN: u32 = 1 << 17;
 const ROOM_MAX: u32 = 1 << 20;
+/// So often something changes in a case that churns: a hundred times in a second of walking.
+const CHANGE_EVERY_NS: u64 = 10_000_000;
 /// Clients that session affinity can be remembered for.
 const AFFINITIES: usize = 1024;
 
@@ -61,6 +63,9 @@ pub(super) struct Case {
     next_flow: u32,
     is_random: bool,
     turns: u64,
+    /// Time spent walking in all, and the changes made meanwhile.
+    walked_cycles: u64,
+    changes: u64,
     clock: Clock,
     turn_ns: Histogram<u64>,
 }
@@ -116,6 +121,8 @@ impl Case {
             next_flow: 0,
             is_random: false,
             turns: 0,
+            walked_cycles: 0,
+            changes: 0,
             clock: Clock::calibrated(),
             turn_ns: Histogram::new_with_bounds(1, TURN_NS_MAX, 3)?,
         };
@@ -129,6 +136,16 @@ impl Case {
     /// Its key in the summary.
     pub(super) fn key(&self) -> String {
         format!("{}/{}/{}", self.walk.name(), self.frame_len, self.flows)
+    }
+
+    /// Whether it is this walk, with so many flows.
+    pub(super) fn is(&self, walk: Walk, flows: u32) -> bool {
+        (self.walk, self.flows) == (walk, flows)
+    }
+
+    /// Whether something else changes while it walks.
+    pub(super) fn churns(&self) -> bool {
+        self.walk.churns()
     }
 
     /// The 99th percentile of the time a batch took, in nanoseconds.
@@ -176,9 +193,21 @@ impl Case {
         Ok(flow % self.flows)
     }
 
-    /// Publishes tables in which a backend changed that no packet goes to. A lap takes a few milliseconds, so there are
-    /// more than a hundred such changes a second.
+    /// How many changes were made in each second of walking.
+    pub(super) fn changes_per_second(&self) -> f64 {
+        // INVARIANT: both are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        let (changes, ns) = (self.changes as f64, self.clock.to_ns(self.walked_cycles) as f64);
+        changes * 1e9 / ns
+    }
+
+    /// Publishes tables in which a backend changed that no packet goes to, as often as is due. There is one at most
+    /// before each lap, which takes less than that.
     fn change_something_else(&mut self) {
+        if self.clock.to_ns(self.walked_cycles) < self.changes * CHANGE_EVERY_NS {
+            return;
+        }
+        self.changes += 1;
         let changed = HashSet::from([SubjectId::backend(SubjectId::NUMBER_MAX >> 8)]);
         let epoch = self.tables.epoch.next();
         self.tables.subjects = self.tables.subjects.with_changes(&changed, epoch);
@@ -210,6 +239,7 @@ impl Case {
                 }
             }
         });
+        self.walked_cycles += cycles;
         self.unload()?;
         ensure!(
             packets == self.frames as usize,

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::statistics::{median, rounded};
 use crate::summary;
 use case::{Case, Lap};
-use walk::Walk;
+use walk::{MANY_FLOWS, Walk};
 
 /// Fewer frames than this would stay in the processor's nearest caches.
 const FRAMES_MIN: u32 = 4096;
@@ -135,14 +135,23 @@ fn report(cases: &[Measured], packets: u64, output: &Path) -> anyhow::Result<()>
         if *allocations > 0 {
             allocating.push(key.clone());
         }
-        let figure = json!({
+        let mut figure = json!({
             "ns": rounded(middle / cycles_per_ns, 2),
             "cycles": rounded(middle, 2),
             "allocations": per_packet,
             "batch_p99_ns": case.batch_p99_ns(),
             "laps": cycles.len(),
         });
+        if case.churns() {
+            let rate = case.changes_per_second();
+            println!("{:<24}{rate:>10.1} changes a second", "");
+            figure["changes_per_second"] = rounded(rate, 1).into();
+        }
         figures.insert(key, figure);
+    }
+    if let Some(ratio) = churn_ratio(cases) {
+        println!("rate under churn: {ratio:.3} of that without, at 1,000,000 flows");
+        figures.insert("churn_ratio".to_owned(), rounded(ratio, 4).into());
     }
     if !allocating.is_empty() {
         bail!(
@@ -154,4 +163,20 @@ fn report(cases: &[Measured], packets: u64, output: &Path) -> anyhow::Result<()>
     summary::merge(output, figures)?;
     println!("written to {}", output.display());
     Ok(())
+}
+
+/// The rate of packets that something else's changes leave, as a share of the rate without them: the median over the
+/// laps, each beside the other case's lap of the same round. Both have to be measured.
+fn churn_ratio(cases: &[Measured]) -> Option<f64> {
+    let laps = |walk: Walk| {
+        let mut found = cases.iter().filter(|measured| measured.case.is(walk, MANY_FLOWS));
+        found.next().map(|measured| &measured.cycles)
+    };
+    let (calm, churning) = (laps(Walk::Service)?, laps(Walk::ServiceChurn)?);
+    let ratios: Vec<f64> = calm
+        .iter()
+        .zip(churning)
+        .map(|(calm, churning)| calm / churning)
+        .collect();
+    Some(median(&ratios))
 }

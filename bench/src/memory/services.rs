@@ -70,8 +70,8 @@ fn service(id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
     let slots = Maglev::build(key, &ends, ladder_size(ends.len(), None));
     Ok(Service {
         id: ServiceId::new(id).context("too many Services")?,
-        cluster: Arc::new(BackendSet::new(backends, Some(Arc::new(slots)))),
-        local: Arc::default(),
+        cluster: BackendSet::new(backends, Some(slots)),
+        local: BackendSet::default(),
         others: Box::default(),
         has_endpoints: true,
         internal_local: false,

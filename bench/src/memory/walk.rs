@@ -30,7 +30,7 @@ const MANY_SERVICES: u32 = 10_000;
 /// Services that are called, so that both cases have the same flows.
 const CALLED_SERVICES: u32 = 8;
 /// As many live flows as a node may have.
-const MANY_FLOWS: u32 = 1_000_000;
+pub(super) const MANY_FLOWS: u32 = 1_000_000;
 /// The first address of the world that pods call.
 const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 0);
 /// The number that every packet's mark says.
@@ -53,7 +53,7 @@ pub(crate) enum Walk {
     Service,
     /// The same among ten thousand Services
     ServiceOfMany,
-    /// As `service`, while an endpoint of another Service changes again and again
+    /// As `service`, while an endpoint of another Service changes a hundred times a second
     ServiceChurn,
     /// The first packet of a connection to a Service, among ten thousand
     ServiceOpen,

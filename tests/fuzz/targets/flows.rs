@@ -204,7 +204,8 @@ impl Run<'_> {
             .is_some_and(|now| now.id.record() == flow.id.record());
         let verdict = table.track_tcp(flow.id, &segment);
         if verdict == TcpVerdict::Gone {
-            assert!(!table.restamp(flow.id, Epoch(1)) && !table.remove(flow.id));
+            table.touch_in(&flow, Tick::from_seconds(self.now), Epoch(1));
+            assert!(!table.remove(flow.id));
             assert!(table.connection(flow.id).is_none());
         } else {
             assert!(is_there, "a record that another has was changed");

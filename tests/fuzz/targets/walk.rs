@@ -1,5 +1,6 @@
-//! The whole walk of a packet through a node's pipeline: any bytes at any port take exactly one exit, the frame comes
-//! back, and what is forwarded passed every guard.
+//! The whole walk of packets through the pipeline of a node that has Services: any bytes at any port take exactly one
+//! exit, the frame comes back, and what is forwarded passed every guard. An input that begins with a byte from 128 on is a
+//! conversation, of packets that make sense.
 #![no_main]
 
 use std::cell::RefCell;
@@ -9,26 +10,39 @@ use etherparse::{EtherType, Ethernet2HeaderSlice, Ipv4HeaderSlice, Ipv6HeaderSli
 use libfuzzer_sys::fuzz_target;
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::Origin;
 use packets::Family;
 use world::{Node, gone, host, narrow, node_v4, pod, pod_port, station_mac, switch_mac, uplink};
 
+#[path = "../conversation.rs"]
+mod conversation;
 #[allow(dead_code, reason = "the walks' tests use the rest")]
 #[path = "../../walks/packets.rs"]
 mod packets;
+#[path = "../served.rs"]
+mod served;
+#[allow(dead_code, reason = "the walks' tests use the rest")]
+#[path = "../../walks/services/sketch.rs"]
+mod sketch;
 #[allow(dead_code, reason = "the walks' tests use the rest")]
 #[path = "../../walks/world.rs"]
 mod world;
 
 thread_local! {
-    static NODE: RefCell<Node> = RefCell::new(Node::new(1));
+    static TABLES: [NodeTables; 2] = [false, true].map(served::served);
+    static NODE: RefCell<Node> = RefCell::new(TABLES.with(|tables| served::node(&tables[0])));
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, packet)) = data.split_first() else {
         return;
     };
+    if choice >= 128 {
+        TABLES.with(|tables| conversation::run(tables, packet, check_exit));
+        return;
+    }
     if packet.len() > MAX_PACKET_LEN {
         return;
     }
@@ -107,7 +121,8 @@ fn check_exit(exit: PortId, left: &[u8]) {
     }
 }
 
-/// Nobody sends as somebody else: a pod as itself, a node as its own pods and itself.
+/// Nobody sends as somebody else: a pod as itself, a node as its own pods and itself. What is translated has a source
+/// that the switch gave it.
 fn check_source(ingress: PortId, packet: &[u8], exit: PortId, left: &[u8]) {
     let (outer_source, outer_destination) = addresses(packet).expect("what is forwarded was an IP packet");
     for (port, number) in [(pod_port(2), 2), (pod_port(3), 3), (narrow(), 9)] {
@@ -121,6 +136,9 @@ fn check_source(ingress: PortId, packet: &[u8], exit: PortId, left: &[u8]) {
         return;
     }
     let (source, _) = addresses(left).expect("checked");
+    if served::is_translated(source) {
+        return;
+    }
     if outer_destination == IpAddr::V4(node_v4(1)) && source != outer_source {
         let sender = (2..=5).find(|node| outer_source == IpAddr::V4(node_v4(*node)));
         let node = sender.expect("only nodes may send tunnel packets");

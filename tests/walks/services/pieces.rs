@@ -4,7 +4,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::verdict::{DropReason, Verdict};
 
 use super::{At, From, Sketch, To, UDP, hop, local, node, packet, vip};
-use crate::packets::{Body, Family, Ip, patch_ipv4};
+use crate::packets::{Body, Family, Ip, cut, payload_at};
 use crate::rows::{Expect, Row};
 use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, uplink, world};
 
@@ -16,41 +16,16 @@ type Framing<'a> = &'a dyn Fn(&Ip) -> Vec<u8>;
 
 /// Both pieces of a packet, as IP packets in the frames that `frame` makes.
 fn pieces(whole: &Ip, frame: impl Fn(&Ip) -> Vec<u8>) -> [Vec<u8>; 2] {
-    let (mut first, second) = (frame(whole), frame(whole));
-    match whole.family() {
-        Family::V4 => {
-            first.truncate(34 + FIRST);
-            let head = second[..34].to_vec();
-            let second = [head, second[34 + FIRST..].to_vec()].concat();
-            let len = |frame: &[u8]| u16::try_from(frame.len() - 14).unwrap().to_be_bytes();
-            let (a, b) = (len(&first), len(&second));
-            let offset = u16::try_from(FIRST / 8).unwrap().to_be_bytes();
-            [
-                patch_ipv4(patch_ipv4(first, 16, &a), 20, &[0x20, 0]),
-                patch_ipv4(patch_ipv4(second, 16, &b), 20, &offset),
-            ]
-        }
-        Family::V6 => {
-            let protocol = first[20];
-            let offset = u16::try_from(FIRST).unwrap();
-            let build = |frame: &[u8], payload: &[u8], offset: u16| {
-                let header = [&[protocol, 0][..], &offset.to_be_bytes(), &[0, 0, 0x77, 7]].concat();
-                let mut piece = [&frame[..54], &header, payload].concat();
-                piece[20] = 44;
-                let len = u16::try_from(piece.len() - 54).unwrap().to_be_bytes();
-                piece[18..20].copy_from_slice(&len);
-                piece
-            };
-            [
-                build(&first, &first[54..54 + FIRST], 1),
-                build(&second, &second[54 + FIRST..], offset),
-            ]
-        }
-    }
+    let (family, frame) = (whole.family(), frame(whole));
+    let len = frame.len() - payload_at(family);
+    [
+        cut(family, &frame, 0..FIRST, true),
+        cut(family, &frame, FIRST..len, false),
+    ]
 }
 
 /// A datagram that needs two pieces.
-fn large(source: (std::net::IpAddr, u16), destination: (std::net::IpAddr, u16)) -> Ip {
+pub fn large(source: (std::net::IpAddr, u16), destination: (std::net::IpAddr, u16)) -> Ip {
     let Ip {
         source: from,
         destination: to,
@@ -59,7 +34,7 @@ fn large(source: (std::net::IpAddr, u16), destination: (std::net::IpAddr, u16)) 
     Ip::udp(from, to).body(Body::Udp(source.1, destination.1, vec![0x5a; 1400]))
 }
 
-fn check(node: &mut Node, name: &str, ingress: PortId, piece: &[u8], expect: Expect) {
+pub fn check(node: &mut Node, name: &str, ingress: PortId, piece: &[u8], expect: Expect) {
     let row = Row::new(name, ingress, piece.to_vec(), expect);
     let (verdict, left) = node.receive(ingress, piece);
     row.check(verdict, &left);

@@ -69,6 +69,37 @@ fn a_moved_route_moves_the_connection_and_nothing_else_does() {
     }
 }
 
+/// A connection in use outlives every timeout, also if something changes between any two of its packets, its own subject
+/// included.
+#[test]
+fn changes_between_any_two_packets_let_no_connection_in_use_expire() {
+    for family in Family::BOTH {
+        for (name, is_own) in [("another's", false), ("its own", true)] {
+            let mut node = node(&[]);
+            let ip = packet(UDP, (pod(family, 1, 2), 4000), (world(family), 53));
+            let (verdict, first) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
+            assert_eq!(verdict, Verdict::Forward(uplink()));
+            for round in 0..30 {
+                node.wait(10);
+                let subject = if is_own {
+                    node.tables().routes.lookup(world(family)).unwrap().subject()
+                } else {
+                    SubjectId::port(pod_port(9))
+                };
+                node.publish_changed(tables(&[]), &HashSet::from([subject]));
+                let (_, left) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
+                // Begun anew it would have another port: the one it had is in use until it is forgotten.
+                assert_eq!(left, first, "{family:?}: {name} subject, round {round}");
+                let flows = &node.connections.flows;
+                let begun = flows.v4().connections().map(|connection| connection.created);
+                let begun = begun.chain(flows.v6().connections().map(|connection| connection.created));
+                let begun: Vec<_> = begun.map(|tick| tick.seconds()).collect();
+                assert_eq!(begun, [1_000_000], "{family:?}: {name} subject, round {round}");
+            }
+        }
+    }
+}
+
 /// A new link address of a next hop makes no flow stale: the flow remembers who, not where.
 #[test]
 fn a_neighbour_s_new_link_address_counts_at_once_and_a_lost_one_is_asked_for() {

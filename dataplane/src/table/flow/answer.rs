@@ -38,8 +38,8 @@ pub struct Answer {
 pub enum Freshness {
     /// It does.
     Fresh,
-    /// It does, but bears an older epoch: [`restamp`](super::FlowShard::restamp) it, so that the next packet need not
-    /// look at the subjects again.
+    /// It does, but bears an older epoch: [`touch_in`](super::FlowShard::touch_in) it now and then, so that not every
+    /// packet has to look at the subjects.
     Restamp,
     /// Something that it rests on has changed: find a new one, and keep the connection's rewrites.
     Stale,

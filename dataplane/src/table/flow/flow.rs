@@ -68,6 +68,15 @@ pub struct Flow<A: Address> {
     pub(super) stamp: u64,
 }
 
+impl<A: Address> Flow<A> {
+    /// Whether a packet of now is to be noted: the first of a tick is.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, now: Tick) -> bool {
+        self.last_seen.is_never() || now.since(self.last_seen) > 0
+    }
+}
+
 /// What a connection was balanced to. The table keeps it and asks nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Binding {

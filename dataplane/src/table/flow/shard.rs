@@ -149,17 +149,29 @@ impl<A: Address> FlowShard<A> {
     /// makes it one that stays when the table is full.
     #[inline]
     pub fn touch(&self, flow: &Flow<A>, now: Tick) {
-        if flow.last_seen.is_never() || now.since(flow.last_seen) > 0 {
-            self.touch_entry(flow.id, flow.stamp, now);
+        if flow.is_due(now) {
+            self.touch_entry(flow.id, flow.stamp, now, None);
+        }
+    }
+
+    /// The same, and marks the answer of the flow, as it was read, as seen to hold in `epoch`; as seldom, since it takes
+    /// as long as a look at what the answer rests on.
+    #[inline]
+    pub fn touch_in(&self, flow: &Flow<A>, now: Tick, epoch: Epoch) {
+        if flow.is_due(now) {
+            self.touch_entry(flow.id, flow.stamp, now, Some(epoch));
         }
     }
 
     #[cold]
-    fn touch_entry(&self, id: FlowId, seen: u64, now: Tick) {
+    fn touch_entry(&self, id: FlowId, stamp: u64, now: Tick, epoch: Option<Epoch>) {
         let FlowId { place, version } = id;
-        let stamp = seen & 0xffff_ffff << 32 | u64::from(now.seconds());
-        self.store.exchange_stamp(place, seen, stamp);
-        if seen_at(seen).is_never() && id.direction() == Direction::Reply {
+        let is_restamped =
+            epoch.is_some_and(|epoch| self.store.restamp(place, version, epoch.0, now.seconds()));
+        if !is_restamped {
+            self.store.touch(place, version, stamp, now.seconds());
+        }
+        if seen_at(stamp).is_never() && id.direction() == Direction::Reply {
             // If it is gone there is nothing to note; if somebody else is at it, they were here first.
             let _ = self
                 .store
@@ -189,13 +201,7 @@ impl<A: Address> FlowShard<A> {
     /// is there now may be as good, and the next packet will see.
     pub fn store_answer(&self, id: FlowId, answer: &Answer) -> bool {
         self.store
-            .write(id.place, id.version, Some(answer::pack(answer)), answer.epoch.0)
-    }
-
-    /// Marks the answer of a flow, as it was read, as seen to hold in `epoch`. `false` as with
-    /// [`Self::store_answer`].
-    pub fn restamp(&self, id: FlowId, epoch: Epoch) -> bool {
-        self.store.write(id.place, id.version, None, epoch.0)
+            .write(id.place, id.version, answer::pack(answer), answer.epoch.0)
     }
 
     /// All of the connection that a flow belongs to; `None` if it is gone.

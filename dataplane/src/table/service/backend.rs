@@ -30,20 +30,21 @@ pub enum Serving {
     No,
 }
 
-/// The backends that one kind of traffic is spread over.
+/// The backends that one kind of traffic is spread over. It lies in its Service itself, so that the way to a backend has
+/// few steps in memory; a copy shares what it points to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackendSet {
     /// Sorted by address and port.
-    backends: Box<[Backend]>,
+    backends: Arc<[Backend]>,
     /// Absent where there is nothing to choose, or the choice is random.
-    slots: Option<Arc<Maglev>>,
+    slots: Option<Maglev>,
 }
 
 impl BackendSet {
     /// A set of `backends`, each address and port once. `slots` must have been made for exactly these addresses and
     /// ports in ascending order; without it the hash alone decides.
     #[must_use]
-    pub fn new(mut backends: Vec<Backend>, slots: Option<Arc<Maglev>>) -> Self {
+    pub fn new(mut backends: Vec<Backend>, slots: Option<Maglev>) -> Self {
         backends.sort_unstable_by_key(|backend| (backend.address, backend.port));
         backends.dedup_by_key(|backend| (backend.address, backend.port));
         let slots = slots.filter(|slots| slots.backends() == backends.len());
@@ -59,9 +60,15 @@ impl BackendSet {
         &self.backends
     }
 
+    /// Whether both are one and the same in memory.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.backends, &other.backends)
+    }
+
     /// The lookup table, if there is one.
     #[must_use]
-    pub fn slots(&self) -> Option<&Arc<Maglev>> {
+    pub fn slots(&self) -> Option<&Maglev> {
         self.slots.as_ref()
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
 use super::backend::scale;
 use crate::table::HashKey;
@@ -44,11 +45,35 @@ pub fn ladder_size(backends: usize, present: Option<usize>) -> usize {
 pub const SHRINK_SLACK: usize = 8;
 
 /// A lookup table from slots to backends, which stand for themselves by their place in ascending order of address and
-/// port.
-#[derive(PartialEq, Eq)]
+/// port. A copy shares the slots.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Maglev {
-    slots: Box<[u16]>,
+    slots: Arc<[u16]>,
     backends: usize,
+}
+
+/// A lookup table that is there as long as somebody uses it.
+#[derive(Debug)]
+pub struct WeakMaglev {
+    slots: Weak<[u16]>,
+    backends: usize,
+}
+
+impl WeakMaglev {
+    /// The table, if anybody uses it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Maglev> {
+        Some(Maglev {
+            slots: self.slots.upgrade()?,
+            backends: self.backends,
+        })
+    }
+
+    /// Whether anybody uses it.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.slots.strong_count() > 0
+    }
 }
 
 impl Maglev {
@@ -64,7 +89,7 @@ impl Maglev {
             .iter()
             .map(|backend| Turn::new(key, *backend, size))
             .collect();
-        let mut slots = vec![FREE; size].into_boxed_slice();
+        let mut slots = vec![FREE; size];
         let mut left = if turns.is_empty() { 0 } else { size };
         while left > 0 {
             for (place, turn) in (0..FREE).zip(&mut turns) {
@@ -76,9 +101,24 @@ impl Maglev {
             }
         }
         Self {
-            slots,
+            slots: slots.into(),
             backends: backends.len(),
         }
+    }
+
+    /// The same table, for whoever does not keep it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakMaglev {
+        WeakMaglev {
+            slots: Arc::downgrade(&self.slots),
+            backends: self.backends,
+        }
+    }
+
+    /// Whether both are one and the same in memory.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.slots, &other.slots)
     }
 
     /// The place of the backend for this hash.
@@ -102,10 +142,10 @@ impl Maglev {
         self.slots.len()
     }
 
-    /// What it takes in memory, in bytes.
+    /// What its slots take in memory, in bytes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.slots)
+        size_of_val(&*self.slots)
     }
 }
 

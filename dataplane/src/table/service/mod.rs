@@ -18,7 +18,6 @@ mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -29,7 +28,7 @@ use crate::wire::IpProtocol;
 pub use backend::{Backend, BackendSet, Serving};
 pub use counts::{CountRow, ServiceCounts};
 pub use frontend::{Frontend, FrontendKey, NodeFacts, Scope, ServiceTable};
-pub use maglev::{MAGLEV_LADDER, Maglev, SHRINK_SLACK, SLOTS_PER_BACKEND, ladder_size};
+pub use maglev::{MAGLEV_LADDER, Maglev, SHRINK_SLACK, SLOTS_PER_BACKEND, WeakMaglev, ladder_size};
 
 /// The number of a [`Service`]; it keeps it as long as it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -148,25 +147,32 @@ pub struct Choice {
     pub masquerade: bool,
 }
 
-/// One port of a Service in one address family.
+/// One port of a Service in one address family. What most decisions read is one cache line, the first: of thousands of
+/// Services the next one called is in no cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Service {
     /// Its number.
     pub id: ServiceId,
-    /// Backends for traffic that may go to any node.
-    pub cluster: Arc<BackendSet>,
-    /// Backends for traffic that has to stay on this node.
-    pub local: Arc<BackendSet>,
-    /// Endpoints that are in neither list, with what they still do; sorted by address and port.
-    pub others: Box<[(IpAddr, u16, Serving)]>,
+    /// For how long a client keeps its backend, in seconds; `None` without session affinity.
+    pub affinity_s: Option<u32>,
     /// Whether any endpoint anywhere could take a connection: without one it is refused, with one elsewhere dropped.
     pub has_endpoints: bool,
     /// Whether connections to cluster addresses stay on this node.
     pub internal_local: bool,
     /// Whether connections from outside stay on this node, and keep their source.
     pub external_local: bool,
-    /// For how long a client keeps its backend, in seconds; `None` without session affinity.
-    pub affinity_s: Option<u32>,
+    /// Backends for traffic that may go to any node.
+    pub cluster: BackendSet,
+    /// Backends for traffic that has to stay on this node.
+    pub local: BackendSet,
+    /// Endpoints that are in neither list, with what they still do; sorted by address and port.
+    pub others: Box<[(IpAddr, u16, Serving)]>,
     /// Who may call load-balancer addresses; empty means everyone.
     pub source_ranges: Box<[Prefix]>,
 }
+
+const _: () = assert!(
+    std::mem::offset_of!(Service, local) <= 64,
+    "what most decisions read is in the first cache line"
+);

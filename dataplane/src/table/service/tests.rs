@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::*;
 use crate::table::{AffinityTable, HashKey, Tick};
@@ -146,8 +147,8 @@ fn service(count: u32) -> Service {
     let slots = Maglev::build(&KEY, &endpoints(count), ladder_size(count as usize, None));
     Service {
         id: ServiceId::new(3).unwrap(),
-        cluster: Arc::new(BackendSet::new(backends(count), Some(Arc::new(slots)))),
-        local: Arc::default(),
+        cluster: BackendSet::new(backends(count), Some(slots)),
+        local: BackendSet::default(),
         others: Box::default(),
         has_endpoints: true,
         internal_local: false,
@@ -219,8 +220,8 @@ fn a_copy_that_is_changed_leaves_the_original_as_it_was() {
 
 #[test]
 fn slots_made_for_another_number_of_backends_are_not_used() {
-    let slots = Arc::new(Maglev::build(&KEY, &endpoints(5), 509));
-    let set = BackendSet::new(backends(4), Some(Arc::clone(&slots)));
+    let slots = Maglev::build(&KEY, &endpoints(5), 509);
+    let set = BackendSet::new(backends(4), Some(slots.clone()));
     assert!(set.slots().is_none());
     assert!((0..1000).all(|i| set.choose(KEY.hash([i])).is_some()));
     assert!(BackendSet::new(backends(5), Some(slots)).slots().is_some());

@@ -21,6 +21,8 @@ pub struct Upper<'a> {
     /// Which piece of a fragmented packet this is. A packet with a fragment header that is whole
     /// nevertheless (an atomic fragment, RFC 6946) has one too, with offset zero and none to follow.
     pub fragment: Option<Fragment>,
+    /// Where the fragmented part begins in the IPv6 payload, in bytes: after the fragment header, if there is one.
+    pub fragmented_at: usize,
     /// How many addresses of a routing header, or of the one with the most, the packet has yet to visit. If
     /// not zero, the header's destination is not the final one, and the upper layer's checksum does not
     /// cover it.
@@ -53,6 +55,7 @@ pub fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper<'_>, Malformed> {
         offset: 0,
         payload,
         fragment: None,
+        fragmented_at: 0,
         segments_left: 0,
     };
     for _ in 0..MAX_EXTENSION_HEADERS {
@@ -75,6 +78,7 @@ pub fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper<'_>, Malformed> {
         if kind == IpProtocol::FRAGMENT {
             let fragment = read_fragment(start);
             upper.fragment = Some(fragment);
+            upper.fragmented_at = upper.offset;
             if !fragment.is_first() {
                 return Ok(upper);
             }

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
 
 use millrace_dataplane::table::HashKey;
-use millrace_dataplane::table::service::{Backend, BackendId, BackendSet, Maglev, ServiceId, ladder_size};
+use millrace_dataplane::table::service::{
+    Backend, BackendId, BackendSet, Maglev, ServiceId, WeakMaglev, ladder_size,
+};
 
 /// Gives out numbers; the one that has been free for longest comes first, so that what still names an old one has
 /// time to be found out.
@@ -60,7 +61,7 @@ type SetKey = (Box<[(IpAddr, u16)]>, usize);
 pub(super) struct Sets {
     key: HashKey,
     is_random: bool,
-    known: HashMap<SetKey, Weak<Maglev>>,
+    known: HashMap<SetKey, WeakMaglev>,
     /// How many there may be before those are looked for that nobody uses any more.
     sweep_at: usize,
 }
@@ -81,7 +82,7 @@ impl Sets {
         if self.is_random || backends.len() < 2 {
             return BackendSet::new(backends, None);
         }
-        let present = before.and_then(BackendSet::slots).map(|slots| slots.size());
+        let present = before.and_then(BackendSet::slots).map(Maglev::size);
         let size = ladder_size(backends.len(), present);
         let endpoints = backends
             .iter()
@@ -91,31 +92,28 @@ impl Sets {
         BackendSet::new(backends, Some(slots))
     }
 
-    fn table(&mut self, key: SetKey) -> Arc<Maglev> {
-        if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
+    fn table(&mut self, key: SetKey) -> Maglev {
+        if let Some(known) = self.known.get(&key).and_then(WeakMaglev::upgrade) {
             return known;
         }
         if self.known.len() >= self.sweep_at {
-            self.known.retain(|_, table| table.strong_count() > 0);
+            self.known.retain(|_, table| table.is_used());
             self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
         }
-        let table = Arc::new(Maglev::build(&self.key, &key.0, key.1));
-        self.known.insert(key, Arc::downgrade(&table));
+        let table = Maglev::build(&self.key, &key.0, key.1);
+        self.known.insert(key, table.downgrade());
         table
     }
 
     /// What all lookup tables take in memory, in bytes.
     pub(super) fn memory(&self) -> usize {
-        let tables = self.known.values().filter_map(Weak::upgrade);
+        let tables = self.known.values().filter_map(WeakMaglev::upgrade);
         tables.map(|table| table.memory()).sum()
     }
 
     /// How many lookup tables there are.
     pub(super) fn len(&self) -> usize {
-        self.known
-            .values()
-            .filter(|table| table.strong_count() > 0)
-            .count()
+        self.known.values().filter(|table| table.is_used()).count()
     }
 }
 

@@ -4,6 +4,7 @@
 //! no second look. One changed Service among ten thousand costs a walk over pointers and a copy of the table's keys.
 
 mod changes;
+mod claims;
 mod endpoints;
 mod ids;
 mod one;
@@ -13,7 +14,6 @@ mod outcome;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,24 +23,15 @@ use millrace_dataplane::table::service::{
 use millrace_dataplane::table::{HashKey, Prefix};
 use millrace_dataplane::wire::IpProtocol;
 
-use crate::config::{BackendChoice, PortRange, Services};
-use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey, VipKind};
+use crate::config::{BackendChoice, Services};
+use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey};
 use endpoints::Place;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
 
 pub use changes::ServiceChanges;
+pub use claims::HostListens;
 pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
-
-/// Tells whether a socket of the node itself has an address, protocol and port; `Err` says why that cannot be told.
-#[derive(Clone, Copy)]
-pub struct HostListens<'a>(pub &'a dyn Fn(IpAddr, IpProtocol, u16) -> Result<bool, String>);
-
-impl fmt::Debug for HostListens<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HostListens")
-    }
-}
 
 /// Everything that Services are made from.
 #[derive(Debug)]
@@ -127,7 +118,8 @@ impl ServiceCompiler {
     pub fn update(&mut self, inputs: &ServiceInputs<'_>) {
         let context = self.context_of(inputs);
         let is_same = self.context.as_ref() == Some(&context);
-        let (changed, gone) = self.differences(inputs.services, is_same);
+        let freed = self.freed(inputs.listens);
+        let (changed, gone) = self.differences(inputs.services, is_same, &freed);
         if is_same && changed.is_empty() && gone.is_empty() {
             return;
         }
@@ -202,16 +194,17 @@ impl ServiceCompiler {
         }
     }
 
-    /// Which Services are not made yet from these very entries, or all if not everything else `is_same`; and which are
-    /// no longer there. Entries are told apart by pointer: those they were made from are kept, so none is another's.
+    /// Which Services are not made yet from these very entries, or could have more than they have (`freed`), or all if not
+    /// everything else `is_same`; and which are no longer there. Entries are told apart by pointer: those they were made from are kept, so none is another's.
     fn differences<'s>(
         &self,
         services: &'s Arc<[Arc<ServiceEntry>]>,
         is_same: bool,
+        freed: &HashSet<ServiceKey>,
     ) -> (Vec<&'s Arc<ServiceEntry>>, Vec<ServiceKey>) {
         if Arc::ptr_eq(services, &self.from) {
-            let all = services.iter().filter(|_| !is_same);
-            return (all.collect(), Vec::new());
+            let due = |entry: &&Arc<ServiceEntry>| !is_same || freed.contains(&entry.record.key);
+            return (services.iter().filter(due).collect(), Vec::new());
         }
         let pointers = |entries: &[Arc<ServiceEntry>]| -> HashSet<*const ServiceEntry> {
             entries.iter().map(Arc::as_ptr).collect()
@@ -219,7 +212,9 @@ impl ServiceCompiler {
         let (before, now) = (pointers(&self.from), pointers(services));
         let changed: Vec<_> = services
             .iter()
-            .filter(|entry| !is_same || !before.contains(&Arc::as_ptr(entry)))
+            .filter(|entry| {
+                !is_same || freed.contains(&entry.record.key) || !before.contains(&Arc::as_ptr(entry))
+            })
             .collect();
         let replaced: HashSet<&ServiceKey> = changed.iter().map(|entry| &entry.record.key).collect();
         let left = self
@@ -258,10 +253,17 @@ impl ServiceCompiler {
     fn remake(&mut self, entry: &Arc<ServiceEntry>, context: &Context, inputs: &ServiceInputs<'_>) {
         let key = &entry.record.key;
         let old = self.made.remove(key);
+        // An address that has just become the node's own is judged anew.
+        let before = self.context.as_ref();
+        let is_own = |claim: &Claim| match claim {
+            Claim::Vip { address, .. } => before.is_some_and(|before| before.own_addresses.contains(address)),
+            Claim::NodePort { .. } => false,
+        };
+        let had = old.as_ref();
         let range = self.config.node_port_range;
         let made = Maker {
             place: &context.place,
-            check: &|claim| check_claim(claim, inputs, range),
+            check: &|claim| claims::check(claim, inputs, range, had.filter(|_| is_own(claim))),
             services: &mut self.services,
             backends: &mut self.backends,
             sets: &mut self.sets,
@@ -344,48 +346,6 @@ impl ServiceCompiler {
         }
         for address in &made.cluster_addresses {
             table.claim_cluster_address(*address);
-        }
-    }
-}
-
-/// Whether this node lets a Service have what it claims; `Err` says why not, and what would be right.
-fn check_claim(claim: &Claim, inputs: &ServiceInputs<'_>, node_ports: PortRange) -> Result<(), String> {
-    match *claim {
-        Claim::NodePort { port, .. } if !node_ports.contains(port) => Err(format!(
-            "the port is outside {node_ports}, which [services] node-port-range sets aside for node ports"
-        )),
-        Claim::NodePort { .. } => Ok(()),
-        Claim::Vip {
-            kind,
-            address,
-            protocol,
-            port,
-        } => {
-            if inputs.gateways.contains(&address) {
-                return Err("the address is the pods' gateway".to_owned());
-            }
-            if !inputs.own_addresses.contains(&address) {
-                return Ok(());
-            }
-            if kind == VipKind::Cluster {
-                return Err(
-                    "the address is this node's own; no node may have one of [services] cidrs".to_owned(),
-                );
-            }
-            if inputs.fail_safe_ports.contains(&port) {
-                return Err(format!(
-                    "the address is this node's own, and port {port} always stays with the node"
-                ));
-            }
-            match (inputs.listens.0)(address, number(protocol), port) {
-                Ok(false) => Ok(()),
-                Ok(true) => Err(format!(
-                    "the address is this node's own, and a program listens on {protocol} {port} there"
-                )),
-                Err(why) => Err(format!(
-                    "the address is this node's own, and what listens there cannot be told: {why}"
-                )),
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ use millrace_dataplane::table::service::{
     Backend, BackendId, BackendSet, FrontendKey, Maglev, Scope, Service, ServiceCounts, ServiceId, Serving,
 };
 
+use super::claims::Refusal;
 use super::endpoints::{self, Listed, Place};
 use super::ids::{Ids, Sets};
 use super::number;
@@ -25,7 +26,7 @@ pub(super) struct Made {
     /// Its addresses inside the cluster.
     pub(super) cluster_addresses: Vec<IpAddr>,
     /// What it claims and cannot have on this node, with the reason.
-    pub(super) refused: Vec<(Claim, String)>,
+    pub(super) refused: Vec<(Claim, Refusal)>,
 }
 
 /// One port of a Service in one family, made.
@@ -72,7 +73,7 @@ impl MadeEndpoint {
 }
 
 /// Whether a claim can be had on this node; else why not.
-pub(super) type ClaimCheck<'a> = &'a dyn Fn(&Claim) -> Result<(), String>;
+pub(super) type ClaimCheck<'a> = &'a dyn Fn(&Claim) -> Result<(), Refusal>;
 
 /// What Services are made with.
 pub(super) struct Maker<'a> {
@@ -158,11 +159,7 @@ impl Maker<'_> {
         let record = &entry.record;
         let service = Service {
             id,
-            local: if local == cluster {
-                Arc::clone(&cluster)
-            } else {
-                local
-            },
+            local: if local == cluster { cluster.clone() } else { local },
             cluster,
             others: others
                 .map(|endpoint| (endpoint.address, endpoint.port, endpoint.serving()))
@@ -214,8 +211,8 @@ impl Maker<'_> {
         &mut self,
         endpoints: &[MadeEndpoint],
         is_used: impl Fn(&MadeEndpoint) -> bool,
-        before: Option<&Arc<BackendSet>>,
-    ) -> Arc<BackendSet> {
+        before: Option<&BackendSet>,
+    ) -> BackendSet {
         let used = endpoints.iter().filter(|endpoint| is_used(endpoint));
         let backends: Vec<Backend> = used
             .map(|endpoint| Backend {
@@ -226,8 +223,8 @@ impl Maker<'_> {
             })
             .collect();
         match before {
-            Some(before) if before.backends() == backends => Arc::clone(before),
-            Some(_) | None => Arc::new(self.sets.make(backends, before.map(|before| &**before))),
+            Some(before) if before.backends() == backends => before.clone(),
+            Some(_) | None => self.sets.make(backends, before),
         }
     }
 }

@@ -80,7 +80,8 @@ impl ServiceCompiler {
             .flat_map(|made| {
                 let key = &made.entry.record.key;
                 let refused = made.refused.iter();
-                refused.map(move |(claim, why)| format!("Service {key}: {claim}: refused: {why}"))
+                refused
+                    .map(move |(claim, refusal)| format!("Service {key}: {claim}: refused: {}", refusal.why))
             });
         let mut warnings: Vec<String> = refused.collect();
         warnings.sort();
@@ -166,7 +167,10 @@ impl ServiceCompiler {
             .lost
             .iter()
             .map(|claim| format!("{claim}: not its own"));
-        let refused = made.refused.iter().map(|(claim, why)| format!("{claim}: {why}"));
+        let refused = made
+            .refused
+            .iter()
+            .map(|(claim, refusal)| format!("{claim}: {}", refusal.why));
         ServiceRow {
             service: record.key.to_string(),
             kind: record.kind.type_name().to_owned(),
@@ -230,7 +234,7 @@ impl ServiceCompiler {
         let backends = |port: &MadePort| {
             let set = |backends: &[Backend]| size_of_val(backends);
             let (cluster, local) = (&port.service.cluster, &port.service.local);
-            let is_shared = std::sync::Arc::ptr_eq(cluster, local);
+            let is_shared = cluster.is_shared_with(local);
             set(cluster.backends()) + if is_shared { 0 } else { set(local.backends()) }
         };
         ServiceMemory {

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::process::Stdio;
 
 use millrace_tools::lab::Lab;
 use millrace_tools::lab::traffic::tcp_connect;
@@ -103,6 +104,78 @@ fn the_node_reaches_services_at_its_own_addresses() {
     assert!(!has_table(&lab));
     assert_eq!(reserved(&lab), "");
     drop(lab);
+}
+
+/// A kernel that does not take the table, as one without nf_tables would not: that is said once and plainly, all others
+/// reach the Service, and so does the node as soon as the kernel takes it. Here the name belongs to somebody else
+/// (nft(8), flag `owner`), which only the kernel's own refusal tells.
+#[test]
+fn without_nftables_all_but_the_node_itself_are_served() {
+    let _machine = side_by_side();
+    let lab = millraces("no-nft");
+    let here = node(&lab, "node-a");
+    let mut owner = here.command("nft");
+    owner
+        .arg("--interactive")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut owner = owner.spawn().unwrap();
+    let mut input = owner.stdin.take().unwrap();
+    input
+        .write_all(b"add table inet millrace { flags owner; }\n")
+        .unwrap();
+    input.flush().unwrap();
+    await_that("the other's table", || has_table(&lab));
+    let _server = Server::in_pod(&lab, "pod-b1");
+    declare_own(&lab, &[(address(&lab, "pod-b1"), "node-b")]);
+    let said = || {
+        let log = std::fs::read_to_string(daemon(&lab, "node-a").log()).unwrap();
+        log.lines()
+            .filter(|line| line.contains("which needs nf_tables"))
+            .count()
+    };
+    await_that("a word about it", || said() == 1);
+    let to = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 33), 80);
+    let (who, _) = ask_tcp(here, to);
+    assert_eq!(who, "pod-b1", "by the cluster IP, for which a route is enough");
+    drop(input);
+    owner.wait().unwrap();
+    await_that_for_longer("the table", || {
+        here.run("nft", &["list", "table", "inet", "millrace"])
+            .is_ok_and(|listed| listed.contains("node_ports"))
+    });
+    let (who, _) = ask_tcp(here, SocketAddrV4::new(underlay(&lab, "node-a"), 30080));
+    assert_eq!(who, "pod-b1");
+    assert_eq!(said(), 1, "once");
+    finish(lab);
+}
+
+/// A program that listens at an address of the node's keeps a Service from it, until it ends.
+#[test]
+fn a_program_of_the_node_makes_way_when_it_ends() {
+    let _machine = side_by_side();
+    let lab = millraces("listens");
+    let own = SocketAddrV4::new(underlay(&lab, "node-a"), 80);
+    let listen = || node(&lab, "node-a").within(|| TcpListener::bind(own)).unwrap();
+    let listener = listen().unwrap();
+    let _server = Server::in_pod(&lab, "pod-b1");
+    declare_own(&lab, &[(address(&lab, "pod-b1"), "node-b")]);
+    let refused = || {
+        let shown = daemon(&lab, "node-a")
+            .ask(&["show", "services", "--json"])
+            .unwrap();
+        shown.stdout.contains("a program listens on TCP 80 there")
+    };
+    await_that("the refusal", refused);
+    drop(listener);
+    await_that_for_longer("the Service at the node's own address", || !refused());
+    let reached = || ask_tcp(node(&lab, "node-a"), own).0 == "pod-b1";
+    assert!(reached());
+    // Whoever comes later does not take it.
+    let _later = listen();
+    std::thread::sleep(PATIENCE);
+    assert!(reached());
+    finish(lab);
 }
 
 /// Longer than the daemon takes to look at everything again.

@@ -13,10 +13,14 @@ use super::{AtomicU64, Content, Form, LINE_WORDS, Ordering, Words, fence};
 /// The count of an entry that holds nothing: odd, and no writer's.
 const DEAD: u64 = 0xffff_ffff;
 const COUNT: u64 = 0xffff_ffff;
+/// The half of the stamp that anybody writes.
+const LOWER: u64 = 0xffff_ffff;
 const INCARNATION_SHIFT: u32 = 32;
 
 /// How often a reader begins again before it calls the entry missing.
 const READ_TRIES: usize = if cfg!(crossbeam_loom) { 2 } else { 16 };
+/// How often a touch tries: an answer may be written in between, and hardly two.
+const TOUCH_TRIES: usize = 2;
 /// How often a removal looks whether a writer is done.
 const KILL_TRIES: usize = if cfg!(crossbeam_loom) { 1 } else { 128 };
 
@@ -179,23 +183,46 @@ impl<'s, F: Form> Entry<'s, F> {
         self.load(Self::STAMP)
     }
 
+    /// Writes the lower half of the stamp, which was `old` when the version was `version`. The upper half stays what an
+    /// answer made of it meanwhile; whoever has written the lower one meanwhile, or another connection, is let alone.
     #[inline]
-    pub(super) fn exchange_stamp(&self, old: u64, new: u64) {
-        // A stamp that is not the old one any more was changed by somebody who knows better.
-        let _ = self.words[Self::STAMP].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+    pub(super) fn touch(&self, version: u64, mut old: u64, lower: u32) {
+        for _ in 0..TOUCH_TRIES {
+            let new = old & !LOWER | u64::from(lower);
+            let exchanged =
+                self.words[Self::STAMP].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+            let Err(now) = exchanged else { return };
+            fence(Ordering::Acquire); // see `read_if`
+            let of = incarnation(self.words[0].load(Ordering::Relaxed));
+            if now & LOWER != old & LOWER || of != incarnation(version) {
+                return;
+            }
+            old = now;
+        }
     }
 
-    /// Writes the answer, if there is one, and the upper half of the stamp, if the version is `version` still.
+    /// Writes both halves of the stamp, if the version is `version` still: at the price of a touch. A touch that comes
+    /// in between is of the same moment.
     #[inline]
-    pub(super) fn write(&self, version: u64, answer: Option<[u64; 2]>, upper: u32) -> bool {
+    pub(super) fn restamp(&self, version: u64, upper: u32, lower: u32) -> bool {
         if is_odd(version) || !self.exchange_version(version, version | 1) {
             return false;
         }
         fence(Ordering::Release); // see `read_if`
-        if let Some([first, second]) = answer {
-            self.store(Self::ANSWER, first);
-            self.store(Self::ANSWER + 1, second);
+        self.store(Self::STAMP, u64::from(upper) << 32 | u64::from(lower));
+        self.words[0].store(next_version(version), Ordering::Release); // see `write`
+        true
+    }
+
+    /// Writes the answer and the upper half of the stamp, if the version is `version` still.
+    #[inline]
+    pub(super) fn write(&self, version: u64, [first, second]: [u64; 2], upper: u32) -> bool {
+        if is_odd(version) || !self.exchange_version(version, version | 1) {
+            return false;
         }
+        fence(Ordering::Release); // see `read_if`
+        self.store(Self::ANSWER, first);
+        self.store(Self::ANSWER + 1, second);
         // The upper half is its writer's alone, the lower anybody's: so exchange the upper where it differs.
         let differs = self.load(Self::STAMP) >> 32 ^ u64::from(upper);
         self.words[Self::STAMP].fetch_xor(differs << 32, Ordering::Relaxed);

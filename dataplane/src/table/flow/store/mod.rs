@@ -268,19 +268,24 @@ impl<F: Form> Store<F> {
         self.entry(place).stamp()
     }
 
-    /// Exchanges the stamp of the entry at `place`, if it is `old` still.
+    /// Writes the lower half of the stamp of the entry at `place`, whose stamp was `old` when its version was `version`.
     ///
-    /// An entry that is another connection's by now, with the very same stamp, gets the new one too. So the new stamp
-    /// may differ from the old in its lower half alone, in which the flow was last seen: it lends life and takes none.
+    /// An entry that is another connection's by now, with the very same stamp, gets it too. The lower half is when the
+    /// flow was last seen: it lends life and takes none.
     #[inline]
-    pub(super) fn exchange_stamp(&self, place: Place, old: u64, new: u64) {
-        self.entry(place).exchange_stamp(old, new);
+    pub(super) fn touch(&self, place: Place, version: u64, old: u64, lower: u32) {
+        self.entry(place).touch(version, old, lower);
     }
 
-    /// Writes the answer of an entry, if there is one to write, and the upper half of its stamp, if its version is
-    /// `version` still.
+    /// Writes both halves of the stamp of an entry, if its version is `version` still.
     #[inline]
-    pub(super) fn write(&self, place: Place, version: u64, answer: Option<[u64; 2]>, upper: u32) -> bool {
+    pub(super) fn restamp(&self, place: Place, version: u64, upper: u32, lower: u32) -> bool {
+        self.entry(place).restamp(version, upper, lower)
+    }
+
+    /// Writes the answer of an entry and the upper half of its stamp, if its version is `version` still.
+    #[inline]
+    pub(super) fn write(&self, place: Place, version: u64, answer: [u64; 2], upper: u32) -> bool {
         self.entry(place).write(version, answer, upper)
     }
 

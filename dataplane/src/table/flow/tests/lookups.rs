@@ -72,11 +72,21 @@ fn an_answer_is_stored_and_restamped_only_over_the_one_that_was_read() {
         "each direction has its own"
     );
     assert!(!shard.store_answer(claimed.original, &answer(5)), "read before");
-    assert!(shard.restamp(first.id, Epoch(6)));
-    assert!(!shard.restamp(first.id, Epoch(7)), "read before");
+    shard.touch_in(&first, at(1), Epoch(6));
+    assert_eq!(
+        shard.lookup(&new.original).unwrap().answer,
+        Some(answer(4)),
+        "not due"
+    );
+    shard.touch_in(&first, at(2), Epoch(6));
+    shard.touch_in(&first, at(3), Epoch(7));
     let second = shard.lookup(&new.original).unwrap();
-    assert_eq!(second.answer, Some(answer(6)));
-    assert_eq!(second.last_seen, at(1), "kept through both");
+    assert_eq!(
+        second.answer,
+        Some(answer(6)),
+        "the other had read what was before"
+    );
+    assert_eq!(second.last_seen, at(2));
     assert!(shard.store_answer(
         second.id,
         &Answer {
@@ -138,7 +148,7 @@ fn a_removed_connection_is_gone_for_whoever_read_it_before() {
         "the record is used again"
     );
     assert!(!shard.store_answer(there.id, &answer(1)));
-    assert!(!shard.restamp(there.id, Epoch(1)));
+    shard.touch_in(&there, at(9), Epoch(1));
     assert!(!shard.remove(there.id));
     assert!(shard.connection(there.id).is_none());
     assert_eq!(shard.track_tcp(there.id, &SYN), TcpVerdict::Gone);

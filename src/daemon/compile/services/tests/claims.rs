@@ -319,6 +319,45 @@ fn the_nodes_own_address_is_allowed_where_the_node_does_not_need_the_port() {
     }
 }
 
+/// Who has a port of the node keeps it: a program that ends makes way, one that comes later does not take it.
+#[test]
+fn a_program_of_the_node_makes_way_when_it_ends_and_takes_nothing_when_it_comes() {
+    let objects = |endpoints: &str| {
+        let spec = format!("type: LoadBalancer, clusterIP: 10.96.0.10, ports: [{{port: {LISTENED}}}]");
+        [
+            service_with("web", "", &spec, "{ip: 192.0.2.1}"),
+            slice("web", 8080, endpoints),
+        ]
+        .concat()
+    };
+    let call = format!("world -> 192.0.2.1 tcp {LISTENED}");
+    let mut world = World::new(&objects("10.244.1.2 node-a"));
+    assert_eq!(world.outcome(&call), "no service");
+    let can_give_more = |world: &World| {
+        let listened = world.listened.clone();
+        let listens = move |_, _, port| Ok(listened.contains(&port));
+        world.compiler.can_give_more(super::super::HostListens(&listens))
+    };
+    assert!(!can_give_more(&world), "it still listens");
+    world.listened.clear();
+    assert!(can_give_more(&world));
+    world.update();
+    assert_eq!(world.outcome(&call), "10.244.1.2:8080 masq", "it has ended");
+    assert!(world.compiler.warnings().is_empty() && !can_give_more(&world));
+    assert_eq!(world.compiler.steering().own_ports.len(), 1);
+    world.listened.push(LISTENED);
+    world.update();
+    world.set(&objects("10.244.1.3 node-a"));
+    assert_eq!(world.outcome(&call), "10.244.1.3:8080 masq", "it has come again");
+    world.set("");
+    world.set(&objects("10.244.1.3 node-a"));
+    assert_eq!(
+        world.outcome(&call),
+        "no service",
+        "another Service, as far as can be told"
+    );
+}
+
 #[test]
 fn what_else_this_node_refuses() {
     let world = World::new(

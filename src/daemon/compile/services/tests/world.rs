@@ -102,6 +102,8 @@ pub(super) struct World {
     pub(super) store: Store,
     affinity: AffinityTable,
     pub(super) now: Tick,
+    /// The TCP ports of the node on which programs listen.
+    pub(super) listened: Vec<u16>,
 }
 
 impl World {
@@ -121,6 +123,7 @@ impl World {
             store: Store::build(&config.node.name, Vec::new(), Vec::new()),
             affinity: AffinityTable::new(1024),
             now: Tick::from_seconds(1000),
+            listened: vec![LISTENED],
         };
         world.set(objects);
         world
@@ -141,7 +144,8 @@ impl World {
         let own = self.store.own_node().unwrap().clone();
         let gateways: Vec<IpAddr> = own.gateway_addresses().collect();
         let own_addresses: Vec<IpAddr> = own.tunnel_addresses().chain([NODE.parse().unwrap()]).collect();
-        let listens = |_, protocol, port| Ok(protocol == IpProtocol::TCP && port == LISTENED);
+        let listened = self.listened.clone();
+        let listens = |_, protocol, port| Ok(protocol == IpProtocol::TCP && listened.contains(&port));
         self.compiler.update(&ServiceInputs {
             services: self.store.services(),
             node: &own.name,
