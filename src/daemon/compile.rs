@@ -4,6 +4,7 @@
 
 mod numbers;
 mod peers;
+pub mod policies;
 mod routes;
 pub mod services;
 mod subjects;
@@ -22,9 +23,10 @@ use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
 use crate::config::{Config, OverlayKind, PortRange};
 use crate::kernel::{KernelState, RouteSpec};
-use crate::objects::{Family, NodeName, NodeRecord, Store};
+use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
 pub use numbers::Numbers;
 use peers::Peers;
+use policies::{LocalPort, PolicyCompiler, PolicyInputs};
 use routes::routes;
 use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
 pub use subjects::changed_subjects;
@@ -42,6 +44,8 @@ pub struct PortInput {
     pub ifindex: u32,
     /// What stands behind it.
     pub facts: PortFacts,
+    /// The pod behind it, if it is a pod's.
+    pub pod: Option<PodKey>,
 }
 
 /// Everything that tables are made from.
@@ -97,6 +101,7 @@ pub fn compile(
     inputs: &Inputs<'_>,
     numbers: &mut Numbers,
     services: &mut ServiceCompiler,
+    policies: &mut PolicyCompiler,
     epoch: Epoch,
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -159,6 +164,12 @@ pub fn compile(
         services.steering(),
         inputs.config.services.snat_ports,
     );
+    policies.update(&PolicyInputs {
+        store: inputs.store,
+        ports: &local_ports(inputs.ports),
+        node_addresses: &addresses_of_node(inputs, &local),
+    });
+    warnings.extend_from_slice(policies.warnings());
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
@@ -166,6 +177,7 @@ pub fn compile(
         )),
         routes: Arc::new(RouteTable::build(routes)),
         services: Arc::clone(services.table()),
+        policies: Arc::clone(policies.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
@@ -180,6 +192,32 @@ pub fn compile(
         peers: peers.names,
         warnings,
     }
+}
+
+/// The ports with this node's pods behind them.
+fn local_ports(ports: &[PortInput]) -> Vec<LocalPort> {
+    let of_pods = ports.iter().filter_map(|port| {
+        Some(LocalPort {
+            id: port.id,
+            pod: port.pod.clone()?,
+            addresses: port.facts.sources.clone(),
+        })
+    });
+    of_pods.collect()
+}
+
+/// The addresses that pods know their own node by: its own, and those of the pods' gateway and of the node in the overlay.
+fn addresses_of_node(inputs: &Inputs<'_>, local: &Local) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = local
+        .addresses
+        .iter()
+        .copied()
+        .chain(inputs.own.gateway_addresses())
+        .chain(inputs.own.tunnel_addresses())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// What the uplink takes for Services and source NAT.

@@ -39,6 +39,7 @@ use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
+use compile::policies::PolicyCompiler;
 use compile::services::{HostListens, ServiceCompiler};
 use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
@@ -90,6 +91,7 @@ struct Daemon {
     tables: NodeTables,
     numbers: Numbers,
     services: ServiceCompiler,
+    policies: PolicyCompiler,
     health: Health,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
@@ -183,12 +185,14 @@ impl Daemon {
             },
             &mut self.numbers,
             &mut self.services,
+            &mut self.policies,
             self.tables.epoch.next(),
         );
         let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
         changed.extend(self.numbers.take_renumbered());
         let service_changes = self.services.take_changes();
         changed.extend(service_changes.subjects());
+        changed.extend(self.policies.take_changes());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);

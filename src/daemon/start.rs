@@ -14,6 +14,7 @@ use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::compile::policies::PolicyCompiler;
 use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
 use super::fabric::{Fabric, PortSpec};
@@ -84,7 +85,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
-    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
+    let workers = config.workers.cores.as_slice().len();
+    let services = ServiceCompiler::new(&config.services, key, workers);
     let mut daemon = Daemon {
         state: follower.state().clone(),
         config,
@@ -102,6 +104,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         publisher,
         numbers: Numbers::default(),
         services,
+        policies: PolicyCompiler::new(key, workers),
         health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
@@ -256,6 +259,7 @@ impl Daemon {
             id,
             ifindex: link.ifindex,
             facts: facts.clone(),
+            pod: None,
         });
         let listening = OnceCell::new();
         let inputs = Inputs {
@@ -269,7 +273,14 @@ impl Daemon {
                 super::listens(&listening, address, protocol, port)
             }),
         };
-        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let steering = compile(
+            &inputs,
+            &mut self.numbers,
+            &mut self.services,
+            &mut self.policies,
+            Epoch(0),
+        )
+        .steering;
         let echoes: Vec<_> = self.echoes.iter().collect();
         let attached = self.fabric.attach(spec, |program| {
             program.set_tables(&steering)?;

@@ -47,6 +47,8 @@ pub struct CheckCounts {
     pub pods: usize,
     /// Those of them that are ports of this node's switch.
     pub own_pods: usize,
+    /// Good NetworkPolicies and ClusterNetworkPolicies.
+    pub policies: usize,
     /// Pods that have ended.
     pub finished_pods: usize,
     /// What was refused.
@@ -137,6 +139,7 @@ fn count(store: &Store, files: usize) -> CheckCounts {
         peers: peer_names.len(),
         pods: store.pods().count(),
         own_pods: store.own_pods().count(),
+        policies: store.policies().len(),
         finished_pods: store.finished_pods(),
         refused: of(Severity::Refused),
         warnings: of(Severity::Warning),
@@ -173,14 +176,15 @@ impl fmt::Display for CheckReport {
         let counts = &self.counts;
         writeln!(
             f,
-            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out)",
+            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} policies",
             manifests.display(),
             counts.files,
             counts.nodes,
             counts.peers,
             counts.pods,
             counts.own_pods,
-            counts.finished_pods
+            counts.finished_pods,
+            counts.policies
         )?;
         if let Some(own) = &self.own_node {
             let cidrs: Vec<String> = own.pod_cidrs.iter().map(ToString::to_string).collect();

@@ -33,11 +33,21 @@ pub(super) fn build(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>
             Record::FinishedPod => builder.store.finished_pods += 1,
             Record::Service(service) => services.push((&entry.origin, service)),
             Record::EndpointSlice(slice) => slices.push(slice),
+            Record::Namespace(namespace) => {
+                let name = namespace.name.clone();
+                builder.store.namespaces.insert(name, Arc::clone(namespace));
+            }
+            Record::Policy(policy) => {
+                builder
+                    .store
+                    .policies
+                    .insert(policy.key.clone(), Arc::clone(policy));
+            }
         }
     }
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
-        builder.add_pod(origin, PodRecord::clone(pod));
+        builder.add_pod(origin, Arc::clone(pod));
     }
     builder.add_services(&services, &slices);
     builder.store
@@ -65,6 +75,8 @@ impl<'e> Builder<'e> {
             pods: BTreeMap::new(),
             pod_by_ip: BTreeMap::new(),
             services: Arc::from([]),
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
             finished_pods: 0,
             notices,
         };
@@ -216,7 +228,7 @@ impl<'e> Builder<'e> {
         self.covering(cidr.network()).or_else(within)
     }
 
-    fn add_pod(&mut self, origin: &Origin, pod: PodRecord) {
+    fn add_pod(&mut self, origin: &Origin, pod: Arc<PodRecord>) {
         let id = pod_id(&pod.key);
         match self.check_pod(&pod) {
             Ok(None) => {}

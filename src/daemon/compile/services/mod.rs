@@ -363,7 +363,7 @@ fn check_claim(claim: &Claim, inputs: &ServiceInputs<'_>, node_ports: PortRange)
 }
 
 /// The protocol's number in a packet.
-fn number(protocol: Protocol) -> IpProtocol {
+pub(super) fn number(protocol: Protocol) -> IpProtocol {
     match protocol {
         Protocol::Tcp => IpProtocol::TCP,
         Protocol::Udp => IpProtocol::UDP,
