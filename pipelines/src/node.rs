@@ -78,7 +78,21 @@ fn enter(cx: &Context<'_>, frame: &mut Frame) -> Result<Packet, Exit> {
             is_tunnelled = decap(cx.tables, ingress, frame)?;
         }
     }
-    classify(cx.tables, cx.entry, is_tunnelled, frame)
+    let mut packet = classify(cx.tables, cx.entry, is_tunnelled, frame)?;
+    if let Entry::Held { .. } = cx.entry {
+        packet.is_tunnelled = came_by_tunnel(cx, &packet);
+    }
+    Ok(packet)
+}
+
+/// Whether a packet that waited had come out of a tunnel, as its source tells: what a peer may send is let in by no
+/// other way, but for the peers' own addresses, which the wire may use as well.
+#[cold]
+fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
+    let source = packet.addresses.source();
+    cx.entry.is(Role::Uplink)
+        && cx.tables.peers.by_inner_source(source).is_some()
+        && !cx.tables.local.node_addresses.contains(&source)
 }
 
 /// The second half: its connection (`track`, `balance`, `route`, `limit`), then what changes in it; answers the port it

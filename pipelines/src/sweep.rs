@@ -90,7 +90,8 @@ impl Share {
             return;
         }
         let budget = self.due.min(RECORDS_PER_TURN);
-        flows.sweep(&mut self.cursor, budget, now, &connections.timeouts);
-        self.due -= budget;
+        let swept = flows.sweep(&mut self.cursor, budget, now, &connections.timeouts);
+        // More than all of it is not due within a second.
+        self.due = if swept.is_round { 0 } else { self.due - budget };
     }
 }

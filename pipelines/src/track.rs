@@ -152,7 +152,11 @@ fn renew<'t, A: Family>(
                 flows.remove(flow.id);
                 return Ok(None);
             }
-            Bound::Gone => return Err(Exit::Punt(PuntReason::EndpointGone, PuntDetail::Nothing)),
+            Bound::Gone => {
+                // The client is told once; should it call again from the same port, that is a new connection.
+                flows.remove(flow.id);
+                return Err(Exit::Punt(PuntReason::EndpointGone, PuntDetail::Nothing));
+            }
         }
     }
     let found = route(

@@ -31,6 +31,7 @@ fn answer() -> Value {
         "workers": [worker],
         "ports": [{"name": "eth1", "queues": [queue], "steering": {"passed": 99, "to_switch_tunnel": 0}}],
         "slow_path": {"arp_replies": 5},
+        "connections": {"ipv4": 7, "ipv4_capacity": 1_048_576},
     })
 }
 

@@ -104,6 +104,14 @@ kind = \"ipip\"
 vni = 4096
 port = 65535
 masquerade = false
+[services]
+cidrs = [\"10.43.0.0/16\", \"fd00:43::/112\"]
+node-port-range = \"20000-20999\"
+snat-ports = \"40000-49999\"
+backend-choice = \"random\"
+hash-seed = 4294967295
+reset-removed-endpoints = true
+health-port = 0
 [flows]
 ipv4 = 1
 ipv6 = 16777216
@@ -129,6 +137,12 @@ icmp-errors-per-second = 0
         (XdpMode::Generic, Idle::Poll, OverlayKind::Ipip)
     );
     assert_eq!(config.host_port.name.switch_side().as_str(), "fourteen-charsp");
+    let services = &config.services;
+    assert_eq!(
+        (services.node_port_range.first(), services.node_port_range.last()),
+        (20_000, 20_999)
+    );
+    assert!(services.snat_ports.contains(49_999) && !services.snat_ports.contains(50_000));
     // What is written is what was read, for every key: so none is left out of the file above either.
     let written = toml::Value::try_from(&config).unwrap();
     let absolute = text
@@ -136,6 +150,19 @@ icmp-errors-per-second = 0
         .replace("\"s\"", "\"/etc/millrace/s\"");
     assert_eq!(written, toml::Value::Table(absolute.parse().unwrap()));
 }
+
+/// Nodes of different versions of this program must choose alike: the values are part of the contract.
+#[test]
+fn a_hash_seed_always_makes_the_same_key() {
+    let hash = |seed: &str| {
+        let config = parse(&format!("{SHORTEST}[services]\nhash-seed = {seed}\n")).unwrap();
+        config.services.hash_seed.key().hash([1, 2, 3])
+    };
+    assert_eq!(hash("0"), HASH_OF_SEED_0);
+    assert_ne!(hash("1"), hash("0"));
+}
+
+const HASH_OF_SEED_0: u64 = 15_851_535_793_851_468_859;
 
 /// A line of the shortest file, what to put in its place, and the error.
 const WRONG: &[(&str, &str, &str)] = &[

@@ -91,6 +91,7 @@ impl Daemon {
             totals,
             workers,
             ports: ports.collect(),
+            connections: self.count_connections(),
             slow_path: self
                 .slow_path_stats
                 .read()

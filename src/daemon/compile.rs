@@ -187,7 +187,7 @@ pub fn compile(
     Compiled {
         tables,
         steering,
-        kernel_routes: kernel_routes(inputs.own, &peers.names),
+        kernel_routes: kernel_routes(inputs.own, &peers.names, services.steering()),
         next_hops: peers.next_hops,
         peers: peers.names,
         warnings,
@@ -376,8 +376,8 @@ fn neighbours(inputs: &Inputs<'_>, numbers: &mut Numbers, uplink: Option<&PortIn
     NeighbourTable::build(inputs.key, known)
 }
 
-/// The kernel's way to every pod: through the host port, from this node's tunnel address.
-fn kernel_routes(own: &NodeRecord, peers: &[PeerName]) -> Vec<RouteSpec> {
+/// The kernel's way to every pod and every Service: through the host port, from this node's tunnel address.
+fn kernel_routes(own: &NodeRecord, peers: &[PeerName], services: &ServiceSteering) -> Vec<RouteSpec> {
     let mut routes = Vec::new();
     for (cidr, (source, gateway)) in own
         .pod_cidrs()
@@ -385,11 +385,13 @@ fn kernel_routes(own: &NodeRecord, peers: &[PeerName]) -> Vec<RouteSpec> {
         .collect::<Vec<_>>()
     {
         let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
-        let remote = peers
-            .iter()
-            .flat_map(|peer| peer.pod_cidrs.iter().copied())
+        let remote = peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied());
+        let virtual_addresses = services.addresses.iter().map(|address| IpNet::from(*address));
+        let others = remote
+            .chain(services.prefixes.iter().copied())
+            .chain(virtual_addresses)
             .filter(same_family);
-        routes.extend(std::iter::once(cidr).chain(remote).map(|prefix| RouteSpec {
+        routes.extend(std::iter::once(cidr).chain(others).map(|prefix| RouteSpec {
             prefix,
             gateway: Some(gateway),
             onlink: true,

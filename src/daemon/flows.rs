@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::slowpath::EchoRequest;
 
 /// The flow table's file in the state folder.
-const FILE: &str = "flows";
+pub(super) const FILE: &str = "flows";
 /// Tells one start of the machine from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Clients that session affinity is remembered for.
@@ -82,6 +82,19 @@ impl Daemon {
             pods: pods.collect(),
             peers: peers.map(|peer| (peer.id, peer.node.to_string())).collect(),
         }
+    }
+
+    /// How many connections there are, and room for.
+    pub(super) fn count_connections(&self) -> BTreeMap<String, u64> {
+        let flows = &self.connections.flows;
+        [
+            ("ipv4", flows.v4().len()),
+            ("ipv4_capacity", flows.v4().capacity()),
+            ("ipv6", flows.v6().len()),
+            ("ipv6_capacity", flows.v6().capacity()),
+        ]
+        .map(|(name, count)| (name.to_owned(), u64::from(count)))
+        .into()
     }
 
     /// Charges every connection of an earlier run to the pod that opened it.

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::fabric::Fabric;
 use crate::config::Config;
-use crate::kernel::{Kernel, Link};
+use crate::kernel::{Kernel, Link, check_ports};
 use crate::objects::{NodeRecord, Store};
 
 /// How often, and how long apart, the lock of the state folder is tried.
@@ -91,6 +91,8 @@ pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Re
     for (index, core) in config.workers.cores.as_slice().iter().enumerate() {
         check_core(index, *core)?;
     }
+    let snat_ports = config.services.snat_ports;
+    check_ports(&(snat_ports.first()..=snat_ports.last())).with_context(|| "[services] snat-ports")?;
     let name = config.uplink.interface.as_str();
     let link = kernel
         .link_by_name(name)

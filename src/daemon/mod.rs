@@ -11,6 +11,7 @@ mod flows;
 pub mod health;
 mod links;
 mod look;
+mod own;
 mod pods;
 pub mod ports;
 mod start;
@@ -36,7 +37,9 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
+use crate::kernel::{
+    Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, OwnServices, RouteSpec,
+};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::policies::PolicyCompiler;
@@ -99,6 +102,8 @@ struct Daemon {
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
+    /// What the node's own stack was last told to turn to the switch.
+    own_services: Option<OwnServices>,
     /// Pods that were attached and are not served now: their ports are tried again.
     unserved: Vec<PodRow>,
     key: HashKey,
@@ -210,6 +215,7 @@ impl Daemon {
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
         self.forget_plain(&service_changes);
+        self.sync_own_services();
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.

@@ -267,6 +267,7 @@ impl Daemon {
     /// Takes a port from the workers; its interface is somebody else's business.
     pub(super) fn close(&mut self, port: Port) {
         let interface = port.interface;
+        self.connections.flows.forget_opener(port.attached.spec.id);
         if let Err(error) = self.fabric.detach(port.attached) {
             warn!("{interface}: {error}");
         }

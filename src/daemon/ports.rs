@@ -155,6 +155,10 @@ pub struct Saved {
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
+    /// Ports that are kept free for source NAT and were not before, to be given back by uninstall; as the kernel writes
+    /// such a set.
+    #[serde(default)]
+    pub reserved_ports: String,
 }
 
 /// The state file could not be read or written.
@@ -239,6 +243,7 @@ mod tests {
                 pod_mac: "02:00:00:00:00:01".into(),
             }],
             gro_was_on: vec!["eth1".into()],
+            reserved_ports: "61000-65535".into(),
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

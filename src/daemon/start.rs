@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
@@ -25,7 +25,7 @@ use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox, flows};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link};
+use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link, release_ports};
 use crate::objects::{FolderSource, NodeRecord, Source as _};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
@@ -111,6 +111,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         steering: SteeringTables::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
+        own_services: None,
         key,
         warnings: Vec::new(),
         slow_path,
@@ -118,10 +119,23 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: std::collections::BTreeMap::new(),
         capture: None,
     };
-    if let Err(error) = daemon.attach_own_ports(&host, &uplink).await {
+    let reserved = daemon.reserve_ports();
+    let attached = match &reserved {
+        Ok(_) => daemon.attach_own_ports(&host, &uplink).await,
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = reserved
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))
+        .and(attached)
+    {
         daemon.undo(&host).await;
+        if let Ok(ports) = reserved {
+            let _ = release_ports(&ports);
+        }
         return Err(error);
     }
+    daemon.remember()?;
     daemon.publish().await;
     daemon.adopt_pods().await;
     daemon.assign_openers();

@@ -60,7 +60,14 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for file in [Saved::FILE, "lock", super::SOCKET_NAME] {
+            let result = kernel.remove_own_services().map_err(anyhow::Error::from);
+            step("nftables table of the node's own calls".into(), result);
+            let result = super::own::release(&saved.reserved_ports).map_err(anyhow::Error::from);
+            step(
+                format!("ports {} free for all again", saved.reserved_ports),
+                result,
+            );
+            for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
                 let path = folder.join(file);
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

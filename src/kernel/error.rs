@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -176,6 +177,18 @@ pub enum KernelError {
         /// The route that is there, in words.
         found: String,
     },
+    /// The kernel gives ports to its own connections that source NAT is to have to itself.
+    #[error(
+        "ports {}-{} are to be source NAT's ([services] snat-ports), but the kernel gives out {}-{} \
+         (sysctl net.ipv4.ip_local_port_range): ranges that have no port in common would be right",
+        wanted.start(), wanted.end(), given_out.start(), given_out.end()
+    )]
+    PortsGivenOut {
+        /// The ports that source NAT is to have.
+        wanted: RangeInclusive<u16>,
+        /// The ports that the kernel gives out.
+        given_out: RangeInclusive<u16>,
+    },
     /// A kernel setting under `/proc/sys` could not be read or written.
     #[error("kernel setting {key}: {action}: {source}")]
     Sysctl {
@@ -206,7 +219,8 @@ impl KernelError {
             | Self::InvalidSpec { .. }
             | Self::FeaturesStuck { .. }
             | Self::NoFeature { .. }
-            | Self::RouteTaken { .. } => None,
+            | Self::RouteTaken { .. }
+            | Self::PortsGivenOut { .. } => None,
         }
     }
 

@@ -27,8 +27,10 @@ mod message;
 mod names;
 mod namespace;
 mod neighbour;
+mod nftables;
 mod pod_port;
 mod request;
+mod reserved_ports;
 mod resolve;
 mod route;
 mod state;
@@ -44,8 +46,10 @@ pub use host_port::{HostPort, HostPortOrigin, HostPortSpec};
 pub use listening::Listening;
 pub use names::{check_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
+pub use nftables::{OUTPUT_TABLE, OwnServices, ProtocolPort};
 pub use pod_port::{PodPort, PodPortSpec};
 pub use request::Kernel;
+pub use reserved_ports::{PortSet, check_ports, release_ports, reserve_ports};
 pub use route::{OWN_ROUTE_PROTOCOL, RouteChanges, RouteSpec};
 pub use state::{
     InterfaceAddress, KernelState, Link, MacAddr, Neighbour, NeighbourState, NextHop, Route, RouteHop,

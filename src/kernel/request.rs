@@ -186,7 +186,7 @@ pub(super) fn closed(action: &str) -> KernelError {
 
 /// The kernel's words in an error message: attributes after the header of the request, which the kernel
 /// quotes whole unless it says that it capped it (netlink(7), `NETLINK_EXT_ACK`).
-fn extended_message(header: NetlinkHeader, quoted: &[u8]) -> Option<String> {
+pub(super) fn extended_message(header: NetlinkHeader, quoted: &[u8]) -> Option<String> {
     if header.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }

@@ -51,6 +51,8 @@ pub struct CheckCounts {
     pub policies: usize,
     /// Pods that have ended.
     pub finished_pods: usize,
+    /// Good Services.
+    pub services: usize,
     /// What was refused.
     pub refused: usize,
     /// What is only worth a warning.
@@ -141,6 +143,7 @@ fn count(store: &Store, files: usize) -> CheckCounts {
         own_pods: store.own_pods().count(),
         policies: store.policies().len(),
         finished_pods: store.finished_pods(),
+        services: store.services().len(),
         refused: of(Severity::Refused),
         warnings: of(Severity::Warning),
         skipped: of(Severity::Skipped),
@@ -176,7 +179,7 @@ impl fmt::Display for CheckReport {
         let counts = &self.counts;
         writeln!(
             f,
-            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} policies",
+            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services, {} policies",
             manifests.display(),
             counts.files,
             counts.nodes,
@@ -184,7 +187,8 @@ impl fmt::Display for CheckReport {
             counts.pods,
             counts.own_pods,
             counts.finished_pods,
-            counts.policies
+            counts.services,
+            counts.policies,
         )?;
         if let Some(own) = &self.own_node {
             let cidrs: Vec<String> = own.pod_cidrs.iter().map(ToString::to_string).collect();

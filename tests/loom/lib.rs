@@ -10,3 +10,12 @@ pub mod publish;
 
 #[path = "../../dataplane/src/port/ring.rs"]
 mod ring;
+
+/// The flow table without its types: the store names nothing around it.
+#[path = "../../dataplane/src/table"]
+pub mod table {
+    pub mod flow {
+        #[allow(dead_code, reason = "the model asks for less than the table does")]
+        mod store;
+    }
+}

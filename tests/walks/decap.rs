@@ -236,7 +236,7 @@ fn frame_rows() -> Vec<Row> {
         (
             "later outer fragment",
             patch_ipv4(good, 20, &[0, 100]),
-            DropReason::TunnelFragment,
+            DropReason::FragmentUnknown,
         ),
         (
             "to a UDP port without a tunnel",
@@ -258,7 +258,7 @@ fn frame_rows() -> Vec<Row> {
         (
             "to a group",
             multicast.vxlan(PORTS, VNI, &frame),
-            DropReason::NotForUs,
+            DropReason::MartianDestination,
         ),
     ];
     let row = |(name, packet, reason)| Row::drop(format!("tunnel: {name}"), uplink(), packet, reason);

@@ -23,5 +23,6 @@ mod packets;
 mod plain;
 mod random;
 mod rows;
+mod services;
 mod vectors;
 mod world;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{
     IpEcn, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
-    UdpHeader,
+    PacketBuilderStep, UdpHeader,
 };
 use millrace_dataplane::wire::MacAddr;
 
@@ -44,10 +44,28 @@ impl Family {
 #[derive(Debug, Clone)]
 pub enum Body {
     Udp(u16, u16, Vec<u8>),
+    /// A segment from the middle of a connection.
     Tcp(u16, u16, Vec<u8>),
+    Segment(Segment),
+    Sctp(u16, u16, Vec<u8>),
     Echo(u16, Vec<u8>),
+    EchoReply(u16, Vec<u8>),
     /// Any protocol number over any bytes.
     Raw(u8, Vec<u8>),
+}
+
+/// A TCP segment.
+#[derive(Debug, Clone, Default)]
+pub struct Segment {
+    pub ports: (u16, u16),
+    pub sequence: u32,
+    /// Acknowledged, if anything is.
+    pub acknowledgment: Option<u32>,
+    pub window: u16,
+    pub syn: bool,
+    pub fin: bool,
+    pub rst: bool,
+    pub data: Vec<u8>,
 }
 
 /// An IP packet to be built.
@@ -89,9 +107,13 @@ impl Ip {
     pub fn len(mut self, len: usize) -> Self {
         let missing = len - self.build().len();
         match &mut self.body {
-            Body::Udp(_, _, data) | Body::Tcp(_, _, data) | Body::Echo(_, data) | Body::Raw(_, data) => {
-                data.resize(data.len() + missing, 0x5a);
-            }
+            Body::Udp(_, _, data)
+            | Body::Tcp(_, _, data)
+            | Body::Sctp(_, _, data)
+            | Body::Segment(Segment { data, .. })
+            | Body::Echo(_, data)
+            | Body::EchoReply(_, data)
+            | Body::Raw(_, data) => data.resize(data.len() + missing, 0x5a),
         }
         assert_eq!(self.build().len(), len);
         self
@@ -111,7 +133,19 @@ impl Ip {
         let (v4, step) = (self.family() == Family::V4, PacketBuilder::ip(self.headers()));
         match &self.body {
             Body::Udp(from, to, data) => step.udp(*from, *to).write(&mut bytes, data).unwrap(),
-            Body::Tcp(from, to, data) => step.tcp(*from, *to, 1000, 5000).write(&mut bytes, data).unwrap(),
+            Body::Tcp(from, to, data) => {
+                let segment = step.tcp(*from, *to, 1000, 5000).ack(1000);
+                segment.write(&mut bytes, data).unwrap();
+            }
+            Body::Segment(segment) => write_segment(step, segment, &mut bytes),
+            Body::Sctp(from, to, data) => {
+                step.write(&mut bytes, IpNumber(132), &sctp((*from, *to), data))
+                    .unwrap();
+            }
+            Body::EchoReply(id, data) if v4 => {
+                step.icmpv4_echo_reply(*id, 1).write(&mut bytes, data).unwrap()
+            }
+            Body::EchoReply(id, data) => step.icmpv6_echo_reply(*id, 1).write(&mut bytes, data).unwrap(),
             Body::Echo(id, data) if v4 => step.icmpv4_echo_request(*id, 1).write(&mut bytes, data).unwrap(),
             Body::Echo(id, data) => step.icmpv6_echo_request(*id, 1).write(&mut bytes, data).unwrap(),
             Body::Raw(protocol, data) => step.write(&mut bytes, IpNumber(*protocol), data).unwrap(),
@@ -147,6 +181,45 @@ impl Ip {
     pub fn frame(&self, destination: MacAddr, source: MacAddr) -> Vec<u8> {
         ethernet(destination, source, self.family().ether_type(), &self.build())
     }
+}
+
+fn write_segment(step: PacketBuilderStep<IpHeaders>, segment: &Segment, bytes: &mut Vec<u8>) {
+    let (from, to) = segment.ports;
+    let mut tcp = step.tcp(from, to, segment.sequence, segment.window);
+    if let Some(acknowledgment) = segment.acknowledgment {
+        tcp = tcp.ack(acknowledgment);
+    }
+    if segment.syn {
+        tcp = tcp.syn();
+    }
+    if segment.fin {
+        tcp = tcp.fin();
+    }
+    if segment.rst {
+        tcp = tcp.rst();
+    }
+    tcp.write(bytes, &segment.data).unwrap();
+}
+
+/// An SCTP packet of one chunk (RFC 9260), its CRC32c computed bit by bit.
+fn sctp((from, to): (u16, u16), data: &[u8]) -> Vec<u8> {
+    let mut packet = [
+        &from.to_be_bytes()[..],
+        &to.to_be_bytes(),
+        &[1, 2, 3, 4],
+        &[0; 4],
+        data,
+    ]
+    .concat();
+    let mut remainder = u32::MAX;
+    for byte in &packet {
+        remainder ^= u32::from(*byte);
+        for _ in 0..8 {
+            remainder = remainder >> 1 ^ if remainder & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    packet[8..12].copy_from_slice(&(!remainder).to_le_bytes());
+    packet
 }
 
 /// An Ethernet frame.

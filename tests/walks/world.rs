@@ -4,12 +4,15 @@
 //! .1 and ::1. Nodes 1 and 2 (and 4, whose underlay address is unresolved, and 5, on the Windows port) are joined by
 //! VXLAN, 1 and 3 by IP-in-IP.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use millrace_dataplane::frame::{Census, Pool};
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
     AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
     NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role,
@@ -338,8 +341,11 @@ impl Node {
     }
 
     pub fn with(tables: NodeTables) -> Self {
+        Self::with_connections(tables, connections())
+    }
+
+    pub fn with_connections(tables: NodeTables, connections: Connections) -> Self {
         let publisher = Publisher::new(tables);
-        let connections = connections();
         let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), HashKey::random(), 0);
         Self {
             publisher,
@@ -358,6 +364,28 @@ impl Node {
 
     pub fn publish(&mut self, tables: NodeTables) {
         self.publisher.publish(tables);
+    }
+
+    /// The newest tables.
+    pub fn tables(&self) -> NodeTables {
+        NodeTables::clone(&self.publisher.reader().pin())
+    }
+
+    /// Publishes tables in which only these backends changed, and what the routes tell.
+    pub fn publish_next(&mut self, tables: NodeTables, backends: &[BackendId]) {
+        let changed = backends.iter().map(|backend| backend.subject()).collect();
+        self.publish_changed(tables, &changed);
+    }
+
+    /// Publishes tables in which these subjects changed.
+    pub fn publish_changed(&mut self, tables: NodeTables, changed: &HashSet<SubjectId>) {
+        let old = self.tables();
+        let epoch = old.epoch.next();
+        self.publisher.publish(NodeTables {
+            subjects: old.subjects.with_changes(changed, epoch),
+            epoch,
+            ..tables
+        });
     }
 
     /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.

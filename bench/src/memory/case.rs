@@ -25,6 +25,9 @@ const SETTLE_ALL_TURNS: u64 = 256;
 const TURN_NS_MAX: u64 = 1_000_000_000;
 /// Packets that may wait for a slow path that nobody serves: one is enough to show that something is wrong.
 const PUNTS: usize = 1;
+/// The least and the most connections that a case has room for; the most is the default of a node.
+const ROOM_MIN: u32 = 1 << 17;
+const ROOM_MAX: u32 = 1 << 20;
 /// Clients that session affinity can be remembered for.
 const AFFINITIES: usize = 1024;
 
@@ -50,6 +53,9 @@ pub(super) struct Case {
     /// The frames between two laps; empty otherwise.
     resting: Vec<Frame>,
     random: Random,
+    /// The flow that the next packet takes, where flows are taken in order.
+    next_flow: u32,
+    is_random: bool,
     turns: u64,
     clock: Clock,
     turn_ns: Histogram<u64>,
@@ -58,11 +64,18 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let publisher = Publisher::new(tables(walk.overlay())?);
+        let publisher = Publisher::new(tables(walk.overlay(), walk.services())?);
+        let options = FlowOptions {
+            ipv4: (flows.saturating_mul(2))
+                .next_power_of_two()
+                .clamp(ROOM_MIN, ROOM_MAX),
+            ipv6: 1,
+            ..FlowOptions::default()
+        };
         let connections = Connections {
-            flows: Arc::new(FlowTable::in_memory(&FlowOptions::default())?),
+            flows: Arc::new(FlowTable::in_memory(&options)?),
             affinity: Arc::new(AffinityTable::new(AFFINITIES)),
-            timeouts: Timeouts::default(),
+            timeouts: for_ever(),
             workers: 1,
         };
         let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
@@ -99,11 +112,16 @@ impl Case {
             frames,
             resting: Vec::with_capacity(frames as usize),
             random: Random::new(),
+            next_flow: 0,
+            is_random: false,
             turns: 0,
             clock: Clock::calibrated(),
             turn_ns: Histogram::new_with_bounds(1, TURN_NS_MAX, 3)?,
         };
         case.fill()?;
+        if !walk.opens() {
+            case.establish()?;
+        }
         Ok(case)
     }
 
@@ -131,6 +149,30 @@ impl Case {
             self.resting.swap(place, other);
         }
         Ok(())
+    }
+
+    /// Sends a packet of every flow, so that all of them are known.
+    fn establish(&mut self) -> anyhow::Result<()> {
+        while self.next_flow < self.flows {
+            self.lap(false)?;
+        }
+        self.is_random = true;
+        Ok(())
+    }
+
+    /// The flow of the next packet: one at random of those that are known, or one that is not known yet.
+    fn draw(&mut self) -> anyhow::Result<u32> {
+        if self.is_random {
+            return Ok(self.random.below(self.flows));
+        }
+        let flow = self.next_flow;
+        self.next_flow += 1;
+        ensure!(
+            flow < self.flows || !self.walk.opens(),
+            "all {} flows are open: fewer rounds or laps would be right",
+            self.flows
+        );
+        Ok(flow % self.flows)
     }
 
     /// One lap: every frame gets a flow drawn at random, and walks. Only the walk is timed. `is_measured` tells
@@ -172,21 +214,23 @@ impl Case {
 
     /// Writes the packets' heads anew, each with a flow of its own, and puts the frames at the start of the walk.
     fn load(&mut self) -> anyhow::Result<()> {
-        let (port, _) = self
-            .worker
-            .port_mut(usize::from(self.walk.ingress()))
-            .context("no such port")?;
         let mut failed = Ok(());
-        for mut frame in self.resting.drain(..) {
-            let flow = self.random.below(self.flows);
+        let mut resting = std::mem::take(&mut self.resting);
+        for mut frame in resting.drain(..) {
+            let flow = self.draw()?;
             let count = u32::try_from(self.templates.len())?;
             if let Some(template) = self.templates.get((flow % count) as usize)
                 && let Err(error) = renew(&mut frame, template, flow / count)
             {
                 failed = Err(error);
             }
+            let (port, _) = self
+                .worker
+                .port_mut(usize::from(self.walk.ingress()))
+                .context("no such port")?;
             port.load(frame);
         }
+        self.resting = resting;
         failed
     }
 
@@ -226,6 +270,16 @@ impl Case {
             counters.punted
         );
         Ok(())
+    }
+}
+
+/// No flow ends while its case is measured.
+fn for_ever() -> Timeouts {
+    const LONG_S: u32 = 1_000_000;
+    Timeouts {
+        udp_s: LONG_S,
+        udp_replied_s: LONG_S,
+        ..Timeouts::default()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod case;
 mod scene;
+mod services;
 mod walk;
 
 use std::path::Path;
@@ -21,10 +22,6 @@ use crate::summary;
 use case::{Case, Lap};
 use walk::Walk;
 
-/// Frame lengths measured, in bytes from the (inner) Ethernet header to the end, without the frame check sequence.
-const FRAME_LENS: [usize; 2] = [64, 1500];
-/// Numbers of flows measured.
-const FLOWS: [u32; 2] = [1, 65_536];
 /// Fewer frames than this would stay in the processor's nearest caches.
 const FRAMES_MIN: u32 = 4096;
 
@@ -87,9 +84,9 @@ fn cases(options: &Options) -> anyhow::Result<Vec<Measured>> {
     };
     let mut cases = Vec::new();
     for walk in walks {
-        for len in FRAME_LENS {
-            for flows in FLOWS {
-                let case = Case::new(walk, len, flows, options.frames)?;
+        for flows in walk.flows() {
+            for len in walk.frame_lens(*flows) {
+                let case = Case::new(walk, *len, *flows, options.frames)?;
                 cases.push(Measured {
                     case,
                     cycles: Vec::new(),

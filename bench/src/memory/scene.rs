@@ -6,10 +6,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
-    PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
+    PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
+    Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+
+pub(super) use super::services::service_address;
+use super::services::service_table;
 
 /// How many other nodes there are.
 pub(super) const PEERS: u8 = 64;
@@ -89,7 +93,7 @@ fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
 }
 
 /// All tables of the node.
-pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
+pub(super) fn tables(overlay: Overlay, services: u32) -> anyhow::Result<NodeTables> {
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
@@ -120,6 +124,7 @@ pub(super) fn tables(overlay: Overlay) -> anyhow::Result<NodeTables> {
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(overlay, uplink, host)?),
+        services: Arc::new(service_table(services)?),
         ..NodeTables::default()
     })
 }
@@ -193,6 +198,18 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         pod_prefixes: vec![pod_prefix(0)?],
         uplink: Some(uplink),
         host: Some(host),
+        pod_networks: Lpm::build(
+            (0..=PEERS)
+                .map(|node| Ok((pod_prefix(node)?, ())))
+                .collect::<anyhow::Result<Vec<_>>>()?,
+        ),
+        sources_v4: SourceAddresses {
+            gateway: Some(pod_address(0, 1)),
+            overlay: Some(pod_address(0, 0)),
+            uplink: Some(underlay_address(0)),
+        },
+        masquerade: true,
+        uplink_ports: (61_000, u16::MAX),
         ..Local::default()
     })
 }

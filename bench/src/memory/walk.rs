@@ -11,8 +11,8 @@ use millrace_tools::pktgen::{
 };
 
 use super::scene::{
-    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, station_mac, switch_mac, tunnel_mac,
-    underlay_address, underlay_mac,
+    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, service_address, station_mac,
+    switch_mac, tunnel_mac, underlay_address, underlay_mac,
 };
 
 /// Bytes that a VXLAN push adds to a frame.
@@ -24,6 +24,15 @@ const IPIP_GROWTH: usize = ipip::PUSH_LEN - eth::HEADER_LEN;
 const FIRST_PORT: u16 = 1024;
 /// The UDP destination ports of the flows: discard, and the next.
 const DESTINATION_PORTS: (u16, u16) = (9, 10);
+/// How many Services there are, where there are few, and where there are many.
+const FEW_SERVICES: u32 = 10;
+const MANY_SERVICES: u32 = 10_000;
+/// Services that are called, so that both cases have the same flows.
+const CALLED_SERVICES: u32 = 8;
+/// As many live flows as a node may have.
+const MANY_FLOWS: u32 = 1_000_000;
+/// The first address of the world that pods call.
+const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 0);
 /// The number that every packet's mark says.
 const RUN: u16 = 1;
 
@@ -40,16 +49,28 @@ pub(crate) enum Walk {
     IpipPush,
     /// From an IP-in-IP tunnel to a pod
     IpipPull,
+    /// From a pod to one of ten Services, whose backends are behind a VXLAN tunnel
+    Service,
+    /// The same among ten thousand Services
+    ServiceOfMany,
+    /// The first packet of a connection to a Service, among ten thousand
+    ServiceOpen,
+    /// From a pod to the world, under the node's address
+    Masquerade,
 }
 
 impl Walk {
     /// Every walk.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Forward,
         Self::VxlanPush,
         Self::VxlanPull,
         Self::IpipPush,
         Self::IpipPull,
+        Self::Service,
+        Self::ServiceOfMany,
+        Self::ServiceOpen,
+        Self::Masquerade,
     ];
 
     /// Its name in the summary.
@@ -60,21 +81,66 @@ impl Walk {
             Self::VxlanPull => "vxlan-pull",
             Self::IpipPush => "ipip-push",
             Self::IpipPull => "ipip-pull",
+            Self::Service => "service-10",
+            Self::ServiceOfMany => "service-10000",
+            Self::ServiceOpen => "service-open",
+            Self::Masquerade => "masquerade",
         }
     }
 
     /// Which tunnel the node and its peers use.
     pub(super) fn overlay(self) -> Overlay {
         match self {
-            Self::Forward | Self::VxlanPush | Self::VxlanPull => Overlay::Vxlan,
+            Self::Forward
+            | Self::VxlanPush
+            | Self::VxlanPull
+            | Self::Service
+            | Self::ServiceOfMany
+            | Self::ServiceOpen
+            | Self::Masquerade => Overlay::Vxlan,
             Self::IpipPush | Self::IpipPull => Overlay::Ipip,
         }
+    }
+
+    /// How many Services the node has.
+    pub(super) fn services(self) -> u32 {
+        match self {
+            Self::Service => FEW_SERVICES,
+            Self::ServiceOfMany | Self::ServiceOpen => MANY_SERVICES,
+            _ => 0,
+        }
+    }
+
+    /// The numbers of flows that it is measured with.
+    pub(super) fn flows(self) -> &'static [u32] {
+        match self {
+            Self::Service | Self::ServiceOfMany => &[64, 65_536, MANY_FLOWS],
+            Self::Masquerade => &[64, 65_536],
+            Self::ServiceOpen => &[MANY_FLOWS],
+            _ => &[1, 65_536],
+        }
+    }
+
+    /// The lengths of frames that it is measured with, for so many flows.
+    pub(super) fn frame_lens(self, flows: u32) -> &'static [usize] {
+        if flows == MANY_FLOWS { &[64] } else { &[64, 1500] }
+    }
+
+    /// Whether each packet is the first of its connection.
+    pub(super) fn opens(self) -> bool {
+        self == Self::ServiceOpen
     }
 
     /// The port it begins at.
     pub(super) fn ingress(self) -> u16 {
         match self {
-            Self::Forward | Self::VxlanPush | Self::IpipPush => POD_A,
+            Self::Forward
+            | Self::VxlanPush
+            | Self::IpipPush
+            | Self::Service
+            | Self::ServiceOfMany
+            | Self::ServiceOpen
+            | Self::Masquerade => POD_A,
             Self::VxlanPull | Self::IpipPull => UPLINK,
         }
     }
@@ -83,7 +149,12 @@ impl Walk {
     pub(super) fn egress(self) -> u16 {
         match self {
             Self::Forward => POD_B,
-            Self::VxlanPush | Self::IpipPush => UPLINK,
+            Self::VxlanPush
+            | Self::IpipPush
+            | Self::Service
+            | Self::ServiceOfMany
+            | Self::ServiceOpen
+            | Self::Masquerade => UPLINK,
             Self::VxlanPull | Self::IpipPull => POD_A,
         }
     }
@@ -91,8 +162,10 @@ impl Walk {
     /// Moves a frame's bounds back to where they were before the walk; its bytes are not touched.
     pub(super) fn undo(self, frame: &mut Frame) -> Result<(), NoRoom> {
         match self {
-            Self::Forward => Ok(()),
-            Self::VxlanPush => frame.pull(VXLAN_GROWTH),
+            Self::Forward | Self::Masquerade => Ok(()),
+            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
+                frame.pull(VXLAN_GROWTH)
+            }
             Self::IpipPush => frame.pull(IPIP_GROWTH),
             Self::VxlanPull => frame.push::<VXLAN_GROWTH>().map(|_| ()),
             Self::IpipPull => frame.push::<IPIP_GROWTH>().map(|_| ()),
@@ -121,6 +194,21 @@ impl Walk {
                 // The peers' pod networks lie one behind the other.
                 let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
                 from_pod(space(&local_pod(POD_A).into(), &networks)?)
+            }
+            Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
+                let addresses = Addresses(service_address(0), CALLED_SERVICES);
+                from_pod(space(&local_pod(POD_A).into(), &addresses)?)
+            }
+            Self::Masquerade => {
+                // So few ports to each address that the node's own range suffices for all of them.
+                let (ports, addresses) = (1000, 1024);
+                let space = FlowSpace {
+                    sources: AddressRange::one(local_pod(POD_A)),
+                    destinations: AddressRange::starting_at(WORLD, addresses),
+                    source_ports: PortRange::new(FIRST_PORT, FIRST_PORT + ports - 1).context("no ports")?,
+                    destination_ports: PortRange::one(DESTINATION_PORTS.0),
+                };
+                from_pod(space)
             }
             Self::VxlanPull | Self::IpipPull => {
                 let peers = if flows == 1 { 1 } else { PEERS };
@@ -172,8 +260,10 @@ impl Walk {
     pub(super) fn check(self, before: usize, packet: &[u8]) -> anyhow::Result<()> {
         let found = recognise(packet).context("what left is not what came in")?;
         let (wrapping, len) = match self {
-            Self::Forward => (Wrapping::Plain, before),
-            Self::VxlanPush => (Wrapping::Vxlan, before + VXLAN_GROWTH),
+            Self::Forward | Self::Masquerade => (Wrapping::Plain, before),
+            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
+                (Wrapping::Vxlan, before + VXLAN_GROWTH)
+            }
             Self::VxlanPull => (Wrapping::Plain, before - VXLAN_GROWTH),
             Self::IpipPush => (Wrapping::Ipip, before + IPIP_GROWTH),
             Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),

@@ -21,6 +21,13 @@ impl Tick {
         Self(if seconds == 0 { 1 } else { seconds })
     }
 
+    /// What [`Self::seconds`] answered, never included.
+    #[inline]
+    #[must_use]
+    pub(super) const fn from_bits(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
     /// The second.
     #[inline]
     #[must_use]

@@ -28,7 +28,9 @@ const PODS: &str = "---
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: c}, spec: {nodeName: node-a}, status: {podIP: 10.244.1.6, phase: Failed}}
 ---
-{apiVersion: v1, kind: Service, metadata: {name: s, namespace: default}}
+{apiVersion: v1, kind: ConfigMap, metadata: {name: s, namespace: default}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}}
 ";
 
 /// Checks a node file and a manifest, if any.
@@ -52,8 +54,8 @@ fn a_good_node() {
     let (report, text) = run(NODE_FILE, Some(&format!("{OWN}{PEER}{PODS}")));
     assert!(report.is_good(), "{text}");
     let expected = "\
-manifests/x.yaml:23 (document 6): skipped: Service default/s: v1 Service is not used by this version
-manifests: 1 files, 2 nodes (1 peers), 2 pods (1 of this node, 1 ended and left out), 0 policies
+manifests/x.yaml:23 (document 6): skipped: ConfigMap default/s: v1 ConfigMap is not used by this version
+manifests: 1 files, 2 nodes (1 peers), 2 pods (1 of this node, 1 ended and left out), 1 services, 0 policies
 this node: node-a, pods 10.244.1.0/24, VtepMAC 66:07:02:c1:cc:60
 millrace.toml: good (0 refused, 0 warnings, 1 skipped)";
     assert_eq!(text, expected);
@@ -64,7 +66,7 @@ millrace.toml: good (0 refused, 0 warnings, 1 skipped)";
     assert_eq!(json["notices"][0]["severity"], "skipped");
     assert_eq!(
         json["notices"][0]["reason"],
-        "v1 Service is not used by this version"
+        "v1 ConfigMap is not used by this version"
     );
     assert_eq!(json["notices"][0]["origin"]["document"]["line"], 23);
 }

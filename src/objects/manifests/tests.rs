@@ -140,8 +140,8 @@ const YAML_FILES: &[(&str, &str, &[&str])] = &[
     ),
     (
         "not used yet",
-        "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\n",
-        &["1 1 Service b/a: v1 Service is not used by this version"],
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: b}\n",
+        &["1 1 ConfigMap b/a: v1 ConfigMap is not used by this version"],
     ),
     (
         "another version of a known kind",

@@ -27,4 +27,5 @@ mod pulse;
 mod queues;
 mod refuse;
 mod rig;
+mod services;
 mod wire;

@@ -5,5 +5,7 @@ mod follow;
 mod host_port;
 mod namespaces;
 mod neighbours;
+mod own_services;
 mod pod_port;
+mod reserved_ports;
 mod routes;

@@ -1,5 +1,7 @@
 //! How long a connection is remembered after its last packet.
 
+use super::TcpState;
+
 /// Seconds without a packet after which a connection is forgotten, by its protocol and state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -25,6 +27,20 @@ pub struct Timeouts {
     pub sctp_s: u32,
     /// SCTP that both sides have spoken; its heartbeat goes every 30 seconds (RFC 9260 section 8.3).
     pub sctp_replied_s: u32,
+}
+
+impl Timeouts {
+    /// The one of a TCP connection in this state.
+    pub(super) const fn tcp(&self, state: TcpState) -> u32 {
+        match state {
+            TcpState::SynSent | TcpState::SynReceived | TcpState::PickedUp => self.tcp_half_open_s,
+            TcpState::Established => self.tcp_established_s,
+            TcpState::HalfClosed => self.tcp_half_closed_s,
+            TcpState::Closing => self.tcp_closing_s,
+            TcpState::TimeWait => self.tcp_time_wait_s,
+            TcpState::Reset => self.tcp_reset_s,
+        }
+    }
 }
 
 impl Default for Timeouts {

@@ -1,1 +1,252 @@
+//! The lookup table, and decisions that need no more than a table.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::{BTreeMap, HashSet};
+
+use super::*;
+use crate::table::{AffinityTable, HashKey, Tick};
+
+const KEY: HashKey = HashKey::from_words([
+    0xe220_a839_7b1d_cdaf,
+    0x6e78_9e6a_a1b9_65f4,
+    0x6c45_d188_0094_54f3,
+]);
+
+fn endpoints(count: u32) -> Vec<(IpAddr, u16)> {
+    let address = |i: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0af4_0000 + i));
+    (0..count).map(|i| (address(i), 80)).collect()
+}
+
+/// Backends by their share of the slots, in units of an even share.
+fn shares(table: &Maglev) -> Vec<f64> {
+    let mut counts = vec![0_u32; table.backends()];
+    let hashes = (0..table.size()).map(|slot| ((slot as u128 * 2 + 1) << 63) / table.size() as u128);
+    for hash in hashes {
+        counts[table.backend(u64::try_from(hash).unwrap())] += 1;
+    }
+    let even = table.size() as f64 / table.backends() as f64;
+    counts.iter().map(|count| f64::from(*count) / even).collect()
+}
+
+#[test]
+fn the_ladder_is_of_primes_with_enough_slots_for_each_backend() {
+    for size in MAGLEV_LADDER {
+        let is_prime = (2..).take_while(|i| i * i <= size).all(|i| size % i != 0);
+        assert!(is_prime, "{size}");
+    }
+    for backends in 1..=Maglev::BACKENDS_MAX {
+        let size = ladder_size(backends, None);
+        assert!(size >= backends * SLOTS_PER_BACKEND, "{backends} in {size}");
+        assert!(MAGLEV_LADDER.contains(&size));
+    }
+    assert_eq!(ladder_size(5, None), 509);
+    assert_eq!(ladder_size(6, None), 2039);
+}
+
+#[test]
+fn a_table_grows_at_once_and_shrinks_late() {
+    let mut size = ladder_size(5, None);
+    for (backends, expected) in [
+        (6, 2039),
+        (5, 2039),
+        (20, 2039),
+        (21, 8191),
+        (3, 8191),
+        (2, 509),
+        (1, 509),
+    ] {
+        size = ladder_size(backends, Some(size));
+        assert_eq!(size, expected, "{backends}");
+    }
+    // Up and down across a border changes nothing any more.
+    for backends in [20, 21, 20, 21, 19] {
+        size = ladder_size(backends, Some(8191));
+        assert_eq!(size, 8191, "{backends}");
+    }
+}
+
+#[test]
+fn shares_are_even_to_a_few_per_cent() {
+    for count in [2, 3, 5, 20, 100, 1000] {
+        let table = Maglev::build(&KEY, &endpoints(count), ladder_size(count as usize, None));
+        let shares = shares(&table);
+        let (least, most) = shares.iter().fold((f64::MAX, 0.0_f64), |(least, most), share| {
+            (least.min(*share), most.max(*share))
+        });
+        assert!(least > 0.95 && most < 1.05, "{count}: {least:.3}..{most:.3}");
+    }
+}
+
+#[test]
+fn a_backend_that_goes_moves_little_but_its_own() {
+    for count in [3, 10, 100] {
+        let all = endpoints(count);
+        let gone = usize::try_from(count / 2).unwrap();
+        let mut rest = all.clone();
+        rest.remove(gone);
+        let size = ladder_size(all.len(), None);
+        let (before, after) = (Maglev::build(&KEY, &all, size), Maglev::build(&KEY, &rest, size));
+        let (mut moved, mut own) = (0, 0);
+        const HASHES: u32 = 100_000;
+        for i in 0..HASHES {
+            let hash = KEY.hash([u64::from(i)]);
+            let was = before.backend(hash);
+            if was == gone {
+                own += 1;
+            } else if all[was] != rest[after.backend(hash)] {
+                moved += 1;
+            }
+        }
+        let share = |count: i32| f64::from(count) / f64::from(HASHES);
+        let (own, moved) = (share(own), share(moved));
+        assert!((own * f64::from(count) - 1.0).abs() < 0.1, "{count}: {own}");
+        assert!(moved < 0.05, "{count}: {moved} of others' connections moved");
+    }
+}
+
+#[test]
+fn every_slot_is_a_backends_and_the_table_depends_on_key_and_set_alone() {
+    let set = endpoints(7);
+    let table = Maglev::build(&KEY, &set, 2039);
+    assert_eq!(table, Maglev::build(&KEY, &set, 2039));
+    assert_ne!(table, Maglev::build(&HashKey::random(), &set, 2039));
+    let used: HashSet<usize> = (0..50_000_u64).map(|i| table.backend(KEY.hash([i]))).collect();
+    assert_eq!(used, (0..7).collect());
+    assert_eq!(
+        table.backend(0).max(table.backend(u64::MAX)).min(6),
+        table.backend(0).max(table.backend(u64::MAX))
+    );
+    let none = Maglev::build(&KEY, &[], 127);
+    assert_eq!((none.backends(), BackendSet::default().choose(7)), (0, None));
+}
+
+fn backends(count: u32) -> Vec<Backend> {
+    let backend = |(i, (address, port)): (usize, (IpAddr, u16))| Backend {
+        address,
+        port,
+        id: BackendId::new(u32::try_from(i).unwrap()).unwrap(),
+        is_local: i % 2 == 0,
+    };
+    endpoints(count).into_iter().enumerate().map(backend).collect()
+}
+
+fn table(service: Service) -> ServiceTable {
+    let mut table = ServiceTable::new(HashKey::random(), KEY, false);
+    let key = FrontendKey::Address("10.96.0.1".parse().unwrap(), IpProtocol::TCP, 80);
+    let frontend = Frontend {
+        scope: Scope::Cluster,
+        service: Arc::new(service),
+    };
+    table.insert(key, frontend);
+    table.claim_cluster_address("10.96.0.1".parse().unwrap());
+    table
+}
+
+fn service(count: u32) -> Service {
+    let slots = Maglev::build(&KEY, &endpoints(count), ladder_size(count as usize, None));
+    Service {
+        id: ServiceId::new(3).unwrap(),
+        cluster: Arc::new(BackendSet::new(backends(count), Some(Arc::new(slots)))),
+        local: Arc::default(),
+        others: Box::default(),
+        has_endpoints: true,
+        internal_local: false,
+        external_local: false,
+        affinity_s: None,
+        source_ranges: Box::default(),
+    }
+}
+
+fn query(client: u32, source_port: u16) -> Query {
+    Query {
+        source: std::net::Ipv4Addr::from_bits(client).into(),
+        destination: "10.96.0.1".parse().unwrap(),
+        protocol: IpProtocol::TCP,
+        source_port,
+        destination_port: 80,
+        caller: Caller::LocalPod,
+        from_pods: true,
+    }
+}
+
+#[test]
+fn connections_are_spread_evenly_and_each_is_always_decided_alike() {
+    let table = table(service(5));
+    let affinity = AffinityTable::new(16);
+    let mut counts = BTreeMap::<IpAddr, u32>::new();
+    for client in 0..2000_u32 {
+        for port in 0..10_u16 {
+            let query = query(0x0a00_0000 + client, 32_768 + port);
+            let decision = table.balance(&query, &affinity, Tick::from_seconds(client));
+            assert_eq!(decision, table.balance(&query, &affinity, Tick::NEVER));
+            let Decision::Backend(choice) = decision else {
+                panic!("{decision:?}")
+            };
+            *counts.entry(choice.address).or_default() += 1;
+        }
+    }
+    assert_eq!(counts.len(), 5);
+    assert!(
+        counts.values().all(|count| (3800..4200).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn claims_of_a_cluster_address_are_counted() {
+    let address: IpAddr = "10.96.0.1".parse().unwrap();
+    let mut table = table(service(1));
+    table.claim_cluster_address(address);
+    table.release_cluster_address(address);
+    assert!(table.is_cluster_address(address));
+    table.release_cluster_address(address);
+    assert!(!table.is_cluster_address(address));
+    table.release_cluster_address(address);
+    assert!(!table.is_cluster_address(address));
+}
+
+#[test]
+fn a_copy_that_is_changed_leaves_the_original_as_it_was() {
+    let first = table(service(2));
+    let mut second = first.clone();
+    second.remove(&FrontendKey::Address(
+        "10.96.0.1".parse().unwrap(),
+        IpProtocol::TCP,
+        80,
+    ));
+    assert_eq!((first.len(), second.len()), (1, 0));
+}
+
+#[test]
+fn slots_made_for_another_number_of_backends_are_not_used() {
+    let slots = Arc::new(Maglev::build(&KEY, &endpoints(5), 509));
+    let set = BackendSet::new(backends(4), Some(Arc::clone(&slots)));
+    assert!(set.slots().is_none());
+    assert!((0..1000).all(|i| set.choose(KEY.hash([i])).is_some()));
+    assert!(BackendSet::new(backends(5), Some(slots)).slots().is_some());
+}
+
+#[test]
+fn counters_are_a_workers_own_and_are_summed() {
+    let mut counts = ServiceCounts::new(2);
+    let choice = |service, backend| Choice {
+        address: "10.0.0.1".parse().unwrap(),
+        port: 1,
+        backend: BackendId::new(backend).unwrap(),
+        service: ServiceId::new(service).unwrap(),
+        masquerade: false,
+    };
+    assert!(counts.grow(2, 5000));
+    assert!(!counts.grow(1, 4000), "there is room");
+    let older = counts.clone();
+    counts.connection(0, &choice(1, 4999));
+    counts.connection(1, &choice(1, 7));
+    assert!(counts.grow(3000, 5000));
+    // A worker that has not seen the newest table counts in the same place.
+    older.connection(1, &choice(1, 7));
+    counts.connection(7, &choice(1, 7));
+    counts.connection(0, &choice(200_000, 200_000));
+    let read = |id| counts.of_backend(BackendId::new(id).unwrap()).connections;
+    assert_eq!((read(4999), read(7), read(8), read(200_000)), (1, 2, 0, 0));
+    assert_eq!(counts.of_service(ServiceId::new(1).unwrap()).connections, 3);
+}

@@ -1,7 +1,46 @@
-//! The flow table in words: what is shared by all workers, without a lock.
+//! The flow table in words: what all workers share, without a lock.
+//!
+//! A [`Store`] is a slab of records, an index over their entries, and a list of free records. It knows no address and
+//! no protocol: keys and bodies are words to it. Three protocols make it sound; each rests on the orderings that are
+//! written where they are used, and all are run through every interleaving by the model at the end of the folder.
+//!
+//! **A record** ([`record`]) has one owner or is live. Its state word says which, and bears the *incarnation*: how
+//! many connections the record has held. Whoever wants to change something of a live record does so by a
+//! compare-and-exchange of that word, or of the version of an entry, which bears the incarnation too: late comers,
+//! whose connection is gone, always fail.
+//!
+//! **An entry** ([`entry`]) is read under its version, as a sequence lock whose every word is atomic: a torn read is
+//! seen and not undefined. Writers exclude each other by making the version odd; none waits for another.
+//!
+//! **The index** ([`index`]) has two buckets for every key. That a key is inserted once is decided by one word: the
+//! control word of the first of the two.
+//!
+//! Built for `loom` (`--cfg crossbeam_loom`) the folder ends in a model.
+
+#[cfg(crossbeam_loom)]
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(crossbeam_loom))]
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+mod entry;
+mod index;
+mod memory;
+mod record;
+
+#[cfg(all(test, crossbeam_loom))]
+mod model;
+
+pub(super) use entry::{Look, Seen, incarnation};
+pub(super) use index::Insert;
+pub(super) use memory::Memory;
+pub(super) use record::{Life, NOTES_BITS, Notes, State, TRACKING_WORDS, Unchanged};
+
+use entry::Entry;
+use index::Index;
+use record::{Ends, Record};
 
 /// What is kept as a fixed number of words.
-pub trait Words: Copy {
+pub(super) trait Words: Copy {
     /// How many.
     const LEN: usize;
 
@@ -10,4 +49,507 @@ pub trait Words: Copy {
 
     /// The value of such words.
     fn from_words(word: impl Fn(usize) -> u64) -> Self;
+}
+
+/// What a store's entries hold.
+pub(super) trait Form {
+    /// What an entry is found by.
+    type Key: Words;
+    /// What an entry keeps, unchanged while its connection lives.
+    type Body: Words;
+
+    /// The keyed hash of a key.
+    fn hash(&self, key: &Self::Key) -> u64;
+}
+
+/// The words of an entry: version, key, body, two of the answer, stamp; in whole cache lines.
+const fn entry_words<F: Form>() -> usize {
+    (F::Key::LEN + F::Body::LEN + 4).next_multiple_of(LINE_WORDS)
+}
+
+/// The words of a record: two entries, and one cache line that they share.
+const fn record_words<F: Form>() -> usize {
+    2 * entry_words::<F>() + LINE_WORDS
+}
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
+/// Words before the first record; the first says how many records were ever used.
+const HEAD_WORDS: usize = LINE_WORDS;
+/// The most records: a place, record and direction, has 32 bits.
+pub(super) const CAPACITY_MAX: u32 = 1 << 28;
+
+/// Where an entry is: its record's number, and its direction as the lowest bit.
+pub(super) type Place = u32;
+
+/// The words that a slab of so many records has.
+pub(super) const fn slab_words<F: Form>(capacity: u32) -> usize {
+    HEAD_WORDS + capacity as usize * record_words::<F>()
+}
+
+/// Records, their index, and those that are free.
+pub(super) struct Store<F> {
+    form: F,
+    slab: Memory,
+    index: Index,
+    ends: Ends,
+    capacity: u32,
+}
+
+/// A record that its claimer owns: nobody finds it yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) record: u32,
+    incarnation: u32,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// Somebody else removed the connection, or changed it just now.
+    Lost,
+    /// The connection is over, but a writer was in the middle of an entry: a sweep will find the record dying.
+    Left,
+    /// The record is free; and the word that said who opened its connection.
+    Done(u64),
+}
+
+/// What an entry is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content<K, B> {
+    pub(super) key: K,
+    pub(super) body: B,
+    pub(super) stamp: u64,
+}
+
+impl<F: Form> Store<F> {
+    /// A store over an empty slab of [`slab_words`] words.
+    pub(super) fn new(form: F, slab: Memory, capacity: u32) -> std::io::Result<Self> {
+        Ok(Self {
+            form,
+            slab,
+            index: Index::new(capacity)?,
+            ends: Ends::default(),
+            capacity,
+        })
+    }
+
+    pub(super) fn form(&self) -> &F {
+        &self.form
+    }
+
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Live connections.
+    pub(super) fn live(&self) -> u32 {
+        // INVARIANT: at most the capacity, which has 32 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let live = self.ends.live.load(Ordering::Relaxed) as u32;
+        live
+    }
+
+    /// How many records were ever used: those from here on hold nothing.
+    pub(super) fn used(&self) -> u32 {
+        // INVARIANT: at most the capacity, which has 32 bits; a slab that says otherwise is not read beyond its end.
+        #[allow(clippy::cast_possible_truncation)]
+        let used = self.slab[0].load(Ordering::Relaxed).min(u64::from(self.capacity)) as u32;
+        used
+    }
+
+    /// Bytes of the slab and the index.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.slab) + self.index.memory()
+    }
+
+    #[inline]
+    fn record(&self, record: u32) -> Record<'_> {
+        let begin = HEAD_WORDS + record as usize * record_words::<F>() + 2 * entry_words::<F>();
+        // INVARIANT: records are numbered below the capacity that the slab was made for.
+        Record::new(&self.slab[begin..begin + LINE_WORDS])
+    }
+
+    #[inline]
+    fn entry(&self, place: Place) -> Entry<'_, F> {
+        let (record, direction) = (place as usize >> 1, place as usize & 1);
+        let begin = HEAD_WORDS + record * record_words::<F>() + direction * entry_words::<F>();
+        // INVARIANT: as above.
+        Entry::new(&self.slab[begin..begin + entry_words::<F>()])
+    }
+
+    /// Asks the memory for the first bucket of a hash.
+    #[inline]
+    pub(super) fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks the memory for an entry.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, place: Place) {
+        self.entry(place).prefetch();
+    }
+
+    /// Asks the memory for what [`Self::state`] reads of a record.
+    #[inline]
+    pub(super) fn prefetch_record(&self, record: u32) {
+        if record < self.capacity {
+            self.record(record).prefetch();
+        }
+    }
+
+    /// The first place whose slot fits the hash. Its entry may be another's.
+    #[inline]
+    pub(super) fn find(&self, hash: u64) -> Option<Place> {
+        self.index.find(hash)
+    }
+
+    /// Reads the entry of `key` at `place`.
+    #[inline]
+    pub(super) fn read(&self, place: Place, key: &F::Key) -> Look<F::Body> {
+        self.entry(place).read(key)
+    }
+
+    /// The place that holds `key`, by comparing keys. For when the first fitting slot was another's.
+    #[cold]
+    pub(super) fn find_exactly(&self, hash: u64, key: &F::Key) -> Option<Place> {
+        self.index.holder(hash, |place| self.entry(place).has_key(key))
+    }
+
+    /// Whether the entry at `place` has this key, as far as can be told without its version.
+    pub(super) fn has_key(&self, place: Place, key: &F::Key) -> bool {
+        self.entry(place).has_key(key)
+    }
+
+    /// Key, answer and stamp of the entry at `place`, and its version.
+    pub(super) fn read_any(&self, place: Place) -> Option<(F::Key, Seen<F::Body>)> {
+        self.entry(place).read_any()
+    }
+
+    /// What the store knows of a record.
+    #[inline]
+    pub(super) fn state(&self, record: u32) -> State {
+        self.record(record).state()
+    }
+
+    /// The word that says who opened a record's connection and when, and the word of its binding.
+    pub(super) fn opened_and_bound(&self, record: u32) -> (u64, u64) {
+        self.record(record).opened_and_bound()
+    }
+
+    /// Whether what was read of a record since its state was `state` is of one connection.
+    pub(super) fn is_still(&self, record: u32, state: State) -> bool {
+        // As with an entry's version: if a word was of a later connection, this meets the fence after the state in
+        // which that one began.
+        fence(Ordering::Acquire);
+        let now = self.state(record);
+        now.life() == Life::Live && now.incarnation() == state.incarnation()
+    }
+
+    /// Exchanges the word that says who opened a connection, if it is `old` still.
+    pub(super) fn reopen(&self, record: u32, old: u64, new: u64) -> bool {
+        self.record(record).reopen(old, new)
+    }
+
+    /// The stamp of the entry at `place`, whatever connection it is of by now.
+    #[inline]
+    pub(super) fn stamp(&self, place: Place) -> u64 {
+        self.entry(place).stamp()
+    }
+
+    /// Exchanges the stamp of the entry at `place`, if it is `old` still.
+    ///
+    /// An entry that is another connection's by now, with the very same stamp, gets the new one too. So the new stamp
+    /// may differ from the old in its lower half alone, in which the flow was last seen: it lends life and takes none.
+    #[inline]
+    pub(super) fn exchange_stamp(&self, place: Place, old: u64, new: u64) {
+        self.entry(place).exchange_stamp(old, new);
+    }
+
+    /// Writes the answer of an entry, if there is one to write, and the upper half of its stamp, if its version is
+    /// `version` still.
+    #[inline]
+    pub(super) fn write(&self, place: Place, version: u64, answer: Option<[u64; 2]>, upper: u32) -> bool {
+        self.entry(place).write(version, answer, upper)
+    }
+
+    /// Changes what a connection notes of its protocol, excluding every other such change.
+    ///
+    /// # Errors
+    /// [`Unchanged`]: the connection is gone, or somebody else has been changing it for too long to wait.
+    #[inline]
+    pub(super) fn change<T>(
+        &self,
+        place: Place,
+        version: u64,
+        change: impl FnOnce(&mut Notes, &mut [u64; TRACKING_WORDS]) -> T,
+    ) -> Result<T, Unchanged> {
+        self.record(place >> 1)
+            .change(entry::incarnation(version), change)
+    }
+
+    /// Takes a free record.
+    pub(super) fn draft(&self) -> Option<Draft> {
+        let record = self.pop()?;
+        let incarnation = self.record(record).begin();
+        for place in places(record) {
+            self.entry(place).begin(incarnation);
+        }
+        Some(Draft { record, incarnation })
+    }
+
+    /// Writes an entry of a draft.
+    #[inline]
+    pub(super) fn fill(&self, draft: &Draft, direction: u32, content: &Content<F::Key, F::Body>) {
+        self.entry(draft.record << 1 | direction).fill(content);
+    }
+
+    /// Inserts an entry of a draft, once both are filled, if nobody has its key.
+    pub(super) fn insert(&self, draft: &Draft, direction: u32, hash: u64, key: &F::Key) -> Insert {
+        let holds = |place| self.entry(place).has_key(key);
+        self.index.insert(hash, draft.record << 1 | direction, holds)
+    }
+
+    /// Takes an entry of a draft out of the index again.
+    pub(super) fn withdraw(&self, draft: &Draft, direction: u32, hash: u64) {
+        self.index.remove(hash, draft.record << 1 | direction);
+    }
+
+    /// Gives a draft back of which no entry is in the index.
+    pub(super) fn abandon(&self, draft: Draft) {
+        self.record(draft.record).end();
+        self.push(draft.record);
+    }
+
+    /// Makes a draft live, both of whose entries are in the index; answers the version of its entries.
+    pub(super) fn publish(
+        &self,
+        draft: Draft,
+        notes: Notes,
+        tracking: [u64; TRACKING_WORDS],
+        opened: u64,
+        bound: u64,
+    ) -> u64 {
+        self.ends.live.fetch_add(1, Ordering::Relaxed);
+        self.record(draft.record)
+            .go_live(draft.incarnation, notes, tracking, opened, bound);
+        // The record first: who reads an entry finds its record live.
+        for place in places(draft.record) {
+            self.entry(place).publish(draft.incarnation);
+        }
+        entry::first_version(draft.incarnation)
+    }
+
+    /// Removes the connection of a record, if its state is `state` still: of several who try, one wins.
+    pub(super) fn remove(&self, record: u32, state: State) -> Removal {
+        if !self.record(record).condemn(state) {
+            return Removal::Lost;
+        }
+        self.take_down(record)
+    }
+
+    /// Takes up a removal that was left because a writer was in the middle, if `record` is such a one.
+    pub(super) fn finish_dying(&self, record: u32, state: State) -> Removal {
+        if state.life() != Life::Dying || !self.record(record).resume(state) {
+            return Removal::Lost;
+        }
+        self.take_down(record)
+    }
+
+    /// The rest of a removal, for its one owner.
+    fn take_down(&self, record: u32) -> Removal {
+        if !places(record).into_iter().all(|place| self.entry(place).kill()) {
+            self.record(record).leave_dying();
+            return Removal::Left;
+        }
+        for place in places(record) {
+            let hash = self.form.hash(&self.entry(place).key());
+            self.index.remove(hash, place);
+        }
+        let opened = self.record(record).take_opened();
+        self.record(record).end();
+        self.ends.live.fetch_sub(1, Ordering::Relaxed);
+        self.push(record);
+        Removal::Done(opened)
+    }
+
+    /// A record whose connection can go for a new one, and its state, among those in both buckets of a hash; of
+    /// several, the one whose `age` is the greatest.
+    pub(super) fn expendable_near(&self, hash: u64, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
+        let mut best = None;
+        self.index
+            .each(hash, |place| self.weigh(place >> 1, &age, &mut best));
+        best.map(|(_, record, state)| (record, state))
+    }
+
+    /// The same among some records from all over the slab, others at every call: the oldest of the first few that are
+    /// expendable.
+    pub(super) fn expendable_by_hand(&self, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
+        let used = u64::from(self.used());
+        let begin = self.ends.hand.fetch_add(u64::from(SEARCH_MAX), Ordering::Relaxed);
+        let (mut best, mut found) = (None, 0);
+        for step in 0..u64::from(SEARCH_MAX) {
+            // Multiples of the golden ratio lie as evenly as can be, wherever one begins and ends: a row of records that
+            // stay is not walked along.
+            let far = begin.wrapping_add(step).wrapping_mul(GOLDEN) >> 32;
+            let record = lower(far * used >> 32);
+            found += u32::from(u64::from(record) < used && self.weigh(record, &age, &mut best));
+            if found == CANDIDATES_MAX {
+                break;
+            }
+        }
+        best.map(|(_, record, state)| (record, state))
+    }
+
+    /// Takes a record as the best to go, if it can and is older than the best so far. Answers whether it can go.
+    fn weigh(&self, record: u32, age: impl Fn(u32) -> u32, best: &mut Option<(u32, u32, State)>) -> bool {
+        let state = self.state(record);
+        if !state.is_expendable() {
+            return false;
+        }
+        let age = age(record);
+        if best.is_none_or(|(oldest, ..)| age > oldest) {
+            *best = Some((age, record, state));
+        }
+        true
+    }
+
+    /// The words of a live record that outlive its process, if both its entries are whole.
+    pub(super) fn salvage(slab: &Memory, record: u32) -> Option<Salvaged<F::Key>> {
+        let begin = HEAD_WORDS + record as usize * record_words::<F>();
+        let words = slab.get(begin..begin + record_words::<F>())?;
+        let (entries, shared) = words.split_at(2 * entry_words::<F>());
+        let (original, reply) = entries.split_at(entry_words::<F>());
+        let shared = Record::new(shared);
+        let state = shared.state();
+        if state.life() != Life::Live {
+            return None;
+        }
+        let whole = |words| Entry::<F>::new(words).salvage(state.incarnation());
+        let (original, reply) = (whole(original)?, whole(reply)?);
+        let (opened, bound) = shared.opened_and_bound();
+        Some(Salvaged {
+            keys: [original.0, reply.0],
+            stamps: [original.1, reply.1],
+            notes: state.notes(),
+            tracking: (!state.is_locked()).then(|| shared.tracking()),
+            opened,
+            bound,
+        })
+    }
+
+    /// How many records of a slab were ever used, as it says itself.
+    pub(super) fn used_of(slab: &Memory, capacity: u32) -> u32 {
+        let used = slab.first().map_or(0, |word| word.load(Ordering::Relaxed));
+        u32::try_from(used).map_or(capacity, |used| used.min(capacity))
+    }
+}
+
+/// What a record of an earlier process held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Salvaged<K> {
+    /// Of both directions.
+    pub(super) keys: [K; 2],
+    pub(super) stamps: [u64; 2],
+    pub(super) notes: Notes,
+    /// `None` if the process ended in the middle of writing them.
+    pub(super) tracking: Option<[u64; TRACKING_WORDS]>,
+    pub(super) opened: u64,
+    pub(super) bound: u64,
+}
+
+/// How many records a search for one that can go looks at.
+const SEARCH_MAX: u32 = 64;
+/// 2^64 over the golden ratio, odd.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// How many that can go it compares by age.
+const CANDIDATES_MAX: u32 = 4;
+
+/// The places of a record's entries.
+#[inline]
+const fn places(record: u32) -> [Place; 2] {
+    [record << 1, record << 1 | 1]
+}
+
+/// The free records: a stack through the records themselves, and above it those never used.
+impl<F: Form> Store<F> {
+    /// Takes a free record, for its one owner; `None` if there is none, or too many want one at once.
+    fn pop(&self) -> Option<u32> {
+        for _ in 0..FREE_TRIES {
+            // Acquire: what the record's last owner wrote, its link above all, is seen.
+            let head = self.ends.free.load(Ordering::Acquire);
+            let Some(record) = lower(head).checked_sub(1) else {
+                return self.pop_unused();
+            };
+            // Another may own the record by now and the link be anything: then the head's count has moved on, and
+            // the exchange fails.
+            let next = self.record(record).next_free();
+            let new = (head & UPPER).wrapping_add(FREE_COUNT) | next;
+            let taken = self
+                .ends
+                .free
+                .compare_exchange(head, new, Ordering::Acquire, Ordering::Relaxed);
+            if taken.is_ok() {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    fn pop_unused(&self) -> Option<u32> {
+        let used = &self.slab[0];
+        let capacity = u64::from(self.capacity);
+        for _ in 0..FREE_TRIES {
+            let next = used.load(Ordering::Relaxed);
+            if next >= capacity {
+                return None;
+            }
+            // Relaxed: a record that was never used holds nothing to be seen.
+            let taken = used.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if taken.is_ok() {
+                return Some(lower(next));
+            }
+        }
+        None
+    }
+
+    /// Gives a record back.
+    fn push(&self, record: u32) {
+        let mut head = self.ends.free.load(Ordering::Relaxed);
+        // Unbounded, as a record must not be lost; each turn means that another worker has got on.
+        loop {
+            self.record(record).set_next_free(head & LOWER);
+            let new = (head & UPPER).wrapping_add(FREE_COUNT) | u64::from(record + 1);
+            // Release: the next owner sees everything that this one did.
+            match self
+                .ends
+                .free
+                .compare_exchange(head, new, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(other) => head = other,
+            }
+        }
+    }
+}
+
+/// How often the list of free records is tried: once for every other worker that might be in the way, and then some.
+const FREE_TRIES: usize = 256;
+/// The upper half of the head of the free list counts its changes, so that an old head is never taken for the
+/// present one (for 2^32 changes).
+const FREE_COUNT: u64 = 1 << 32;
+const UPPER: u64 = 0xffff_ffff << 32;
+const LOWER: u64 = 0xffff_ffff;
+
+#[inline]
+const fn lower(word: u64) -> u32 {
+    (word & LOWER) as u32
+}
+
+impl<F> std::fmt::Debug for Store<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,114 @@
+//! The stored answer: it holds until what it rests on changes, and then the connection finds its way anew and stays what
+//! it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use millrace_dataplane::table::{
+    HashKey, NeighbourId, NeighbourTable, NodeTables, Prefix, RouteTable, SubjectId, Target,
+};
+use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
+use millrace_dataplane::wire::MacAddr;
+
+use super::{From, To, UDP, hop, node, packet, say, tables};
+use crate::packets::Family;
+use crate::rows::Expect;
+use crate::world::{Node, ROUTER, node_address, pod, pod_port, switch_mac, uplink, world};
+
+/// The routes of node 1, and one more.
+fn with_route(prefix: Prefix, target: Target) -> NodeTables {
+    let base = tables(&[]);
+    let routes = base.routes.routes().iter().copied().chain([(prefix, target)]);
+    NodeTables {
+        routes: Arc::new(RouteTable::build(routes)),
+        ..base
+    }
+}
+
+#[test]
+fn a_moved_route_moves_the_connection_and_nothing_else_does() {
+    for family in Family::BOTH {
+        let mut node = node(&[]);
+        let target = pod(family, 2, 5);
+        let ip = packet(UDP, (pod(family, 1, 2), 4000), (target, 80));
+        say(&mut node, "first", From::Pod(2), &ip, To::Peer.expect(&hop(&ip)));
+        // A route that is none of its business, told as it is: the answer stays, and is not even looked for.
+        let moved = || with_route(Prefix::host(target), Target::Port(pod_port(3)));
+        let other = HashSet::from([SubjectId::port(pod_port(9))]);
+        node.publish_changed(moved(), &other);
+        let stays = To::Peer.expect(&hop(&ip));
+        say(
+            &mut node,
+            "nothing it rests on has changed",
+            From::Pod(2),
+            &ip,
+            stays,
+        );
+        // What the compiler tells of this route: where it led, and where it leads.
+        let peer = node.tables().routes.lookup(pod(family, 2, 9)).unwrap().subject();
+        node.publish_changed(moved(), &HashSet::from([peer, SubjectId::port(pod_port(3))]));
+        say(
+            &mut node,
+            "moved",
+            From::Pod(2),
+            &ip,
+            To::Pod(3).expect(&hop(&ip)),
+        );
+        node.publish_changed(tables(&[]), &HashSet::from([peer, SubjectId::port(pod_port(3))]));
+        say(
+            &mut node,
+            "moved back",
+            From::Pod(2),
+            &ip,
+            To::Peer.expect(&hop(&ip)),
+        );
+        let gone = with_route(Prefix::host(target), Target::Blackhole);
+        node.publish_changed(gone, &HashSet::from([peer]));
+        let dropped = Expect::Drop(DropReason::Blackhole);
+        say(&mut node, "gone", From::Pod(2), &ip, dropped);
+    }
+}
+
+/// A new link address of a next hop makes no flow stale: the flow remembers who, not where.
+#[test]
+fn a_neighbour_s_new_link_address_counts_at_once_and_a_lost_one_is_asked_for() {
+    let family = Family::V4;
+    let mut node = node(&[]);
+    let ip = packet(UDP, (pod(family, 1, 2), 61_100), (world(family), 80));
+    let leaves = hop(&packet(
+        UDP,
+        (node_address(family, 1), 61_100),
+        (world(family), 80),
+    ));
+    say(&mut node, "first", From::Pod(2), &ip, To::World.expect(&leaves));
+    let known = |entries: Vec<_>| NodeTables {
+        neighbours: Arc::new(NeighbourTable::build(HashKey::random(), entries)),
+        ..tables(&[])
+    };
+    let mac = MacAddr([2, 7, 7, 7, 7, 7]);
+    let router = ROUTER.into();
+    let moved = known(vec![(NeighbourId::new(0), uplink(), router, mac)]);
+    node.publish_changed(moved, &HashSet::new());
+    let expect = Expect::Forward(uplink(), leaves.frame(mac, switch_mac(1, uplink())));
+    say(&mut node, "its new address", From::Pod(2), &ip, expect);
+    node.publish_changed(known(vec![]), &HashSet::new());
+    let frame = From::Pod(2).frame(&ip);
+    let (verdict, left) = node.receive(pod_port(2), &frame);
+    let asked = PuntDetail::NextHop(uplink(), router);
+    assert_eq!(verdict, Verdict::Punt(PuntReason::NeighbourUnresolved, asked));
+    assert_eq!(left, frame, "as it came");
+}
+
+/// After a restart of the machine's other half nothing stored before counts, and every connection is still there.
+#[test]
+fn connections_outlive_the_process_that_began_them() {
+    for family in Family::BOTH {
+        let mut node = node(&[]);
+        let ip = packet(UDP, (pod(family, 1, 2), 4000), (world(family), 53));
+        let (verdict, before) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
+        assert_eq!(verdict, Verdict::Forward(uplink()));
+        let mut next = Node::with_connections(tables(&[]), node.connections.clone());
+        let (verdict, after) = next.receive(pod_port(2), &From::Pod(2).frame(&ip));
+        assert_eq!((verdict, after), (Verdict::Forward(uplink()), before));
+    }
+}
