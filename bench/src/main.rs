@@ -1,11 +1,12 @@
 //! `millrace-bench`: how fast the switch is, and beside what.
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
-//! switch's own code costs. `services` loads and changes Services, and asks for backends. `veth` sends them through the whole switch, between real interfaces, beside a forwarder
+//! switch's own code costs. `services` loads and changes Services, `policies` compiles and changes policies, and asks for backends. `veth` sends them through the whole switch, between real interfaces, beside a forwarder
 //! that does nothing else and beside the Linux kernel. `README.md` says how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
 mod memory;
+mod policies;
 mod services;
 mod statistics;
 mod summary;
@@ -36,6 +37,8 @@ struct Cli {
 enum Command {
     /// Walks between ports in memory: nanoseconds, cycles and allocations per packet. Needs no privileges
     Memory(memory::Options),
+    /// Policies: compiling them, changing a pod or a policy, and judging connections. Needs no privileges
+    Policies(policies::Options),
     /// Services: loading them, changing one, and asking for a backend. Needs no privileges
     Services(services::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Memory(options) => memory::run(options, &cli.output),
+        Command::Policies(options) => policies::run(options, &cli.output),
         Command::Services(options) => services::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),
     };

@@ -202,6 +202,10 @@ reasons! {
         IcmpUnrelated => "icmp_unrelated",
         /// A later fragment of a packet whose first fragment has not passed, or passed too long ago.
         FragmentUnknown => "fragment_unknown",
+        /// The policies of the pod that sends it do not allow the connection; `millrace denied` tells which.
+        PolicyEgress => "policy_denied_egress",
+        /// The policies of the pod to which it goes do not allow the connection; `millrace denied` tells which.
+        PolicyIngress => "policy_denied_ingress",
     }
 }
 

@@ -24,6 +24,7 @@ mod open;
 mod packet;
 mod pass;
 mod pieces;
+mod police;
 mod related;
 mod rewrite;
 mod route;

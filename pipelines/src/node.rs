@@ -95,7 +95,7 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
         && !cx.tables.local.node_addresses.contains(&source)
 }
 
-/// The second half: its connection (`track`, `balance`, `route`, `limit`), then what changes in it; answers the port it
+/// The second half: its connection (`track`, `balance`, `police`, `route`, `limit`), then what changes in it; answers the port it
 /// leaves by.
 #[inline]
 fn leave<A: Family>(

@@ -7,24 +7,24 @@ use serde_json::Value;
 
 /// One end of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct End<'o> {
-    pub address: IpAddr,
+pub(crate) struct End<'o> {
+    pub(crate) address: IpAddr,
     /// The Pod object, if the address is a pod's own.
-    pub pod: Option<&'o Value>,
+    pub(crate) pod: Option<&'o Value>,
     /// The node that has the address, or on which the pod is; empty for the world.
-    pub node: &'o str,
+    pub(crate) node: &'o str,
 }
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent<'o> {
+pub(crate) struct Sent<'o> {
     /// `TCP`, `UDP`, `SCTP` or `ICMP`.
-    pub protocol: &'o str,
-    pub port: u16,
+    pub(crate) protocol: &'o str,
+    pub(crate) port: u16,
 }
 
 /// Whether a connection may be opened.
-pub fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
+pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
     // A pod cannot block itself.
     if from.address == to.address {
         return true;

@@ -7,7 +7,7 @@ use millrace::daemon::compile::policies::{LocalPort, PolicyCompiler, PolicyInput
 use millrace::objects::{Entry, NodeName, Object, Origin, Store};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::HashKey;
-use millrace_dataplane::table::policy::{Judgement, PolicyTable, Query};
+use millrace_dataplane::table::policy::{Judgement, Query};
 use millrace_dataplane::wire::IpProtocol;
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ use super::oracle::Sent;
 use super::world::{NODES, node_addresses};
 
 /// One switch for each node.
-pub struct Switches(Vec<PolicyCompiler>);
+pub(crate) struct Switches(Vec<PolicyCompiler>);
 
 /// The store of one node, from the objects as trees.
-pub fn store(own: &str, objects: &[Value]) -> Store {
+pub(crate) fn store(own: &str, objects: &[Value]) -> Store {
     let entries = objects.iter().enumerate().map(|(index, tree)| {
         let object = Object::from_tree(tree.clone()).unwrap_or_else(|fault| panic!("{fault:?}\n{tree}"));
         let origin = Origin::Document {
@@ -38,7 +38,7 @@ pub fn store(own: &str, objects: &[Value]) -> Store {
 }
 
 impl Switches {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(
             NODES
                 .iter()
@@ -48,7 +48,7 @@ impl Switches {
     }
 
     /// Brings all switches up to date.
-    pub fn update(&mut self, objects: &[Value]) {
+    pub(crate) fn update(&mut self, objects: &[Value]) {
         for (name, compiler) in NODES.iter().zip(&mut self.0) {
             let store = store(name, objects);
             // A port keeps its number as long as its pod is there: by the pod's last byte.
@@ -73,7 +73,7 @@ impl Switches {
     }
 
     /// What the switches of both ends say: a packet has to pass both.
-    pub fn judge(&self, from: IpAddr, to: IpAddr, sent: Sent<'_>) -> Vec<Judgement> {
+    pub(crate) fn judge(&self, from: IpAddr, to: IpAddr, sent: Sent<'_>) -> Vec<Judgement> {
         let protocol = match sent.protocol {
             "TCP" => IpProtocol::TCP,
             "UDP" => IpProtocol::UDP,
@@ -95,23 +95,9 @@ impl Switches {
     }
 
     /// Whether a packet passes.
-    pub fn is_allowed(&self, from: IpAddr, to: IpAddr, sent: Sent<'_>) -> bool {
+    pub(crate) fn is_allowed(&self, from: IpAddr, to: IpAddr, sent: Sent<'_>) -> bool {
         self.judge(from, to, sent)
             .iter()
             .all(|judgement| judgement.denied().is_none())
-    }
-
-    /// The compiler of a node.
-    pub fn compiler(&self, node: usize) -> &PolicyCompiler {
-        &self.0[node]
-    }
-
-    pub fn compiler_mut(&mut self, node: usize) -> &mut PolicyCompiler {
-        &mut self.0[node]
-    }
-
-    /// The table of a node.
-    pub fn table(&self, node: usize) -> &PolicyTable {
-        self.0[node].table()
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::oracle::{End, Sent};
 
-pub const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+pub(crate) const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const PODS: [&str; 3] = ["a", "b", "c"];
 /// What is not in the cluster.
@@ -16,7 +16,7 @@ const WORLD: [(&str, &str, &str); 2] = [
 ];
 
 /// Everything that is sent from each end to each other.
-pub const SENT: [Sent<'static>; 8] = [
+pub(crate) const SENT: [Sent<'static>; 8] = [
     sent("TCP", 80),
     sent("TCP", 81),
     sent("UDP", 80),
@@ -33,7 +33,7 @@ const fn sent(protocol: &'static str, port: u16) -> Sent<'static> {
 
 /// How the pods are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// A pod of each Namespace on each node.
     Spread,
     /// All pods on the first node.
@@ -41,7 +41,7 @@ pub enum Placement {
 }
 
 /// The objects that every case begins with: nodes, Namespaces, pods.
-pub fn objects(placement: Placement) -> Vec<Value> {
+pub(crate) fn objects(placement: Placement) -> Vec<Value> {
     let mut objects: Vec<Value> = (1..)
         .zip(NODES)
         .map(|(number, name)| node(number, name))
@@ -109,7 +109,7 @@ fn pod(placement: Placement, group: usize, namespace: &str, place: usize, name: 
 }
 
 /// The addresses that pods know a node by.
-pub fn node_addresses(name: &str) -> Vec<IpAddr> {
+pub(crate) fn node_addresses(name: &str) -> Vec<IpAddr> {
     let number = 1 + NODES.iter().position(|node| *node == name).unwrap();
     let texts = [
         format!("192.0.2.{number}"),
@@ -123,7 +123,7 @@ pub fn node_addresses(name: &str) -> Vec<IpAddr> {
 }
 
 /// Everyone, with what a case calls them.
-pub fn ends(objects: &[Value], is_v6: bool) -> Vec<(String, End<'_>)> {
+pub(crate) fn ends(objects: &[Value], is_v6: bool) -> Vec<(String, End<'_>)> {
     let mut ends = Vec::new();
     for pod in objects
         .iter()

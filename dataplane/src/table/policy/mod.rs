@@ -21,6 +21,7 @@ use crate::port::PortId;
 use crate::wire::IpProtocol;
 
 mod counts;
+mod denied;
 mod ranges;
 mod rows;
 mod set;
@@ -28,6 +29,7 @@ mod set;
 mod tests;
 
 pub use counts::PolicyCounts;
+pub use denied::{Denied, DeniedLog};
 pub use rows::RuleBits;
 pub use set::{AddressRange, Peer, PeerChange, PortRange, Rule, RuleSet, RuleSpec, Tier, TooManyRules};
 
@@ -215,7 +217,9 @@ pub struct PolicyTable {
     stations: Arc<Stations>,
     /// By [`PortId::index`].
     pods: Vec<Option<PodPolicies>>,
+    is_open: bool,
     counts: Arc<PolicyCounts>,
+    denied: Arc<DeniedLog>,
 }
 
 impl PolicyTable {
@@ -225,6 +229,7 @@ impl PolicyTable {
         stations: Arc<Stations>,
         pods: impl IntoIterator<Item = (PortId, PodPolicies)>,
         counts: Arc<PolicyCounts>,
+        denied: Arc<DeniedLog>,
     ) -> Self {
         let mut by_port = Vec::new();
         for (port, policies) in pods {
@@ -235,8 +240,10 @@ impl PolicyTable {
         }
         Self {
             stations,
+            is_open: by_port.iter().flatten().all(PodPolicies::is_open),
             pods: by_port,
             counts,
+            denied,
         }
     }
 
@@ -293,9 +300,10 @@ impl PolicyTable {
     }
 
     /// Whether nothing can be denied: no pod here has a policy.
+    #[inline]
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.pods.iter().flatten().all(PodPolicies::is_open)
+        self.is_open
     }
 
     /// Who has an address.
@@ -315,6 +323,13 @@ impl PolicyTable {
     #[must_use]
     pub fn counts(&self) -> &PolicyCounts {
         &self.counts
+    }
+
+    /// What was denied lately.
+    #[inline]
+    #[must_use]
+    pub fn denied(&self) -> &Arc<DeniedLog> {
+        &self.denied
     }
 
     /// What the table takes in memory, in bytes, each rule set once.
@@ -337,7 +352,9 @@ impl Default for PolicyTable {
         Self {
             stations: Arc::new(Stations::with_hasher(HashKey::random())),
             pods: Vec::new(),
+            is_open: true,
             counts: Arc::default(),
+            denied: Arc::default(),
         }
     }
 }

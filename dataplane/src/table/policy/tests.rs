@@ -270,6 +270,7 @@ fn both_ends_are_asked() {
             ),
         ],
         Arc::default(),
+        Arc::default(),
     );
     let unknown = Ruling::Deny(RuleId::UNKNOWN_POD);
     for (source, destination, egress, ingress) in [
@@ -311,4 +312,34 @@ fn what_decides_is_counted_once() {
     let of = |rule| counts.of(RuleId::new(rule));
     assert_eq!((of(1), of(2_999), of(7), of(8)), (1, 1, 2, 0));
     assert_eq!(of(1_000_000), 0);
+}
+
+#[test]
+fn what_is_denied_is_remembered_for_whoever_follows_and_keeps_up() {
+    let log = DeniedLog::new(2);
+    let denied = |port| Denied {
+        query: Query {
+            source: IpAddr::from([10, 0, 0, 1]),
+            destination: IpAddr::from([10, 0, 0, 2]),
+            protocol: IpProtocol::TCP,
+            port,
+        },
+        sent_to: IpAddr::from([10, 96, 0, 1]),
+        side: Side::Ingress,
+        rule: RuleId::new(3),
+    };
+    log.note(0, &denied(1));
+    assert!(log.take(10).is_empty(), "nobody follows");
+    log.follow(true);
+    log.note(1, &denied(2));
+    log.note(7, &denied(3));
+    assert_eq!(log.take(10), [denied(2)]);
+    for port in 0..1_000 {
+        log.note(0, &denied(port));
+    }
+    assert_eq!(log.take(100).len(), 100);
+    assert_eq!(log.take(1_000).len() as u64 + 100 + log.lost(), 1_000);
+    log.note(0, &denied(4));
+    log.follow(false);
+    assert!(log.take(10).is_empty(), "whoever comes next sees nothing of it");
 }

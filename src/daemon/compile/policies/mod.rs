@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::policy::{
-    Identity, PodPolicies, PolicyCounts, PolicyTable, RuleId, Side, Station, Stations,
+    DeniedLog, Identity, PodPolicies, PolicyCounts, PolicyTable, RuleId, Side, Station, Stations,
 };
 use millrace_dataplane::table::{HashKey, SubjectId};
 
@@ -68,6 +68,7 @@ pub struct PolicyCompiler {
     sets: HashMap<Arc<SetKey>, Made>,
     numbers: RuleNumbers,
     counts: PolicyCounts,
+    denied: Arc<DeniedLog>,
     table: Arc<PolicyTable>,
     changed: HashSet<PortId>,
     warnings: Vec<String>,
@@ -139,6 +140,7 @@ impl PolicyCompiler {
             sets: HashMap::new(),
             numbers: RuleNumbers::default(),
             counts: PolicyCounts::new(workers),
+            denied: Arc::new(DeniedLog::new(workers)),
             table: Arc::default(),
             changed: HashSet::new(),
             warnings: Vec::new(),
@@ -169,7 +171,12 @@ impl PolicyCompiler {
             .locals
             .iter()
             .map(|(id, local)| (*id, local.policies.clone()));
-        self.table = Arc::new(PolicyTable::build(stations, pods, Arc::new(self.counts.clone())));
+        self.table = Arc::new(PolicyTable::build(
+            stations,
+            pods,
+            Arc::new(self.counts.clone()),
+            Arc::clone(&self.denied),
+        ));
     }
 
     /// The table for the workers.
@@ -193,6 +200,12 @@ impl PolicyCompiler {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What was denied lately.
+    #[must_use]
+    pub fn denied(&self) -> &Arc<DeniedLog> {
+        &self.denied
     }
 
     /// What a rule's number stands for.
