@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, services};
+use super::{Subject, policies, services};
 use crate::admin::protocol::{
     Failure, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
 };
@@ -37,6 +37,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
         Subject::Services => Request::ShowServices(filter),
+        Subject::Policies => Request::ShowPolicies,
     })
 }
 
@@ -52,6 +53,7 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Policies => ("policies", policies::table(&understand::<Vec<_>>(answer)?)),
         Subject::Services => (
             "services",
             services::table(&understand::<Vec<ServiceRow>>(answer)?),

@@ -44,6 +44,12 @@ impl Daemon {
                 return;
             }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
+            Request::ShowPolicies => to_value(self.policies.rows()),
+            Request::Explain(ask) => {
+                self.explain(ask, answer);
+                return;
+            }
+            Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Capture { port } => {
@@ -387,6 +393,6 @@ fn named(counters: &impl Serialize) -> BTreeMap<String, u64> {
         .unwrap_or_default()
 }
 
-fn to_value(answer: impl Serialize) -> Result<Value, Failure> {
+pub(super) fn to_value(answer: impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(answer).map_err(|error| Failure::failed(error.to_string()))
 }

@@ -6,6 +6,7 @@
 
 mod answers;
 pub mod compile;
+mod explain;
 pub mod fabric;
 mod flows;
 pub mod health;
@@ -95,6 +96,8 @@ struct Daemon {
     numbers: Numbers,
     services: ServiceCompiler,
     policies: PolicyCompiler,
+    /// When someone last asked what is denied.
+    denied_asked: Option<Instant>,
     health: Health,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
@@ -154,6 +157,7 @@ impl Daemon {
                     }
                     self.release_echoes();
                     self.health.beat();
+                    self.end_denied();
                     self.refresh_neighbours().await;
                     self.follow_links().await?;
                     self.adopt_pods().await;

@@ -30,7 +30,7 @@ use made::{Made, Maker, NodeFacts, SetKey};
 use numbers::RuleNumbers;
 
 pub use numbers::RuleName;
-pub use outcome::{PolicyMemory, PolicyRow, RuleRow};
+pub use outcome::PolicyMemory;
 
 /// A port of this node with a pod behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,45 +3,12 @@
 use std::collections::HashMap;
 
 use millrace_dataplane::table::policy::Side;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PolicyCompiler;
 use super::made::rules_of;
+use crate::admin::protocol::{PolicyRow, RuleRow};
 use crate::objects::PolicyPeer;
-
-/// A policy, as `millrace show policies` lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct PolicyRow {
-    /// Which policy.
-    pub policy: String,
-    /// When it counts.
-    pub tier: String,
-    /// The pods that it is about.
-    pub subject: String,
-    /// How many of this node's pods it selects.
-    pub pods: usize,
-    /// Its rules, and for each direction in which it isolates pods, what that forbade.
-    pub rules: Vec<RuleRow>,
-}
-
-/// A rule of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct RuleRow {
-    /// `ingress` or `egress`.
-    pub side: String,
-    /// Its place in the list, from 0; absent for the isolation of pods.
-    pub rule: Option<usize>,
-    /// Its name, where it has one.
-    pub name: Option<String>,
-    /// What it does.
-    pub action: String,
-    /// Whom it matches.
-    pub peers: String,
-    /// Connections that it decided about on this node.
-    pub connections: u64,
-}
 
 /// What policies take in memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
