@@ -134,6 +134,7 @@ fn denied_line(row: &DeniedRow) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::admin::protocol::ExplainedStage;

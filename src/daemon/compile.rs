@@ -26,7 +26,7 @@ use crate::kernel::{KernelState, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
 pub use numbers::Numbers;
 use peers::Peers;
-use policies::{LocalPort, PolicyCompiler, PolicyInputs};
+use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::routes;
 use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
 pub use subjects::changed_subjects;
@@ -192,32 +192,6 @@ pub fn compile(
         peers: peers.names,
         warnings,
     }
-}
-
-/// The ports with this node's pods behind them.
-fn local_ports(ports: &[PortInput]) -> Vec<LocalPort> {
-    let of_pods = ports.iter().filter_map(|port| {
-        Some(LocalPort {
-            id: port.id,
-            pod: port.pod.clone()?,
-            addresses: port.facts.sources.clone(),
-        })
-    });
-    of_pods.collect()
-}
-
-/// The addresses that pods know their own node by: its own, and those of the pods' gateway and of the node in the overlay.
-fn addresses_of_node(inputs: &Inputs<'_>, local: &Local) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = local
-        .addresses
-        .iter()
-        .copied()
-        .chain(inputs.own.gateway_addresses())
-        .chain(inputs.own.tunnel_addresses())
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }
 
 /// What the uplink takes for Services and source NAT.

@@ -146,7 +146,8 @@ mod tests {
         let expression = |operator: &str, values: &str| {
             format!(r#"{{"matchExpressions":[{{"key":"a","operator":"{operator}","values":[{values}]}}]}}"#)
         };
-        let rows: &[(String, &str, &[(&str, bool)])] = &[
+        type Row<'r> = (String, &'r str, &'r [(&'r str, bool)]);
+        let rows: &[Row<'_>] = &[
             ("{}".into(), "", &[("", true), ("a=1", true)]),
             (
                 r#"{"matchLabels":{"a":"1","b":""}}"#.into(),

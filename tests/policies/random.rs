@@ -83,7 +83,7 @@ impl Random {
     }
 
     fn network(&mut self) -> &'static str {
-        *self.of::<&'static str>(&[
+        self.of::<&'static str>(&[
             "0.0.0.0/0",
             "::/0",
             "10.244.0.0/16",

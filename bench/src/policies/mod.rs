@@ -95,7 +95,8 @@ impl Bench {
         folder.scan();
         let own = NodeName::new("node-0")?;
         let store = folder.store(&own, &[]);
-        ensure!(store.notices().is_empty(), "{:?}", store.notices().first());
+        let refused = store.refusals().next();
+        ensure!(refused.is_none(), "{refused:?}");
         ensure!(
             store.policies().len() == cluster::POLICIES as usize,
             "{} policies were read",

@@ -19,7 +19,7 @@ use millrace::objects::{Folder, Store};
 use millrace_dataplane::table::service::{Caller, Decision, Query};
 use millrace_dataplane::table::{AffinityTable, HashKey, NodeTables, Publisher, Tick};
 use millrace_dataplane::wire::IpProtocol;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::statistics::{median, rounded};
 use crate::summary;

@@ -22,6 +22,7 @@ use crate::wire::IpProtocol;
 
 mod counts;
 mod denied;
+mod matching;
 mod ranges;
 mod rows;
 mod set;

@@ -79,6 +79,7 @@ fn after(address: IpAddr) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

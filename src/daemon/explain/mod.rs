@@ -1,13 +1,17 @@
-//! `millrace explain` and `millrace denied`: why a connection is, or would be, allowed or not.
+//! `millrace explain`: why a connection would be allowed or not.
+
+mod denied;
+mod destination;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::policy::{Denied, Query, RuleId, Ruling, Side};
+use millrace_dataplane::table::policy::{Query, RuleId, Ruling};
 use millrace_dataplane::table::service::{
     Caller, Decision, FrontendKey, Query as ServiceQuery, ServiceTable,
 };
@@ -18,16 +22,10 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::answers::to_value;
 use super::compile::policies::{LocalPort, PolicyCompiler, PolicyInputs};
-use crate::admin::protocol::{
-    DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, Failure, Response,
-};
+use crate::admin::protocol::{Explain, ExplainedStage, Explanation, Failure, Response};
 use crate::admin::server::Answer;
 use crate::objects::{Folder, NodeName, PodKey, PodRecord, Store};
-
-/// Rows of denied packets in one answer.
-const DENIED_ROWS_MAX: usize = 512;
-/// Who does not ask for this long follows no more.
-const DENIED_FOLLOWED: Duration = Duration::from_secs(10);
+use destination::{Towards, address_for, destination};
 
 impl Daemon {
     /// Explains a connection, on a thread of its own: there may be many objects to look at.
@@ -56,78 +54,6 @@ impl Daemon {
         let nodes = stations.iter().filter(|(_, station)| of_node(station));
         nodes.map(|(address, _)| *address).collect()
     }
-
-    /// What was denied since this was last asked; the first time nothing, and from then on it is remembered.
-    pub(super) fn denied(&mut self) -> DeniedPackets {
-        let log = self.policies.denied();
-        if self.denied_asked.replace(Instant::now()).is_none() {
-            log.follow(true);
-        }
-        let mut rows: BTreeMap<DeniedRow, u64> = BTreeMap::new();
-        for denied in log.take(DENIED_ROWS_MAX) {
-            *rows.entry(self.denied_row(&denied)).or_default() += 1;
-        }
-        DeniedPackets {
-            rows: rows
-                .into_iter()
-                .map(|(row, packets)| DeniedRow { packets, ..row })
-                .collect(),
-            lost: log.lost(),
-        }
-    }
-
-    /// Remembers no more what nobody asks for.
-    pub(super) fn end_denied(&mut self) {
-        if self
-            .denied_asked
-            .is_some_and(|asked| asked.elapsed() > DENIED_FOLLOWED)
-        {
-            self.denied_asked = None;
-            self.policies.denied().follow(false);
-        }
-    }
-
-    fn denied_row(&self, denied: &Denied) -> DeniedRow {
-        let Query {
-            source,
-            destination,
-            protocol,
-            port,
-        } = denied.query;
-        let pod = |address| self.pod_at(address);
-        DeniedRow {
-            source,
-            source_pod: pod(source),
-            destination,
-            destination_pod: pod(destination),
-            service: (denied.sent_to != destination).then_some(denied.sent_to),
-            protocol: protocol.to_string(),
-            port: protocol.has_ports().then_some(port),
-            side: side(denied.side).to_owned(),
-            by: rule_name(&self.policies, denied.rule),
-            packets: 0,
-        }
-    }
-
-    /// The pod that has an address: one of this node's ports, or one that an object tells of.
-    fn pod_at(&self, address: IpAddr) -> Option<String> {
-        let mut ports = self
-            .ports
-            .iter()
-            .filter_map(|(_, port)| Some((port, port.pod.as_ref()?)));
-        let own = ports
-            .find(|(port, _)| port.facts.sources.contains(&address))
-            .map(|(_, pod)| pod);
-        let known = || self.store.pod_by_ip(address).map(|pod| &pod.key);
-        own.or_else(known).map(ToString::to_string)
-    }
-}
-
-fn side(side: Side) -> &'static str {
-    match side {
-        Side::Egress => "egress",
-        Side::Ingress => "ingress",
-    }
 }
 
 /// A rule for a person.
@@ -138,12 +64,6 @@ fn rule_name(policies: &PolicyCompiler, rule: RuleId) -> String {
     policies
         .name(rule)
         .map_or_else(|| "a policy that is gone".to_owned(), ToString::to_string)
-}
-
-/// One to whom a connection would go, with what is known of that end.
-struct Towards {
-    address: IpAddr,
-    port: u16,
 }
 
 /// Everything that answers.
@@ -380,71 +300,3 @@ fn pod<'s>(store: &'s Store, name: &str) -> Result<&'s PodRecord, Failure> {
         ))
     })
 }
-
-/// The pod's address of the family of another.
-fn address_for(pod: &PodRecord, other: IpAddr) -> Result<IpAddr, Failure> {
-    let mut same = pod
-        .ips
-        .iter()
-        .filter(|address| address.is_ipv4() == other.is_ipv4());
-    same.next()
-        .copied()
-        .ok_or_else(|| Failure::wrong(format!("Pod {} has no address of the family of {other}", pod.key)))
-}
-
-/// Reads where a connection is to go.
-fn destination(store: &Store, text: &str, from: &PodRecord) -> Result<(Towards, String), Failure> {
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        let towards = Towards {
-            address: socket.ip(),
-            port: socket.port(),
-        };
-        return Ok((towards, text.to_owned()));
-    }
-    let wrong = || {
-        Failure::wrong(format!(
-            "{text} is no destination; NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT would be right"
-        ))
-    };
-    let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    let key: PodKey = name.parse().map_err(|_| wrong())?;
-    let to_pod = store.pod(&key).filter(|pod| !pod.ips.is_empty());
-    let service = store
-        .services()
-        .iter()
-        .map(|entry| &entry.record)
-        .find(|record| record.key.namespace() == key.namespace() && record.key.name() == key.name());
-    let family = |addresses: &[IpAddr]| {
-        let preferred = addresses
-            .iter()
-            .find(|address| from.ips.iter().any(|own| own.is_ipv4() == address.is_ipv4()));
-        preferred.copied().ok_or_else(wrong)
-    };
-    match (to_pod, service) {
-        (Some(_), Some(_)) => Err(Failure::wrong(format!(
-            "{name} is a Pod and a Service; give the address of the one that is meant"
-        ))),
-        (Some(pod), None) => Ok((
-            Towards {
-                address: family(&pod.ips)?,
-                port,
-            },
-            format!("Pod {text}"),
-        )),
-        (None, Some(service)) => Ok((
-            Towards {
-                address: family(&service.cluster_ips)?,
-                port,
-            },
-            format!("Service {text}"),
-        )),
-        (None, None) => Err(Failure::wrong(format!(
-            "there is no Pod and no Service {name} among the objects"
-        ))),
-    }
-}
-
-#[cfg(test)]
-#[path = "explain_tests.rs"]
-mod tests;
