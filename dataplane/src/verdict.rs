@@ -231,6 +231,15 @@ reasons! {
     }
 }
 
+impl PuntReason {
+    /// Whether a packet that has waited in the slow path may go there once more for this. Only for what nothing that
+    /// comes back from there asks for again, so that no packet goes round.
+    #[must_use]
+    pub const fn may_follow_a_wait(self) -> bool {
+        matches!(self, Self::EchoId)
+    }
+}
+
 impl From<Malformed> for DropReason {
     /// Which counter a lie in a header belongs to. Several lies of one header share a counter.
     fn from(malformed: Malformed) -> Self {

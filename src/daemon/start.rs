@@ -22,7 +22,8 @@ use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
 use super::look::{
-    Misconfigured, lock, look_at_node, own_node, queue_count, queue_limit, refuse_foreign_program,
+    Misconfigured, claim_interfaces, lock, look_at_node, own_node, queue_count, queue_limit,
+    refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
 use super::{Daemon, Inbox, flows, nic};
@@ -49,6 +50,7 @@ const EVENTS: usize = 16;
 /// Whatever kept it from starting, or ended it; one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.node.state_dir)?;
+    let _claims = claim_interfaces(&config)?;
     crate::privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -17,6 +17,7 @@ struct Patch;
 const DROP: u8 = 1;
 const PUNT: u8 = 2;
 const NOWHERE: u8 = 3;
+const ECHO: u8 = 13;
 
 fn port(number: u16) -> PortId {
     PortId::new(number).unwrap()
@@ -42,6 +43,7 @@ impl Pipeline for Patch {
     fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
+            ECHO => Verdict::Punt(PuntReason::EchoId, PuntDetail::Nothing),
             _ => Verdict::Forward(port(1)),
         }
     }
@@ -177,6 +179,25 @@ fn injected_packets_are_originated() {
         (3, 2, 0)
     );
     assert!(bench.wires[0].take().is_some() && bench.wires[1].take().is_some());
+}
+
+#[test]
+fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
+    for (origin, punted) in [(Origin::Held(port(0)), 1), (Origin::Steered(port(0)), 0)] {
+        let mut bench = bench(2, 1, 32);
+        let packet = PacketCopy::new(&[ECHO; 60]);
+        let way = Way::Walk(origin);
+        bench.handle.inject(Injection { way, packet }).unwrap();
+        bench.settle();
+        let counters = bench.handle.stats().read();
+        assert_eq!(counters.originated, 1);
+        assert_eq!(counters.punted.get("echo_id").copied().unwrap_or(0), punted);
+        assert_eq!(
+            counters.dropped.get("originated_stuck").copied().unwrap_or(0),
+            1 - punted
+        );
+        assert_eq!(bench.punts.try_recv().is_ok(), punted == 1, "{origin:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
 use super::handle::{Injection, Punt, Way};
-use super::{Idle, Pipeline, Worker};
+use super::{Idle, Origin, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
 use crate::frame::Frame;
@@ -222,14 +222,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             self.pool.give(frame);
             return self.drop_counted(DropReason::OriginatedStuck, ingress);
         };
-        let punt = Punt {
-            worker: self.config.index,
-            ingress: port,
-            reason,
-            detail,
-            packet: PacketCopy::new(frame.bytes()),
-        };
-        let taken = self.punts.try_send(punt).is_ok();
+        let taken = self.hand_up(port, &frame, reason, detail);
         if taken {
             self.stats.punted(reason, queue);
         }
@@ -239,6 +232,18 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         } else {
             self.drop_counted(DropReason::SlowPathFull, ingress)
         }
+    }
+
+    /// Gives the slow path a copy of a packet that came in at `ingress`; whether there was room.
+    fn hand_up(&self, ingress: PortId, frame: &Frame, reason: PuntReason, detail: PuntDetail) -> bool {
+        let punt = Punt {
+            worker: self.config.index,
+            ingress,
+            reason,
+            detail,
+            packet: PacketCopy::new(frame.bytes()),
+        };
+        self.punts.try_send(punt).is_ok()
     }
 
     /// Sends what the slow path gave.
@@ -258,6 +263,14 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 Way::Exit(port) => Verdict::Forward(port),
                 Way::Walk(origin) => self.pipeline.originate(&mut frame, origin, now),
             };
+            if let (Way::Walk(Origin::Held(port)), Verdict::Punt(reason, detail)) = (way, verdict)
+                && reason.may_follow_a_wait()
+                && self.hand_up(port, &frame, reason, detail)
+            {
+                self.stats.punted(reason, None);
+                self.pool.give(frame);
+                continue;
+            }
             self.dispatch(frame, verdict, None);
         }
         count
