@@ -18,16 +18,14 @@ const STEPS: [u32; 256] = steps();
 
 const fn steps() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut byte = 0;
+    let mut byte: u32 = 0;
     while byte < 256 {
-        // INVARIANT: below 256.
-        #[allow(clippy::cast_possible_truncation)]
-        let (mut remainder, mut bit) = (byte as u32, 0);
+        let (mut remainder, mut bit) = (byte, 0);
         while bit < 8 {
             remainder = remainder >> 1 ^ if remainder & 1 == 1 { POLYNOMIAL } else { 0 };
             bit += 1;
         }
-        table[byte] = remainder;
+        table[byte as usize] = remainder;
         byte += 1;
     }
     table
