@@ -6,16 +6,17 @@ export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
-SCRIPTS := .ci/run tools/install-deps.sh tests/fuzz/run.sh
+SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
+.PHONY: help demo test test-nic lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
 
 help:
 	@echo 'make demo          three nodes in network namespaces, traffic between all their pods (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
+	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
 	@echo 'make lint          format, clippy, docs, licences, scripts'
 	@echo 'make bench         packets through memory and over veth (as root)'
 	@echo 'make fuzz          every fuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) in all'
@@ -41,6 +42,14 @@ test: root
 	@$(MAKE) --no-print-directory loom
 	@$(MAKE) --no-print-directory fuzz-short
 
+# The kernel is fetched once. The tests find the programs they put into the machine beside themselves.
+test-nic: root
+	@tools/install-deps.sh nic
+	@tools/kernel.sh "$$CARGO_TARGET_DIR/nic/kernel"
+	$(CARGO) build --locked --workspace --bins --test nic
+	MILLRACE_KERNEL="$$CARGO_TARGET_DIR/nic/kernel" \
+	    $(CARGO) test --locked --workspace --test nic -- --nocapture --test-threads=1
+
 loom:
 	RUSTFLAGS='--cfg crossbeam_loom' $(CARGO) test --locked --release --manifest-path tests/loom/Cargo.toml \
 	    --target-dir "$$CARGO_TARGET_DIR/loom"
@@ -58,12 +67,14 @@ bench: root
 	$(CARGO) run --locked --release -p millrace-bench -- memory
 	$(CARGO) run --locked --release -p millrace-bench -- services
 	$(CARGO) run --locked --release -p millrace-bench -- policies
+	$(CARGO) run --locked --release -p millrace-bench -- flows
 	$(CARGO) run --locked --release -p millrace-bench -- veth
 
 lint: fmt-check lock-check
 	@tools/install-deps.sh lint
 	shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p millrace --test nic -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@$(MAKE) --no-print-directory deny
 

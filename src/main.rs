@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     cli::exit_code(match cli.command {
         Command::Run(argument) => run(&argument.config),
         Command::Check(argument) => check(&argument.file),
-        Command::Uninstall(argument) => uninstall(&argument.config),
+        Command::Uninstall(argument) => uninstall(&argument.config, argument.stop),
         Command::Completions { shell } => cli::print_completions(shell),
         Command::Client(command) => cli::execute(&cli.socket, command),
     })
@@ -49,8 +49,8 @@ fn check(config: &Path) -> Result<(), Failure> {
     )))
 }
 
-fn uninstall(config: &Path) -> Result<(), Failure> {
-    let done = daemon::uninstall(&load(config)?).map_err(failed)?;
+fn uninstall(config: &Path, stop: bool) -> Result<(), Failure> {
+    let done = daemon::uninstall(&load(config)?, stop).map_err(failed)?;
     if done.is_empty() {
         return cli::print("nothing of Millrace was left here\n");
     }

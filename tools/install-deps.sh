@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building, running and testing Millrace needs, and does nothing if all are there.
 #
-#   tools/install-deps.sh [build|demo|test|bench|lint|all]
+#   tools/install-deps.sh [build|demo|test|nic|bench|lint|all]
 #
 # The Rust toolchain is not among them: it is the one thing to bring along.
 set -eu
@@ -9,9 +9,11 @@ set -eu
 # Compilers, and what the AF_XDP library, libpcap and the fuzzers are built with.
 BUILD="clang llvm m4 libelf-dev zlib1g-dev pkg-config make gcc g++ libc6-dev libpcap-dev"
 # What the lab of network namespaces drives, and the traffic in it.
-LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux"
+LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux curl"
 # The tests log in to a node through its uplink while the switch starts, runs and dies.
 SSH="openssh-server openssh-client"
+# The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
+NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 LINT="shellcheck"
 
 # How long to wait for another program that installs packages, in seconds.
@@ -29,10 +31,11 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     test) wanted="$BUILD $LAB $SSH" ;;
+    nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $NIC $LINT" ;;
     *)
-        echo "usage: tools/install-deps.sh [build|demo|test|bench|lint|all]" >&2
+        echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|lint|all]" >&2
         exit 2
         ;;
 esac

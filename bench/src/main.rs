@@ -1,10 +1,13 @@
 //! `millrace-bench`: how fast the switch is, and beside what.
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
-//! switch's own code costs. `services` loads and changes Services, `policies` compiles and changes policies, and asks for backends. `veth` sends them through the whole switch, between real interfaces, beside a forwarder
-//! that does nothing else and beside the Linux kernel. `README.md` says how each figure is got and what limits it.
+//! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
+//! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
+//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel. `README.md` says
+//! how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
+mod flows;
 mod memory;
 mod policies;
 mod services;
@@ -41,6 +44,8 @@ enum Command {
     Policies(policies::Options),
     /// Services: loading them, changing one, and asking for a backend. Needs no privileges
     Services(services::Options),
+    /// The flow table by itself: nanoseconds for each lookup, claim and so on. Needs no privileges
+    Flows(flows::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
 }
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         Command::Memory(options) => memory::run(options, &cli.output),
         Command::Policies(options) => policies::run(options, &cli.output),
         Command::Services(options) => services::run(options, &cli.output),
+        Command::Flows(options) => flows::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),
     };
     match ended {

@@ -48,6 +48,7 @@ pub struct Frame {
     index: u32,
     head: u16,
     len: u16,
+    lane: u16,
 }
 
 /// There is not enough free memory before or after the packet.
@@ -177,6 +178,20 @@ impl Frame {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Which of several queues of its exit port the packet takes: packets of one lane stay in order, so all of a flow
+    /// have the same. A frame that was just taken, or received, is in lane 0.
+    #[inline]
+    #[must_use]
+    pub fn lane(&self) -> u16 {
+        self.lane
+    }
+
+    /// Puts the packet into a lane; any number is one.
+    #[inline]
+    pub fn set_lane(&mut self, lane: u16) {
+        self.lane = lane;
     }
 
     /// The packet's offset from the start of the pool's memory, in bytes: the address in an AF_XDP descriptor.

@@ -2,7 +2,9 @@
 //!
 //! Each worker writes its own counters with plain loads and stores (one writer, so no locked instruction) and
 //! anyone may read them at any time. Totals of a worker obey, whenever it is between two batches,
-//! `received + originated = transmitted + dropped + punted`; [`WorkerCounters::balance`] says by how much not.
+//! `received + originated + taken over = transmitted + dropped + punted + handed over`;
+//! [`WorkerCounters::balance`] says by how much not. What one worker hands over another takes over, so that over all of
+//! them both terms fall out.
 
 mod histogram;
 mod queue;
@@ -94,6 +96,8 @@ pub struct WorkerStats {
     pub(crate) load_permille: Counter,
     pub(crate) captured: Counter,
     pub(crate) capture_lost: Counter,
+    pub(crate) handed_over: Counter,
+    pub(crate) taken_over: Counter,
     pub(crate) strays: Counter,
     pub(crate) device_errors: Counter,
     frames: [Counter; 3],
@@ -116,6 +120,8 @@ impl WorkerStats {
             load_permille: Counter::default(),
             captured: Counter::default(),
             capture_lost: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
             strays: Counter::default(),
             device_errors: Counter::default(),
             frames: Default::default(),
@@ -200,6 +206,8 @@ impl WorkerStats {
             load_permille: self.load_permille.get(),
             captured: self.captured.get(),
             capture_lost: self.capture_lost.get(),
+            handed_over: self.handed_over.get(),
+            taken_over: self.taken_over.get(),
             stray_descriptors: self.strays.get(),
             device_errors: self.device_errors.get(),
             batch_ns: Summary::from(&shown.batch_ns),
@@ -237,6 +245,10 @@ pub struct WorkerCounters {
     pub captured: u64,
     /// Packet copies that captures lost because their queue was full.
     pub capture_lost: u64,
+    /// Packets copied to another worker, because this one has no queue of their exit port.
+    pub handed_over: u64,
+    /// Packets that other workers handed over to this one.
+    pub taken_over: u64,
     /// Descriptors that came back from a port that did not hold them. Anything but zero is a bug.
     pub stray_descriptors: u64,
     /// Errors that devices reported on transmission.
@@ -248,12 +260,14 @@ pub struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// `received + originated - transmitted - dropped - punted`: zero whenever the worker is between two batches.
+    /// `received + originated + taken_over - transmitted - dropped - punted - handed_over`: zero whenever the worker is
+    /// between two batches.
     #[must_use]
     pub fn balance(&self) -> i128 {
         let sum = |exits: &BTreeMap<&str, u64>| exits.values().map(|count| i128::from(*count)).sum::<i128>();
-        i128::from(self.received) + i128::from(self.originated)
+        i128::from(self.received) + i128::from(self.originated) + i128::from(self.taken_over)
             - i128::from(self.transmitted)
+            - i128::from(self.handed_over)
             - sum(&self.dropped)
             - sum(&self.punted)
     }

@@ -180,6 +180,8 @@ reasons! {
         SlowPathFull => "slow_path_full",
         /// A pod's IPv6 router advertisement, redirect or neighbour message that the switch does not take.
         Icmpv6NotTaken => "icmpv6_not_taken",
+        /// The worker that has a queue of the exit port takes packets of other workers no faster.
+        HandoverFull => "handover_full",
         /// To an address of the Service CIDRs that belongs to no Service.
         ServiceUnknownAddress => "service_unknown_address",
         /// From an address outside the Service's `loadBalancerSourceRanges`.
@@ -230,6 +232,15 @@ reasons! {
         EchoId => "echo_id",
         /// A TCP segment to an endpoint that its Service no longer has; a reset is due.
         EndpointGone => "endpoint_gone",
+    }
+}
+
+impl PuntReason {
+    /// Whether a packet that has waited in the slow path may go there once more for this. Only for what nothing that
+    /// comes back from there asks for again, so that no packet goes round.
+    #[must_use]
+    pub const fn may_follow_a_wait(self) -> bool {
+        matches!(self, Self::EchoId)
     }
 }
 

@@ -68,9 +68,11 @@ pub(crate) fn encap(
         return Ok(());
     };
     let fields = wrapper.fields(packet);
+    let source_port = wrapper.source_port(packet);
+    // What spreads flows over the paths of the network also spreads them over the queues of a NIC.
+    frame.set_lane(source_port);
     match outer {
         OuterHeader::VxlanV4(template) => {
-            let source_port = wrapper.source_port(packet);
             let header = push::<VXLAN_LEN, { VXLAN_LEN - eth::HEADER_LEN }>(frame)?;
             template.emit(header, fields, source_port, packet.addresses.ether_type());
         }

@@ -35,7 +35,8 @@ pub(crate) fn open<'t, A: Family>(
     let judgement = police(cx, tuple, &leaving)?;
     let found = route(cx.tables, cx.entry, leaving.destination.into(), choice.is_some())?;
     let hop = limit(cx.entry, packet, &found.way)?;
-    let masquerade = choice.is_some_and(|choice| choice.masquerade)
+    let masquerade = choice
+        .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.way, &leaving))
         || is_masqueraded(cx, &found.way, leaving.destination.into());
     let source = source(cx, &found.way, &leaving, masquerade)?;
     let Some((claimed, leaving)) = claim(cx, tuple, leaving, &source, choice.as_ref(), segment)? else {
@@ -108,6 +109,14 @@ fn refuse_tunnel<A: Family>(cx: &Context<'_>, leaving: &Tuple<A>) -> Result<(), 
 pub(crate) fn is_masqueraded(cx: &Context<'_>, way: &Way<'_>, destination: IpAddr) -> bool {
     let local = &cx.tables.local;
     local.masquerade && way.is_to_wire() && cx.entry.is(Role::Pod) && !local.is_pod(destination)
+}
+
+/// Whether a backend's answers to the client itself would never come by here, so that nobody would turn them back. A
+/// server in this node's own network answers whoever is outside of the overlay by the uplink, without us, also where the
+/// traffic policy would have it see the client; and a server outside of the overlay answers another node's pod likewise.
+fn is_answered_past_us<A: Family>(cx: &Context<'_>, way: &Way<'_>, leaving: &Tuple<A>) -> bool {
+    let is_in_overlay = cx.tables.local.is_pod(leaving.source.into());
+    cx.entry.is(Role::Uplink) && ((way.is_to_host() && !is_in_overlay) || (way.is_to_wire() && is_in_overlay))
 }
 
 /// Claims the connection, with the first source port that is free; answers the tuple that its packets leave with.

@@ -198,9 +198,9 @@ fn bound_to<A: Family>(cx: &Context<'_>, tuple: &Tuple<A>, flow: &Flow<A>) -> Bo
     let backend = connection.reply.source.into();
     let port = connection.reply.ports.source;
     let serving = cx.tables.services.still_serves(
-        tuple.destination.into(),
+        tuple.source.into(),
         tuple.protocol,
-        tuple.ports.destination,
+        (tuple.destination.into(), tuple.ports.destination),
         (backend, port),
     );
     let is_tcp = tuple.protocol == IpProtocol::TCP;

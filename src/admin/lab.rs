@@ -146,7 +146,8 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::Explain(_)
             | Request::Denied
             | Request::ShowFlows(_)
-            | Request::Attach(_) => {
+            | Request::Attach(_)
+            | Request::Leave => {
                 never_answered.push(reply);
                 continue;
             }

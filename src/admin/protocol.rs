@@ -50,6 +50,8 @@ pub enum Request {
         /// The pod, `NAMESPACE/NAME`.
         pod: String,
     },
+    /// Take the uplink's steering program off, then close all sockets and end: the first step of uninstalling.
+    Leave,
     /// Copy what passes a port.
     Capture {
         /// The port: an interface's name, `NAMESPACE/POD`, `uplink` or `host`.
@@ -210,12 +212,31 @@ pub struct PortRow {
     pub peer_mac: Option<String>,
     /// Largest IP packet, in bytes.
     pub mtu: u32,
-    /// Queues, each with a socket.
+    /// Queues that it receives by.
     pub queues: u32,
+    /// Whose each of them is.
+    #[serde(default)]
+    pub per_queue: Vec<QueueRow>,
+    /// zero-copy if the device itself reads and writes packet memory; copy if the kernel does so for any queue.
+    #[serde(default)]
+    pub bind_mode: String,
     /// native or generic; with the driver's refusal where native was tried in vain.
     pub xdp_mode: String,
     /// Whether the interface is up.
     pub up: bool,
+}
+
+/// A queue of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Its number, from 0.
+    pub queue: u32,
+    /// The worker that serves it.
+    pub worker: Option<usize>,
+    /// How its socket is bound: zero-copy or copy.
+    pub bind_mode: Option<String>,
+    /// Whether it is left to the kernel, and has no socket.
+    pub kernel: bool,
 }
 
 /// A row of [`Request::ShowRoutes`].

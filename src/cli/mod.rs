@@ -65,9 +65,12 @@ pub enum Command {
     Client(ClientCommand),
     /// Remove everything the switch left on this node
     ///
-    /// XDP programs, host port, pod ports, routes and changed settings; the daemon must be stopped.
-    #[command(after_help = "Examples:\n  millrace uninstall --config /etc/millrace/millrace.toml")]
-    Uninstall(ConfigArgument),
+    /// XDP programs, host port, pod ports, routes and changed settings of the uplink; the daemon must be stopped.
+    #[command(
+        after_help = "Examples:\n  millrace uninstall --config /etc/millrace/millrace.toml\n  \
+        millrace uninstall --stop --config /etc/millrace/millrace.toml"
+    )]
+    Uninstall(UninstallArguments),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  millrace completions bash > /etc/bash_completion.d/millrace\n  \
@@ -159,6 +162,17 @@ pub struct ConfigArgument {
     /// The node file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// Arguments of [`Command::Uninstall`].
+#[derive(Debug, Args)]
+pub struct UninstallArguments {
+    /// The node file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Have a running daemon take its program off the uplink, close its sockets and end first
+    #[arg(long)]
+    pub stop: bool,
 }
 
 /// Arguments of [`Command::Check`].

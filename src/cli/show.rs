@@ -101,6 +101,7 @@ fn ports(rows: &[PortRow]) -> Table {
         ">QUEUES",
         "STATE",
         "XDP",
+        "BIND",
     ]);
     for row in rows {
         table.row([
@@ -112,12 +113,23 @@ fn ports(rows: &[PortRow]) -> Table {
             row.mac.clone(),
             or_nothing(row.peer_mac.clone()),
             row.mtu.to_string(),
-            row.queues.to_string(),
+            queues(row),
             either(row.up, "up", "down"),
             row.xdp_mode.clone(),
+            or_nothing(Some(row.bind_mode.clone())),
         ]);
     }
     table
+}
+
+/// How many queues, and which of them are left to the kernel.
+fn queues(row: &PortRow) -> String {
+    let left = row.per_queue.iter().filter(|queue| queue.kernel);
+    let left: Vec<String> = left.map(|queue| queue.queue.to_string()).collect();
+    if left.is_empty() {
+        return row.queues.to_string();
+    }
+    format!("{} (kernel: {})", row.queues, left.join(","))
 }
 
 fn routes(rows: Vec<RouteRow>) -> Table {
@@ -266,7 +278,9 @@ mod tests {
     fn ports_with_and_without_a_pod() {
         let uplink = json!({"id": 1, "interface": "eth1", "role": "uplink", "pod": null, "addresses": [],
             "mac": "02:00:00:00:00:01", "peer_mac": null, "mtu": 1500, "queues": 4, "up": true,
-            "xdp_mode": "generic (native refused: EOPNOTSUPP)"});
+            "xdp_mode": "generic (native refused: EOPNOTSUPP)", "bind_mode": "copy", "per_queue": [
+                {"queue": 0, "worker": null, "bind_mode": null, "kernel": true},
+                {"queue": 1, "worker": 1, "bind_mode": "copy", "kernel": false}]});
         let pod = json!({"id": 12, "interface": "mr1", "role": "pod", "pod": "default/web-0",
             "addresses": ["10.244.1.7", "fd00::7"], "mac": "02:00:00:00:00:02", "peer_mac": "02:00:00:00:00:03",
             "mtu": 1450, "queues": 1, "up": false, "xdp_mode": "native"});
@@ -275,11 +289,11 @@ mod tests {
             lines,
             [
                 "ID  INTERFACE  ROLE    POD            ADDRESSES           MAC                PEER-MAC            \
-                 MTU  QUEUES  STATE  XDP",
+                 MTU         QUEUES  STATE  XDP                                   BIND",
                 " 1  eth1       uplink  -              -                   02:00:00:00:00:01  -                  \
-                 1500       4  up     generic (native refused: EOPNOTSUPP)",
+                 1500  4 (kernel: 0)  up     generic (native refused: EOPNOTSUPP)  copy",
                 "12  mr1        pod     default/web-0  10.244.1.7,fd00::7  02:00:00:00:00:02  02:00:00:00:00:03  \
-                 1450       1  down   native",
+                 1450              1  down   native                                -",
             ]
         );
         let attached = render_attached("default/web-0", lines_of_pod());

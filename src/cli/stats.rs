@@ -28,6 +28,8 @@ struct Worker {
     load_permille: u64,
     captured: u64,
     capture_lost: u64,
+    handed_over: u64,
+    taken_over: u64,
     stray_descriptors: u64,
     device_errors: u64,
     batch_ns: Summary,
@@ -201,6 +203,8 @@ fn worker_table(workers: &[Worker]) -> Table {
         ">TRANSMITTED",
         ">DROPPED",
         ">PUNTED",
+        ">HANDED-OVER",
+        ">TAKEN-OVER",
         ">CAPTURED",
         ">COPIES-LOST",
         ">STRAY",
@@ -214,6 +218,8 @@ fn worker_table(workers: &[Worker]) -> Table {
             worker.transmitted,
             sum(&worker.dropped),
             sum(&worker.punted),
+            worker.handed_over,
+            worker.taken_over,
             worker.captured,
             worker.capture_lost,
             worker.stray_descriptors,
@@ -308,6 +314,7 @@ fn device_table(ports: &[Port]) -> Table {
         ">RX-INVALID",
         ">TX-INVALID",
         ">TX-EMPTY",
+        ">TX-DROPPED",
     ];
     queue_table(ports, &headings, |queue| {
         let device = queue.device;
@@ -318,6 +325,7 @@ fn device_table(ports: &[Port]) -> Table {
             device.rx_invalid_descriptors,
             device.tx_invalid_descriptors,
             device.tx_ring_empty,
+            device.tx_dropped,
         ]
     })
 }

@@ -13,6 +13,8 @@ fn answer() -> Value {
     worker["transmitted"] = json!(1_234_500);
     worker["dropped"] = json!({"no_route": 50, "spoofed_mac": 16});
     worker["load_permille"] = json!(423);
+    worker["handed_over"] = json!(3);
+    worker["taken_over"] = json!(4);
     worker["batch_ns"]["p50"] = json!(1_500);
     worker["batch_ns"]["p99"] = json!(20_040);
     worker["batch_packets"]["p99"] = json!(64);
@@ -21,6 +23,7 @@ fn answer() -> Value {
     queue["rx_packets"] = json!(1_234_567);
     queue["rx_bytes"] = json!(98_765_432);
     queue["device"]["rx_ring_full"] = json!(7);
+    queue["device"]["tx_dropped"] = json!(9);
     json!({
         "node": "node-a",
         "uptime_seconds": 90_061,
@@ -68,13 +71,13 @@ fn page_has_every_number_and_what_it_means() {
         ),
         ("Dropped", 3, "of_tomorrow 1"),
         ("To the slow path", 1, "arp 12 An ARP request or reply."),
-        ("Workers", 1, "0 3 42.3% 0 1,234,567 0 1,234,500 66 0 0 0 0 0"),
+        ("Workers", 1, "0 3 42.3% 0 1,234,567 0 1,234,500 66 0 3 4 0 0 0 0"),
         ("Batches", 1, "0 0 0 64 0 1.5 us 20.0 us 0.0 us 0.0 us"),
         ("Ports", 1, "eth1 2 1,234,567 98,765,432 0 0 0 0"),
         (
             "Kernel's statistics of the AF_XDP sockets",
             1,
-            "eth1 2 0 7 0 0 0 0",
+            "eth1 2 0 7 0 0 0 0 9",
         ),
         ("Steering programs", 1, "eth1 passed 99"),
         ("Slow path", 1, "arp_replies 5"),

@@ -7,25 +7,30 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod flows;
+mod overlay;
 mod services;
+mod uplink;
 mod value;
 
 use std::fs;
 use std::io;
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::objects::{NodeName, Vni};
+use crate::objects::NodeName;
 use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use overlay::{Overlay, OverlayKind};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
+pub use uplink::{
+    BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
+    Uplink, XdpMode,
+};
 pub use value::{
     CORE_MAX, CoreList, FRAMES_MAX, FRAMES_MIN, FrameCount, HOST_PORT_PEER_SUFFIX, HostPortName,
-    INTERFACE_NAME_MAX_BYTES, InterfaceName, Ranged, ValueError,
+    INTERFACE_NAME_MAX_BYTES, InterfaceName, PowerOfTwo, QueueList, Ranged, RingLength, ValueError,
 };
 
 /// Most packets in a batch.
@@ -77,38 +82,6 @@ pub struct Node {
     pub state_dir: PathBuf,
 }
 
-/// `[uplink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
-pub struct Uplink {
-    /// `interface`: name of the interface towards the other nodes. Required.
-    pub interface: InterfaceName,
-    /// `xdp-mode`: where the steering program runs. Default `auto`.
-    #[serde(default, deserialize_with = "choice")]
-    pub xdp_mode: XdpMode,
-}
-
-/// `xdp-mode`: where the steering program runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// `auto`: in the driver if it can, else in the kernel's generic hook; the log says which.
-    #[default]
-    Auto,
-    /// `native`: in the driver, or not at all.
-    Native,
-    /// `generic`: in the kernel's generic hook, which every interface has.
-    Generic,
-}
-
-impl Choice for XdpMode {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (Self::Auto, "auto"),
-        (Self::Native, "native"),
-        (Self::Generic, "generic"),
-    ];
-}
-
 /// `[workers]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
@@ -124,6 +97,30 @@ pub struct Workers {
     /// `idle`: what a worker without work does. Default `sleep`.
     #[serde(default, deserialize_with = "choice")]
     pub idle: Idle,
+    /// `hugepages`: whether packet buffers lie on huge pages. Default `auto`.
+    #[serde(default, deserialize_with = "choice")]
+    pub hugepages: HugePages,
+}
+
+/// `hugepages`: whether packet buffers lie on huge pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HugePages {
+    /// `auto`: if enough of them are free; the log says so.
+    #[default]
+    Auto,
+    /// `always`: on them, or the switch does not start.
+    Always,
+    /// `never`: on ordinary pages.
+    Never,
+}
+
+impl Choice for HugePages {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Auto, "auto"),
+        (Self::Always, "always"),
+        (Self::Never, "never"),
+    ];
 }
 
 /// `idle`: what a worker without work does.
@@ -155,46 +152,6 @@ pub struct HostPort {
     pub name: HostPortName,
 }
 
-/// `[overlay]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "kebab-case",
-    deny_unknown_fields,
-    expecting = "a table",
-    default
-)]
-pub struct Overlay {
-    /// `kind`: the tunnel in which pods' packets travel to other nodes. Default `vxlan`.
-    #[serde(deserialize_with = "choice")]
-    pub kind: OverlayKind,
-    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there
-    /// are Windows nodes and with Calico.
-    #[serde(deserialize_with = "vni")]
-    pub vni: Vni,
-    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows
-    /// nodes and with Calico.
-    #[serde(deserialize_with = "udp_port")]
-    pub port: NonZeroU16,
-    /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
-    /// address, as with flannel's `--ip-masq`. Default true.
-    pub masquerade: bool,
-}
-
-/// `kind`: the tunnel in which pods' packets travel to other nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OverlayKind {
-    /// `vxlan`: VXLAN (RFC 7348).
-    #[default]
-    Vxlan,
-    /// `ipip`: IP in IP (RFC 2003).
-    Ipip,
-}
-
-impl Choice for OverlayKind {
-    const ALL: &'static [(Self, &'static str)] = &[(Self::Vxlan, "vxlan"), (Self::Ipip, "ipip")];
-}
-
 /// `[slow-path]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -212,26 +169,9 @@ pub struct SlowPath {
     pub icmp_errors_per_second: Ranged<0, ICMP_ERRORS_PER_SECOND_MAX>,
 }
 
-/// Reads a network identifier, with the range in the error.
-fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
-    let vni = Ranged::<1, { Vni::MAX as usize }>::deserialize(deserializer)?;
-    let vni = u32::try_from(vni.get()).map_err(D::Error::custom)?;
-    Vni::new(vni).map_err(D::Error::custom)
-}
-
-/// Reads a UDP port, with the range in the error.
-fn udp_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
-    let port = Ranged::<1, { u16::MAX as usize }>::deserialize(deserializer)?;
-    let port = u16::try_from(port.get()).map_err(D::Error::custom)?;
-    NonZeroU16::try_from(port).map_err(D::Error::custom)
-}
-
 /// Every default, in one place.
 mod defaults {
     use super::*;
-
-    /// flannel's port on Linux, older than the one that IANA gave VXLAN.
-    const FLANNEL_PORT: NonZeroU16 = NonZeroU16::new(8472).unwrap();
 
     pub(super) fn state_dir() -> PathBuf {
         PathBuf::from("/run/millrace")
@@ -251,17 +191,6 @@ mod defaults {
             #[allow(clippy::expect_used)]
             let name = HostPortName::new("millrace0").expect("the default name is a good one");
             Self { name }
-        }
-    }
-
-    impl Default for Overlay {
-        fn default() -> Self {
-            Self {
-                kind: OverlayKind::default(),
-                vni: Vni::FLANNEL,
-                port: FLANNEL_PORT,
-                masquerade: true,
-            }
         }
     }
 
@@ -333,10 +262,24 @@ impl Config {
             content(key, error.inner())
         })?;
         config.check_interfaces(text, path)?;
+        config.check_uplink(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.node.manifests = folder.join(&config.node.manifests);
         config.node.state_dir = folder.join(&config.node.state_dir);
         Ok(config)
+    }
+
+    /// Keys of the uplink that contradict each other.
+    fn check_uplink(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let Some((key, reason)) = self.uplink.contradiction() else {
+            return Ok(());
+        };
+        Err(ConfigError::Content {
+            path: path.to_owned(),
+            line: line_of_key(text, "uplink", key),
+            key: Some(format!("uplink.{key}")),
+            reason,
+        })
     }
 
     /// The uplink cannot be a side of the host port, which is made and removed.

@@ -92,11 +92,22 @@ state-dir = \"s\"
 [uplink]
 interface = \"ens3f0np0.1\"
 xdp-mode = \"generic\"
+mode = \"copy\"
+queues = 8
+kernel-queues = [0, 7]
+rx-ring = 4096
+tx-ring = 512
+socket-ring = 16384
+busy-poll = true
+busy-poll-budget = 1
+busy-poll-usecs = 1000000
+defer-hard-irqs = 0
 [workers]
 cores = [3, 1]
 frames = 1024
 batch = 1
 idle = \"poll\"
+hugepages = \"always\"
 [host-port]
 name = \"fourteen-chars\"
 [overlay]
@@ -207,12 +218,62 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "interface = \"eth1\"",
         "interface = \"eth1\"\nmtu = 1500",
-        ":6: uplink.mtu: unknown field `mtu`, expected `interface` or `xdp-mode`",
+        ":6: uplink.mtu: unknown field `mtu`, expected one of `interface`, `xdp-mode`, `mode`",
     ),
     (
         "interface = \"eth1\"",
         "interface = \"eth1\"\nxdp-mode = \"fast\"",
         ":6: uplink.xdp-mode: invalid value: string \"fast\", expected \"auto\" or \"native\" or \"generic\"",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nmode = \"fast\"",
+        ":6: uplink.mode: invalid value: string \"fast\", expected \"auto\" or \"zero-copy\" or \"copy\"",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nxdp-mode = \"generic\"\nmode = \"zero-copy\"",
+        ":7: uplink.mode: `zero-copy` needs the steering program in the driver; xdp-mode \"native\"",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nqueues = 2\nkernel-queues = [2]",
+        ":7: uplink.kernel-queues: there is no queue 2 among 2: they count from 0",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nqueues = 2\nkernel-queues = [1, 0]",
+        ":7: uplink.kernel-queues: all 2 queues are left to the kernel",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nkernel-queues = [1, 1]",
+        ":6: uplink.kernel-queues: queue 1 is there twice",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nqueues = 0",
+        ":6: uplink.queues: 0 is out of range, it must be within 1..=1024",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nsocket-ring = 1000",
+        ":6: uplink.socket-ring: 1000 is no power of two, the nearest are 512 and 1024",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nsocket-ring = 32",
+        ":6: uplink.socket-ring: 32 is out of range, it must be within 64..=16384",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth1\"\nbusy-poll-usecs = 0",
+        ":6: uplink.busy-poll-usecs: 0 is out of range, it must be within 1..=1000000",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\nhugepages = true",
+        ":8: workers.hugepages: invalid type: boolean `true`, expected \"auto\" or \"always\" or \"never\"",
     ),
     (
         "interface = \"eth1\"",

@@ -18,6 +18,13 @@ pub const FRAMES_MIN: usize = 1024;
 /// Most frames of a worker.
 pub const FRAMES_MAX: usize = 262_144;
 
+/// Fewest entries of a socket's ring.
+pub(super) const SOCKET_RING_MIN: usize = 64;
+/// Most entries of a socket's ring.
+pub(super) const SOCKET_RING_MAX: usize = 16_384;
+/// Largest number of a queue.
+pub(super) const QUEUE_MAX: usize = 1023;
+
 /// A value that makes no sense, with what would.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -213,27 +220,32 @@ impl<const MIN: usize, const MAX: usize> From<Ranged<MIN, MAX>> for usize {
     }
 }
 
-/// Frames of a worker: a power of two, since the rings that refer to them have such sizes.
+/// A power of two within `MIN..=MAX`: the rings of a socket, and what refers to them, have such sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Ranged<FRAMES_MIN, FRAMES_MAX>", into = "usize")]
-pub struct FrameCount(Ranged<FRAMES_MIN, FRAMES_MAX>);
+#[serde(try_from = "Ranged<MIN, MAX>", into = "usize")]
+pub struct PowerOfTwo<const MIN: usize, const MAX: usize>(Ranged<MIN, MAX>);
 
-impl FrameCount {
-    /// Takes a power of two within [`FRAMES_MIN`]..=[`FRAMES_MAX`].
+/// Frames of a worker.
+pub type FrameCount = PowerOfTwo<FRAMES_MIN, FRAMES_MAX>;
+/// Entries of a socket's ring.
+pub type RingLength = PowerOfTwo<SOCKET_RING_MIN, SOCKET_RING_MAX>;
+
+impl<const MIN: usize, const MAX: usize> PowerOfTwo<MIN, MAX> {
+    /// Takes a power of two within the range.
     ///
     /// # Errors
     /// [`ValueError`] with the range, or with the nearest powers of two.
-    pub fn new(frames: usize) -> Result<Self, ValueError> {
-        let frames = Ranged::new(frames)?;
-        if !frames.get().is_power_of_two() {
-            let above = frames.get().next_power_of_two();
+    pub fn new(number: usize) -> Result<Self, ValueError> {
+        let number = Ranged::new(number)?;
+        if !number.get().is_power_of_two() {
+            let above = number.get().next_power_of_two();
             return Err(ValueError(format!(
                 "{} is no power of two, the nearest are {} and {above}",
-                frames.get(),
+                number.get(),
                 above / 2
             )));
         }
-        Ok(Self(frames))
+        Ok(Self(number))
     }
 
     /// A number that is known when the program is compiled, and checked then.
@@ -250,17 +262,53 @@ impl FrameCount {
     }
 }
 
-impl TryFrom<Ranged<FRAMES_MIN, FRAMES_MAX>> for FrameCount {
+impl<const MIN: usize, const MAX: usize> TryFrom<Ranged<MIN, MAX>> for PowerOfTwo<MIN, MAX> {
     type Error = ValueError;
 
-    fn try_from(frames: Ranged<FRAMES_MIN, FRAMES_MAX>) -> Result<Self, ValueError> {
-        Self::new(frames.get())
+    fn try_from(number: Ranged<MIN, MAX>) -> Result<Self, ValueError> {
+        Self::new(number.get())
     }
 }
 
-impl From<FrameCount> for usize {
-    fn from(frames: FrameCount) -> Self {
-        frames.get()
+impl<const MIN: usize, const MAX: usize> From<PowerOfTwo<MIN, MAX>> for usize {
+    fn from(number: PowerOfTwo<MIN, MAX>) -> Self {
+        number.get()
+    }
+}
+
+/// Queues of a device, none twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Ranged<0, QUEUE_MAX>>", into = "Vec<u32>")]
+pub struct QueueList(Vec<u32>);
+
+impl QueueList {
+    /// The queues, in ascending order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Ranged<0, QUEUE_MAX>>> for QueueList {
+    type Error = ValueError;
+
+    fn try_from(queues: Vec<Ranged<0, QUEUE_MAX>>) -> Result<Self, ValueError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for queue in queues.into_iter().map(Ranged::get) {
+            // INVARIANT: at most QUEUE_MAX, which fits.
+            if !seen.insert(u32::try_from(queue).unwrap_or(u32::MAX)) {
+                return Err(ValueError(format!(
+                    "queue {queue} is there twice, name each queue once"
+                )));
+            }
+        }
+        Ok(Self(seen.into_iter().collect()))
+    }
+}
+
+impl From<QueueList> for Vec<u32> {
+    fn from(queues: QueueList) -> Self {
+        queues.0
     }
 }
 

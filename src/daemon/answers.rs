@@ -2,32 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
-use millrace_dataplane::capture::{Captured, Direction};
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{Role, Target, Tunnel};
-use millrace_dataplane::verdict::Verdict;
-use millrace_dataplane::worker::WorkerHandle;
-use millrace_dataplane::xdp::AttachedMode;
+use millrace_dataplane::xdp::{self, AttachedMode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Daemon;
+use super::fabric::AttachedPort;
 use crate::admin::protocol::{
-    CaptureDirection, CaptureLine, CapturedPacket, Failure, NeighbourRow, PeerRow, PortRow, PortStats,
-    Request, Response, RouteRow, ShowFilter, Stats, Totals, WorkerRow,
+    Failure, NeighbourRow, PeerRow, PortRow, PortStats, QueueRow, Request, Response, RouteRow, ShowFilter,
+    Stats, Totals, WorkerRow,
 };
 use crate::admin::server::Answer;
-
-/// Packets that may wait for a capture's client.
-const CAPTURE_LINES: usize = 256;
-/// How long a capture waits for a packet before it looks whether its client is still there.
-const CAPTURE_PAUSE: Duration = Duration::from_millis(200);
 
 impl Daemon {
     /// Does what is asked and answers. A client that has gone does not get its answer; that is its business.
@@ -52,6 +41,7 @@ impl Daemon {
             Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
+            Request::Leave => self.leave(),
             Request::Capture { port } => {
                 let _ = answer.send(self.capture(&port));
                 return;
@@ -61,6 +51,17 @@ impl Daemon {
             Ok(value) => Response::Ok(value),
             Err(failure) => Response::Error(failure),
         }));
+    }
+
+    /// Takes the uplink's program off while its sockets are open, and ends after the answer. With the sockets closed
+    /// first, some drivers stop receiving for a while with packets under way to them.
+    fn leave(&mut self) -> Result<Value, Failure> {
+        if let Some((_, port)) = self.ports.of_role(Role::Uplink) {
+            xdp::detach_ours(port.attached.spec.ifindex)
+                .map_err(|error| Failure::failed(error.to_string()))?;
+        }
+        self.leaving = true;
+        Ok(json!({}))
     }
 
     fn stats(&self) -> Stats {
@@ -80,9 +81,9 @@ impl Daemon {
             name: port.name(),
             queues: port
                 .attached
-                .stats
+                .seats
                 .iter()
-                .map(|queue| json!(queue.read()))
+                .map(|seat| json!(seat.stats.read()))
                 .collect(),
             steering: port
                 .attached
@@ -129,6 +130,8 @@ impl Daemon {
                 peer_mac: (port.facts.role != Role::Uplink).then(|| port.facts.peer_mac.to_string()),
                 mtu: u32::from(port.facts.mtu),
                 queues: port.attached.spec.queues,
+                bind_mode: port.attached.bind_mode().to_string(),
+                per_queue: queue_rows(&port.attached),
                 xdp_mode: mode,
                 up: self
                     .state
@@ -235,10 +238,9 @@ impl Daemon {
         let rows = workers.iter().map(|worker| {
             let counters = worker.stats().read();
             let queues = self.ports.iter().flat_map(|(_, port)| {
-                let own = (0..port.attached.spec.queues).filter(|queue| {
-                    millrace_dataplane::port::QueueId(*queue).worker(workers.len()) == worker.index()
-                });
-                own.map(|queue| format!("{}/{queue}", port.interface))
+                let seats = port.attached.seats.iter();
+                let own = seats.filter(|seat| seat.worker == worker.index());
+                own.map(|seat| format!("{}/{}", port.interface, seat.queue))
             });
             WorkerRow {
                 worker: worker.index(),
@@ -272,43 +274,6 @@ impl Daemon {
         let _ = std::thread::Builder::new().name("show-flows".into()).spawn(look);
     }
 
-    /// Taps a port; a thread of its own turns the copies into lines until the client hangs up.
-    fn capture(&mut self, name: &str) -> Answer {
-        // One whose client has just gone no longer counts, though its thread may not have noticed yet: the new tap
-        // takes the place of its own.
-        let running = self.capture.as_ref().and_then(mpsc::WeakSender::upgrade);
-        if running.is_some_and(|lines| !lines.is_closed()) {
-            let reason = "another capture is running; there is one at a time";
-            return Answer::Once(Response::Error(Failure::failed(reason)));
-        }
-        let Some((id, port)) = self.ports.iter().find(|(_, port)| port.is_called(name)) else {
-            let names: Vec<_> = self.ports.iter().map(|(_, port)| port.name()).collect();
-            return Answer::Once(Response::Error(Failure::wrong(format!(
-                "there is no port {name}; there are {}",
-                names.join(", ")
-            ))));
-        };
-        let copies = match self.fabric.tap(id) {
-            Ok(copies) => copies,
-            Err(error) => return Answer::Once(Response::Error(Failure::failed(error.to_string()))),
-        };
-        let (lines_in, lines) = mpsc::channel(CAPTURE_LINES);
-        let names: BTreeMap<PortId, String> = self.ports.iter().map(|(id, port)| (id, port.name())).collect();
-        let workers = self.fabric.workers().to_vec();
-        self.capture = Some(lines_in.downgrade());
-        // Each worker takes its tap off at the next packet that nobody takes.
-        let thread = std::thread::Builder::new()
-            .name("capture".into())
-            .spawn(move || forward_copies(&copies, &lines_in, &names, &workers));
-        match thread {
-            Ok(_) => Answer::Capture(
-                Response::Ok(json!({ "port": port.name(), "interface": port.interface })),
-                lines,
-            ),
-            Err(error) => Answer::Once(Response::Error(Failure::failed(error.to_string()))),
-        }
-    }
-
     fn peer_name(&self, id: millrace_dataplane::table::PeerId) -> String {
         let peer = self.peers.iter().find(|peer| peer.id == id);
         peer.map_or_else(|| format!("peer {id}"), |peer| peer.node.to_string())
@@ -319,65 +284,18 @@ impl Daemon {
     }
 }
 
-/// Turns copies into lines until nobody takes them.
-fn forward_copies(
-    copies: &Receiver<Captured>,
-    lines: &mpsc::Sender<CaptureLine>,
-    names: &BTreeMap<PortId, String>,
-    workers: &[WorkerHandle<XskPort>],
-) {
-    let lost = || {
-        workers
-            .iter()
-            .map(|worker| worker.stats().capture_lost())
-            .sum::<u64>()
-    };
-    let before = lost();
-    let mut told = before;
-    while !lines.is_closed() {
-        let line = match copies.recv_timeout(CAPTURE_PAUSE) {
-            Ok(copy) => Some(CaptureLine::Packet(describe(&copy, names))),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        if line.is_some_and(|line| lines.blocking_send(line).is_err()) {
-            break;
+/// Whose each queue of a port is; one without a worker is left to the kernel.
+fn queue_rows(port: &AttachedPort) -> Vec<QueueRow> {
+    let rows = (0..port.spec.queues).map(|queue| {
+        let seat = port.seats.iter().find(|seat| seat.queue.0 == queue);
+        QueueRow {
+            queue,
+            worker: seat.map(|seat| seat.worker),
+            bind_mode: seat.map(|seat| seat.mode.to_string()),
+            kernel: seat.is_none(),
         }
-        let now = lost();
-        if now > told {
-            told = now;
-            if lines.blocking_send(CaptureLine::Lost(now - before)).is_err() {
-                break;
-            }
-        }
-    }
-}
-
-fn describe(copy: &Captured, names: &BTreeMap<PortId, String>) -> CapturedPacket {
-    let name = |id: &PortId| names.get(id).cloned().unwrap_or_else(|| format!("port {id}"));
-    let (direction, comment) = match &copy.direction {
-        Direction::Received(verdict) => (
-            CaptureDirection::Received,
-            match verdict {
-                Verdict::Forward(to) => format!("forward to {}", name(to)),
-                Verdict::Drop(reason) => format!("drop {reason}: {}", reason.meaning()),
-                Verdict::Punt(reason, _) => format!("punt {reason}: {}", reason.meaning()),
-            },
-        ),
-        Direction::Sent(Some(from)) => (CaptureDirection::Sent, format!("sent, came in at {}", name(from))),
-        Direction::Sent(None) => (CaptureDirection::Sent, "sent, originated by the switch".into()),
-    };
-    CapturedPacket {
-        time_ns: nanoseconds(copy.time),
-        direction,
-        comment,
-        data: base64::engine::general_purpose::STANDARD.encode(copy.packet.bytes()),
-    }
-}
-
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    });
+    rows.collect()
 }
 
 fn add(sum: &mut BTreeMap<String, u64>, part: &BTreeMap<&'static str, u64>) {

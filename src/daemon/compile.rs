@@ -2,11 +2,13 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod host_path;
 mod numbers;
 mod peers;
 pub mod policies;
 mod routes;
 pub mod services;
+mod steering;
 mod subjects;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,16 +21,17 @@ use millrace_dataplane::table::{
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
-use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
+use millrace_dataplane::xdp::SteeringTables;
 
-use crate::config::{Config, OverlayKind, PortRange};
-use crate::kernel::{KernelState, RouteSpec};
+use crate::config::{Config, OverlayKind};
+use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
 pub use numbers::Numbers;
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::routes;
-use services::{HostListens, ServiceCompiler, ServiceInputs, ServiceSteering};
+use services::{HostListens, ServiceCompiler, ServiceInputs};
+use steering::steering;
 pub use subjects::changed_subjects;
 
 /// Ports of the node's own services that the switch never takes, whatever else it is told: SSH, the Kubernetes API
@@ -85,8 +88,10 @@ pub struct Compiled {
     pub tables: NodeTables,
     /// For the steering program on the uplink.
     pub steering: SteeringTables,
-    /// For the kernel: the way to pods through the host port.
+    /// For the kernel: the way to pods and Services through the host port.
     pub kernel_routes: Vec<RouteSpec>,
+    /// For the kernel: Services at this node's own addresses, to which no route leads.
+    pub own_services: OwnServices,
     /// Next hops of peers, to be kept resolved: interface number and address.
     pub next_hops: Vec<(u32, IpAddr)>,
     /// The peers' names.
@@ -110,66 +115,30 @@ pub fn compile(
     let mut warnings = Vec::new();
     let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
     let endpoints = endpoints(inputs, local_address, &peers);
-    let addresses = own_addresses(inputs.kernel);
-    let local = Local {
-        node_addresses: addresses
-            .iter()
-            .copied()
-            .chain(node_addresses(inputs.store))
-            .collect(),
-        gateways: inputs.own.gateway_addresses().collect(),
-        pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
-        pod_networks: pod_networks(inputs),
-        sources_v4: sources(inputs, uplink, local_address.map(IpAddr::V4), as_v4),
-        sources_v6: sources(inputs, uplink, None, as_v6),
-        masquerade: inputs.config.overlay.masquerade,
-        uplink_ports: (
-            inputs.config.services.snat_ports.first(),
-            inputs.config.services.snat_ports.last(),
-        ),
-        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
-        uplink: uplink.map(|port| port.id),
-        host: host.map(|port| port.id),
-        addresses,
-        endpoints,
-    };
-    let mut steering = SteeringTables {
-        failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
-        local_addresses: uplink
-            .map(|port| addresses_on(inputs.kernel, port.ifindex))
-            .unwrap_or_default(),
-        tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
-        ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
-        pod_prefixes: inputs
-            .own
-            .pod_cidrs()
-            .map(|cidr| (cidr.network(), cidr.prefix_len()))
-            .collect(),
-        ..SteeringTables::default()
-    };
+    let local = local(inputs, (uplink, host), local_address, endpoints);
+    let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
+    let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
         services: inputs.store.services(),
         node: &inputs.own.name,
         zone: inputs.own.zone.as_deref(),
         own_addresses: &local.addresses,
-        uplink_addresses: &steering.local_addresses,
+        uplink_addresses: &uplink_addresses,
         gateways: &local.gateways,
         node_addresses: &local.node_addresses,
         fail_safe_ports: &FAIL_SAFE_PORTS,
         listens: inputs.listens,
     });
     warnings.extend(services.warnings());
-    steer_services(
-        &mut steering,
-        services.steering(),
-        inputs.config.services.snat_ports,
-    );
     policies.update(&PolicyInputs {
         store: inputs.store,
         ports: &local_ports(inputs.ports),
         node_addresses: &addresses_of_node(inputs, &local),
     });
     warnings.extend_from_slice(policies.warnings());
+    let steering = steering(inputs, &local, services.steering());
+    let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
+    let own_services = host_path::own_services(inputs, host, &local, services.steering());
     let routes = routes(inputs, uplink, host, &local, &peers);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
@@ -187,40 +156,44 @@ pub fn compile(
     Compiled {
         tables,
         steering,
-        kernel_routes: kernel_routes(inputs.own, &peers.names, services.steering()),
+        kernel_routes,
+        own_services,
         next_hops: peers.next_hops,
         peers: peers.names,
         warnings,
     }
 }
 
-/// What the uplink takes for Services and source NAT.
-fn steer_services(steering: &mut SteeringTables, services: &ServiceSteering, snat_ports: PortRange) {
-    let addresses = services
-        .addresses
-        .iter()
-        .map(|address| (*address, IpNet::from(*address).prefix_len()));
-    let prefixes = services
-        .prefixes
-        .iter()
-        .map(|net| (net.network(), net.prefix_len()));
-    steering.service_prefixes = prefixes.chain(addresses).collect();
-    let own_ports = services.own_ports.iter();
-    steering.service_ports = own_ports
-        .map(|(address, protocol, port)| ServicePort {
-            address: *address,
-            protocol: *protocol,
-            port: *port,
-        })
-        .collect();
-    let node_ports = services.node_ports.iter();
-    steering.node_ports = node_ports
-        .map(|(protocol, port)| NodePort {
-            protocol: *protocol,
-            port: *port,
-        })
-        .collect();
-    steering.snat_ports = Some(snat_ports.first()..=snat_ports.last());
+/// What this node itself is.
+fn local(
+    inputs: &Inputs<'_>,
+    (uplink, host): (Option<&PortInput>, Option<&PortInput>),
+    tunnel_end: Option<Ipv4Addr>,
+    endpoints: Vec<Endpoint>,
+) -> Local {
+    let addresses = own_addresses(inputs.kernel);
+    Local {
+        node_addresses: addresses
+            .iter()
+            .copied()
+            .chain(node_addresses(inputs.store))
+            .collect(),
+        gateways: inputs.own.gateway_addresses().collect(),
+        pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
+        pod_networks: pod_networks(inputs),
+        sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
+        sources_v6: sources(inputs, uplink, None, as_v6),
+        masquerade: inputs.config.overlay.masquerade,
+        uplink_ports: (
+            inputs.config.services.snat_ports.first(),
+            inputs.config.services.snat_ports.last(),
+        ),
+        resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
+        uplink: uplink.map(|port| port.id),
+        host: host.map(|port| port.id),
+        addresses,
+        endpoints,
+    }
 }
 
 /// What a tunnel takes of the MTU, as the type that MTUs have here.
@@ -308,13 +281,6 @@ fn as_v6(address: IpAddr) -> Option<Ipv6Addr> {
     }
 }
 
-fn udp_port(endpoint: &Endpoint) -> Option<u16> {
-    match endpoint.kind {
-        EndpointKind::Vxlan { port, .. } => Some(port),
-        EndpointKind::Ipip => None,
-    }
-}
-
 /// The addresses of all nodes, also of those to which there is no tunnel: no pod may play a tunnel's end to any.
 fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
     store
@@ -322,12 +288,11 @@ fn node_addresses(store: &Store) -> impl Iterator<Item = IpAddr> + '_ {
         .flat_map(|node| node.internal_ips.iter().copied().chain(node.public_ips()))
 }
 
-/// All addresses of this node, loopback's left out.
+/// All addresses of this node, 127.0.0.0/8 and ::1 left out. Others on the loopback interface count: routers and load
+/// balancers are given theirs there.
 fn own_addresses(kernel: &KernelState) -> Vec<IpAddr> {
-    let loopback = |ifindex| kernel.link(ifindex).is_some_and(|link| link.loopback);
     kernel
         .addresses()
-        .filter(|entry| !loopback(entry.ifindex))
         .map(|entry| entry.address.addr())
         .filter(|address| !address.is_loopback())
         .collect()
@@ -348,31 +313,6 @@ fn neighbours(inputs: &Inputs<'_>, numbers: &mut Numbers, uplink: Option<&PortIn
         Some((id, uplink.id, entry.address, mac))
     });
     NeighbourTable::build(inputs.key, known)
-}
-
-/// The kernel's way to every pod and every Service: through the host port, from this node's tunnel address.
-fn kernel_routes(own: &NodeRecord, peers: &[PeerName], services: &ServiceSteering) -> Vec<RouteSpec> {
-    let mut routes = Vec::new();
-    for (cidr, (source, gateway)) in own
-        .pod_cidrs()
-        .zip(own.tunnel_addresses().zip(own.gateway_addresses()))
-        .collect::<Vec<_>>()
-    {
-        let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
-        let remote = peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied());
-        let virtual_addresses = services.addresses.iter().map(|address| IpNet::from(*address));
-        let others = remote
-            .chain(services.prefixes.iter().copied())
-            .chain(virtual_addresses)
-            .filter(same_family);
-        routes.extend(std::iter::once(cidr).chain(others).map(|prefix| RouteSpec {
-            prefix,
-            gateway: Some(gateway),
-            onlink: true,
-            source: Some(source),
-        }));
-    }
-    routes
 }
 
 fn prefix(net: IpNet) -> Option<Prefix> {

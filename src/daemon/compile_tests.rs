@@ -14,6 +14,7 @@ use crate::objects::Folder;
 const UPLINK: u32 = 2;
 const HOST: u32 = 3;
 const OTHER: u32 = 9;
+const LOOPBACK: u32 = 1;
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -140,9 +141,14 @@ fn kernel(neighbours: Vec<Neighbour>) -> KernelState {
     };
     let mut own_route = route("10.244.2.0/24", HOST, Some("10.244.1.1"), 0);
     own_route.protocol = OWN_ROUTE_PROTOCOL;
+    let mut loopback = link(LOOPBACK);
+    loopback.loopback = true;
     KernelState::made_up(
-        [link(UPLINK), link(HOST), link(OTHER)],
+        [loopback, link(UPLINK), link(HOST), link(OTHER)],
         [
+            address(LOOPBACK, "127.0.0.1/8"),
+            address(LOOPBACK, "::1/128"),
+            address(LOOPBACK, "203.0.113.200/32"),
             address(UPLINK, "192.0.2.1/24"),
             address(HOST, "10.244.1.0/32"),
             address(OTHER, "172.16.0.5/16"),
@@ -159,8 +165,12 @@ fn kernel(neighbours: Vec<Neighbour>) -> KernelState {
 }
 
 fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
+    compiled_with("", neighbours)
+}
+
+fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("nodes.yaml"), MANIFESTS).unwrap();
+    std::fs::write(folder.path().join("nodes.yaml"), format!("{MANIFESTS}{objects}")).unwrap();
     let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
     let key = HashKey::random();
     let mut manifests = Folder::new(folder.path());
@@ -250,7 +260,11 @@ fn a_peer_is_ready_when_its_next_hop_is_known() {
 #[test]
 fn the_steering_program_takes_tunnels_to_this_node_and_its_pods() {
     let steering = compiled(Vec::new()).steering;
-    assert_eq!(steering.local_addresses, [ip("192.0.2.1")]);
+    assert_eq!(
+        steering.local_addresses,
+        [ip("203.0.113.200"), ip("192.0.2.1"), ip("172.16.0.5")],
+        "neither 127.0.0.1 nor what is among the pods"
+    );
     assert_eq!(steering.tunnel_ports, [8472]);
     assert!(steering.ipip, "a peer uses it");
     assert_eq!(steering.pod_prefixes, [(ip("10.244.1.0"), 24)]);
@@ -260,10 +274,63 @@ fn the_steering_program_takes_tunnels_to_this_node_and_its_pods() {
 fn the_kernel_reaches_every_pod_through_the_host_port() {
     let routes = compiled(Vec::new()).kernel_routes;
     let prefixes: Vec<_> = routes.iter().map(|route| route.prefix.to_string()).collect();
-    assert_eq!(prefixes, ["10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]);
+    assert_eq!(
+        prefixes,
+        ["10.96.0.0/12", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]
+    );
     assert!(routes.iter().all(|route| {
         route.gateway == Some(ip("10.244.1.1")) && route.source == Some(ip("10.244.1.0")) && route.onlink
     }));
+}
+
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.10
+  externalIPs: [203.0.113.200, 203.0.113.7, 192.0.2.254, 192.0.2.2]
+  ports: [{port: 443, nodePort: 30443}, {port: 53, protocol: UDP, name: dns, nodePort: 30053}]
+";
+
+#[test]
+fn the_nodes_way_to_services() {
+    let compiled = compiled_with(SERVICE, Vec::new());
+    let routes: Vec<_> = compiled.kernel_routes.iter().map(|route| route.prefix).collect();
+    let leads = |prefix: &str| routes.contains(&prefix.parse().unwrap());
+    assert!(leads("10.96.0.0/12") && leads("203.0.113.7/32"), "{routes:?}");
+    for (address, why) in [
+        ("203.0.113.200/32", "its own: no route is asked"),
+        ("192.0.2.254/32", "its router"),
+        ("192.0.2.2/32", "another node"),
+    ] {
+        assert!(!leads(address), "{why}");
+    }
+    assert!(
+        compiled
+            .warnings
+            .iter()
+            .any(|line| line.contains("192.0.2.254") && line.contains("router")),
+        "{:?}",
+        compiled.warnings
+    );
+    let own = &compiled.own_services;
+    assert_eq!((own.interface.as_str(), own.mtu), ("millrace0", 1500));
+    assert_eq!(own.gateways, [ip("10.244.1.1")]);
+    assert!(own.addresses.contains(&ip("203.0.113.200")) && own.addresses.contains(&ip("10.244.1.0")));
+    assert!(!own.addresses.contains(&ip("127.0.0.1")));
+    assert_eq!(own.node_ports, [(6, 30_443), (17, 30_053)]);
+    assert_eq!(
+        own.ports,
+        [(ip("203.0.113.200"), (6, 443)), (ip("203.0.113.200"), (17, 53))]
+    );
+    let steering = &compiled.steering;
+    assert_eq!(steering.service_ports.len(), 2);
+    assert_eq!(steering.snat_ports, Some(61_000..=65_535));
+    let whole = |address: &str| steering.service_prefixes.contains(&(ip(address), 32));
+    assert!(whole("203.0.113.7") && whole("192.0.2.254"));
+    assert!(!whole("203.0.113.200") && !whole("192.0.2.2"));
 }
 
 #[test]

@@ -4,30 +4,32 @@
 //! map, attach the program, and give each socket to the worker that owns its queue. Detaching goes the other way
 //! round. Either is done wholly or not at all.
 
+mod attach;
+mod bind;
 mod error;
+mod spec;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
-use millrace_dataplane::frame::Holder;
-use millrace_dataplane::port::umem::Umem;
-use millrace_dataplane::port::xsk::{FillPolicy, XskPort};
-use millrace_dataplane::port::{PortId, QueueId};
-use millrace_dataplane::stats::QueueStats;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
+use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Punt, QUEUES_PER_PORT_MAX, Worker, WorkerConfig, WorkerError, WorkerHandle,
+    BATCH_MAX, Command, Idle, Punt, Worker, WorkerConfig, WorkerError, WorkerHandle,
 };
-use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
 use millrace_pipelines::{Connections, NodePipeline};
+use tracing::info;
 
 use crate::config::{self, Config};
 use crate::privileges;
+pub use attach::steer;
 pub use error::FabricError;
+pub use spec::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered};
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -38,51 +40,19 @@ const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
 
-/// Who holds a port's frames: for each queue, its worker and its holder number there.
-type Holders = Vec<(usize, u16)>;
-
-/// What a port is to be attached to.
-#[derive(Debug, Clone)]
-pub struct PortSpec {
-    /// The port's number.
-    pub id: PortId,
-    /// The interface.
-    pub interface: String,
-    /// Its number in the kernel.
-    pub ifindex: u32,
-    /// How many queues it receives by.
-    pub queues: u32,
-    /// Which steering program it gets.
-    pub kind: ProgramKind,
-    /// In which mode the program is attached.
-    pub mode: XdpMode,
-    /// How many frames it holds to receive into.
-    pub fill: FillPolicy,
-}
-
-/// A port that is attached: its program, its counters, and who holds its frames where.
-pub struct AttachedPort {
-    /// What it was attached to.
-    pub spec: PortSpec,
-    /// The steering program on it.
-    pub program: SteeringProgram,
-    /// How the program is attached.
-    pub attachment: Attachment,
-    /// Counters per queue.
-    pub stats: Vec<Arc<QueueStats>>,
-    holders: Holders,
-}
-
 /// All workers, from outside.
 pub struct Fabric {
     workers: Vec<WorkerHandle<XskPort>>,
     threads: Vec<JoinHandle<()>>,
     umems: Vec<Umem>,
     free_holders: Vec<BTreeSet<u16>>,
+    /// Frames of each worker.
+    frames: usize,
 }
 
 impl Fabric {
-    /// Takes all memory and starts the workers, with nothing to serve yet.
+    /// Takes all memory, on the NUMA node of the uplink if that is known, and starts the workers, with nothing to serve
+    /// yet.
     ///
     /// # Errors
     /// [`FabricError`] for a core that is not there, or memory that cannot be had; nothing is left behind.
@@ -91,6 +61,7 @@ impl Fabric {
         tables: &Reader<NodeTables>,
         connections: &Connections,
         key: HashKey,
+        numa_node: Option<u32>,
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
         let cores = config.workers.cores.as_slice();
         let (punts_in, punts) = bounded(config.slow_path.queue.get() * cores.len());
@@ -99,10 +70,27 @@ impl Fabric {
             threads: Vec::new(),
             umems: Vec::new(),
             free_holders: Vec::new(),
+            frames: config.workers.frames.get(),
+        };
+        let placement = Placement {
+            huge_pages: match config.workers.hugepages {
+                config::HugePages::Auto => HugePages::Auto,
+                config::HugePages::Always => HugePages::Always,
+                config::HugePages::Never => HugePages::Never,
+            },
+            numa_node,
         };
         for (index, core) in cores.iter().enumerate() {
             let frames = u32::try_from(config.workers.frames.get()).unwrap_or(u32::MAX);
-            let (umem, pool) = Umem::new(frames)?;
+            let (umem, pool) = Umem::placed(frames, placement)?;
+            info!(
+                worker = index,
+                core,
+                frames,
+                huge_pages = umem.on_huge_pages(),
+                numa_node,
+                "packet memory taken"
+            );
             let worker_config = WorkerConfig {
                 index,
                 core: *core,
@@ -127,117 +115,6 @@ impl Fabric {
     #[must_use]
     pub fn workers(&self) -> &[WorkerHandle<XskPort>] {
         &self.workers
-    }
-
-    /// Whether an interface with so many queues can be served.
-    ///
-    /// # Errors
-    /// [`FabricError::TooFewQueues`] or [`FabricError::TooManyQueues`].
-    pub fn check_queues(interface: &str, queues: u32, workers: usize) -> Result<(), FabricError> {
-        let most = workers * QUEUES_PER_PORT_MAX;
-        if (queues as usize) < workers {
-            return Err(FabricError::TooFewQueues {
-                interface: interface.to_owned(),
-                queues,
-                workers,
-            });
-        }
-        if queues as usize > most {
-            return Err(FabricError::TooManyQueues {
-                interface: interface.to_owned(),
-                queues,
-                most,
-                workers,
-            });
-        }
-        Ok(())
-    }
-
-    /// Attaches a port; `prepare` fills the program's tables before it decides over the first packet.
-    ///
-    /// # Errors
-    /// [`FabricError`]; whatever was done is undone, except that a program of ours which was on the interface before
-    /// stays there.
-    pub fn attach(
-        &mut self,
-        spec: PortSpec,
-        prepare: impl FnOnce(&mut SteeringProgram) -> Result<(), XdpError>,
-    ) -> Result<AttachedPort, FabricError> {
-        Self::check_queues(&spec.interface, spec.queues, self.workers.len())?;
-        let mut program = SteeringProgram::load(spec.kind, spec.queues)?;
-        prepare(&mut program)?;
-        let (queues, holders) = self.bind(&spec)?;
-        let attached = (0..)
-            .zip(&queues)
-            .try_for_each(|(queue, io)| program.register_socket(queue, io.socket()));
-        let attachment = match attached.and_then(|()| program.attach(spec.ifindex, spec.mode)) {
-            Ok(attachment) => attachment,
-            Err(error) => {
-                drop(queues);
-                self.free(&holders);
-                return Err(error.into());
-            }
-        };
-        let stats: Vec<_> = (0..spec.queues)
-            .map(|queue| Arc::new(QueueStats::new(spec.id, QueueId(queue))))
-            .collect();
-        let port = AttachedPort {
-            spec,
-            program,
-            attachment,
-            stats,
-            holders,
-        };
-        match self.hand_out(&port, queues) {
-            Ok(()) => Ok(port),
-            Err(error) => {
-                // A worker that is gone or drowned: take back what the others have, and report the first error. The
-                // program stays where it is: without sockets it drops what is ours.
-                let undone = self.detach(port);
-                undone.and(Err(error.into()))
-            }
-        }
-    }
-
-    /// Takes a port from the workers, closes its sockets, and takes back its frames. The steering program stays on
-    /// the interface: without sockets it drops what is ours.
-    ///
-    /// # Errors
-    /// [`FabricError::Worker`] when a worker does not answer. It goes on serving its queues of the port, so their
-    /// sockets stay open and their frames and holder numbers are not given to anybody else.
-    pub fn detach(&mut self, port: AttachedPort) -> Result<(), FabricError> {
-        let mut first_error = Ok(());
-        let mut closed = Vec::new();
-        let mut let_go = BTreeSet::new();
-        for worker in &self.workers {
-            let id = port.spec.id;
-            match worker.ask(|queues| Command::Remove { port: id, queues }, ANSWER) {
-                Ok(queues) => {
-                    closed.extend(queues);
-                    let_go.insert(worker.index());
-                }
-                Err(error) => first_error = first_error.and(Err(error)),
-            }
-        }
-        // The sockets must be gone before their frames are anybody's again. (The very first socket of a worker's
-        // memory, on the host port, is closed by libxdp only with the memory; so that port is never detached while
-        // the workers go on.)
-        drop(closed);
-        for (worker, number) in port.holders.iter().filter(|(worker, _)| let_go.contains(worker)) {
-            let Some(handle) = self.workers.get(*worker) else {
-                continue;
-            };
-            let holder = Holder::port(*number);
-            match handle.ask(|frames| Command::Reclaim { holder, frames }, ANSWER) {
-                Ok(_) => {
-                    self.free_holders
-                        .get_mut(*worker)
-                        .map(|free| free.insert(*number));
-                }
-                Err(error) => first_error = first_error.and(Err(error)),
-            }
-        }
-        first_error.map_err(FabricError::from)
     }
 
     /// Copies what passes a port to a queue, until the receiving end is dropped.
@@ -277,76 +154,6 @@ impl Fabric {
                 std::thread::sleep(JOIN_PAUSE);
             }
             // One that does not end is ended with the process.
-        }
-    }
-
-    /// Binds a socket to each queue, on the memory of the worker that owns it.
-    fn bind(&mut self, spec: &PortSpec) -> Result<(Vec<XskPort>, Holders), FabricError> {
-        let mut queues = Vec::new();
-        let mut holders = Vec::new();
-        for queue in (0..spec.queues).map(QueueId) {
-            let worker = queue.worker(self.workers.len());
-            let bound = self.bind_one(spec, queue, worker, &mut holders);
-            match bound {
-                Ok(io) => queues.push(io),
-                Err(error) => {
-                    drop(queues);
-                    self.free(&holders);
-                    return Err(error);
-                }
-            }
-        }
-        Ok((queues, holders))
-    }
-
-    fn bind_one(
-        &mut self,
-        spec: &PortSpec,
-        queue: QueueId,
-        worker: usize,
-        holders: &mut Holders,
-    ) -> Result<XskPort, FabricError> {
-        let free = self
-            .free_holders
-            .get_mut(worker)
-            .ok_or(FabricError::NoHolder(worker))?;
-        let number = free.pop_first().ok_or(FabricError::NoHolder(worker))?;
-        holders.push((worker, number));
-        let umem = self.umems.get(worker).ok_or(FabricError::NoHolder(worker))?;
-        Ok(XskPort::bind(
-            umem,
-            &spec.interface,
-            queue,
-            Holder::port(number),
-            spec.fill,
-        )?)
-    }
-
-    /// Gives each queue to its worker.
-    fn hand_out(&self, port: &AttachedPort, queues: Vec<XskPort>) -> Result<(), WorkerError> {
-        let parts = (0..)
-            .map(QueueId)
-            .zip(queues)
-            .zip(port.stats.iter().zip(&port.holders));
-        for ((queue, io), (stats, (worker, number))) in parts {
-            let handle = self.workers.get(*worker).ok_or(WorkerError::Gone(*worker))?;
-            handle.tell(Command::Add {
-                port: port.spec.id,
-                queue,
-                io,
-                holder: Holder::port(*number),
-                stats: Arc::clone(stats),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Holder numbers of sockets that were never handed out, so that hold nothing.
-    fn free(&mut self, holders: &[(usize, u16)]) {
-        for (worker, number) in holders {
-            if let Some(free) = self.free_holders.get_mut(*worker) {
-                free.insert(*number);
-            }
         }
     }
 }

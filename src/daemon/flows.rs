@@ -220,7 +220,11 @@ fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
         connection.binding.is_none()
             && to.protocol != IpProtocol::TCP
             && services
-                .frontend(to.destination.into(), to.protocol, to.ports.destination)
+                .frontend(
+                    to.source.into(),
+                    to.protocol,
+                    (to.destination.into(), to.ports.destination),
+                )
                 .is_some()
     })
 }

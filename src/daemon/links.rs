@@ -61,6 +61,34 @@ impl Daemon {
         Ok(())
     }
 
+    /// Attaches the uplink anew when it has another number of queues than it was attached with: a queue without a socket
+    /// loses what is ours. (The kernel lets nobody take queues away that have sockets; it does let more be added.)
+    pub(super) async fn follow_queues(&mut self) {
+        let Some((id, port)) = self.ports.of_role(Role::Uplink) else {
+            return;
+        };
+        let (interface, served) = (port.interface.clone(), port.attached.spec.queues);
+        // An interface that is going says nothing of its queues; `follow_links` sees to that.
+        let Ok(channels) = self.kernel.channel_count(&interface).await else {
+            return;
+        };
+        let queues = channels.receiving();
+        if queues == served || queues == 0 {
+            return;
+        }
+        let Ok(Some(link)) = self.kernel.find_link(&interface).await else {
+            return;
+        };
+        warn!("{interface} has {queues} queues now, and had {served}: it is attached anew");
+        if let Some(port) = self.ports.remove(id) {
+            self.close(port);
+        }
+        if let Err(error) = self.attach_uplink(&link).await {
+            warn!("{interface} cannot be served with {queues} queues, and is tried again: {error:#}");
+        }
+        self.publish().await;
+    }
+
     /// Takes the uplink's MTU and MAC address as they are now; answers its link when it is back after it was gone.
     fn follow_uplink(&mut self) -> Option<Link> {
         let name = self.config.uplink.interface.as_str();

@@ -1,7 +1,10 @@
 //! What is looked at before anything is made: a start that cannot go well ends here, and the node is as it was.
 
 use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -13,12 +16,58 @@ use tracing::warn;
 
 use super::fabric::Fabric;
 use crate::config::Config;
-use crate::kernel::{Kernel, Link, check_ports};
+use crate::kernel::{Kernel, Link};
 use crate::objects::{NodeRecord, Store};
 
 /// How often, and how long apart, the lock of the state folder is tried.
 const LOCK_TRIES: u32 = 30;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The interfaces that this daemon alone serves in its network namespace, as long as it has this.
+#[derive(Debug)]
+pub(super) struct Claims {
+    _names: Vec<UnixListener>,
+}
+
+/// Keeps a second daemon, with a state folder of its own, off the same interfaces: it would put its programs in the
+/// place of the first one's before it finds the queues taken. A name in the abstract namespace of Unix sockets belongs to
+/// the network namespace, and goes with the process (unix(7)).
+pub(super) fn claim_interfaces(config: &Config) -> anyhow::Result<Claims> {
+    let names = [
+        format!("host port {}", config.host_port.name.kernel_side().as_str()),
+        format!("uplink {}", config.uplink.interface.as_str()),
+    ];
+    let mut claims = Vec::new();
+    for name in names {
+        claims.extend(claim(&name).with_context(|| format!("claiming the {name}"))?);
+    }
+    Ok(Claims { _names: claims })
+}
+
+fn claim(name: &str) -> anyhow::Result<Option<UnixListener>> {
+    let address = SocketAddr::from_abstract_name(format!("millrace {name}"))?;
+    for _ in 0..LOCK_TRIES {
+        match UnixListener::bind_addr(&address) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Anybody may take the name, and must not keep the switch from starting.
+        let holder = UnixStream::connect_addr(&address)
+            .ok()
+            .and_then(|stream| rustix::net::sockopt::socket_peercred(stream).ok());
+        if let Some(holder) = holder.filter(|holder| holder.uid != rustix::process::geteuid()) {
+            warn!(
+                "the name of the {name} is held by process {}, which is none of ours",
+                holder.pid
+            );
+            return Ok(None);
+        }
+        // One that was killed a moment ago is still being taken apart.
+        thread::sleep(LOCK_PAUSE);
+    }
+    bail!("another millrace serves the {name}: stop it first")
+}
 
 /// What the node file or the manifests say cannot be done on this node; nothing has been touched.
 #[derive(Debug, thiserror::Error)]
@@ -91,15 +140,18 @@ pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Re
     for (index, core) in config.workers.cores.as_slice().iter().enumerate() {
         check_core(index, *core)?;
     }
-    let snat_ports = config.services.snat_ports;
-    check_ports(&(snat_ports.first()..=snat_ports.last())).with_context(|| "[services] snat-ports")?;
+    super::host_path::look_at_ports(config)?;
     let name = config.uplink.interface.as_str();
     let link = kernel
         .link_by_name(name)
         .await
         .with_context(|| "[uplink] interface")?;
-    let queues = queue_count(kernel, &link).await?;
-    Fabric::check_queues(name, queues, config.workers.cores.as_slice().len())?;
+    // Queues that the node file asks for are set, or refused, later; what there is now is no matter then.
+    if config.uplink.queues.is_none() {
+        let queues = queue_count(kernel, &link).await?;
+        let left = config.uplink.kernel_queues.as_slice();
+        Fabric::check_queues(name, queues, left, config.workers.cores.as_slice().len())?;
+    }
     Ok(link)
 }
 
@@ -122,5 +174,14 @@ pub(super) async fn queue_count(kernel: &Kernel, link: &Link) -> anyhow::Result<
         Ok(channels) => Ok(channels.receiving().max(1)),
         // A driver without channels has the queues that it was made with.
         Err(_) => Ok(link.rx_queues.max(1)),
+    }
+}
+
+/// By how many queues an interface can come to receive, without being made anew.
+pub(super) async fn queue_limit(kernel: &Kernel, link: &Link) -> anyhow::Result<u32> {
+    let now = queue_count(kernel, link).await?;
+    match kernel.channels(&link.name).await {
+        Ok((_, most)) => Ok(most.receiving().max(now)),
+        Err(_) => Ok(link.rx_queues.max(now)),
     }
 }

@@ -5,14 +5,17 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod captures;
 pub mod compile;
 mod explain;
 pub mod fabric;
 mod flows;
 pub mod health;
+mod host_path;
 mod links;
 mod look;
-mod own;
+mod neighbours;
+mod nic;
 mod pods;
 pub mod ports;
 mod start;
@@ -38,9 +41,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{
-    Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, OwnServices, RouteSpec,
-};
+use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::policies::PolicyCompiler;
@@ -49,6 +50,7 @@ use compile::{Compiled, Inputs, Numbers};
 use fabric::Fabric;
 use flows::Echoes;
 use health::Health;
+use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
 
 pub use look::Misconfigured;
@@ -63,10 +65,10 @@ const COALESCE: Duration = Duration::from_millis(5);
 const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 /// How often neighbours in use are asked for again: the kernel sees none of the traffic and would age them.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long the same missing neighbour is not asked for again.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// New neighbours that are asked for in that time, at most.
-const ASKED_MAX: usize = 64;
+/// How long the answer to whoever ends the daemon may take to leave.
+const PARTING: Duration = Duration::from_millis(100);
+/// How often the uplink's queues are counted: nobody tells when they change.
+const COUNT_QUEUES: Duration = Duration::from_secs(1);
 
 /// What reaches the control thread from outside.
 struct Inbox {
@@ -91,6 +93,9 @@ struct Daemon {
     saved: Saved,
     connections: Connections,
     echoes: Echoes,
+    /// What this run changed at the uplink's device, and what earlier runs had written down.
+    nic_changes: Option<nic::NicBefore>,
+    nic_found: Option<nic::NicBefore>,
     publisher: Publisher<NodeTables>,
     tables: NodeTables,
     numbers: Numbers,
@@ -102,11 +107,10 @@ struct Daemon {
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
+    host_path: HostPath,
     /// The routes that the kernel was last given, and how many of them it took.
     kernel_routes: (Vec<RouteSpec>, usize),
     route_failures: Vec<String>,
-    /// What the node's own stack was last told to turn to the switch.
-    own_services: Option<OwnServices>,
     /// Pods that were attached and are not served now: their ports are tried again.
     unserved: Vec<PodRow>,
     key: HashKey,
@@ -116,6 +120,8 @@ struct Daemon {
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,
+    /// Told to end for good: the uplink's program is off already.
+    leaving: bool,
 }
 
 impl Daemon {
@@ -125,6 +131,8 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count_queues = tokio::time::interval(COUNT_QUEUES);
+        count_queues.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut publish_at: Option<tokio::time::Instant> = None;
         let mut published = tokio::time::Instant::now();
         loop {
@@ -150,20 +158,14 @@ impl Daemon {
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
                 Some(echo) = inbox.echoes.recv() => self.steer_echo(echo),
-                Some((request, answer)) = inbox.requests.recv() => self.answer(request, answer).await,
-                _ = refresh.tick() => {
-                    if let Some(worker) = self.fabric.dead_worker() {
-                        bail!("worker {worker} has ended by itself; a restart takes over all ports");
+                Some((request, answer)) = inbox.requests.recv() => {
+                    self.answer(request, answer).await;
+                    if self.leaving {
+                        break;
                     }
-                    self.release_echoes();
-                    self.health.beat();
-                    self.end_denied();
-                    self.refresh_neighbours().await;
-                    self.follow_links().await?;
-                    self.adopt_pods().await;
-                    // The last tables but one are freed here when nothing has changed since.
-                    self.publisher.reclaim();
                 }
+                _ = count_queues.tick() => self.follow_queues().await,
+                _ = refresh.tick() => self.refresh().await?,
                 () = async { match due { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     publish_at = None;
                     self.publish().await;
@@ -171,10 +173,33 @@ impl Daemon {
                 }
             }
         }
-        info!("stopping: programs and host port stay in place for the next start");
+        if self.leaving {
+            // Whoever asked for it is to hear that it is so.
+            tokio::time::sleep(PARTING).await;
+            info!("stopping: the uplink's program is off, the rest is for uninstall to remove");
+        } else {
+            info!("stopping: programs and host port stay in place for the next start");
+        }
         // A full queue or a thread that is gone: the process ends all the same.
         let _ = self.slow_path.try_send(SlowPathEvent::Stop);
         self.fabric.stop();
+        Ok(())
+    }
+
+    /// Does what is due again and again, whether anything has changed or not.
+    async fn refresh(&mut self) -> anyhow::Result<()> {
+        if let Some(worker) = self.fabric.dead_worker() {
+            bail!("worker {worker} has ended by itself; a restart takes over all ports");
+        }
+        self.release_echoes();
+        self.health.beat();
+        self.end_denied();
+        self.restore_own_services();
+        self.refresh_neighbours().await;
+        self.follow_links().await?;
+        self.adopt_pods().await;
+        // The last tables but one are freed here when nothing has changed since.
+        self.publisher.reclaim();
         Ok(())
     }
 
@@ -218,8 +243,8 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);
-        self.sync_own_services();
         // A full queue holds the same notice already.
         let _ = self.slow_path.try_send(SlowPathEvent::TablesChanged);
         // New peers are asked for at once; those that do not answer only with every refresh.
@@ -326,45 +351,6 @@ impl Daemon {
             ),
         }
         self.store = store;
-    }
-
-    /// Asks the kernel for a neighbour on behalf of the slow path, unless it was asked a moment ago. Bounded: whoever
-    /// scans the uplink's subnet must not fill the kernel's own table of neighbours.
-    async fn ask_neighbour(&mut self, request: NeighbourRequest) {
-        let Some(ifindex) = self
-            .ports
-            .get(request.port)
-            .map(|port| port.attached.spec.ifindex)
-        else {
-            return;
-        };
-        let now = Instant::now();
-        self.asked.retain(|_, at| now.duration_since(*at) < ASK_PAUSE);
-        let asked = (ifindex, request.address);
-        if self.asked.len() < ASKED_MAX && self.asked.insert(asked, now).is_none() {
-            self.resolve(ifindex, request.address).await;
-        }
-    }
-
-    /// Has the kernel resolve or confirm a neighbour.
-    async fn resolve(&self, ifindex: u32, address: IpAddr) {
-        if let Err(failure) = self.kernel.request_resolution(ifindex, address).await {
-            debug!("{failure}");
-        }
-    }
-
-    /// Keeps alive every neighbour that packets are sent to.
-    async fn refresh_neighbours(&mut self) {
-        let used: Vec<_> = self
-            .tables
-            .neighbours
-            .take_used()
-            .filter_map(|(port, address)| Some((self.ports.get(port)?.attached.spec.ifindex, address)))
-            .chain(self.next_hops.iter().copied())
-            .collect();
-        for (ifindex, address) in used {
-            self.resolve(ifindex, address).await;
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::compile::overhead;
-use super::fabric::PortSpec;
+use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
 use super::ports::{PodRow, Port, SavedError};
 use crate::admin::protocol::{Attach, Failure};
@@ -133,13 +133,14 @@ impl Daemon {
             interface: wanted.interface.clone(),
             ifindex: wanted.ifindex,
             queues: wanted.queues,
+            kernel_queues: Vec::new(),
             kind: ProgramKind::Port,
             mode: XdpMode::Auto,
-            fill: FillPolicy::POD,
+            sockets: Sockets::Shared(FillPolicy::POD),
         };
         let attached = self
             .fabric
-            .attach(spec, |_| Ok(()))
+            .attach(spec)
             .map_err(|error| Failure::failed(error.to_string()))?;
         self.settle_mode(&wanted.interface, &attached.attachment).await;
         let facts = PortFacts {

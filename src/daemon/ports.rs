@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::nic::NicBefore;
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -155,10 +156,12 @@ pub struct Saved {
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
-    /// Ports that are kept free for source NAT and were not before, to be given back by uninstall; as the kernel writes
-    /// such a set.
-    #[serde(default)]
+    /// Ports that the kernel keeps back for our sake only, as it writes them, to be let go by uninstall.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reserved_ports: String,
+    /// What the uplink's device was before it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<NicBefore>,
 }
 
 /// The state file could not be read or written.
@@ -244,6 +247,7 @@ mod tests {
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
+            nic: None,
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

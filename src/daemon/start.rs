@@ -4,29 +4,34 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
+use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::compile::policies::PolicyCompiler;
 use super::compile::services::{HostListens, ServiceCompiler};
 use super::compile::{Inputs, Numbers, compile};
-use super::fabric::{Fabric, PortSpec};
+use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
+use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, uplink_facts, warn_of_mtu};
-use super::look::{Misconfigured, lock, look_at_node, own_node, queue_count, refuse_foreign_program};
+use super::look::{
+    Misconfigured, claim_interfaces, lock, look_at_node, own_node, queue_count, queue_limit,
+    refuse_foreign_program,
+};
 use super::ports::{Port, Ports, Saved};
-use super::{Daemon, Inbox, flows};
+use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
-use crate::kernel::{HostPort, HostPortOrigin, HostPortSpec, Kernel, KernelFollower, Link, release_ports};
-use crate::objects::{FolderSource, NodeRecord, Source as _};
+use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
+use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
     self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
 };
@@ -46,6 +51,7 @@ const EVENTS: usize = 16;
 /// Whatever kept it from starting, or ended it; one line.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.node.state_dir)?;
+    let _claims = claim_interfaces(&config)?;
     crate::privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -62,19 +68,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let store = stores.borrow_and_update().clone();
-    let own = own_node(&store, &config).map_err(Misconfigured::because)?;
     let kernel = Kernel::open()?;
-    let uplink = look_at_node(&config, &kernel)
-        .await
-        .map_err(Misconfigured::because)?;
-    refuse_foreign_program(&uplink)?;
-    let saved = Saved::load(&config.node.state_dir)?;
+    let (own, uplink, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
     let reader = publisher.reader();
     let key = HashKey::random();
-    let (fabric, punts) = Fabric::start(&config, &reader, &connections, key)?;
+    let numa_node = nic::numa_node(&config, &uplink);
+    let (fabric, punts) =
+        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
@@ -97,6 +100,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        nic_changes: None,
+        nic_found: saved.nic.clone(),
         saved,
         tables: nothing,
         connections,
@@ -110,47 +115,37 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
+        host_path: HostPath::default(),
         kernel_routes: (Vec::new(), usize::MAX),
         route_failures: Vec::new(),
-        own_services: None,
         key,
         warnings: Vec::new(),
         slow_path,
         slow_path_stats,
         asked: std::collections::BTreeMap::new(),
         capture: None,
+        leaving: false,
     };
-    let reserved = daemon.reserve_ports();
-    let attached = match &reserved {
-        Ok(_) => daemon.attach_own_ports(&host, &uplink).await,
-        Err(_) => Ok(()),
-    };
-    if let Err(error) = reserved
-        .as_ref()
-        .map_err(|error| anyhow!("{error}"))
-        .and(attached)
-    {
-        daemon.undo(&host).await;
-        if let Ok(ports) = reserved {
-            let _ = release_ports(&ports);
-        }
-        return Err(error);
-    }
-    daemon.remember()?;
-    daemon.publish().await;
-    daemon.adopt_pods().await;
-    daemon.assign_openers();
+    daemon.begin(&host, &uplink).await?;
     tokio::spawn(server.serve(requests_in));
-    Ok((
-        daemon,
-        Inbox {
-            follower,
-            stores,
-            neighbours,
-            echoes,
-            requests,
-        },
-    ))
+    let inbox = Inbox {
+        follower,
+        stores,
+        neighbours,
+        echoes,
+        requests,
+    };
+    Ok((daemon, inbox))
+}
+
+/// This node's object, its uplink, and what the last run left: all that can keep a start back.
+async fn look(config: &Config, store: &Store, kernel: &Kernel) -> anyhow::Result<(NodeRecord, Link, Saved)> {
+    let own = own_node(store, config).map_err(Misconfigured::because)?;
+    let uplink = look_at_node(config, kernel)
+        .await
+        .map_err(Misconfigured::because)?;
+    refuse_foreign_program(&uplink)?;
+    Ok((own, uplink, Saved::load(&config.node.state_dir)?))
 }
 
 /// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
@@ -192,22 +187,43 @@ fn start_slow_path(
     Ok((events_in, stats, (neighbours, echoes)))
 }
 
-fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
-    let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
-    HostPortSpec {
-        name: config.host_port.name.kernel_side().as_str().to_owned(),
-        switch_name: config.host_port.name.switch_side().as_str().to_owned(),
-        queues,
-        mtu: uplink
-            .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
-        mac: None,
-        switch_mac: None,
-        addresses: own.tunnel_addresses().filter(std::net::IpAddr::is_ipv4).collect(),
+/// What the node file asks for and cannot be had is said as such.
+fn misconfigured(error: FabricError) -> anyhow::Error {
+    if error.is_about_node_file() {
+        Misconfigured::because(error.into())
+    } else {
+        error.into()
+    }
+}
+
+/// Takes a full table for what it is: said, and no reason to serve nothing.
+fn full_is_told(error: XdpError) -> Result<(), XdpError> {
+    match error {
+        XdpError::Map {
+            hint: Hint::TableFull,
+            ..
+        } => {
+            warn!("{error}");
+            Ok(())
+        }
+        other => Err(other),
     }
 }
 
 impl Daemon {
+    /// Attaches and publishes everything, or leaves what it found.
+    async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+        let attached = self.attach_own_ports(host, uplink).await;
+        if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
+            self.undo(host).await;
+            return Err(error);
+        }
+        self.publish().await;
+        self.adopt_pods().await;
+        self.assign_openers();
+        Ok(())
+    }
+
     /// The host port first: the first socket of every worker's memory must be on a device that stays. The uplink
     /// last: from then on the world notices.
     async fn attach_own_ports(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -223,15 +239,16 @@ impl Daemon {
             interface: link.name.clone(),
             ifindex: link.ifindex,
             queues: link.rx_queues,
+            kernel_queues: Vec::new(),
             kind: ProgramKind::Port,
             mode: XdpMode::Auto,
-            fill: FillPolicy::WIDE,
+            sockets: Sockets::Shared(FillPolicy::WIDE),
         };
         let (mac, peer_mac) = (
             link.mac.context("the host port has no MAC address")?,
             host.kernel_end.mac,
         );
-        let attached = self.fabric.attach(spec, |_| Ok(()))?;
+        let attached = self.fabric.attach(spec)?;
         self.settle_mode(&link.name, &attached.attachment).await;
         let facts = PortFacts {
             role: Role::Host,
@@ -253,22 +270,50 @@ impl Daemon {
     /// Attaches the uplink; its program knows all its tables before it sees a packet.
     pub(super) async fn attach_uplink(&mut self, link: &Link) -> anyhow::Result<()> {
         let id = self.ports.free_id().context("no port number is free")?;
-        let queues = queue_count(&self.kernel, link).await?;
-        let spec = PortSpec {
-            id,
-            interface: link.name.clone(),
-            ifindex: link.ifindex,
-            queues,
-            kind: ProgramKind::Uplink,
-            mode: match self.config.uplink.xdp_mode {
-                config::XdpMode::Auto => XdpMode::Auto,
-                config::XdpMode::Native => XdpMode::Native,
-                config::XdpMode::Generic => XdpMode::Generic,
-            },
-            fill: FillPolicy::WIDE,
-        };
         let facts = uplink_facts(link)
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
+        self.size_nic().await.map_err(nic::misconfigured)?;
+        self.note_merging(link).await.map_err(nic::misconfigured)?;
+        let steered = self.steer_uplink(id, link, &facts).await?;
+        let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
+        let attached = match self.serve_uplink(id, link, steered).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                if !replaced {
+                    // What failed is said below; a program that cannot be taken off is said by uninstall.
+                    let _ = xdp::detach_ours(link.ifindex);
+                }
+                return Err(error);
+            }
+        };
+        self.settle_mode(&link.name, &attached.attachment).await;
+        self.delay_interrupts(link);
+        if let Some(refusal) = &attached.zero_copy_refusal {
+            info!(
+                interface = link.name,
+                driver = nic::driver(&link.name),
+                "no zero-copy here, so the kernel copies: {refusal}"
+            );
+        }
+        let (queues, bind_mode) = (attached.spec.queues, attached.bind_mode());
+        info!(interface = link.name, queues, %mode, %bind_mode, "uplink attached");
+        self.ports.insert(Port {
+            interface: link.name.clone(),
+            pod: None,
+            facts,
+            attached,
+        });
+        Ok(())
+    }
+
+    /// Puts the steering program on the uplink, for as many queues as it can come to have.
+    async fn steer_uplink(&mut self, id: PortId, link: &Link, facts: &PortFacts) -> anyhow::Result<Steered> {
+        let mode = match self.config.uplink.xdp_mode {
+            config::XdpMode::Auto => XdpMode::Auto,
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+        };
+        let limit = queue_limit(&self.kernel, link).await?;
         let mut inputs = self.ports.inputs();
         inputs.push(super::compile::PortInput {
             id,
@@ -297,20 +342,41 @@ impl Daemon {
         )
         .steering;
         let echoes: Vec<_> = self.echoes.iter().collect();
-        let attached = self.fabric.attach(spec, |program| {
-            program.set_tables(&steering)?;
+        let kind = (link.ifindex, ProgramKind::Uplink, mode);
+        let steered = steer(kind, limit, |program| {
+            // More Services than there is room for keep nobody from the others.
+            program.set_tables(&steering).or_else(full_is_told)?;
             program.set_echoes(echoes)
         })?;
         self.steering = steering;
-        self.settle_mode(&link.name, &attached.attachment).await;
-        info!(interface = link.name, queues, mode = ?attached.attachment.mode, "uplink attached");
-        self.ports.insert(Port {
+        Ok(steered)
+    }
+
+    /// Serves the uplink's queues. They are counted only now: some drivers take more of them when a program is attached
+    /// (virtio-net: one for each core to transmit by, as far as there are any).
+    async fn serve_uplink(
+        &mut self,
+        id: PortId,
+        link: &Link,
+        steered: Steered,
+    ) -> anyhow::Result<AttachedPort> {
+        let queues = queue_count(&self.kernel, link).await?;
+        self.note_queues(queues).map_err(nic::misconfigured)?;
+        let workers = self.fabric.workers().len();
+        let left = self.config.uplink.kernel_queues.as_slice().to_vec();
+        Fabric::check_queues(&link.name, queues, &left, workers).map_err(misconfigured)?;
+        self.spread_nic(queues).map_err(nic::misconfigured)?;
+        let spec = PortSpec {
+            id,
             interface: link.name.clone(),
-            pod: None,
-            facts,
-            attached,
-        });
-        Ok(())
+            ifindex: link.ifindex,
+            queues,
+            kernel_queues: left,
+            kind: ProgramKind::Uplink,
+            mode: XdpMode::Auto,
+            sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink).await),
+        };
+        self.fabric.serve(spec, steered).map_err(misconfigured)
     }
 
     /// Removes what this start made; what it found stays.
@@ -321,11 +387,13 @@ impl Daemon {
             .map(|port| (port.spec.ifindex, port.attachment.replaced.is_some(), port))
             .collect();
         for (ifindex, replaced, port) in ours {
-            let _ = self.fabric.detach(port);
+            // The program first: with it on and its sockets gone, some drivers stand still.
             if !replaced {
                 let _ = xdp::detach_ours(ifindex);
             }
+            let _ = self.fabric.detach(port);
         }
+        self.undo_nic().await;
         if host.origin != HostPortOrigin::Adopted
             && let Err(error) = self.kernel.remove_host_port(&host.kernel_end.name).await
         {

@@ -1,25 +1,35 @@
 //! `millrace uninstall`: the node as it was before.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use millrace_dataplane::xdp;
 
+use super::host_path;
 use super::ports::Saved;
+use super::{look, nic};
+use crate::admin::client::Client;
+use crate::admin::protocol::Request;
 use crate::config::Config;
 use crate::kernel::Kernel;
 
+/// How long a daemon that was told to end may take, and how often it is looked for.
+const END: Duration = Duration::from_secs(10);
+const END_PAUSE: Duration = Duration::from_millis(50);
+
 /// Removes pods' ports, the host port with its routes, programs and settings. A node on which nothing is left of
-/// Millrace is no error.
+/// Millrace is no error. `stop` has a daemon that runs end first: it takes the uplink's program off before it closes
+/// its sockets.
 ///
 /// # Errors
 /// When a daemon still runs, or a step fails; the other steps are done all the same.
-pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
+pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
     let folder = &config.node.state_dir;
-    let socket = folder.join(super::SOCKET_NAME);
-    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-        bail!("a daemon answers at {}: stop it first", socket.display());
-    }
+    see_to_daemon(folder, stop)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -47,6 +57,11 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                     .map_err(anyhow::Error::from);
                 step(format!("receive merging of {name} on again"), result);
             }
+            if let Some(before) = &saved.nic {
+                for (what, result) in nic::restore(&kernel, before).await {
+                    step(format!("{what} as before"), result);
+                }
+            }
             for row in &saved.ports {
                 let result = kernel
                     .detach_pod(&row.interface)
@@ -54,27 +69,17 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
                     .map_err(anyhow::Error::from);
                 step(format!("port {} of {}", row.interface, row.pod), result);
             }
+            for (what, result) in host_path::undo(&kernel, &saved) {
+                step(what, result.map_err(anyhow::Error::from));
+            }
             let host = config.host_port.name.kernel_side();
             let result = kernel
                 .remove_host_port(host.as_str())
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            let result = kernel.remove_own_services().map_err(anyhow::Error::from);
-            step("nftables table of the node's own calls".into(), result);
-            let result = super::own::release(&saved.reserved_ports).map_err(anyhow::Error::from);
-            step(
-                format!("ports {} free for all again", saved.reserved_ports),
-                result,
-            );
-            for file in [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME] {
-                let path = folder.join(file);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        step(path.display().to_string(), Err(error.into()));
-                    }
-                    _ => {}
-                }
+            for (path, error) in remove_files(folder) {
+                step(path, Err(error.into()));
             }
             if failed.is_empty() {
                 Ok(done)
@@ -83,4 +88,50 @@ pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Removes what is kept in the state folder; answers what could not be.
+fn remove_files(folder: &Path) -> Vec<(String, std::io::Error)> {
+    let files = [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME];
+    let removed = files.map(|file| {
+        let path = folder.join(file);
+        (path.display().to_string(), fs::remove_file(&path))
+    });
+    let failed = removed.into_iter().filter_map(|(path, result)| {
+        let error = result.err()?;
+        (error.kind() != std::io::ErrorKind::NotFound).then_some((path, error))
+    });
+    failed.collect()
+}
+
+/// A daemon that runs keeps us out, or is ended.
+fn see_to_daemon(folder: &Path, stop: bool) -> anyhow::Result<()> {
+    let socket = folder.join(super::SOCKET_NAME);
+    if UnixStream::connect(&socket).is_ok() {
+        if !stop {
+            bail!(
+                "a daemon answers at {}: stop it first, or say --stop",
+                socket.display()
+            );
+        }
+        end_daemon(&socket)?;
+        // Until the kernel has taken its sockets and memory apart.
+        drop(look::lock(folder)?);
+    }
+    Ok(())
+}
+
+/// Has a running daemon end, and waits until nobody answers any more.
+fn end_daemon(socket: &Path) -> anyhow::Result<()> {
+    Client::connect(socket)?
+        .request(&Request::Leave)
+        .map_err(|failure| anyhow!("the daemon at {}: {}", socket.display(), failure.message))?;
+    let deadline = Instant::now() + END;
+    while UnixStream::connect(socket).is_ok() {
+        if Instant::now() > deadline {
+            bail!("the daemon at {} was told to end, and has not", socket.display());
+        }
+        thread::sleep(END_PAUSE);
+    }
+    Ok(())
 }

@@ -189,6 +189,14 @@ pub enum KernelError {
         /// The ports that the kernel gives out.
         given_out: RangeInclusive<u16>,
     },
+    /// What sysfs says of a device could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Sysfs {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// A kernel setting under `/proc/sys` could not be read or written.
     #[error("kernel setting {key}: {action}: {source}")]
     Sysctl {
@@ -208,9 +216,10 @@ impl KernelError {
         match self {
             Self::Refused { refusal, .. } => Some(refusal.errno),
             Self::WithinNamespace { source, .. } | Self::Step { source, .. } => source.errno(),
-            Self::Socket { source, .. } | Self::Namespace { source, .. } | Self::Sysctl { source, .. } => {
-                source.raw_os_error()
-            }
+            Self::Socket { source, .. }
+            | Self::Namespace { source, .. }
+            | Self::Sysctl { source, .. }
+            | Self::Sysfs { source, .. } => source.raw_os_error(),
             Self::Protocol { .. }
             | Self::NoInterface { .. }
             | Self::InterfaceExists { .. }

@@ -1,13 +1,11 @@
-//! Device features and queue counts, over ethtool's generic-netlink family
+//! Device features, over ethtool's generic-netlink family
 //! ([kernel documentation](https://docs.kernel.org/networking/ethtool-netlink.html)).
 
 use rtnetlink::packet_core::DefaultNla;
 use tokio::sync::OnceCell;
 
 use super::error::KernelError;
-use super::generic::{
-    GenericConnection, GenericMessage, kind_of, nest, nested, read_text, read_u32, text, value_of,
-};
+use super::generic::{GenericConnection, GenericMessage, kind_of, nest, nested, read_text, text, value_of};
 use super::names::check_interface_name;
 use super::request::Kernel;
 
@@ -19,7 +17,6 @@ mod number {
     pub(super) const VERSION: u8 = 1;
     pub(super) const FEATURES_GET: u8 = 11;
     pub(super) const FEATURES_SET: u8 = 12;
-    pub(super) const CHANNELS_GET: u8 = 17;
     /// The same in every request.
     pub(super) const HEADER: u16 = 1;
     pub(super) const HEADER_DEV_NAME: u16 = 2;
@@ -32,38 +29,14 @@ mod number {
     pub(super) const BITSET_BIT: u16 = 1;
     pub(super) const BIT_NAME: u16 = 2;
     pub(super) const BIT_VALUE: u16 = 3;
-    pub(super) const CHANNELS_RX_COUNT: u16 = 6;
-    pub(super) const CHANNELS_TX_COUNT: u16 = 7;
-    pub(super) const CHANNELS_COMBINED_COUNT: u16 = 9;
 }
 
 /// The feature that merges received packets into large ones, by its `ethtool -k` name.
 const GENERIC_RECEIVE_OFFLOAD: &str = "rx-gro";
 
-/// The queues of a device that are in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Channels {
-    /// Queues that only receive.
-    pub rx: u32,
-    /// Queues that only transmit.
-    pub tx: u32,
-    /// Queues that do both.
-    pub combined: u32,
-}
-
-impl Channels {
-    /// Queues that receive. An `AF_XDP` socket can be bound to each.
-    #[must_use]
-    pub fn receiving(&self) -> u32 {
-        self.rx.saturating_add(self.combined)
-    }
-
-    /// Queues that transmit.
-    #[must_use]
-    pub fn transmitting(&self) -> u32 {
-        self.tx.saturating_add(self.combined)
-    }
-}
+/// Features by which the device itself merges what it received. The kernel turns them off when a program is attached in
+/// generic mode (`dev_disable_lro` and `dev_disable_gro_hw` in `net/core/dev.c`), and never on again.
+const MERGING_BY_DEVICE: [&str; 2] = ["rx-gro-hw", "rx-lro"];
 
 /// The device features of an interface, by their `ethtool -k` names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +64,7 @@ impl Ethtool {
     }
 
     /// Sends a request about an interface and returns the attributes of the answer.
-    async fn about(
+    pub(super) async fn about(
         &self,
         action: &str,
         interface: &str,
@@ -221,39 +194,6 @@ fn is_transmit_offload(feature: &str) -> bool {
 }
 
 impl Kernel {
-    /// How many queues of an interface are in use. A device that does not tell counts by its queues.
-    ///
-    /// # Errors
-    /// [`KernelError`] if there is no such interface or the request is refused.
-    pub async fn channel_count(&self, interface: &str) -> Result<Channels, KernelError> {
-        let action = format!("reading the queue counts of interface {interface}");
-        let answer = match self
-            .ethtool
-            .about(&action, interface, number::CHANNELS_GET, Vec::new())
-            .await
-        {
-            Ok(answer) => answer,
-            Err(error) if error.is(nix::errno::Errno::EOPNOTSUPP) => {
-                let link = self.link_by_name(interface).await?;
-                return Ok(Channels {
-                    rx: link.rx_queues,
-                    tx: link.tx_queues,
-                    combined: 0,
-                });
-            }
-            Err(error) => return Err(error),
-        };
-        let count = |kind| {
-            let found = answer.iter().find(|nla| kind_of(nla) == kind);
-            found.and_then(|nla| read_u32(&value_of(nla))).unwrap_or(0)
-        };
-        Ok(Channels {
-            rx: count(number::CHANNELS_RX_COUNT),
-            tx: count(number::CHANNELS_TX_COUNT),
-            combined: count(number::CHANNELS_COMBINED_COUNT),
-        })
-    }
-
     /// Turns a device feature (by its `ethtool -k` name) on or off, and returns what it was, to be put back.
     ///
     /// # Errors
@@ -282,6 +222,25 @@ impl Kernel {
     /// As [`Self::set_feature`].
     pub async fn set_gro(&self, interface: &str, on: bool) -> Result<bool, KernelError> {
         self.set_feature(interface, GENERIC_RECEIVE_OFFLOAD, on).await
+    }
+
+    /// By which features the device merges what it received: those that are on and could be turned on again.
+    ///
+    /// # Errors
+    /// A refused request.
+    pub async fn merging_by_device(&self, interface: &str) -> Result<Vec<String>, KernelError> {
+        let features = self.ethtool.features(interface).await?;
+        let names = MERGING_BY_DEVICE.map(str::to_owned).into_iter();
+        let on = names.filter(|name| features.active.contains(name) && features.changeable.contains(name));
+        Ok(on.collect())
+    }
+
+    /// Turns features on that [`merging_by_device`](Self::merging_by_device) found on.
+    ///
+    /// # Errors
+    /// [`KernelError::FeaturesStuck`] if one stays off, or a refused request.
+    pub async fn enable_features(&self, interface: &str, names: &[String]) -> Result<(), KernelError> {
+        self.ethtool.set_features(interface, names, true).await
     }
 
     /// Turns off everything that leaves work on a transmitted frame to a device: checksums, segmentation

@@ -31,6 +31,8 @@ pub struct HostPortSpec {
     pub switch_mac: Option<MacAddr>,
     /// The addresses of the kernel's end, each with a prefix of full length. It gets no others.
     pub addresses: Vec<IpAddr>,
+    /// Addresses of the switch that the kernel is told to be at the switch's end, and does not ask for.
+    pub neighbours: Vec<IpAddr>,
 }
 
 /// How a host port came to be.
@@ -80,6 +82,7 @@ impl Kernel {
             });
         }
         check_unicast(&undertaking, &spec.addresses)?;
+        check_unicast(&undertaking, &spec.neighbours)?;
         let step = |source| KernelError::Step {
             undertaking: undertaking.clone(),
             source: Box::new(source),
@@ -194,10 +197,16 @@ impl Kernel {
             self.set_up(name, true).await?;
         }
         self.set_addresses(&kernel_end, &spec.addresses).await?;
-        Ok((
+        let ends = (
             self.link_by_name(&spec.name).await?,
             self.link_by_name(&spec.switch_name).await?,
-        ))
+        );
+        for address in &spec.neighbours {
+            let mac = ends.1.mac.unwrap_or_default();
+            self.pin_neighbour(&spec.name, ends.0.ifindex, *address, mac)
+                .await?;
+        }
+        Ok(ends)
     }
 
     /// Gives an interface exactly these addresses, link-local ones apart.

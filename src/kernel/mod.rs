@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod device;
 mod error;
 mod ethtool;
 mod follow;
@@ -29,6 +30,7 @@ mod namespace;
 mod neighbour;
 mod nftables;
 mod pod_port;
+mod queues;
 mod request;
 mod reserved_ports;
 mod resolve;
@@ -39,8 +41,8 @@ pub mod sysctl;
 mod tables;
 mod veth;
 
+pub use device::{Device, InterruptDelay, numa_node_of_core};
 pub use error::{KernelError, Refusal};
-pub use ethtool::Channels;
 pub use follow::KernelFollower;
 pub use host_port::{HostPort, HostPortOrigin, HostPortSpec};
 pub use listening::Listening;
@@ -48,6 +50,7 @@ pub use names::{check_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
 pub use nftables::{OUTPUT_TABLE, OwnServices, ProtocolPort};
 pub use pod_port::{PodPort, PodPortSpec};
+pub use queues::{Channels, Rings};
 pub use request::Kernel;
 pub use reserved_ports::{PortSet, check_ports, release_ports, reserve_ports};
 pub use route::{OWN_ROUTE_PROTOCOL, RouteChanges, RouteSpec};

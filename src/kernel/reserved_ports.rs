@@ -72,7 +72,8 @@ impl PortSet {
     }
 
     /// The longest runs of ports in it.
-    fn runs(&self) -> Vec<RangeInclusive<u16>> {
+    #[must_use]
+    pub fn runs(&self) -> Vec<RangeInclusive<u16>> {
         let mut runs: Vec<RangeInclusive<u16>> = Vec::new();
         for port in (0..=u16::MAX).filter(|port| self.contains(*port)) {
             match runs.last_mut() {

@@ -25,7 +25,7 @@ use super::manifests::{self, FILE_MAX_BYTES, Found, Syntax};
 use super::name::{NodeName, ObjectId};
 use super::notice::{Notice, Origin};
 use super::object::ObjectFault;
-use super::store::{Entry, Store};
+use super::store::{Entry, Record, Registry, Store};
 
 /// Most manifests that are read from the folder.
 pub const FOLDER_MAX_FILES: usize = 16_384;
@@ -67,8 +67,9 @@ impl Stamp {
 struct FileState {
     /// Of the version that was read, unless a later change might not show in it.
     stamp: Option<Stamp>,
-    /// In the order of the file; last good versions, which have their own old places, at the end.
     entries: Vec<Arc<Entry>>,
+    /// Those of them that are neither Services nor EndpointSlices.
+    others: Vec<Arc<Entry>>,
     notices: Vec<Notice>,
 }
 
@@ -77,6 +78,8 @@ struct FileState {
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<OsString, FileState>,
+    /// The Services and EndpointSlices of all files.
+    services: Registry,
     notices: Vec<Notice>,
 }
 
@@ -87,6 +90,7 @@ impl Folder {
         Self {
             path: path.into(),
             files: BTreeMap::new(),
+            services: Registry::default(),
             notices: Vec::new(),
         }
     }
@@ -119,9 +123,11 @@ impl Folder {
                         limit: FOLDER_MAX_FILES,
                     }));
                 }
-                let known = self.files.len();
-                self.files.retain(|name, _| names.contains(name));
-                changed |= self.files.len() != known;
+                let gone = self.files.extract_if(.., |name, _| !names.contains(name));
+                for (_, state) in gone {
+                    self.services.replace(&state.entries, &[]);
+                    changed = true;
+                }
                 for name in names {
                     changed |= self.scan_file(name, now);
                 }
@@ -135,17 +141,29 @@ impl Folder {
 
     /// The store of what is in force; `more` are notices of whoever does the watching.
     #[must_use]
-    pub fn store(&self, own: &NodeName, more: &[Notice]) -> Store {
+    pub fn store(&mut self, own: &NodeName, more: &[Notice]) -> Store {
         let states = || self.files.values();
-        let mut entries: Vec<Arc<Entry>> = states().flat_map(|state| state.entries.iter().cloned()).collect();
-        // By file already, and but for last good versions by place.
-        entries.sort_by(|a, b| a.origin.cmp(&b.origin));
+        let entries: Vec<&Arc<Entry>> = states().flat_map(|state| &state.others).collect();
         let notices = more
             .iter()
             .chain(&self.notices)
             .chain(states().flat_map(|state| &state.notices))
             .cloned();
-        Store::build_sorted(own, &entries, notices.collect())
+        Store::assemble(own, &entries, &mut self.services, notices.collect())
+    }
+
+    /// Everything that is in force, for tests.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let entries = self.files.values().flat_map(|state| &state.entries);
+        entries.map(|entry| Entry::clone(entry)).collect()
+    }
+
+    /// What the folder itself reports, for tests.
+    #[cfg(test)]
+    pub(super) fn own_notices(&self) -> Vec<Notice> {
+        let of_files = self.files.values().flat_map(|state| &state.notices);
+        self.notices.iter().chain(of_files).cloned().collect()
     }
 
     fn folder_notice(&self, reason: Fault) -> Notice {
@@ -181,7 +199,7 @@ impl Folder {
             return false;
         };
         let before = self.files.get(&name);
-        let state = match stamp_of(&path) {
+        let mut state = match stamp_of(&path) {
             Ok(stamp) if before.is_some_and(|state| state.stamp == Some(stamp)) => return false,
             Ok(stamp) => match read_bounded(&path) {
                 Ok(bytes) => {
@@ -196,11 +214,20 @@ impl Folder {
             Err(Fault::Unreadable(_))
                 if fs::symlink_metadata(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
             {
-                return self.files.remove(&name).is_some();
+                let gone = self.files.remove(&name);
+                if let Some(state) = &gone {
+                    self.services.replace(&state.entries, &[]);
+                }
+                return gone.is_some();
             }
             Err(reason) => keep_all(&path, before, reason),
         };
         let changed = before.is_none_or(|old| old.entries != state.entries || old.notices != state.notices);
+        let old = before.map_or(&[][..], |state| &state.entries);
+        self.services.replace(old, &state.entries);
+        let is_other =
+            |entry: &&Arc<Entry>| !matches!(entry.record, Record::Service(_) | Record::EndpointSlice(_));
+        state.others = state.entries.iter().filter(is_other).cloned().collect();
         self.files.insert(name, state);
         changed
     }
@@ -250,9 +277,9 @@ fn keep_all(path: &Path, before: Option<&FileState>, reason: Fault) -> FileState
     );
     notice.last_good_kept = !entries.is_empty();
     FileState {
-        stamp: None,
         entries,
         notices: vec![notice],
+        ..FileState::default()
     }
 }
 

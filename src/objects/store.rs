@@ -7,7 +7,7 @@
 //! change it.
 
 mod build;
-mod services;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +27,7 @@ use super::object::Object;
 use super::pod::PodRecord;
 use super::policy::{PolicyKey, PolicyRecord};
 use super::service::{Claim, ServiceRecord};
+pub(super) use registry::Registry;
 
 /// What an object comes to, each in itself sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,9 +134,14 @@ impl Entry {
         ))
     }
 
-    /// The order in which claims are decided; of equals, the origin decides.
-    fn rank(&self) -> (bool, bool, Option<i64>) {
-        (self.is_last_good, self.created_s.is_none(), self.created_s)
+    /// The order in which claims are decided.
+    fn order(&self) -> (bool, bool, Option<i64>, &Origin) {
+        (
+            self.is_last_good,
+            self.created_s.is_none(),
+            self.created_s,
+            &self.origin,
+        )
     }
 }
 
@@ -177,7 +183,7 @@ pub struct Store {
     nodes: BTreeMap<NodeName, NodeRecord>,
     pods: BTreeMap<PodKey, Arc<PodRecord>>,
     pod_by_ip: BTreeMap<IpAddr, PodKey>,
-    services: Arc<[ServiceEntry]>,
+    services: Arc<[Arc<ServiceEntry>]>,
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
     finished_pods: usize,
@@ -189,15 +195,22 @@ impl Store {
     /// `notices` are what the source itself has to report, and come first among the store's.
     #[must_use]
     pub fn build(own: &NodeName, entries: Vec<Entry>, notices: Vec<Notice>) -> Self {
-        let mut entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
-        entries.sort_by(|a, b| a.origin.cmp(&b.origin));
-        Self::build_sorted(own, &entries, notices)
+        let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
+        let mut registry = Registry::default();
+        registry.replace(&[], &entries);
+        Self::assemble(own, &entries.iter().collect::<Vec<_>>(), &mut registry, notices)
     }
 
-    /// As [`Self::build`], for entries in ascending order of their origins.
+    /// As [`Self::build`], where Services and EndpointSlices are in a registry already; they may be left out of
+    /// `entries`.
     #[must_use]
-    pub(super) fn build_sorted(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>) -> Self {
-        build::build(own, entries, notices)
+    pub(super) fn assemble(
+        own: &NodeName,
+        entries: &[&Arc<Entry>],
+        registry: &mut Registry,
+        notices: Vec<Notice>,
+    ) -> Self {
+        build::build(own, entries, registry, notices)
     }
 
     /// The name of the node that this program runs on.
@@ -262,9 +275,10 @@ impl Store {
             .filter(|pod| pod.node_name.as_ref() == Some(&self.own) && !pod.host_network)
     }
 
-    /// All good Services in the order of their age, the oldest first.
+    /// All good Services, by namespace and name. One that is as it was in an earlier store of the same source is the
+    /// same one, by pointer.
     #[must_use]
-    pub fn services(&self) -> &Arc<[ServiceEntry]> {
+    pub fn services(&self) -> &Arc<[Arc<ServiceEntry>]> {
         &self.services
     }
 

@@ -32,7 +32,7 @@ use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward};
+use onward::{NextHop, Onward, onward, send_on, whereabouts};
 use original::Original;
 use rate::Limiter;
 use stats::Silence;
@@ -387,31 +387,6 @@ impl SlowPath {
     fn next_id(&mut self) -> u16 {
         self.id = self.id.wrapping_add(1);
         self.id
-    }
-}
-
-/// Where a packet goes, and by which way, that a worker could not send to `next_hop`. It is held as it came: if a
-/// connection gives it another destination, that is not known here, and the next hop itself stands for it.
-fn whereabouts(tables: &NodeTables, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
-    let way = onward(tables, destination);
-    let by_destination = match way {
-        Onward::Waits { next_hop: found, .. } => found == next_hop,
-        Onward::Clear => false,
-        // Its route has gone meanwhile, unless it never went by one of its own.
-        Onward::Nowhere => !tables.services.is_cluster_address(destination),
-    };
-    if by_destination || tables.neighbours.lookup(next_hop.0, next_hop.1).is_some() {
-        (destination, way)
-    } else {
-        (next_hop.1, onward(tables, next_hop.1))
-    }
-}
-
-/// A packet that waited, on its way again.
-fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
-    Injection {
-        way: Way::Walk(Origin::Held(ingress)),
-        packet: PacketCopy::new(packet),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{NodeTables, Role, Target};
+use millrace_dataplane::worker::{Injection, Origin, Way};
 
 /// A station on a port's link, whose link address packets wait for.
 pub(super) type NextHop = (PortId, IpAddr);
@@ -48,6 +50,23 @@ pub(super) fn onward(tables: &NodeTables, destination: IpAddr) -> Onward {
     }
 }
 
+/// Where a packet goes, and by which way, that a worker could not send to `next_hop`. It is held as it came: if a
+/// connection gives it another destination, that is not known here, and the next hop itself stands for it.
+pub(super) fn whereabouts(tables: &NodeTables, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
+    let way = onward(tables, destination);
+    let by_destination = match way {
+        Onward::Waits { next_hop: found, .. } => found == next_hop,
+        Onward::Clear => false,
+        // Its route has gone meanwhile, unless it never went by one of its own.
+        Onward::Nowhere => !tables.services.is_cluster_address(destination),
+    };
+    if by_destination || tables.neighbours.lookup(next_hop.0, next_hop.1).is_some() {
+        (destination, way)
+    } else {
+        (next_hop.1, onward(tables, next_hop.1))
+    }
+}
+
 fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
     let Some(facts) = tables.ports.get(port) else {
         return Onward::Nowhere;
@@ -58,5 +77,13 @@ fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
             next_hop: (port, address),
             mtu: facts.mtu,
         },
+    }
+}
+
+/// A packet that waited, on its way again.
+pub(super) fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
+    Injection {
+        way: Way::Walk(Origin::Held(ingress)),
+        packet: PacketCopy::new(packet),
     }
 }

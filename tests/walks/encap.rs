@@ -203,3 +203,25 @@ fn a_push_without_headroom_drops_the_packet() {
         }
     }
 }
+
+#[test]
+fn a_flow_keeps_its_lane_and_flows_spread_over_lanes() {
+    let mut node = Node::new(1);
+    let mut lane = |ip: &Ip| node.lane(pod_port(2), &sent(ip, pod_port(2)));
+    for family in Family::BOTH {
+        let flow = |port| Ip::udp(pod(family, 1, 2), pod(family, 2, 2)).body(Body::Udp(port, 53, vec![1]));
+        let first = lane(&flow(1));
+        assert_eq!(lane(&flow(1).ttl(9).len(1000)), first, "the same flow");
+        // As a worker with so many queues of the uplink deals them.
+        for queues in [2u16, 3, 16] {
+            let mut taken = vec![0; usize::from(queues)];
+            (0..1600).for_each(|port| taken[usize::from(lane(&flow(port)) % queues)] += 1);
+            let fair = 1600 / usize::from(queues);
+            let even = taken.iter().all(|count| (fair / 2..fair * 2).contains(count));
+            assert!(even, "{queues} queues took {taken:?}");
+        }
+    }
+    let ipip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2)).body(Body::Udp(1, 53, vec![1]));
+    let other = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2)).body(Body::Udp(2, 53, vec![1]));
+    assert_ne!(lane(&ipip), lane(&other), "flows through IPIP spread too");
+}

@@ -14,6 +14,7 @@ mod checksum;
 mod decap;
 mod ecn;
 mod encap;
+mod floods;
 mod forward;
 mod limit;
 mod malformed;

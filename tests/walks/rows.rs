@@ -171,6 +171,7 @@ fn every_reason_of_the_pipeline_has_a_row() {
         DropReason::TransmitRingFull,
         DropReason::SlowPathFull,
         DropReason::OriginatedStuck,
+        DropReason::HandoverFull,
         // Takes two workers that do the same at once; the models of the flow table show it.
         DropReason::FlowRaced,
     ];

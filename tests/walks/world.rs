@@ -313,13 +313,17 @@ pub fn tables(node: u8) -> NodeTables {
 
 /// Connections of one worker, as few as a test can make.
 pub fn connections() -> Connections {
-    let options = FlowOptions {
+    connections_of(&FlowOptions {
         ipv4: 4096,
         ipv6: 4096,
         ..FlowOptions::default()
-    };
+    })
+}
+
+/// Connections of one worker, in a flow table like this.
+fn connections_of(options: &FlowOptions) -> Connections {
     Connections {
-        flows: Arc::new(FlowTable::in_memory(&options).unwrap()),
+        flows: Arc::new(FlowTable::in_memory(options).unwrap()),
         affinity: Arc::new(AffinityTable::new(256)),
         timeouts: Timeouts::default(),
         workers: 1,
@@ -342,6 +346,11 @@ impl Node {
 
     pub fn with(tables: NodeTables) -> Self {
         Self::with_connections(tables, connections())
+    }
+
+    /// A node with a flow table of another size.
+    pub fn with_flows(tables: NodeTables, options: &FlowOptions) -> Self {
+        Self::with_connections(tables, connections_of(options))
     }
 
     pub fn with_connections(tables: NodeTables, connections: Connections) -> Self {
@@ -406,6 +415,17 @@ impl Node {
 
     pub fn receive(&mut self, ingress: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.receive_all(ingress, &[packet.to_vec()]).remove(0)
+    }
+
+    /// In which lane a packet leaves.
+    pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
+        let mut frames = [self.pool.take_with(packet).unwrap()];
+        self.pipeline
+            .process(ingress, &mut frames, &mut Vec::new(), self.now);
+        let lane = frames[0].lane();
+        frames.into_iter().for_each(|frame| self.pool.give(frame));
+        self.assert_whole();
+        lane
     }
 
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {

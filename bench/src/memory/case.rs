@@ -1,5 +1,6 @@
 //! One case: a worker of its own, and frames that take one walk round and round.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -11,7 +12,7 @@ use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
-use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, Publisher};
+use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
 use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
@@ -46,6 +47,9 @@ pub(super) struct Case {
     frame_len: usize,
     flows: u32,
     templates: Vec<Template>,
+    publisher: Publisher<NodeTables>,
+    /// The newest tables.
+    tables: NodeTables,
     worker: Worker<LoopPort, NodePipeline>,
     handle: WorkerHandle<LoopPort>,
     _punts: Receiver<Punt>,
@@ -64,7 +68,8 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let publisher = Publisher::new(tables(walk.overlay(), walk.services())?);
+        let tables = tables(walk.overlay(), walk.services())?;
+        let publisher = Publisher::new(tables.clone());
         let options = FlowOptions {
             ipv4: (flows.saturating_mul(2))
                 .next_power_of_two()
@@ -92,13 +97,7 @@ impl Case {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
             let stats = Arc::new(QueueStats::new(port, queue));
-            worker.add(
-                port,
-                queue,
-                LoopPort::with_capacity(frames as usize),
-                holder,
-                stats,
-            );
+            worker.add(port, LoopPort::with_capacity(frames as usize), holder, stats);
         }
         let templates = walk.templates(frame_len, flows)?;
         let mut case = Self {
@@ -106,6 +105,8 @@ impl Case {
             frame_len,
             flows,
             templates,
+            publisher,
+            tables,
             worker,
             handle,
             _punts: punts,
@@ -175,9 +176,22 @@ impl Case {
         Ok(flow % self.flows)
     }
 
+    /// Publishes tables in which a backend changed that no packet goes to. A lap takes a few milliseconds, so there are
+    /// more than a hundred such changes a second.
+    fn change_something_else(&mut self) {
+        let changed = HashSet::from([SubjectId::backend(SubjectId::NUMBER_MAX >> 8)]);
+        let epoch = self.tables.epoch.next();
+        self.tables.subjects = self.tables.subjects.with_changes(&changed, epoch);
+        self.tables.epoch = epoch;
+        self.publisher.publish(self.tables.clone());
+    }
+
     /// One lap: every frame gets a flow drawn at random, and walks. Only the walk is timed. `is_measured` tells
     /// whether its batches count for the percentile.
     pub(super) fn lap(&mut self, is_measured: bool) -> anyhow::Result<Lap> {
+        if self.walk.churns() {
+            self.change_something_else();
+        }
         self.load()?;
         let (mut cycles, mut packets) = (0, 0);
         let info = allocation_counter::measure(|| {

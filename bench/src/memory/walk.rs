@@ -53,6 +53,8 @@ pub(crate) enum Walk {
     Service,
     /// The same among ten thousand Services
     ServiceOfMany,
+    /// As `service`, while an endpoint of another Service changes again and again
+    ServiceChurn,
     /// The first packet of a connection to a Service, among ten thousand
     ServiceOpen,
     /// From a pod to the world, under the node's address
@@ -61,7 +63,7 @@ pub(crate) enum Walk {
 
 impl Walk {
     /// Every walk.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Forward,
         Self::VxlanPush,
         Self::VxlanPull,
@@ -69,6 +71,7 @@ impl Walk {
         Self::IpipPull,
         Self::Service,
         Self::ServiceOfMany,
+        Self::ServiceChurn,
         Self::ServiceOpen,
         Self::Masquerade,
     ];
@@ -83,6 +86,7 @@ impl Walk {
             Self::IpipPull => "ipip-pull",
             Self::Service => "service-10",
             Self::ServiceOfMany => "service-10000",
+            Self::ServiceChurn => "service-churn",
             Self::ServiceOpen => "service-open",
             Self::Masquerade => "masquerade",
         }
@@ -96,6 +100,7 @@ impl Walk {
             | Self::VxlanPull
             | Self::Service
             | Self::ServiceOfMany
+            | Self::ServiceChurn
             | Self::ServiceOpen
             | Self::Masquerade => Overlay::Vxlan,
             Self::IpipPush | Self::IpipPull => Overlay::Ipip,
@@ -105,7 +110,7 @@ impl Walk {
     /// How many Services the node has.
     pub(super) fn services(self) -> u32 {
         match self {
-            Self::Service => FEW_SERVICES,
+            Self::Service | Self::ServiceChurn => FEW_SERVICES,
             Self::ServiceOfMany | Self::ServiceOpen => MANY_SERVICES,
             _ => 0,
         }
@@ -116,7 +121,7 @@ impl Walk {
         match self {
             Self::Service | Self::ServiceOfMany => &[64, 65_536, MANY_FLOWS],
             Self::Masquerade => &[64, 65_536],
-            Self::ServiceOpen => &[MANY_FLOWS],
+            Self::ServiceOpen | Self::ServiceChurn => &[MANY_FLOWS],
             _ => &[1, 65_536],
         }
     }
@@ -131,6 +136,11 @@ impl Walk {
         self == Self::ServiceOpen
     }
 
+    /// Whether something changes while it is measured that none of its packets has to do with.
+    pub(super) fn churns(self) -> bool {
+        self == Self::ServiceChurn
+    }
+
     /// The port it begins at.
     pub(super) fn ingress(self) -> u16 {
         match self {
@@ -139,6 +149,7 @@ impl Walk {
             | Self::IpipPush
             | Self::Service
             | Self::ServiceOfMany
+            | Self::ServiceChurn
             | Self::ServiceOpen
             | Self::Masquerade => POD_A,
             Self::VxlanPull | Self::IpipPull => UPLINK,
@@ -153,6 +164,7 @@ impl Walk {
             | Self::IpipPush
             | Self::Service
             | Self::ServiceOfMany
+            | Self::ServiceChurn
             | Self::ServiceOpen
             | Self::Masquerade => UPLINK,
             Self::VxlanPull | Self::IpipPull => POD_A,
@@ -163,9 +175,11 @@ impl Walk {
     pub(super) fn undo(self, frame: &mut Frame) -> Result<(), NoRoom> {
         match self {
             Self::Forward | Self::Masquerade => Ok(()),
-            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
-                frame.pull(VXLAN_GROWTH)
-            }
+            Self::VxlanPush
+            | Self::Service
+            | Self::ServiceOfMany
+            | Self::ServiceChurn
+            | Self::ServiceOpen => frame.pull(VXLAN_GROWTH),
             Self::IpipPush => frame.pull(IPIP_GROWTH),
             Self::VxlanPull => frame.push::<VXLAN_GROWTH>().map(|_| ()),
             Self::IpipPull => frame.push::<IPIP_GROWTH>().map(|_| ()),
@@ -195,7 +209,7 @@ impl Walk {
                 let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
                 from_pod(space(&local_pod(POD_A).into(), &networks)?)
             }
-            Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
+            Self::Service | Self::ServiceOfMany | Self::ServiceChurn | Self::ServiceOpen => {
                 let addresses = Addresses(service_address(0), CALLED_SERVICES);
                 from_pod(space(&local_pod(POD_A).into(), &addresses)?)
             }
@@ -261,9 +275,11 @@ impl Walk {
         let found = recognise(packet).context("what left is not what came in")?;
         let (wrapping, len) = match self {
             Self::Forward | Self::Masquerade => (Wrapping::Plain, before),
-            Self::VxlanPush | Self::Service | Self::ServiceOfMany | Self::ServiceOpen => {
-                (Wrapping::Vxlan, before + VXLAN_GROWTH)
-            }
+            Self::VxlanPush
+            | Self::Service
+            | Self::ServiceOfMany
+            | Self::ServiceChurn
+            | Self::ServiceOpen => (Wrapping::Vxlan, before + VXLAN_GROWTH),
             Self::VxlanPull => (Wrapping::Plain, before - VXLAN_GROWTH),
             Self::IpipPush => (Wrapping::Ipip, before + IPIP_GROWTH),
             Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),

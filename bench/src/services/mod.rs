@@ -106,6 +106,11 @@ impl Bench {
             self.services,
             self.store.notices().first()
         );
+        let backends = self.compiler.take_changes().backends.len();
+        ensure!(
+            backends == usize::try_from(self.services * cluster::ENDPOINTS)?,
+            "{backends} backends"
+        );
         let memory = self.compiler.memory();
         Ok(vec![
             ("parse_ms", milliseconds(parsing)),

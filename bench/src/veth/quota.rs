@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-/// Length of the period over which the share holds, in microseconds. Short, so that the rings of who is stopped do not
-/// run over for long; the kernel's tick (1 to 10 ms) makes it longer in effect.
-const PERIOD_US: u32 = 4000;
+/// The least length of the period over which the share holds, in microseconds. Short, so that the rings of who is
+/// stopped do not run over for long; the kernel's tick (1 to 10 ms) makes it longer in effect.
+const PERIOD_MIN_US: u32 = 4000;
+/// The least time in a period that the kernel grants a group, in microseconds (`min_cfs_quota_period`).
+const QUOTA_MIN_US: u32 = 1000;
 /// How often, and how long apart, an emptied group is tried to be removed: processes leave it some time after their end.
 const REMOVALS: u32 = 50;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
@@ -60,16 +62,17 @@ impl Quota {
     /// # Errors
     /// When the kernel does not take it.
     pub(super) fn set(&self, percent: u32) -> anyhow::Result<()> {
-        let quota = (percent < 100).then_some(PERIOD_US * percent / 100);
+        let period = period_us(percent);
+        let quota = (percent < 100).then_some(period * percent / 100);
         match &self.controller {
             Controller::V1(_) => {
-                write(&self.group.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
+                write(&self.group.join("cpu.cfs_period_us"), &period.to_string())?;
                 let quota = quota.map_or("-1".to_owned(), |quota| quota.to_string());
                 write(&self.group.join("cpu.cfs_quota_us"), &quota)
             }
             Controller::V2(_) => {
                 let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
-                write(&self.group.join("cpu.max"), &format!("{quota} {PERIOD_US}"))
+                write(&self.group.join("cpu.max"), &format!("{quota} {period}"))
             }
         }
     }
@@ -88,6 +91,11 @@ impl Drop for Quota {
             self.group.display()
         );
     }
+}
+
+/// The shortest period in which so many hundredths are no less than the kernel grants.
+fn period_us(percent: u32) -> u32 {
+    (QUOTA_MIN_US * 100).div_ceil(percent.max(1)).max(PERIOD_MIN_US)
 }
 
 /// Finds the CPU controller in a table of mounts: version 1 if it is there, else version 2.
@@ -115,6 +123,18 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_share_has_a_period_in_which_it_is_granted() {
+        for percent in 1..=100 {
+            let period = period_us(percent);
+            assert!(
+                period >= PERIOD_MIN_US && period * percent / 100 >= QUOTA_MIN_US,
+                "{percent}"
+            );
+        }
+        assert_eq!((period_us(50), period_us(15)), (4000, 6667));
+    }
 
     #[test]
     fn the_controller_is_found_wherever_it_is() {

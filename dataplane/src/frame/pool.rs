@@ -131,9 +131,10 @@ impl Pool {
         address
     }
 
-    /// Lends an empty chunk to a port, to be received into; `None` when the pool is exhausted.
+    /// Lends an empty chunk to a port, to be received into: its offset in the pool's memory, in bytes; `None` when the
+    /// pool is exhausted.
     #[inline]
-    pub(crate) fn lend_empty(&mut self, to: Holder) -> Option<u64> {
+    pub fn lend_empty(&mut self, to: Holder) -> Option<u64> {
         let index = self.free.pop()?;
         self.set_holder(index, to);
         Some(u64::from(index) * CHUNK_LEN as u64)
@@ -235,6 +236,7 @@ impl Pool {
             index,
             head,
             len,
+            lane: 0,
         }
     }
 

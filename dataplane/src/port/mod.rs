@@ -4,6 +4,8 @@
 //! behind it (an AF_XDP socket, rings in memory, a capture file) is the implementation's own secret.
 
 pub mod memory;
+pub mod nic;
+pub mod own;
 pub mod pcap;
 pub mod ring;
 pub mod umem;

@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The memory of a ring: indices and entries that two parties see.
 pub(crate) trait Shared {
@@ -90,6 +90,16 @@ impl<S: Shared> Producer<S> {
     }
 }
 
+impl<E: Copy> Producer<Mapped<E>> {
+    /// Whether the driver has stopped looking at this ring and waits for a system call (`XDP_RING_NEED_WAKEUP`). What
+    /// was published before this call is not missed: either the driver sees it, or its flag is seen here.
+    #[inline]
+    pub(crate) fn needs_wakeup(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.shared.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+}
+
 /// Our end of a ring from which we take entries.
 #[derive(Debug)]
 pub(crate) struct Consumer<S> {
@@ -164,6 +174,7 @@ pub(crate) struct Mapped<E> {
     map_len: usize,
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
     entries: NonNull<E>,
     size: u32,
 }
@@ -198,6 +209,7 @@ impl<E: Copy> Mapped<E> {
             map_len,
             producer: within(at(offsets.producer)?).cast(),
             consumer: within(at(offsets.consumer)?).cast(),
+            flags: within(at(offsets.flags)?).cast(),
             entries: within(at(offsets.desc)?).cast(),
             size,
         })
@@ -211,6 +223,11 @@ impl<E: Copy> Mapped<E> {
     fn consumer(&self) -> &AtomicU32 {
         // SAFETY: as for `producer`.
         unsafe { self.consumer.as_ref() }
+    }
+
+    fn flags(&self) -> &AtomicU32 {
+        // SAFETY: as for `producer`.
+        unsafe { self.flags.as_ref() }
     }
 
     fn entry(&self, index: u32) -> *mut E {

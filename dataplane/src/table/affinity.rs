@@ -120,7 +120,7 @@ impl AffinityTable {
         let hash = self.key.hash([high, low, u64::from(who.service)]);
         // INVARIANT: a product's upper half is below the number of sets, and there is one at least.
         #[allow(clippy::cast_possible_truncation)]
-        let number = (u128::from(hash) * self.sets.len() as u128 >> 64) as usize;
+        let number = ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize;
         &self.sets[number]
     }
 }
@@ -269,7 +269,7 @@ fn whole([high, low]: [u64; 2], is_v4: bool) -> IpAddr {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;

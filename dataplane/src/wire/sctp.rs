@@ -18,14 +18,14 @@ const STEPS: [u32; 256] = steps();
 
 const fn steps() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut byte = 0;
+    let mut byte: u32 = 0;
     while byte < 256 {
-        let (mut remainder, mut bit) = (byte as u32, 0);
+        let (mut remainder, mut bit) = (byte, 0);
         while bit < 8 {
             remainder = remainder >> 1 ^ if remainder & 1 == 1 { POLYNOMIAL } else { 0 };
             bit += 1;
         }
-        table[byte] = remainder;
+        table[byte as usize] = remainder;
         byte += 1;
     }
     table
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn new_ports_keep_a_right_checksum_right_and_a_wrong_one_wrong() {
         for len in [HEADER_LEN, 13, 64, 1400] {
-            let mut packet: Vec<u8> = (0..len).map(|byte| (byte % 251) as u8).collect();
+            let mut packet: Vec<u8> = (0..=250).cycle().take(len).collect();
             let sum = checksum(&packet);
             packet[CHECKSUM_OFFSET..HEADER_LEN].copy_from_slice(&sum);
             let new = Ports {

@@ -10,12 +10,14 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Origin;
 use crate::capture::{PacketCopy, Tap};
 use crate::frame::Holder;
-use crate::port::{PortId, QueueId};
+use crate::port::PortId;
 use crate::stats::{QueueStats, SharedStats};
 use crate::verdict::{PuntDetail, PuntReason};
 
 /// Commands that may wait for a worker at once.
 const COMMANDS: usize = 256;
+/// Packets of other workers that may wait for a worker at once, copied.
+const HANDOVERS: usize = 512;
 
 /// A packet on its way to the slow path, copied out of its frame.
 #[derive(Debug)]
@@ -30,6 +32,32 @@ pub struct Punt {
     pub detail: PuntDetail,
     /// The packet: Ethernet header first, decapsulated if it came in a tunnel.
     pub packet: PacketCopy,
+}
+
+/// A packet on its way from a worker without a queue of the exit port to one that has, copied out of its frame.
+#[derive(Debug)]
+pub struct Handover {
+    /// The port it leaves by.
+    pub(super) port: PortId,
+    /// The port it came in at.
+    pub(super) from: Option<PortId>,
+    /// See [`Frame::lane`](crate::frame::Frame::lane).
+    pub(super) lane: u16,
+    pub(super) packet: PacketCopy,
+}
+
+/// The way to hand packets over to another worker.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    pub(super) handovers: Sender<Handover>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Relay {
+    /// Wakes the other worker if it sleeps.
+    pub(super) fn wake(&self) {
+        wake(&self.wake);
+    }
 }
 
 /// How a packet from the slow path is sent.
@@ -56,14 +84,28 @@ pub enum Command<P> {
     Add {
         /// The port it belongs to.
         port: PortId,
-        /// Which of its queues.
-        queue: QueueId,
-        /// The queue itself.
+        /// One of its queues.
         io: P,
         /// Who holds its frames in the ledger.
         holder: Holder,
         /// Its counters.
         stats: Arc<QueueStats>,
+    },
+    /// Hand over what leaves by this port, of which this worker has no queue.
+    Relay {
+        /// The port.
+        port: PortId,
+        /// To a worker that has one.
+        to: Relay,
+    },
+    /// Lend empty frames to a holder whose socket is about to be bound.
+    Lend {
+        /// The holder.
+        holder: Holder,
+        /// Where the frames' addresses are put: as many as it has room for, or as the pool has left.
+        room: Vec<u64>,
+        /// Where they go.
+        lent: Sender<Vec<u64>>,
     },
     /// Stop serving every queue of this port, and hand them back, to be closed by the caller.
     Remove {
@@ -109,6 +151,7 @@ pub struct WorkerHandle<P> {
     index: usize,
     commands: Sender<Command<P>>,
     injections: Sender<Injection>,
+    handovers: Sender<Handover>,
     wake: Arc<OwnedFd>,
     stats: SharedStats,
 }
@@ -119,6 +162,7 @@ impl<P> Clone for WorkerHandle<P> {
             index: self.index,
             commands: self.commands.clone(),
             injections: self.injections.clone(),
+            handovers: self.handovers.clone(),
             wake: Arc::clone(&self.wake),
             stats: Arc::clone(&self.stats),
         }
@@ -129,6 +173,7 @@ impl<P> Clone for WorkerHandle<P> {
 pub(super) struct Inbox<P> {
     pub(super) commands: Receiver<Command<P>>,
     pub(super) injections: Receiver<Injection>,
+    pub(super) handovers: Receiver<Handover>,
     pub(super) wake: Arc<OwnedFd>,
 }
 
@@ -141,10 +186,12 @@ pub(super) fn connect<P>(
     let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
     let (commands_in, commands) = bounded(COMMANDS);
     let (injections_in, injections) = bounded(injections);
+    let (handovers_in, handovers) = bounded(HANDOVERS);
     let handle = WorkerHandle {
         index,
         commands: commands_in,
         injections: injections_in,
+        handovers: handovers_in,
         wake: Arc::clone(&wake),
         stats,
     };
@@ -153,6 +200,7 @@ pub(super) fn connect<P>(
         Inbox {
             commands,
             injections,
+            handovers,
             wake,
         },
     ))
@@ -169,6 +217,15 @@ impl<P> WorkerHandle<P> {
     #[must_use]
     pub fn stats(&self) -> &SharedStats {
         &self.stats
+    }
+
+    /// The way for other workers to hand packets over to this one.
+    #[must_use]
+    pub fn relay(&self) -> Relay {
+        Relay {
+            handovers: self.handovers.clone(),
+            wake: Arc::clone(&self.wake),
+        }
     }
 
     /// Tells the worker to do something after its current turn.
@@ -219,8 +276,13 @@ impl<P> WorkerHandle<P> {
         })
     }
 
-    /// Wakes the worker if it sleeps. A counter that is full already wakes it as well, so errors do not matter.
+    /// Wakes the worker if it sleeps.
     fn wake(&self) {
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        wake(&self.wake);
     }
+}
+
+/// Wakes whoever waits for the event. A counter that is full already wakes it as well, so errors do not matter.
+fn wake(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
 }

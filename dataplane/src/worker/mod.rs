@@ -4,6 +4,8 @@
 //! given packets to send, through bounded queues ([`WorkerHandle`]). It knows rings and batches, and no protocol.
 
 mod handle;
+mod orders;
+mod relay;
 mod sleep;
 mod turn;
 
@@ -12,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::Sender;
 
-pub use handle::{Command, Injection, Punt, Way, WorkerError, WorkerHandle};
+pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
 
 use crate::capture::Tap;
 use crate::clock::Clock;
@@ -22,6 +24,7 @@ use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
 use crate::table::Tick;
 use crate::verdict::Verdict;
 use handle::Inbox;
+use relay::Outlet;
 use sleep::Bed;
 
 /// The largest batch.
@@ -107,13 +110,16 @@ pub enum StartError {
 /// One queue that a worker serves.
 struct Slot<P> {
     port: PortId,
-    /// Its place among this worker's queues of the port.
-    ordinal: usize,
+    /// Its place among this worker's queues of the port: the lane of what comes in by it, unless the pipeline knows
+    /// the flow.
+    ordinal: u16,
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
-    /// Frames were queued for transmission since the last flush.
-    dirty: bool,
+    /// Frames queued for transmission since the last flush.
+    queued: u32,
+    /// Its socket ends the worker's sleep.
+    armed: bool,
     /// Frames went in or out since the last settling.
     stirred: bool,
 }
@@ -131,11 +137,10 @@ impl ExitSlots {
         slots: [0; QUEUES_PER_PORT_MAX],
     };
 
-    /// The slot for packets that came in at this worker's queue `ordinal` of a port: always the same one, so that a
-    /// flow stays in order.
-    fn pick(&self, ordinal: usize) -> Option<usize> {
+    /// The slot for packets of a lane: always the same one, so that a flow stays in order.
+    fn pick(&self, lane: u16) -> Option<usize> {
         let slots = self.slots.get(..usize::from(self.len))?;
-        let place = ordinal.checked_rem(slots.len())?;
+        let place = usize::from(lane).checked_rem(slots.len())?;
         slots.get(place).map(|slot| usize::from(*slot))
     }
 }
@@ -147,6 +152,7 @@ pub struct Worker<P, L> {
     pipeline: L,
     slots: Vec<Slot<P>>,
     exits: Vec<ExitSlots>,
+    relays: Vec<Outlet>,
     frames: Vec<Frame>,
     verdicts: Vec<Verdict>,
     inbox: Inbox<P>,
@@ -186,6 +192,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             pipeline,
             slots: Vec::with_capacity(usize::from(PortId::LIMIT)),
             exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
+            relays: Vec::with_capacity(usize::from(PortId::LIMIT)),
             frames: Vec::with_capacity(BATCH_MAX),
             verdicts: Vec::with_capacity(BATCH_MAX),
             inbox,

@@ -17,6 +17,7 @@ struct Patch;
 const DROP: u8 = 1;
 const PUNT: u8 = 2;
 const NOWHERE: u8 = 3;
+const ECHO: u8 = 13;
 
 fn port(number: u16) -> PortId {
     PortId::new(number).unwrap()
@@ -42,6 +43,7 @@ impl Pipeline for Patch {
     fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
+            ECHO => Verdict::Punt(PuntReason::EchoId, PuntDetail::Nothing),
             _ => Verdict::Forward(port(1)),
         }
     }
@@ -56,22 +58,26 @@ struct Bench {
 
 const FRAMES: u32 = 64;
 
-fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
-    let (punts_in, punts) = bounded(2);
-    let config = WorkerConfig {
-        index: 0,
+fn config(index: usize) -> WorkerConfig {
+    WorkerConfig {
+        index,
         core: 0,
         batch: 8,
         idle: Idle::Sleep,
         injections: 4,
-    };
+    }
+}
+
+fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
+    let (punts_in, punts) = bounded(2);
+    let config = config(0);
     let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts_in).unwrap();
     let mut wires = Vec::new();
     for number in 0..ports {
         for queue in 0..queues {
             let (io, wire) = MemoryPort::new(ring);
             let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
-            worker.add(port(number), QueueId(queue), io, Holder::port(number), stats);
+            worker.add(port(number), io, Holder::port(number), stats);
             wires.push(wire);
         }
     }
@@ -176,6 +182,25 @@ fn injected_packets_are_originated() {
 }
 
 #[test]
+fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
+    for (origin, punted) in [(Origin::Held(port(0)), 1), (Origin::Steered(port(0)), 0)] {
+        let mut bench = bench(2, 1, 32);
+        let packet = PacketCopy::new(&[ECHO; 60]);
+        let way = Way::Walk(origin);
+        bench.handle.inject(Injection { way, packet }).unwrap();
+        bench.settle();
+        let counters = bench.handle.stats().read();
+        assert_eq!(counters.originated, 1);
+        assert_eq!(counters.punted.get("echo_id").copied().unwrap_or(0), punted);
+        assert_eq!(
+            counters.dropped.get("originated_stuck").copied().unwrap_or(0),
+            1 - punted
+        );
+        assert_eq!(bench.punts.try_recv().is_ok(), punted == 1, "{origin:?}");
+    }
+}
+
+#[test]
 fn an_originated_packet_never_goes_round_through_the_slow_path() {
     let mut bench = bench(2, 1, 32);
     let packet = PacketCopy::new(&[PUNT; 60]);
@@ -206,13 +231,7 @@ fn a_packet_leaves_by_the_queue_that_fits_the_one_it_came_by() {
 fn a_worker_of_several_uses_all_its_queues_to_send() {
     // Worker 0 of two owns queues 0 and 2 of each port.
     let (punts, _keep) = bounded(1);
-    let config = WorkerConfig {
-        index: 0,
-        core: 0,
-        batch: 8,
-        idle: Idle::Sleep,
-        injections: 4,
-    };
+    let config = config(0);
     let (mut worker, _handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts).unwrap();
     let mut wires = Vec::new();
     for (number, queue) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
@@ -220,7 +239,6 @@ fn a_worker_of_several_uses_all_its_queues_to_send() {
         let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
         worker.add(
             port(number),
-            QueueId(queue),
             io,
             Holder::port(number * 2 + u16::from(queue > 0)),
             stats,
@@ -232,6 +250,172 @@ fn a_worker_of_several_uses_all_its_queues_to_send() {
     while worker.turn(true) > 0 {}
     assert_eq!(wires[2].take().unwrap().len(), 60);
     assert_eq!(wires[3].take().unwrap().len(), 61);
+}
+
+#[test]
+fn lanes_spread_over_all_queues_of_the_exit_port() {
+    /// Puts each packet in the lane that its second byte says.
+    struct Lanes;
+    impl Pipeline for Lanes {
+        fn process(&mut self, _: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
+            verdicts.extend(frames.iter_mut().map(|frame| {
+                assert_eq!(frame.lane(), 0, "its queue's");
+                let lane = u16::from(frame.bytes()[1]);
+                frame.set_lane(lane);
+                Verdict::Forward(port(1))
+            }));
+        }
+        fn originate(&mut self, _: &mut Frame, _: Origin, _: Tick) -> Verdict {
+            Verdict::Forward(port(1))
+        }
+        fn sweep(&mut self, _: Tick) -> bool {
+            false
+        }
+    }
+    let (punts, _keep) = bounded(1);
+    let (mut worker, _handle) = Worker::new(config(0), Pool::on_heap(FRAMES), Lanes, punts).unwrap();
+    let mut wires = Vec::new();
+    for (holder, (number, queue)) in (0..).zip([(0, 0), (1, 0), (1, 2), (1, 4)]) {
+        let (io, wire) = MemoryPort::new(32);
+        let stats = Arc::new(QueueStats::new(port(number), QueueId(queue)));
+        worker.add(port(number), io, Holder::port(holder), stats);
+        wires.push(wire);
+    }
+    for lane in [0, 1, 2, 3, 7, 200] {
+        wires[0].put(&[0, lane, 9]);
+    }
+    while worker.turn(true) > 0 {}
+    let sent: Vec<Vec<u8>> = wires[1..]
+        .iter_mut()
+        .map(|wire| {
+            std::iter::from_fn(|| wire.take())
+                .map(|packet| packet[1])
+                .collect()
+        })
+        .collect();
+    assert_eq!(sent, [vec![0, 3], vec![1, 7], vec![2, 200]], "in order in each");
+}
+
+/// Two workers, of which only the second has a queue of port 1.
+fn uneven(ring: usize) -> [Bench; 2] {
+    let mut first = bench(1, 1, 32);
+    let mut second = bench(2, 1, ring);
+    second.wires.remove(0);
+    first.worker.relay(port(1), second.handle.relay());
+    [first, second]
+}
+
+#[test]
+fn a_worker_without_a_queue_of_the_exit_hands_over() {
+    let [mut first, mut second] = uneven(32);
+    for flow in 0..5 {
+        first.wires[0].put(&[0, 0, flow]);
+    }
+    first.settle();
+    second.settle();
+    let sent: Vec<u8> = std::iter::from_fn(|| second.wires[0].take())
+        .map(|packet| packet[2])
+        .collect();
+    assert_eq!(sent, [0, 1, 2, 3, 4], "whole and in order");
+    let (here, there) = (first.handle.stats().read(), second.handle.stats().read());
+    assert_eq!((here.received, here.transmitted, here.handed_over), (5, 0, 5));
+    assert_eq!((there.received, there.transmitted, there.taken_over), (0, 5, 5));
+}
+
+#[test]
+fn what_is_handed_over_faster_than_it_is_taken_is_a_drop() {
+    let [mut first, mut second] = uneven(32);
+    for _ in 0..700 {
+        first.wires[0].put(&[0; 60]);
+        first.worker.turn(false);
+    }
+    first.settle();
+    let here = first.handle.stats().read();
+    assert_eq!(
+        (here.handed_over, here.dropped.get("handover_full")),
+        (512, Some(&188))
+    );
+    second.settle();
+    assert_eq!(second.handle.stats().read().transmitted, 512);
+}
+
+#[test]
+fn what_was_handed_over_to_a_worker_that_cannot_send_it_is_a_drop_there() {
+    let [mut first, mut second] = uneven(0);
+    first.wires[0].put(&[0; 60]);
+    first.settle();
+    second.settle();
+    let dropped = second.handle.stats().read().dropped;
+    assert_eq!(dropped.get("transmit_ring_full"), Some(&1));
+    second.worker.remove(port(1));
+    first.wires[0].put(&[0; 60]);
+    first.settle();
+    second.settle();
+    let dropped = second.handle.stats().read().dropped;
+    assert_eq!(
+        dropped.get("port_gone"),
+        Some(&1),
+        "and it is handed on to nobody"
+    );
+    // Once the port is taken from the first worker too, nothing is handed over.
+    first.worker.remove(port(1));
+    first.wires[0].put(&[0; 60]);
+    first.settle();
+    assert_eq!(first.handle.stats().read().dropped.get("port_gone"), Some(&1));
+}
+
+#[test]
+fn a_handover_wakes_the_worker_that_sleeps() {
+    let [mut first, second] = uneven(32);
+    let Bench {
+        worker,
+        handle,
+        wires,
+        ..
+    } = second;
+    let thread = worker.spawn(|| {}).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut slept = 0;
+    while slept < 2 {
+        slept = handle.stats().read().sleeps;
+        assert!(Instant::now() < deadline, "an idle worker goes to sleep");
+        std::thread::yield_now();
+    }
+    let asked = Instant::now();
+    first.wires[0].put(&[0; 60]);
+    first.settle();
+    while wires[0].take().is_none() {
+        assert!(
+            asked.elapsed() < Duration::from_millis(700),
+            "it sleeps for a second otherwise"
+        );
+        std::thread::yield_now();
+    }
+    handle.tell(Command::Stop).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn frames_are_lent_before_a_socket_is_bound() {
+    let mut bench = bench(1, 1, 32);
+    let (holder, (lent_in, lent)) = (Holder::port(7), bounded(1));
+    for (wanted, got) in [(10, 10), (usize::try_from(FRAMES).unwrap(), 54)] {
+        let room = Vec::with_capacity(wanted);
+        let asked = room.capacity();
+        bench
+            .handle
+            .tell(Command::Lend {
+                holder,
+                room,
+                lent: lent_in.clone(),
+            })
+            .unwrap();
+        bench.worker.turn(true);
+        assert_eq!(asked, wanted);
+        assert_eq!(lent.try_recv().unwrap().len(), got, "no more than there are");
+    }
+    assert_eq!(bench.worker.reclaim(holder), 64);
+    bench.settle();
 }
 
 #[test]
@@ -300,13 +484,7 @@ fn a_tap_sees_packets_as_they_came_and_as_they_went() {
 #[test]
 fn a_sleeping_worker_wakes_when_it_is_told_something() {
     let (punts, _keep) = bounded(1);
-    let config = WorkerConfig {
-        index: 0,
-        core: 0,
-        batch: 8,
-        idle: Idle::Sleep,
-        injections: 4,
-    };
+    let config = config(0);
     let (worker, handle) = Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts).unwrap();
     let thread = worker.spawn(|| {}).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);

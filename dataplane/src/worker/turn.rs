@@ -1,13 +1,11 @@
-//! A worker's loop: turns over its queues, what it is told in between, and its sleep.
+//! A worker's loop: turns over its queues, and its sleep.
 
-use crossbeam::channel::TryRecvError;
-
-use super::handle::{Command, Injection, Punt, Way};
-use super::{ExitSlots, Idle, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
+use super::handle::{Injection, Punt, Way};
+use super::{Idle, Origin, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
-use crate::frame::{Frame, Holder};
-use crate::port::{Port, PortId, QueueId};
+use crate::frame::Frame;
+use crate::port::{Port, PortId};
 use crate::table::Tick;
 use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 
@@ -63,14 +61,16 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let mut work = self.obey();
         let now = clock::now();
         work += self.inject(now);
+        work += self.take_over();
         for slot in 0..self.slots.len() {
             work += self.serve(slot, now);
         }
         self.sweeps_on = self.pipeline.sweep(now);
         for slot in &mut self.slots {
-            if slot.dirty {
+            if slot.queued > 0 {
+                self.bed.disarm(slot);
                 slot.io.flush();
-                slot.dirty = false;
+                slot.queued = 0;
                 self.stats
                     .device_errors
                     .add(u64::from(slot.io.last_error().is_some()));
@@ -80,6 +80,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 slot.stirred = slot.io.pending();
             }
         }
+        self.wake_others();
         work
     }
 
@@ -96,6 +97,9 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
         source.stirred = true;
         let ingress = source.port;
+        self.frames
+            .iter_mut()
+            .for_each(|frame| frame.set_lane(source.ordinal));
         let began = clock::cycles();
         let bytes: usize = self.frames.iter().map(Frame::len).sum();
         source.stats.received(count as u64, bytes as u64);
@@ -129,10 +133,15 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     #[inline]
     fn dispatch(&mut self, frame: Frame, verdict: Verdict, ingress: Ingress) -> Verdict {
         match verdict {
-            Verdict::Forward(port) => match self.send(frame, port, ingress) {
-                Ok(()) => verdict,
-                Err(reason) => self.drop_counted(reason, ingress),
-            },
+            Verdict::Forward(port) => {
+                let source = ingress
+                    .and_then(|slot| self.slots.get(slot))
+                    .map(|slot| slot.port);
+                match self.send_or_hand_over(frame, port, source) {
+                    Ok(()) => verdict,
+                    Err(reason) => self.drop_counted(reason, ingress),
+                }
+            }
             Verdict::Drop(reason) => {
                 self.pool.give(frame);
                 self.drop_counted(reason, ingress)
@@ -141,7 +150,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
-    fn drop_counted(&self, reason: DropReason, ingress: Ingress) -> Verdict {
+    pub(super) fn drop_counted(&self, reason: DropReason, ingress: Ingress) -> Verdict {
         let queue = ingress
             .and_then(|slot| self.slots.get(slot))
             .map(|slot| &*slot.stats);
@@ -149,18 +158,34 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         Verdict::Drop(reason)
     }
 
-    /// Puts a frame into a transmit ring of `port`.
+    /// Puts a frame into a transmit ring of `port`, or hands it over to a worker that can.
     #[inline]
-    fn send(&mut self, frame: Frame, port: PortId, ingress: Ingress) -> Result<(), DropReason> {
-        let source = ingress
-            .and_then(|slot| self.slots.get(slot))
-            .map(|slot| (slot.port, slot.ordinal));
-        let ordinal = source.map_or(0, |(_, ordinal)| ordinal);
-        let slot = self.exits.get(port.index()).and_then(|exits| exits.pick(ordinal));
-        let Some(exit) = slot.and_then(|slot| self.slots.get_mut(slot)) else {
+    fn send_or_hand_over(
+        &mut self,
+        frame: Frame,
+        port: PortId,
+        source: Option<PortId>,
+    ) -> Result<(), DropReason> {
+        let exits = self.exits.get(port.index());
+        match exits.and_then(|exits| exits.pick(frame.lane())) {
+            Some(slot) => self.send(frame, slot, source),
+            None => self.hand_over(frame, port, source),
+        }
+    }
+
+    /// Puts a frame into the transmit ring of a queue.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        frame: Frame,
+        slot: usize,
+        source: Option<PortId>,
+    ) -> Result<(), DropReason> {
+        let Some(exit) = self.slots.get_mut(slot) else {
             self.pool.give(frame);
             return Err(DropReason::PortGone);
         };
+        let port = exit.port;
         let bytes = frame.len();
         let copy = self
             .tap
@@ -173,7 +198,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             exit.io.settle(&mut self.pool);
             exit.io.send(&mut self.pool, frame)
         });
-        exit.dirty = true;
+        exit.queued += 1;
         exit.stirred = true;
         if let Err(frame) = sent {
             self.pool.give(frame);
@@ -182,7 +207,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         exit.stats.sent(bytes);
         self.stats.transmitted();
         if let (Some(tap), Some(copy)) = (&self.tap, copy) {
-            let offered = tap.offer_sent(source.map(|(port, _)| port), copy);
+            let offered = tap.offer_sent(source, copy);
             Self::count_copy(&self.stats, &mut self.tap, Some(offered));
         }
         Ok(())
@@ -197,14 +222,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             self.pool.give(frame);
             return self.drop_counted(DropReason::OriginatedStuck, ingress);
         };
-        let punt = Punt {
-            worker: self.config.index,
-            ingress: port,
-            reason,
-            detail,
-            packet: PacketCopy::new(frame.bytes()),
-        };
-        let taken = self.punts.try_send(punt).is_ok();
+        let taken = self.hand_up(port, &frame, reason, detail);
         if taken {
             self.stats.punted(reason, queue);
         }
@@ -214,6 +232,18 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         } else {
             self.drop_counted(DropReason::SlowPathFull, ingress)
         }
+    }
+
+    /// Gives the slow path a copy of a packet that came in at `ingress`; whether there was room.
+    fn hand_up(&self, ingress: PortId, frame: &Frame, reason: PuntReason, detail: PuntDetail) -> bool {
+        let punt = Punt {
+            worker: self.config.index,
+            ingress,
+            reason,
+            detail,
+            packet: PacketCopy::new(frame.bytes()),
+        };
+        self.punts.try_send(punt).is_ok()
     }
 
     /// Sends what the slow path gave.
@@ -233,6 +263,14 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 Way::Exit(port) => Verdict::Forward(port),
                 Way::Walk(origin) => self.pipeline.originate(&mut frame, origin, now),
             };
+            if let (Way::Walk(Origin::Held(port)), Verdict::Punt(reason, detail)) = (way, verdict)
+                && reason.may_follow_a_wait()
+                && self.hand_up(port, &frame, reason, detail)
+            {
+                self.stats.punted(reason, None);
+                self.pool.give(frame);
+                continue;
+            }
             self.dispatch(frame, verdict, None);
         }
         count
@@ -260,119 +298,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
     }
 
-    /// Does what it was told since the last turn.
-    fn obey(&mut self) -> usize {
-        let mut count = 0;
-        loop {
-            let command = match self.inbox.commands.try_recv() {
-                Ok(command) => command,
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    // Nobody is left to tell it anything, to stop either.
-                    self.stopping = true;
-                    break;
-                }
-            };
-            count += 1;
-            match command {
-                Command::Add {
-                    port,
-                    queue,
-                    io,
-                    holder,
-                    stats,
-                } => self.add(port, queue, io, holder, stats),
-                Command::Remove { port, queues } => {
-                    let _ = queues.try_send(self.remove(port));
-                }
-                Command::Reclaim { holder, frames } => {
-                    let _ = frames.try_send(self.reclaim(holder));
-                }
-                Command::Tap(tap) => self.tap = Some(tap),
-                Command::Untap => self.tap = None,
-                Command::Beat(done) => {
-                    self.beat();
-                    let _ = done.try_send(());
-                }
-                Command::Stop => self.stopping = true,
-            }
-        }
-        count
-    }
-
-    /// Serves a queue from now on.
-    pub fn add(
-        &mut self,
-        port: PortId,
-        queue: QueueId,
-        mut io: P,
-        holder: Holder,
-        stats: std::sync::Arc<crate::stats::QueueStats>,
-    ) {
-        io.settle(&mut self.pool);
-        if let Some(fd) = io.fd() {
-            // Without it the worker still serves the queue whenever it is awake, and it wakes every beat.
-            let _ = self.bed.add(fd, u64::from(queue.0));
-        }
-        let ordinal = self.slots.iter().filter(|slot| slot.port == port).count();
-        self.slots.push(Slot {
-            port,
-            ordinal,
-            io,
-            holder,
-            stats,
-            dirty: false,
-            stirred: true,
-        });
-        self.list_exits();
-    }
-
-    /// Stops serving a port and hands back its queues.
-    pub fn remove(&mut self, port: PortId) -> Vec<P> {
-        self.tap.take_if(|tap| tap.port() == port);
-        let mut removed = Vec::new();
-        let mut place = 0;
-        while let Some(slot) = self.slots.get(place) {
-            if slot.port != port {
-                place += 1;
-                continue;
-            }
-            let slot = self.slots.remove(place);
-            if let Some(fd) = slot.io.fd() {
-                self.bed.remove(fd);
-            }
-            removed.push(slot.io);
-        }
-        self.list_exits();
-        removed
-    }
-
-    /// Takes back every frame of a holder whose socket is closed.
-    pub fn reclaim(&mut self, holder: Holder) -> usize {
-        // A queue that is still served has its socket open, and the kernel may be writing into its frames.
-        if self.slots.iter().any(|slot| slot.holder == holder) {
-            return 0;
-        }
-        self.pool.reclaim(holder)
-    }
-
-    /// Lists anew through which slots each port is reached.
-    fn list_exits(&mut self) {
-        self.exits.fill(ExitSlots::NONE);
-        for (number, slot) in self.slots.iter().enumerate() {
-            let Some(exits) = self.exits.get_mut(slot.port.index()) else {
-                continue;
-            };
-            let place = usize::from(exits.len);
-            if let (true, Ok(number)) = (place < QUEUES_PER_PORT_MAX, u16::try_from(number)) {
-                exits.slots[place] = number;
-                exits.len += 1;
-            }
-        }
-    }
-
     /// Shows to the outside what is too dear to show with every packet.
-    fn beat(&mut self) {
+    pub(super) fn beat(&mut self) {
         self.stats.publish(&self.histograms);
         self.stats.set_census(self.pool.census());
         self.stats
@@ -395,6 +322,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         for slot in &mut self.slots {
             slot.io.settle(&mut self.pool);
             pending |= slot.io.pending();
+            self.bed.arm(slot);
         }
         self.stats.sleeps.add(1);
         self.bed.sleep(if pending { PENDING_MS } else { BEAT_MS });

@@ -16,6 +16,8 @@
 
 /* Extension headers stepped over on the way to a port (RFC 8200 section 4.1). A packet with more is not ours. */
 #define MAX_EXTENSION_HEADERS 4
+/* The same in a quoted packet. Each more multiplies what the verifier has to walk through. */
+#define MAX_QUOTED_EXTENSION_HEADERS 1
 
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define IPV4_MORE_FRAGMENTS 0x2000
@@ -144,7 +146,9 @@ ALWAYS_INLINE bool read_ipv6(const void *data, const void *end, enum extent exte
 	/* Never on a wire (RFC 4291 section 2.5.5.2), and here it would stand for the IPv4 address. */
 	if (is_mapped(&packet->id.destination))
 		return false;
-	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+	const int most = extent == WHOLE ? MAX_EXTENSION_HEADERS : MAX_QUOTED_EXTENSION_HEADERS;
+
+	for (int i = 0; i < most; i++) {
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 			break;
 		const struct fragment_header *extension = at;

@@ -108,17 +108,15 @@ impl<K: Entry> KernelSet<K> {
     /// first failure is told.
     pub(super) fn grow(&mut self, object: &mut Ebpf, wanted: &BTreeSet<K>) -> Result<(), XdpError> {
         let missing: Vec<K> = wanted.difference(&self.held).copied().collect();
-        missing
-            .into_iter()
-            .fold(Ok(()), |outcome, key| outcome.and(self.add(object, key)))
+        let outcomes: Vec<_> = missing.into_iter().map(|key| self.add(object, key)).collect();
+        outcomes.into_iter().collect()
     }
 
     /// Removes what is there and not wanted.
     pub(super) fn shrink(&mut self, object: &mut Ebpf, wanted: &BTreeSet<K>) -> Result<(), XdpError> {
         let surplus: Vec<K> = self.held.difference(wanted).copied().collect();
-        surplus
-            .into_iter()
-            .fold(Ok(()), |outcome, key| outcome.and(self.remove(object, key)))
+        let outcomes: Vec<_> = surplus.into_iter().map(|key| self.remove(object, key)).collect();
+        outcomes.into_iter().collect()
     }
 
     /// Makes it hold what is wanted: new entries go in before old ones leave. Those there was no room for are

@@ -20,6 +20,14 @@ const SEQUENCE_AT: std::ops::Range<usize> = 8..12;
 /// `EAGAIN` from a read: there is no further answer.
 const NO_MORE: std::io::ErrorKind = std::io::ErrorKind::WouldBlock;
 
+/// A chain, and where packets come to it.
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) hook: u32,
+    pub(super) priority: i32,
+}
+
 /// Changes on their way to the kernel.
 pub(super) struct Batch {
     bytes: Vec<u8>,
@@ -50,19 +58,19 @@ impl Batch {
         self.push(action, n::DELETE_TABLE, 0, &[text(n::TABLE_NAME, table)]);
     }
 
-    /// Adds a chain that translates what this node sends.
-    pub(super) fn add_nat_output_chain(&mut self, table: &str, chain: &str, priority: i32) {
+    /// Adds a chain of a type at a hook.
+    pub(super) fn add_chain(&mut self, table: &str, chain: &Chain) {
         let hook = [
-            number(n::CHAIN_HOOK_NUMBER, n::HOOK_LOCAL_OUT),
-            DefaultNla::new(n::CHAIN_HOOK_PRIORITY, priority.to_be_bytes().to_vec()),
+            number(n::CHAIN_HOOK_NUMBER, chain.hook),
+            DefaultNla::new(n::CHAIN_HOOK_PRIORITY, chain.priority.to_be_bytes().to_vec()),
         ];
         let attributes = [
             text(n::CHAIN_TABLE, table),
-            text(n::CHAIN_NAME, chain),
+            text(n::CHAIN_NAME, chain.name),
             nest(n::CHAIN_HOOK, &hook),
-            text(n::CHAIN_TYPE, "nat"),
+            text(n::CHAIN_TYPE, chain.kind),
         ];
-        let action = format!("adding the nftables chain {chain} of type nat");
+        let action = format!("adding the nftables chain {} of type {}", chain.name, chain.kind);
         self.push(action, n::NEW_CHAIN, NLM_F_CREATE, &attributes);
     }
 

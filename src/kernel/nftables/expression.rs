@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use millrace_dataplane::wire::IpProtocol;
 use rtnetlink::packet_core::DefaultNla;
 
 use super::ProtocolPort;
@@ -44,6 +45,14 @@ impl Family {
         }
     }
 
+    /// Bytes of the headers of IP and TCP.
+    fn tcp_overhead(self) -> u16 {
+        match self {
+            Self::V4 => 20 + 20,
+            Self::V6 => 40 + 20,
+        }
+    }
+
     fn address_len(self) -> u32 {
         match self {
             Self::V4 => 4,
@@ -65,6 +74,13 @@ impl Family {
             Self::V6 => shown::IPV6_ADDRESS,
         }
     }
+}
+
+/// Which way a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Received,
+    Sent,
 }
 
 /// A set that rules look into.
@@ -122,16 +138,53 @@ pub(super) fn port_key((protocol, port): ProtocolPort) -> Vec<u8> {
 
 /// Goes on only with packets of a family.
 pub(super) fn only(family: Family) -> Vec<DefaultNla> {
+    vec![meta(n::META_FAMILY, n::REGISTER), equals(&[family.number()])]
+}
+
+/// Goes on only with packets that come, or go, by an interface.
+pub(super) fn only_by(direction: Direction, interface: &str) -> Vec<DefaultNla> {
+    /// `IFNAMSIZ`: what comes after the name is zero.
+    const NAME_LEN: usize = 16;
+    let mut name = interface.as_bytes().to_vec();
+    name.resize(NAME_LEN, 0);
+    let key = match direction {
+        Direction::Received => n::META_IN_NAME,
+        Direction::Sent => n::META_OUT_NAME,
+    };
+    vec![meta(key, n::REGISTER), equals(&name)]
+}
+
+/// Lowers the largest segment that the sender of a TCP segment with SYN says it can take (RFC 9293 section 3.7.1) to
+/// what a packet of `mtu` bytes has room for. The kernel never raises it.
+pub(super) fn lower_segments(family: Family, mtu: u16) -> Vec<DefaultNla> {
+    const FLAGS_AT: u32 = 13;
+    const SYN: u8 = 2;
+    const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    const SIZE_AT: u32 = 2;
+    const SIZE_LEN: u32 = 2;
+    let size = mtu.saturating_sub(family.tcp_overhead());
+    let syn = [
+        number(n::BITWISE_SOURCE, n::REGISTER),
+        number(n::BITWISE_REGISTER, n::REGISTER),
+        number(n::BITWISE_LEN, 1),
+        data(n::BITWISE_MASK, &[SYN]),
+        data(n::BITWISE_XOR, &[0]),
+    ];
+    let option = [
+        DefaultNla::new(n::EXTHDR_TYPE, vec![MAXIMUM_SEGMENT_SIZE]),
+        number(n::EXTHDR_OFFSET, SIZE_AT),
+        number(n::EXTHDR_LEN, SIZE_LEN),
+        number(n::EXTHDR_OPERATION, n::EXTHDR_TCP_OPTION),
+        number(n::EXTHDR_SOURCE, n::REGISTER),
+    ];
     vec![
-        meta(n::META_FAMILY, n::REGISTER),
-        expression(
-            "cmp",
-            &[
-                number(n::CMP_REGISTER, n::REGISTER),
-                number(n::CMP_OPERATION, n::CMP_EQUAL),
-                data(n::CMP_DATA, &[family.number()]),
-            ],
-        ),
+        meta(n::META_L4PROTO, n::REGISTER),
+        equals(&[IpProtocol::TCP.0]),
+        payload(n::BASE_TRANSPORT, FLAGS_AT, 1, n::REGISTER),
+        expression("bitwise", &syn),
+        equals(&[SYN]),
+        immediate(&size.to_be_bytes()),
+        expression("exthdr", &option),
     ]
 }
 
@@ -155,13 +208,7 @@ pub(super) fn in_node_ports(family: Family) -> Vec<DefaultNla> {
 /// Gives the connection another destination address.
 pub(super) fn turn_to(family: Family, gateway: IpAddr) -> Vec<DefaultNla> {
     vec![
-        expression(
-            "immediate",
-            &[
-                number(n::IMMEDIATE_REGISTER, n::REGISTER),
-                data(n::IMMEDIATE_DATA, &address_key(gateway)),
-            ],
-        ),
+        immediate(&address_key(gateway)),
         expression(
             "nat",
             &[
@@ -207,6 +254,24 @@ fn payload(base: u32, offset: u32, len: u32, register: u32) -> DefaultNla {
             number(n::PAYLOAD_LEN, len),
         ],
     )
+}
+
+fn immediate(value: &[u8]) -> DefaultNla {
+    let parts = [
+        number(n::IMMEDIATE_REGISTER, n::REGISTER),
+        data(n::IMMEDIATE_DATA, value),
+    ];
+    expression("immediate", &parts)
+}
+
+/// Goes on only if the register holds this.
+fn equals(value: &[u8]) -> DefaultNla {
+    let parts = [
+        number(n::CMP_REGISTER, n::REGISTER),
+        number(n::CMP_OPERATION, n::CMP_EQUAL),
+        data(n::CMP_DATA, value),
+    ];
+    expression("cmp", &parts)
 }
 
 fn lookup(set: Lookup) -> DefaultNla {

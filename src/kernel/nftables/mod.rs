@@ -7,6 +7,10 @@
 //! our own with one chain in the output hook; the tables of others are not touched. 127.0.0.0/8 and ::1 are not served,
 //! as they are not by kube-proxy's nftables mode.
 //!
+//! Such a connection thinks it stays within the machine, and would send and ask for segments as large as the loopback
+//! interface has. What the kernel says about them when they do not fit the host port does not help it (seen on 6.18: it
+//! stalls). So the largest segment is lowered to the host port's on TCP connections over it.
+//!
 //! The table is made anew with each change, in one transaction of the kernel
 //! ([`nft(8)`](https://man7.org/linux/man-pages/man8/nft.8.html), "Ruleset"): every packet meets either the old or the
 //! new one. Without anything to serve there is none, because a chain of type `nat` turns connection tracking on for the
@@ -21,18 +25,34 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use self::batch::Batch;
-use self::expression::{Family, Lookup};
+use self::batch::{Batch, Chain};
+use self::expression::{Direction, Family, Lookup};
 use super::error::KernelError;
 use super::request::Kernel;
 
 /// The name of our table, of the family `inet`.
 pub const OUTPUT_TABLE: &str = "millrace";
-/// The name of the chain in it.
-const CHAIN: &str = "output";
-/// Before those who translate destinations at the usual place (`NF_IP_PRI_NAT_DST`, -100): who comes first decides, and
-/// a container engine may take whole addresses of the node.
-const PRIORITY: i32 = -110;
+/// Where connections are turned. Before those who translate destinations at the usual place (`NF_IP_PRI_NAT_DST`, -100):
+/// who comes first decides, and a container engine may take whole addresses of the node.
+const OUTPUT: Chain = Chain {
+    name: "output",
+    kind: "nat",
+    hook: number::HOOK_LOCAL_OUT,
+    priority: -110,
+};
+/// Where segments are made to fit: last before the interface, and first behind it (`NF_IP_PRI_MANGLE`).
+const SENT: Chain = Chain {
+    name: "sent",
+    kind: "filter",
+    hook: number::HOOK_POST_ROUTING,
+    priority: -150,
+};
+const RECEIVED: Chain = Chain {
+    name: "received",
+    kind: "filter",
+    hook: number::HOOK_LOCAL_IN,
+    priority: -150,
+};
 /// Elements of a set in one message, whose length is a 16-bit number.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
 
@@ -42,6 +62,10 @@ pub type ProtocolPort = (u8, u16);
 /// Services that are at this node's own addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnServices {
+    /// The kernel's end of the host port.
+    pub interface: String,
+    /// Its longest packet in bytes, without the Ethernet header.
+    pub mtu: u16,
     /// The node's own addresses, at which node ports are served; loopback addresses are left out.
     pub addresses: Vec<IpAddr>,
     /// Ports served at each of those addresses.
@@ -107,7 +131,9 @@ impl Kernel {
         batch.add_table(OUTPUT_TABLE);
         batch.remove_table(OUTPUT_TABLE);
         batch.add_table(OUTPUT_TABLE);
-        batch.add_nat_output_chain(OUTPUT_TABLE, CHAIN, PRIORITY);
+        for chain in [OUTPUT, SENT, RECEIVED] {
+            batch.add_chain(OUTPUT_TABLE, &chain);
+        }
         let node_ports: BTreeSet<ProtocolPort> = wanted.node_ports.iter().copied().collect();
         let keys = node_ports
             .iter()
@@ -116,6 +142,7 @@ impl Kernel {
         add_set(&mut batch, Lookup::NODE_PORTS, keys);
         for part in Family::ALL.iter().filter_map(|family| wanted.part(*family)) {
             add_part(&mut batch, &part);
+            fit_segments(&mut batch, part.family, wanted);
         }
         batch.commit()
     }
@@ -171,8 +198,19 @@ fn add_part(batch: &mut Batch, part: &Part) {
     ]
     .concat();
     let every = [expression::only(family), expression::in_node_ports(family), turn].concat();
-    batch.add_rule(OUTPUT_TABLE, CHAIN, single);
-    batch.add_rule(OUTPUT_TABLE, CHAIN, every);
+    batch.add_rule(OUTPUT_TABLE, OUTPUT.name, single);
+    batch.add_rule(OUTPUT_TABLE, OUTPUT.name, every);
+}
+
+fn fit_segments(batch: &mut Batch, family: Family, wanted: &OwnServices) {
+    for (chain, direction) in [(SENT, Direction::Sent), (RECEIVED, Direction::Received)] {
+        let rule = [
+            expression::only_by(direction, &wanted.interface),
+            expression::only(family),
+            expression::lower_segments(family, wanted.mtu),
+        ];
+        batch.add_rule(OUTPUT_TABLE, chain.name, rule.concat());
+    }
 }
 
 fn add_set(batch: &mut Batch, set: Lookup, keys: Vec<Vec<u8>>) {
@@ -192,6 +230,8 @@ mod tests {
     fn what_cannot_be_served_needs_no_table() {
         let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let full = OwnServices {
+            interface: "millrace0".to_owned(),
+            mtu: 1450,
             addresses: addresses.clone(),
             node_ports: vec![(6, 30_080)],
             ports: vec![(addresses[0], (6, 80))],

@@ -25,7 +25,7 @@ impl Bench {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn store(&self) -> Store {
+    fn store(&mut self) -> Store {
         self.folder.store(&"node-a".parse().unwrap(), &[])
     }
 

@@ -290,6 +290,15 @@ pub enum Claim {
 }
 
 impl Claim {
+    /// The address; `None` for a node port.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match *self {
+            Self::Vip { address, .. } => Some(address),
+            Self::NodePort { .. } => None,
+        }
+    }
+
     /// The protocol.
     #[must_use]
     pub fn protocol(&self) -> Protocol {

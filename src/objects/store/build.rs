@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store, node_id, pod_id};
 use crate::objects::address::UnicastMac;
 use crate::objects::fault::Fault;
@@ -15,14 +16,20 @@ use crate::objects::node::NodeRecord;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
 
-/// [`Store::build`].
-pub(super) fn build(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>) -> Store {
-    let mut entries: Vec<&Entry> = entries.iter().map(|entry| &**entry).collect();
-    // Stable, so that the origin decides among equals.
-    entries.sort_by_cached_key(|entry| entry.rank());
+/// [`Store::assemble`].
+pub(super) fn build(
+    own: &NodeName,
+    entries: &[&Arc<Entry>],
+    registry: &mut Registry,
+    notices: Vec<Notice>,
+) -> Store {
+    // Services and their slices are the registry's.
+    let is_other = |entry: &&Entry| !matches!(entry.record, Record::Service(_) | Record::EndpointSlice(_));
+    let entries = entries.iter().map(|entry| &***entry);
+    let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
+    entries.sort_by(|a, b| a.order().cmp(&b.order()));
     let mut builder = Builder::new(own.clone(), notices);
     let mut pods = Vec::new();
-    let (mut services, mut slices) = (Vec::new(), Vec::new());
     for entry in entries {
         if !builder.is_first(entry) {
             continue;
@@ -31,8 +38,7 @@ pub(super) fn build(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>
             Record::Node(node) => builder.add_node(&entry.origin, NodeRecord::clone(node)),
             Record::Pod(pod) => pods.push((&entry.origin, pod)),
             Record::FinishedPod => builder.store.finished_pods += 1,
-            Record::Service(service) => services.push((&entry.origin, service)),
-            Record::EndpointSlice(slice) => slices.push(slice),
+            Record::Service(_) | Record::EndpointSlice(_) => {}
             Record::Namespace(namespace) => {
                 let name = namespace.name.clone();
                 builder.store.namespaces.insert(name, Arc::clone(namespace));
@@ -49,17 +55,19 @@ pub(super) fn build(own: &NodeName, entries: &[Arc<Entry>], notices: Vec<Notice>
     for (origin, pod) in pods {
         builder.add_pod(origin, Arc::clone(pod));
     }
-    builder.add_services(&services, &slices);
-    builder.store
+    registry.update(&builder.cidrs);
+    let mut store = builder.store;
+    store.services = registry.services();
+    store.notices.extend(registry.notices().cloned());
+    store
 }
 
 /// A store in the making, with who claimed what.
-pub(super) struct Builder<'e> {
-    pub(super) store: Store,
+struct Builder<'e> {
+    store: Store,
     seen: HashMap<&'e ObjectId, &'e Origin>,
-    /// Pod CIDRs by their first address. They never overlap, so a neighbour in this order is the only one
-    /// that can hold an address.
-    cidrs: BTreeMap<IpAddr, (IpNet, NodeName)>,
+    /// They never overlap, so a neighbour in their order is the only one that can hold an address.
+    cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
     public_ips: BTreeMap<IpAddr, NodeName>,
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
@@ -211,10 +219,8 @@ impl<'e> Builder<'e> {
         Ok(())
     }
 
-    /// The claimed pod CIDR that holds an address.
-    pub(super) fn covering(&self, address: IpAddr) -> Option<&(IpNet, NodeName)> {
-        let (_, claim) = self.cidrs.range(..=address).next_back()?;
-        Some(claim).filter(|(cidr, _)| cidr.contains(&address))
+    fn covering(&self, address: IpAddr) -> Option<&(IpNet, NodeName)> {
+        covering(&self.cidrs, address)
     }
 
     /// A claimed pod CIDR that overlaps `cidr`.

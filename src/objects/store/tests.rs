@@ -1,4 +1,5 @@
 mod pods;
+mod services;
 
 use std::path::Path;
 

@@ -62,13 +62,7 @@ fn bench() -> Bench {
     for port in [HOST, UPLINK, POD_A, POD_B] {
         let (io, wire) = MemoryPort::new(32);
         let holder = Holder::port(port.index() as u16);
-        worker.add(
-            port,
-            QueueId(0),
-            io,
-            holder,
-            Arc::new(QueueStats::new(port, QueueId(0))),
-        );
+        worker.add(port, io, holder, Arc::new(QueueStats::new(port, QueueId(0))));
         wires.insert(port, wire);
     }
     let (events, events_out) = bounded(4);

@@ -2,15 +2,19 @@
 //! is refused is reported in one printable line, and the outcome does not depend on the order of the objects.
 #![no_main]
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use millrace::admin::protocol::ShowFilter;
 use millrace::config::Config;
+use millrace::daemon::compile::services::{HostListens, ServiceCompiler, ServiceInputs};
 use millrace::objects::manifests::{self, Found, Syntax};
 use millrace::objects::{
-    Entry, Family, NodeName, Notice, Store, Vni, check_subdomain, flannel, refused_address_class,
+    Claim, Entry, Family, NodeName, Notice, Store, Vni, check_subdomain, flannel, refused_address_class,
     refused_class,
 };
+use millrace_dataplane::table::HashKey;
 
 /// More than the longest line of a report has, in characters.
 const NOTICE_TOO_LONG: usize = 4096;
@@ -53,8 +57,49 @@ fn check_objects(data: &[u8], syntax: Syntax, file: &str) {
     let store = Store::build(&own, entries, notices.clone());
     let again = Store::build(&own, reversed, notices);
     assert!(store.nodes().eq(again.nodes()) && store.pods().eq(again.pods()));
+    assert_eq!(store.services(), again.services());
     check_store(&store);
+    check_services(&store);
 }
+
+/// Whatever Services come to, no virtual address and no endpoint is of a class that is refused, and each address and
+/// port leads to one of them.
+fn check_services(store: &Store) {
+    let config = Config::parse(NODE_FILE, Path::new("millrace.toml")).expect("a good node file");
+    let mut compiler = ServiceCompiler::new(&config.services, HashKey::random(), 1);
+    compiler.update(&ServiceInputs {
+        services: store.services(),
+        node: store.own_name(),
+        zone: Some("a"),
+        own_addresses: &[],
+        uplink_addresses: &[],
+        gateways: &[],
+        node_addresses: &HashSet::new(),
+        fail_safe_ports: &[22],
+        listens: HostListens(&|_, _, _| Ok(false)),
+    });
+    let mut leading = HashSet::new();
+    for entry in store.services().iter() {
+        let claims = entry.record.claims().filter(|_| entry.record.is_programmed());
+        for claim in claims.filter(|claim| !entry.lost.contains(claim)) {
+            if let Claim::Vip { address, .. } = claim {
+                assert_eq!(refused_address_class(address), None);
+            }
+            leading.insert(claim.to_string());
+        }
+    }
+    assert!(compiler.table().len() <= 2 * leading.len(), "a node port leads once in each family");
+    for (_, frontend) in compiler.table().iter() {
+        for backend in frontend.service.cluster.backends() {
+            assert_eq!(refused_address_class(backend.address), None);
+        }
+        assert!(frontend.service.has_endpoints || frontend.service.cluster.backends().is_empty());
+    }
+    let _ = (compiler.rows(&ShowFilter::default()), compiler.warnings(), compiler.health_ports());
+}
+
+const NODE_FILE: &str =
+    "[node]\nname = \"node-a\"\nmanifests = \"m\"\n[uplink]\ninterface = \"eth1\"\n[workers]\ncores = [0]\n";
 
 fn check_store(store: &Store) {
     for notice in store.notices() {

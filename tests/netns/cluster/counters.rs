@@ -143,7 +143,8 @@ fn queues_of(port: &Value) -> Vec<Value> {
 fn imbalance(worker: &Value) -> i128 {
     let field = |name: &str| i128::from(number(&worker[name]));
     let sum = |name: &str| counts(&worker[name]).into_values().map(i128::from).sum::<i128>();
-    field("received") + field("originated") - field("transmitted") - sum("dropped") - sum("punted")
+    let came = field("received") + field("originated") + field("taken_over");
+    came - field("transmitted") - field("handed_over") - sum("dropped") - sum("punted")
 }
 
 /// A whole number of the answer.

@@ -21,6 +21,7 @@ mod frames;
 mod guard;
 mod icmp;
 mod life;
+mod nic;
 mod picture;
 mod ports;
 mod pulse;

@@ -14,8 +14,8 @@ use crate::rig::await_that;
 pub(crate) struct Picture(BTreeMap<String, String>);
 
 impl Picture {
-    /// The namespace as it is: interfaces with their XDP programs, addresses, routes of all tables, rules, device features
-    /// of the uplink, and every readable setting.
+    /// The namespace as it is: interfaces with their XDP programs, addresses, routes of all tables, rules, tables of
+    /// nftables, device features of the uplink, and every readable setting.
     pub(crate) fn of(namespace: &Namespace) -> Self {
         await_that("an address that is nobody else's", || {
             !namespace.ip(&["address", "show"]).unwrap().contains("tentative")
@@ -34,6 +34,18 @@ impl Picture {
         }
         for line in namespace.run("ethtool", &["-k", UPLINK]).unwrap().lines() {
             lines.insert(format!("ethtool: {line}"), String::new());
+        }
+        for line in namespace.run("ethtool", &["-l", UPLINK]).unwrap().lines() {
+            // Maxima and what is set have lines of the same words.
+            let count = lines.len();
+            lines.insert(format!("ethtool -l {count}: {line}"), String::new());
+        }
+        for name in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            let path = format!("/sys/class/net/{UPLINK}/{name}");
+            lines.insert(path.clone(), namespace.run("cat", &[&path]).unwrap());
+        }
+        for line in namespace.run("nft", &["list", "ruleset"]).unwrap().lines() {
+            lines.insert(format!("nft: {line}"), String::new());
         }
         let settings = namespace.within(|| {
             let mut settings = BTreeMap::new();

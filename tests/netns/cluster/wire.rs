@@ -31,7 +31,9 @@ const FLOW_IDS: u16 = 0x7000;
 fn packets(from: Ipv4Addr, to: Ipv4Addr) -> Vec<(&'static str, Vec<u8>)> {
     let (source, destination) = (SocketAddrV4::new(from, 40_000), SocketAddrV4::new(to, 5_001));
     let datagram = |length: usize| udp(source, destination, &vec![0xa5; length]);
-    let segment = |length: usize| {
+    // Of a connection each: what is no part of one that has begun would not be let through.
+    let segment = |source_port: u16, length: usize| {
+        let source = SocketAddrV4::new(from, source_port);
         tcp(source, destination, &vec![0x5a; length], |header| {
             header.ack = true
         })
@@ -64,14 +66,18 @@ fn packets(from: Ipv4Addr, to: Ipv4Addr) -> Vec<(&'static str, Vec<u8>)> {
         (
             "TCP segment that fills the MTU",
             IpNumber::TCP,
-            segment(1410),
+            segment(40_001, 1410),
             |ip| ip.dont_fragment = true,
         ),
         ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| {
             ip.dscp = IpDscp::try_new(46).unwrap()
         }),
-        ("ECT(0)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::TWO),
-        ("ECT(1)", IpNumber::TCP, segment(9), |ip| ip.ecn = IpEcn::ONE),
+        ("ECT(0)", IpNumber::TCP, segment(40_002, 9), |ip| {
+            ip.ecn = IpEcn::TWO
+        }),
+        ("ECT(1)", IpNumber::TCP, segment(40_003, 9), |ip| {
+            ip.ecn = IpEcn::ONE
+        }),
         ("first fragment", IpNumber::UDP, datagram(1200), |ip| {
             ip.more_fragments = true
         }),

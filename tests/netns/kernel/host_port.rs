@@ -14,6 +14,7 @@ fn spec() -> HostPortSpec {
         mac: Some([2, 0, 0, 0, 1, 1]),
         switch_mac: Some([2, 0, 0, 0, 1, 2]),
         addresses: vec!["10.244.1.0".parse().unwrap()],
+        neighbours: Vec::new(),
     }
 }
 
@@ -87,6 +88,7 @@ fn it_is_made_and_then_adopted() {
         let mut other = spec();
         other.addresses = vec!["10.244.2.0".parse().unwrap(), "fd00:244:2::".parse().unwrap()];
         other.switch_mac = Some([2, 0, 0, 0, 1, 9]);
+        other.neighbours = vec!["fd00:244:2::1".parse().unwrap()];
         let adopted = kernel.ensure_host_port(&other).await.unwrap();
         assert_eq!(adopted.origin, HostPortOrigin::Adopted);
         assert_eq!(adopted.kernel_end.ifindex, made.kernel_end.ifindex);
@@ -100,6 +102,9 @@ fn it_is_made_and_then_adopted() {
             addresses.contains("10.244.2.0/32") && addresses.contains("fd00:244:2::/128"),
             "{addresses}"
         );
+
+        let known = "fd00:244:2::1 lladdr 02:00:00:00:01:09 PERMANENT";
+        assert!(node.ip("neigh show dev millrace0").contains(known));
 
         assert!(kernel.remove_host_port("millrace0").await.unwrap());
         assert!(!kernel.remove_host_port("millrace0").await.unwrap());

@@ -94,6 +94,34 @@ fn a_neighbour_that_does_not_answer_fails_and_can_be_asked_again() {
 }
 
 #[test]
+fn a_neighbour_that_somebody_has_fixed_stays_as_it_is() {
+    let (node, _other) = pair();
+    node.ip("neighbour add 192.0.2.9 lladdr 02:00:00:00:00:09 dev up0 nud permanent");
+    node.ip("-6 neighbour add 2001:db8::9 lladdr 02:00:00:00:00:09 dev up0 nud permanent");
+    node.ip("neighbour add 192.0.2.10 lladdr 02:00:00:00:00:0a dev up0 nud noarp");
+    node.run(|| async {
+        let kernel = Kernel::open().unwrap();
+        let follower = KernelFollower::start().await.unwrap();
+        let ifindex = follower.state().link_by_name("up0").unwrap().ifindex;
+        let fixed = [
+            ("192.0.2.9", NeighbourState::Permanent),
+            ("2001:db8::9", NeighbourState::Permanent),
+            ("192.0.2.10", NeighbourState::Noarp),
+        ];
+        for (address, _) in fixed {
+            let address = address.parse().unwrap();
+            kernel.request_resolution(ifindex, address).await.unwrap();
+        }
+        let after = KernelFollower::start().await.unwrap();
+        for (address, state) in fixed {
+            let address: IpAddr = address.parse().unwrap();
+            let found = after.state().neighbour(ifindex, address).unwrap();
+            assert_eq!(found.state, state, "{address}");
+        }
+    });
+}
+
+#[test]
 fn an_interface_that_is_not_there_is_named() {
     let node = Namespace::new();
     node.run(|| async {

@@ -3,7 +3,7 @@
 //! The switch's part is played by a namespace of its own that holds the gateway's address behind the host port.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use millrace::kernel::{HostPortSpec, Kernel, OUTPUT_TABLE, OwnServices};
@@ -14,6 +14,8 @@ const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The node's address on another interface, without node ports.
 const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
+const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 1, 0, 0, 0, 0, 1);
 const NODE_PORT: u16 = 30_080;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -21,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 fn wanted() -> OwnServices {
     OwnServices {
+        interface: "millrace0".to_owned(),
+        mtu: 1450,
         addresses: vec![NODE.into(), "2001:db8::1".parse().unwrap()],
         node_ports: vec![(TCP, NODE_PORT), (UDP, NODE_PORT)],
         ports: vec![
@@ -71,6 +75,8 @@ fn they_are_put_in_replaced_and_taken_out() {
             "udp . 30080",
             "elements = { 198.51.100.1 . tcp . 80 }",
             "elements = { 2001:db8::2 . tcp . 80 }",
+            "type filter hook postrouting priority mangle; policy accept;",
+            "type filter hook input priority mangle; policy accept;",
             "ip daddr . meta l4proto . th dport @services4 dnat ip to 10.244.1.1",
             "ip daddr @addresses4 meta l4proto . th dport @node_ports dnat ip to 10.244.1.1",
             "ip6 daddr . meta l4proto . th dport @services6 dnat ip6 to fd00:244:1::1",
@@ -148,6 +154,7 @@ fn ten_thousand_are_put_in_at_once() {
             addresses: vec![NODE.into()],
             node_ports: vec![(TCP, NODE_PORT)],
             ports: Vec::new(),
+            ..wanted()
         };
         without_privilege(|| {
             let error = kernel.set_own_services(&bad).unwrap_err().to_string();
@@ -186,6 +193,7 @@ fn node_and_switch() -> (Namespace, Namespace) {
     node.ip("link add up0 type bridge");
     node.ip(&format!("addr add {NODE}/24 dev up0"));
     node.ip(&format!("addr add {OTHER}/32 dev up0"));
+    node.ip(&format!("addr add {NODE6}/64 dev up0 nodad"));
     node.ip("link set up0 up");
     node.run(|| async {
         let spec = HostPortSpec {
@@ -193,9 +201,10 @@ fn node_and_switch() -> (Namespace, Namespace) {
             switch_name: "millrace0p".to_owned(),
             queues: 1,
             mtu: 1450,
-            mac: None,
+            mac: Some([2, 0, 0, 0, 1, 1]),
             switch_mac: None,
-            addresses: vec!["10.244.1.0".parse().unwrap()],
+            addresses: vec!["10.244.1.0".parse().unwrap(), "fd00:244:1::".parse().unwrap()],
+            neighbours: vec![GATEWAY6.into()],
         };
         Kernel::open().unwrap().ensure_host_port(&spec).await.unwrap();
     });
@@ -205,12 +214,33 @@ fn node_and_switch() -> (Namespace, Namespace) {
     node.ip(&format!(
         "route add 10.244.1.0/24 via {GATEWAY} dev millrace0 onlink src 10.244.1.0"
     ));
+    node.ip(&format!(
+        "route add fd00:244:1::/64 via {GATEWAY6} dev millrace0 onlink src fd00:244:1::"
+    ));
     switch.ip(&format!("addr add {GATEWAY}/32 dev millrace0p"));
+    switch.sh("sysctl -q net.ipv6.conf.millrace0p.disable_ipv6=0");
+    switch.ip(&format!("addr add {GATEWAY6}/128 dev millrace0p nodad"));
     switch.ip("link set millrace0p up");
+    switch.ip("route add 2001:db8::/64 dev millrace0p");
+    // The switch sends to the host port without asking who has an address of the node.
+    switch.ip(&format!(
+        "neigh add {NODE6} lladdr 02:00:00:00:01:01 nud permanent dev millrace0p"
+    ));
     for network in ["10.244.1.0/32", "192.0.2.0/24", "198.51.100.0/24"] {
         switch.ip(&format!("route add {network} dev millrace0p"));
     }
     (node, switch)
+}
+
+/// A backend whose packets may be longer than the host port's: the connection's segments fit all the same, both ways.
+#[test]
+fn segments_fit_the_host_port() {
+    let (node, switch) = node_and_switch();
+    switch.ip("link set millrace0p mtu 1500");
+    node.run(|| async { Kernel::open().unwrap().set_own_services(&wanted()).unwrap() });
+    let server = echo_once(&switch, (GATEWAY, NODE_PORT).into());
+    node.run(|| async { call((NODE, NODE_PORT).into()) });
+    server.join().unwrap();
 }
 
 /// Answers one connection with what it is sent, and says who called.
@@ -252,6 +282,10 @@ fn the_nodes_own_connections_reach_the_switch() {
         );
         assert_eq!(caller.ip(), IpAddr::from(to.0));
     }
+
+    let server = echo_once(&switch, (GATEWAY6, NODE_PORT).into());
+    let caller = node.run(|| async { call((NODE6, NODE_PORT).into()) });
+    assert_eq!(server.join().unwrap(), caller, "IPv6 likewise");
 
     // What nobody serves is the node's own affair: refused at once, as ever.
     for refused in [

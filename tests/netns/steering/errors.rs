@@ -138,6 +138,7 @@ fn about_ipv6_packets() {
         ("neighbour solicitation", error6(135, &snat), Passed),
         ("behind extension headers", v6(NODE6, HOP_BY_HOP, &options(58, 1, &icmp(TOO_BIG, 0, &snat))), ToSwitchIcmpError),
         ("quoted behind options", about(&sent6(NODE6, HOP_BY_HOP, &options(17, 1, &ports(61_000, 53)))), ToSwitchIcmpError),
+        ("quoted behind 2 headers", about(&sent6(NODE6, HOP_BY_HOP, &options(DESTINATION_OPTIONS, 0, &options(17, 0, &ports(61_000, 53))))), Passed),
         ("quoted in an atomic fragment", about(&sent6(NODE6, FRAGMENT, &fragment(17, 0, false, 1, &ports(61_000, 53)))), ToSwitchIcmpError),
         ("quoted later fragment", about(&sent6(NODE6, FRAGMENT, &fragment(17, 3, false, 1, &ports(61_000, 53)))), Passed),
         ("the node's own", own(17, 40_000, 53), Passed),

@@ -1,5 +1,5 @@
 //! The steering programs in the kernel: frame by frame without an interface (`packets`, `services`, `errors`, `tables`), and with
-//! real traffic on a veth pair between namespaces of their own (`traffic`, `attaching`). Needs root and
+//! real traffic on a veth pair between namespaces of their own (`traffic`, `own`, `attaching`). Needs root and
 //! `iproute2`, `ping` and `clang`.
 
 #![allow(
@@ -13,6 +13,7 @@ mod attaching;
 mod errors;
 mod frames;
 mod lab;
+mod own;
 mod packets;
 mod services;
 mod tables;

@@ -177,3 +177,23 @@ fn programs_can_move_between_threads() {
     });
     assert_eq!(thread.join().unwrap(), SteeringCounters::default());
 }
+
+/// A kernel gives up on a program after a million steps of its verifier (`BPF_COMPLEXITY_LIMIT_INSNS`, since 5.2). Older
+/// ones take more steps than newer ones, so there has to be room.
+#[test]
+fn the_verifier_is_done_long_before_it_gives_up() {
+    let _program = loaded_uplink();
+    let steps: Vec<u64> = std::fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .filter_map(|info| {
+            let line = info.lines().find(|line| line.starts_with("verified_insns:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        })
+        .collect();
+    println!("{steps:?} steps");
+    assert!(
+        !steps.is_empty() && steps.iter().all(|steps| *steps < 100_000),
+        "{steps:?}"
+    );
+}

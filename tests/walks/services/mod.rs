@@ -146,6 +146,7 @@ pub fn services(sketches: &[Sketch]) -> ServiceTable {
         Family::BOTH.map(|family| node_address(family, 1)).into();
     node_port_addresses.extend(Family::BOTH.map(|family| pod(family, 1, 1)));
     table.set_node(Arc::new(NodeFacts {
+        gateways: Vec::new(),
         node_port_addresses,
         caller_addresses: Family::BOTH.map(|family| node_address(family, 1)).to_vec(),
         service_prefixes: ["10.96.0.0/16", "fd00:96::/112"]

@@ -1,11 +1,16 @@
 //! Calls from outside: node ports, external addresses and load balancers' addresses, under both traffic policies.
 
+use std::sync::Arc;
+
+use millrace_dataplane::table::{Local, NodeTables};
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason};
 
-use super::{At, Exchange, From, Sketch, TCP, To, UDP, client, external, local, node, packet, remote, say};
+use super::{
+    At, Exchange, From, Sketch, TCP, To, UDP, client, external, local, node, packet, remote, say, tables, vip,
+};
 use crate::packets::Family;
 use crate::rows::{Expect, punt};
-use crate::world::{node_address, pod};
+use crate::world::{Node, node_address, pod, world};
 
 fn sketches(family: Family) -> Vec<Sketch> {
     let (remote_address, remote_port) = remote(family);
@@ -130,6 +135,87 @@ fn the_local_policy_keeps_the_client_s_address() {
             leaves: ((pod(family, 1, 0), 4000), remote(family)),
         }
         .run(&mut node);
+    }
+}
+
+/// A server in the node's own network would answer a client outside by the uplink, past the switch. So it sees the gateway,
+/// under either policy; a pod, which is answered by the host port, it sees as it is.
+#[test]
+fn a_server_in_the_node_s_own_network_answers_by_the_switch() {
+    for family in Family::BOTH {
+        let own = (node_address(family, 1), 8443);
+        let mut cluster = Sketch::new(
+            1,
+            At::LoadBalancer(external(family, 91)),
+            443,
+            &[(own.0, own.1, true)],
+        );
+        cluster.at.push(At::Cluster(vip(family, 91)));
+        let mut kept = Sketch::new(
+            2,
+            At::LoadBalancer(external(family, 92)),
+            443,
+            &[(own.0, own.1, true)],
+        );
+        kept.external_local = true;
+        let mut node = node(&[cluster, kept]);
+        let gateway = (pod(family, 1, 1), client(family).1);
+        for number in [91, 92] {
+            let (address, port) = client(family);
+            let port = port + u16::from(number);
+            Exchange {
+                name: format!("{family:?}: balancer's address {number}"),
+                protocol: TCP,
+                from: From::World,
+                to: To::Host,
+                comes: ((address, port), (external(family, number), 443)),
+                leaves: ((gateway.0, port), own),
+            }
+            .run(&mut node);
+        }
+        let pod_2 = (pod(family, 1, 2), 4000);
+        Exchange {
+            name: format!("{family:?}: a pod by ClusterIP"),
+            protocol: TCP,
+            from: From::Pod(2),
+            to: To::Host,
+            comes: (pod_2, (vip(family, 91), 443)),
+            leaves: (pod_2, own),
+        }
+        .run(&mut node);
+    }
+}
+
+/// What comes from another node's pod and leaves the overlay again, is answered to this node.
+#[test]
+fn a_peer_s_pod_reaches_a_server_outside_of_the_overlay() {
+    for family in Family::BOTH {
+        let server = (world(family), 8443);
+        let sketch = Sketch::new(
+            1,
+            At::Cluster(vip(family, 93)),
+            443,
+            &[(server.0, server.1, false)],
+        );
+        let base = tables(&[sketch]);
+        // A range in which the client's own port is free, so that the row can say which port it gets.
+        let local = Local {
+            uplink_ports: (1024, 65_535),
+            ..Local::clone(&base.local)
+        };
+        let tables = NodeTables {
+            local: Arc::new(local),
+            ..base
+        };
+        Exchange {
+            name: format!("{family:?}: a peer's pod"),
+            protocol: TCP,
+            from: From::Peer,
+            to: To::World,
+            comes: ((pod(family, 2, 2), 4000), (vip(family, 93), 443)),
+            leaves: ((node_address(family, 1), 4000), server),
+        }
+        .run(&mut Node::with(tables));
     }
 }
 

@@ -11,6 +11,9 @@ use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, up
 /// Bytes of payload in the first piece; a multiple of eight.
 const FIRST: usize = 1000;
 
+/// Puts a packet into a frame.
+type Framing<'a> = &'a dyn Fn(&Ip) -> Vec<u8>;
+
 /// Both pieces of a packet, as IP packets in the frames that `frame` makes.
 fn pieces(whole: &Ip, frame: impl Fn(&Ip) -> Vec<u8>) -> [Vec<u8>; 2] {
     let (mut first, second) = (frame(whole), frame(whole));
@@ -78,7 +81,7 @@ fn a_datagram_in_two_pieces_reaches_a_service_and_the_world_whole() {
             Expect::Forward(_, bytes) => bytes,
             other => panic!("{other:?}"),
         };
-        let rows: [(&str, Ip, Ip, PortId, &dyn Fn(&Ip) -> Vec<u8>); 2] = [
+        let rows: [(&str, Ip, Ip, PortId, Framing<'_>); 2] = [
             (
                 "a Service",
                 large(own, (vip(family, 1), 80)),

@@ -48,35 +48,35 @@ impl Talk {
     }
 
     /// A segment of the client's; as it comes, and as it leaves.
-    fn from_client(&self, segment: &Segment) -> (Ip, Ip) {
+    fn of_client(&self, segment: &Segment) -> (Ip, Ip) {
         let (own, service, backend) = (self.client(), (vip(self.family, 1), 80), local(self.family));
         (build(own, service, segment), build(own, backend, segment))
     }
 
-    fn from_server(&self, segment: &Segment) -> (Ip, Ip) {
+    fn of_server(&self, segment: &Segment) -> (Ip, Ip) {
         let (own, service, backend) = (self.client(), (vip(self.family, 1), 80), local(self.family));
         (build(backend, own, segment), build(service, own, segment))
     }
 
     fn client_says(&mut self, name: &str, segment: &Segment) {
-        let (comes, leaves) = self.from_client(segment);
+        let (comes, leaves) = self.of_client(segment);
         let expect = To::Pod(3).expect(&hop(&leaves));
         say(&mut self.node, name, From::Pod(2), &comes, expect);
     }
 
     fn server_says(&mut self, name: &str, segment: &Segment) {
-        let (comes, leaves) = self.from_server(segment);
+        let (comes, leaves) = self.of_server(segment);
         let expect = To::Pod(2).expect(&hop(&leaves));
         say(&mut self.node, name, From::Pod(3), &comes, expect);
     }
 
     fn client_is_dropped(&mut self, name: &str, segment: &Segment, reason: DropReason) {
-        let (comes, _) = self.from_client(segment);
+        let (comes, _) = self.of_client(segment);
         say(&mut self.node, name, From::Pod(2), &comes, Expect::Drop(reason));
     }
 
     fn server_is_dropped(&mut self, name: &str, segment: &Segment, reason: DropReason) {
-        let (comes, _) = self.from_server(segment);
+        let (comes, _) = self.of_server(segment);
         say(&mut self.node, name, From::Pod(3), &comes, Expect::Drop(reason));
     }
 
@@ -171,14 +171,14 @@ fn nobody_tears_a_connection_down_blindly() {
         }
         talk.client_says("data", &data(CLIENT + 1, SERVER + 1, 500));
         talk.server_says("answer", &data(SERVER + 1, CLIENT + 501, 900));
-        let (comes, _) = talk.from_client(&Segment {
+        let (comes, _) = talk.of_client(&Segment {
             sequence: CLIENT + 77,
             ..syn()
         });
         // Whatever becomes of the SYN itself (the server answers a stray one with an ACK, RFC 5961).
         talk.node
             .receive(From::Pod(2).port(), &From::Pod(2).frame(&comes));
-        let (comes, _) = talk.from_server(&syn_ack());
+        let (comes, _) = talk.of_server(&syn_ack());
         talk.node
             .receive(From::Pod(3).port(), &From::Pod(3).frame(&comes));
         talk.client_says("more", &data(CLIENT + 501, SERVER + 901, 500));

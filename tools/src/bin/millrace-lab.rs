@@ -3,15 +3,12 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::thread;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_tools::demo;
 use millrace_tools::lab::{
     Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers, interrupt,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 /// Exit status after a signal, as a shell reports a command ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -112,7 +109,7 @@ impl LabOptions {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ended = heed_signals().and_then(|()| match &cli.command {
+    let ended = interrupt::heed_signals().and_then(|()| match &cli.command {
         Command::Demo(options) => demo::run(&options.topology(), &mut io::stdout().lock()),
         Command::Up(options) => up(&options.topology()).map(|()| true),
         Command::Clean => clean().map(|()| true),
@@ -128,25 +125,6 @@ fn main() -> ExitCode {
         LabError::Unfit { .. } => ExitCode::from(WRONG_USAGE),
         _ => ExitCode::FAILURE,
     }
-}
-
-/// Turns the signals that end a program into an interrupt of the lab, so that it is taken down in order.
-fn heed_signals() -> Result<(), LabError> {
-    let io_error = |source| LabError::Io {
-        action: "heed signals".to_owned(),
-        source,
-    };
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(io_error)?;
-    let heed = move || {
-        for _ in signals.forever() {
-            interrupt::raise();
-        }
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(heed)
-        .map(drop)
-        .map_err(io_error)
 }
 
 /// Brings a lab up and keeps it until a signal comes.

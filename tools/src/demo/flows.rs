@@ -19,17 +19,27 @@ pub(crate) enum Row {
     StockToStock,
     NodeToPod,
     PodToNode,
+    PodToService,
+    NodeToService,
+    NodePort,
+    LoadBalancer,
+    Held,
 }
 
 impl Row {
     /// Every row, in the table's order.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SameNode,
         Self::MillraceToMillrace,
         Self::MillraceToStock,
         Self::StockToStock,
         Self::NodeToPod,
         Self::PodToNode,
+        Self::PodToService,
+        Self::NodeToService,
+        Self::NodePort,
+        Self::LoadBalancer,
+        Self::Held,
     ];
 
     /// The row's name in the table.
@@ -41,6 +51,11 @@ impl Row {
             Self::StockToStock => "pod -> pod, stock <-> stock",
             Self::NodeToPod => "node -> pod",
             Self::PodToNode => "pod -> node",
+            Self::PodToService => "pod -> ClusterIP",
+            Self::NodeToService => "node -> ClusterIP",
+            Self::NodePort => "outside -> NodePort",
+            Self::LoadBalancer => "outside -> LoadBalancer IP",
+            Self::Held => "held while endpoints change",
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod checks;
 mod flows;
+mod services;
 mod table;
 
 use std::io::Write;
@@ -14,6 +15,9 @@ use crate::lab::{Lab, LabError, Node, NodeKind, Topology, clean_leftovers};
 
 /// What the demo asks the first Millrace node of at the end.
 const QUESTIONS: [&[&str]; 2] = [&["stats"], &["show", "peers"]];
+
+/// The machine outside of the cluster.
+const CLIENT: &str = "client";
 
 /// Where the demo prints.
 struct Printer<'a>(&'a mut dyn Write);
@@ -40,8 +44,12 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
     for leftover in clean_leftovers()? {
         printer.say(&format!("removed {leftover}, left by a lab that was killed"))?;
     }
-    let lab = Lab::bring_up("demo", topology)?;
+    let mut lab = Lab::bring_up("demo", topology)?;
+    let outside = lab.add_guest(CLIENT)?.address();
     printer.say(&describe(&lab))?;
+    printer.say(&format!(
+        "  a client outside of the cluster  {outside}/{PREFIX_LENGTH}"
+    ))?;
     printer.say(&format!(
         "Up after {:.1} s. Now the traffic:",
         started.elapsed().as_secs_f64()
@@ -118,7 +126,27 @@ fn try_everything(lab: &Lab, printer: &mut Printer<'_>) -> Result<Vec<Outcome>, 
         ))?;
         outcomes.extend(tried);
     }
+    outcomes.extend(try_services(lab, printer)?);
     Ok(outcomes)
+}
+
+/// Calls a Service from everywhere, where there is a node that knows of Services.
+fn try_services(lab: &Lab, printer: &mut Printer<'_>) -> Result<Vec<Outcome>, LabError> {
+    if services::millrace(lab).next().is_none() {
+        return Ok(Vec::new());
+    }
+    let started = Instant::now();
+    let Some(client) = lab.guests().first() else {
+        return Ok(Vec::new());
+    };
+    let tried = services::Services::set_up(lab, client.namespace())?.try_all()?;
+    let passed = tried.iter().filter(|outcome| outcome.result.is_ok()).count();
+    let took = started.elapsed().as_secs_f64();
+    printer.say(&format!(
+        "  Services  {passed} of {} passed in {took:.1} s",
+        tried.len()
+    ))?;
+    Ok(tried)
 }
 
 /// Shows what the first Millrace node says of itself, and returns whether it answered.

@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::{LabError, interrupt};
 
 /// How long a command that only changes a setting may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait goes on before it looks at the interrupt flag again.
 const INTERRUPT_BEAT: Duration = Duration::from_millis(50);
 /// How often a condition that cannot be slept on is looked at.
@@ -299,7 +299,11 @@ impl Drop for Process {
 
 /// The last lines of a log file, for quoting in an error.
 pub(crate) fn log_end(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
+    last_lines(&fs::read_to_string(log).unwrap_or_default())
+}
+
+/// The last lines of a text, for quoting in an error.
+pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines
         .get(lines.len().saturating_sub(QUOTED_LINES)..)

@@ -90,6 +90,26 @@ pub enum LabError {
         /// The environment variable that names it.
         variable: &'static str,
     },
+    /// There is no kernel for a virtual machine.
+    #[error(
+        "there is no kernel in {tried}: `tools/kernel.sh FOLDER` fetches one, and {variable} names the folder"
+    )]
+    NoKernel {
+        /// Where it was looked for.
+        tried: String,
+        /// The environment variable that names the folder.
+        variable: &'static str,
+    },
+    /// A virtual machine, or what runs inside it, did not do what it was told.
+    #[error("the virtual machine cannot {doing}: {problem}; the end of what it wrote:\n{console}")]
+    Machine {
+        /// What it was told.
+        doing: String,
+        /// What went wrong.
+        problem: String,
+        /// The last lines of its console, or of the log of what failed inside.
+        console: String,
+    },
     /// Taking the lab down left something behind.
     #[error("the lab is down, but left behind: {}", .0.join(", "))]
     LeftBehind(Vec<String>),

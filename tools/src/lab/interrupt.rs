@@ -6,6 +6,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::LabError;
 
@@ -18,6 +22,22 @@ pub fn raise() {
     let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     RAISED.store(true, Ordering::SeqCst);
     CHANGED.notify_all();
+}
+
+/// Turns the signals that end a program (SIGINT, SIGTERM, SIGHUP) into [`raise`], from now on.
+///
+/// # Errors
+/// If a signal cannot be caught, or the thread that waits for them not be started.
+pub fn heed_signals() -> Result<(), LabError> {
+    let action = || LabError::io("heed signals");
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(action())?;
+    let heed = move || {
+        for _ in signals.forever() {
+            raise();
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(heed).map(drop).map_err(action())
 }
 
 /// Whether [`raise`] was called.

@@ -28,6 +28,7 @@ mod daemon;
 mod error;
 mod identity;
 pub mod interrupt;
+pub mod machine;
 mod manifest;
 mod namespace;
 mod node;
@@ -262,6 +263,12 @@ impl Lab {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The machines that are no nodes, in the order they came.
+    #[must_use]
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
     }
 
     /// The node of that name.

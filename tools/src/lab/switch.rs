@@ -164,6 +164,26 @@ impl Switch {
             .map(drop)
     }
 
+    /// Adds a port that is the tap of a virtual machine's NIC, for as many queues as that has. It forwards once the machine
+    /// is there.
+    pub(crate) fn add_tap(&self, port: &str) -> Result<(), LabError> {
+        let make = [
+            "tuntap",
+            "add",
+            "dev",
+            port,
+            "mode",
+            "tap",
+            "multi_queue",
+            "vnet_hdr",
+        ];
+        self.namespace.ip(&make)?;
+        let mtu = self.wire.mtu.to_string();
+        self.namespace
+            .ip(&["link", "set", port, "mtu", &mtu, "master", BRIDGE, "up"])
+            .map(drop)
+    }
+
     /// Whether the kernel's bridge forwards on a port.
     fn forwards(&self, port: &str) -> Result<bool, LabError> {
         Ok(self

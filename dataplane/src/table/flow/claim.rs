@@ -3,7 +3,7 @@
 use super::flow::Opened;
 use super::store::{Content, Draft, Insert, Notes, Removal, State, TRACKING_WORDS};
 use super::tuple::{Address, Direction, Tuple};
-use super::{Binding, ClaimError, Claimed, FlowId, FlowShard, New, Rewrite, protocol};
+use super::{Binding, ClaimError, Claimed, FlowId, FlowShard, Hash, New, Rewrite, protocol};
 use crate::table::Tick;
 
 /// How often room is made for one connection: others may take it first.
@@ -57,6 +57,9 @@ impl<A: Address> FlowShard<A> {
     /// Makes a record of `entrant` live. `now` is given if another may go for it.
     pub(super) fn enter(&self, entrant: &Entrant<A>, now: Option<Tick>) -> Result<Claimed, ClaimError> {
         let mut evicted = false;
+        let hashes = entrant.keys.map(|key| self.hash(&key));
+        // Both buckets are most likely cold; they come while the record is filled.
+        hashes.iter().for_each(|hash| self.prefetch_bucket(*hash));
         let draft = self.draft(now, &mut evicted).ok_or(ClaimError::Full)?;
         let [original, reply] = entrant.keys;
         for (key, twin, direction) in [
@@ -70,7 +73,7 @@ impl<A: Address> FlowShard<A> {
             };
             self.store.fill(&draft, direction as u32, &content);
         }
-        if let Err(error) = self.insert_both(&draft, entrant, now, &mut evicted) {
+        if let Err(error) = self.insert_both(&draft, &entrant.keys, hashes, now, &mut evicted) {
             self.store.abandon(draft);
             return Err(error);
         }
@@ -97,12 +100,12 @@ impl<A: Address> FlowShard<A> {
     fn insert_both(
         &self,
         draft: &Draft,
-        entrant: &Entrant<A>,
+        [original, reply]: &[Tuple<A>; 2],
+        [original_hash, reply_hash]: [Hash; 2],
         now: Option<Tick>,
         evicted: &mut bool,
     ) -> Result<(), ClaimError> {
-        let [original, reply] = &entrant.keys;
-        match self.insert(draft, Direction::Reply, reply, now, evicted) {
+        match self.insert(draft, Direction::Reply, (reply_hash, reply), now, evicted) {
             Insert::Done => {}
             // Whoever has it may be claiming this very connection, and their twin entry tells.
             Insert::Taken(place) if self.store.has_key(place ^ 1, original) => return Err(ClaimError::Raced),
@@ -110,13 +113,13 @@ impl<A: Address> FlowShard<A> {
             Insert::NoRoom => return Err(ClaimError::Full),
             Insert::Contended => return Err(ClaimError::Raced),
         }
-        let error = match self.insert(draft, Direction::Original, original, now, evicted) {
+        let entry = (original_hash, original);
+        let error = match self.insert(draft, Direction::Original, entry, now, evicted) {
             Insert::Done => return Ok(()),
             Insert::Taken(_) | Insert::Contended => ClaimError::Raced,
             Insert::NoRoom => ClaimError::Full,
         };
-        let hash = self.hash(reply).0;
-        self.store.withdraw(draft, Direction::Reply as u32, hash);
+        self.store.withdraw(draft, Direction::Reply as u32, reply_hash.0);
         Err(error)
     }
 
@@ -124,11 +127,10 @@ impl<A: Address> FlowShard<A> {
         &self,
         draft: &Draft,
         direction: Direction,
-        key: &Tuple<A>,
+        (Hash(hash), key): (Hash, &Tuple<A>),
         now: Option<Tick>,
         evicted: &mut bool,
     ) -> Insert {
-        let hash = self.hash(key).0;
         let insert = self.store.insert(draft, direction as u32, hash, key);
         let Some(now) = now.filter(|_| insert == Insert::NoRoom) else {
             return insert;

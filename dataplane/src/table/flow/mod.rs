@@ -45,6 +45,12 @@ mod timeout;
 mod tuple;
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss
+)]
 mod tests;
 
 pub use answer::{Answer, Freshness, Onward, SUBJECTS_MAX};

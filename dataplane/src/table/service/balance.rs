@@ -19,7 +19,8 @@ impl ServiceTable {
     #[inline]
     #[must_use]
     pub fn balance(&self, query: &Query, affinity: &AffinityTable, now: Tick) -> Decision {
-        let Some(frontend) = self.frontend(query.destination, query.protocol, query.destination_port) else {
+        let called = (query.destination, query.destination_port);
+        let Some(frontend) = self.frontend(query.source, query.protocol, called) else {
             return self.to_no_service(query.destination);
         };
         let service = &*frontend.service;
@@ -46,26 +47,38 @@ impl ServiceTable {
         })
     }
 
-    /// What the backend of an existing connection does now, where the connection was begun to `destination`.
+    /// What the backend of an existing connection does now, where the connection was begun by `source` to `called`.
     #[must_use]
     pub fn still_serves(
         &self,
-        destination: IpAddr,
+        source: IpAddr,
         protocol: IpProtocol,
-        destination_port: u16,
+        called: (IpAddr, u16),
         backend: (IpAddr, u16),
     ) -> Serving {
-        match self.frontend(destination, protocol, destination_port) {
+        match self.frontend(source, protocol, called) {
             Some(frontend) => frontend.service.serving(backend.0, backend.1),
             None => Serving::No,
         }
     }
 
-    /// What an address, protocol and port lead to. Node ports come after addresses, as the more specific wins.
+    /// What an address, protocol and port lead to, if `source` calls. Node ports come after addresses, as the more
+    /// specific wins.
+    ///
+    /// The node's own connections to a Service at an address of its own come turned to a gateway; which address they
+    /// were to is seen by their source, which is the same.
     #[inline]
     #[must_use]
-    pub fn frontend(&self, address: IpAddr, protocol: IpProtocol, port: u16) -> Option<&Frontend> {
-        let exact = self.frontends.get(&FrontendKey::Address(address, protocol, port));
+    pub fn frontend(
+        &self,
+        source: IpAddr,
+        protocol: IpProtocol,
+        (address, port): (IpAddr, u16),
+    ) -> Option<&Frontend> {
+        let is_turned =
+            self.node.gateways.contains(&address) && self.node.node_port_addresses.contains(&source);
+        let called = if is_turned { source } else { address };
+        let exact = self.frontends.get(&FrontendKey::Address(called, protocol, port));
         if exact.is_some() || !self.node.node_port_addresses.contains(&address) {
             return exact;
         }
@@ -93,15 +106,25 @@ impl ServiceTable {
         Decision::NotAService
     }
 
-    /// Whether the source ranges admit the caller. The node itself counts as its address on the uplink: from which of
-    /// its addresses it calls is the kernel's choice and depends on routes of our own.
+    /// Whether the source ranges admit the caller. The node itself counts as its address on the uplink, if it has one of
+    /// the family: from which of its addresses it calls is the kernel's choice and depends on routes of our own.
     #[inline]
     fn may_call(&self, service: &Service, query: &Query) -> bool {
         let ranges = &service.source_ranges;
         let admitted = |address: IpAddr| ranges.iter().any(|range| range.contains(address));
-        ranges.is_empty()
-            || admitted(query.source)
-            || query.caller == Caller::Host && self.node.caller_addresses.iter().copied().any(admitted)
+        if ranges.is_empty() {
+            return true;
+        }
+        if query.caller != Caller::Host {
+            return admitted(query.source);
+        }
+        let is_v4 = query.source.is_ipv4();
+        let own = self.node.caller_addresses.iter().copied();
+        let mut own = own.filter(|address| address.is_ipv4() == is_v4).peekable();
+        match own.peek() {
+            Some(_) => own.any(admitted),
+            None => admitted(query.source),
+        }
     }
 
     /// Chooses a backend; a client with session affinity keeps the one it has while that is among the eligible.

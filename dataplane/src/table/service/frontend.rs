@@ -72,6 +72,8 @@ pub struct Frontend {
 pub struct NodeFacts {
     /// The addresses at which node ports are served: the node's own, and those that a bridge to the pods would have.
     pub node_port_addresses: HashSet<IpAddr>,
+    /// Those of them that a bridge to the pods would have, to which the node's own connections are turned.
+    pub gateways: Vec<IpAddr>,
     /// The addresses that the node itself calls from, as far as source ranges are concerned: those on its uplink.
     pub caller_addresses: Vec<IpAddr>,
     /// The prefixes that cluster addresses are taken from; one that belongs to no Service is not there.

@@ -1,9 +1,10 @@
 //! Services: from the store to the table of virtual addresses, Service by Service.
 //!
 //! What a Service comes to is kept from one snapshot to the next, and only what changed is made anew: a store hands
-//! over its records by pointer, and a record that is the same one as before needs no second look. So one changed
-//! Service among ten thousand costs a walk over pointers and a copy of the table's keys.
+//! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
+//! ten thousand costs a walk over pointers and a copy of the table's keys.
 
+mod changes;
 mod endpoints;
 mod ids;
 mod one;
@@ -12,7 +13,7 @@ mod outcome;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use millrace_dataplane::table::service::{
     BackendId, Frontend, FrontendKey, NodeFacts, ServiceCounts, ServiceTable,
 };
-use millrace_dataplane::table::{HashKey, Prefix, SubjectId};
+use millrace_dataplane::table::{HashKey, Prefix};
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::config::{BackendChoice, PortRange, Services};
@@ -29,6 +30,7 @@ use endpoints::Place;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
 
+pub use changes::ServiceChanges;
 pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
 
 /// Tells whether a socket of the node itself has an address, protocol and port; `Err` says why that cannot be told.
@@ -44,8 +46,8 @@ impl fmt::Debug for HostListens<'_> {
 /// Everything that Services are made from.
 #[derive(Debug)]
 pub struct ServiceInputs<'a> {
-    /// The Services, the oldest first.
-    pub services: &'a [ServiceEntry],
+    /// The Services.
+    pub services: &'a Arc<[Arc<ServiceEntry>]>,
     /// This node's name.
     pub node: &'a NodeName,
     /// This node's zone.
@@ -70,6 +72,11 @@ pub struct ServiceCompiler {
     config: Services,
     context: Option<Context>,
     made: HashMap<ServiceKey, Made>,
+    /// What it was all made from.
+    from: Arc<[Arc<ServiceEntry>]>,
+    /// Services that this node refuses something, and those with a port for health checks.
+    refused: BTreeSet<ServiceKey>,
+    checked: BTreeSet<ServiceKey>,
     services: Ids,
     backends: Ids,
     sets: Sets,
@@ -78,24 +85,6 @@ pub struct ServiceCompiler {
     steering: Arc<ServiceSteering>,
     /// Backends that changed, and addresses that began to lead somewhere, since this was last asked for.
     changes: ServiceChanges,
-}
-
-/// What stored answers have to be found again for.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct ServiceChanges {
-    /// Backends that began or ceased to take connections, came or went.
-    pub backends: HashSet<BackendId>,
-    /// Addresses that began to lead to a Service: what went there before went elsewhere.
-    pub addresses: HashSet<IpAddr>,
-    /// Whether node ports began to lead to a Service.
-    pub node_ports: bool,
-}
-
-impl ServiceChanges {
-    /// The subjects that changed.
-    pub fn subjects(&self) -> impl Iterator<Item = SubjectId> + '_ {
-        self.backends.iter().map(|backend| backend.subject())
-    }
 }
 
 /// What every Service is made with; if it changes, all are made anew.
@@ -121,6 +110,9 @@ impl ServiceCompiler {
             config: config.clone(),
             context: None,
             made: HashMap::new(),
+            from: Arc::from([]),
+            refused: BTreeSet::new(),
+            checked: BTreeSet::new(),
             services: Ids::default(),
             backends: Ids::default(),
             sets: Sets::new(choice_key, is_random),
@@ -135,12 +127,7 @@ impl ServiceCompiler {
     pub fn update(&mut self, inputs: &ServiceInputs<'_>) {
         let context = self.context_of(inputs);
         let is_same = self.context.as_ref() == Some(&context);
-        let changed: Vec<&ServiceEntry> = inputs
-            .services
-            .iter()
-            .filter(|entry| !is_same || !self.is_made(entry))
-            .collect();
-        let gone = self.gone(inputs.services);
+        let (changed, gone) = self.differences(inputs.services, is_same);
         if changed.is_empty() && gone.is_empty() && is_same {
             return;
         }
@@ -151,17 +138,25 @@ impl ServiceCompiler {
             if let Some(old) = self.made.remove(key) {
                 self.retire(&old, None);
             }
+            self.refused.remove(key);
+            self.checked.remove(key);
         }
-        for entry in changed {
+        for entry in &changed {
             self.remake(entry, &context, inputs);
-            self.put_in(&mut table, &entry.record.key, &led_before);
+        }
+        let mut leads = HashSet::new();
+        for entry in &changed {
+            self.put_in(&mut table, &entry.record.key, &led_before, &mut leads);
         }
         if self.counts.grow(self.services.end(), self.backends.end()) {
             table.set_counts(Arc::new(self.counts.clone()));
         }
         self.table = Arc::new(table);
         self.context = Some(context);
-        self.steering = Arc::new(self.steer(inputs));
+        self.from = Arc::clone(inputs.services);
+        if !is_same || leads != led_before {
+            self.steering = Arc::new(self.steer(inputs));
+        }
     }
 
     /// The table for the workers.
@@ -191,6 +186,7 @@ impl ServiceCompiler {
                 .chain(inputs.gateways)
                 .copied()
                 .collect(),
+            gateways: inputs.gateways.to_vec(),
             caller_addresses: inputs.uplink_addresses.to_vec(),
             service_prefixes: prefixes
                 .filter_map(|cidr| Prefix::containing(cidr.addr(), cidr.prefix_len()).ok())
@@ -206,22 +202,34 @@ impl ServiceCompiler {
         }
     }
 
-    /// Whether a Service is made already from these very objects.
-    fn is_made(&self, entry: &ServiceEntry) -> bool {
-        self.made
-            .get(&entry.record.key)
-            .is_some_and(|made| made.entry == *entry)
-    }
-
-    /// Services that are no longer there.
-    fn gone(&self, services: &[ServiceEntry]) -> Vec<ServiceKey> {
-        let is_known = |entry: &&ServiceEntry| self.made.contains_key(&entry.record.key);
-        if services.iter().filter(is_known).count() == self.made.len() {
-            return Vec::new();
+    /// Which Services are not made yet from these very entries, or all if not everything else `is_same`; and which are
+    /// no longer there. Entries are told apart by pointer: those they were made from are kept, so none is another's.
+    fn differences<'s>(
+        &self,
+        services: &'s Arc<[Arc<ServiceEntry>]>,
+        is_same: bool,
+    ) -> (Vec<&'s Arc<ServiceEntry>>, Vec<ServiceKey>) {
+        if Arc::ptr_eq(services, &self.from) {
+            let all = services.iter().filter(|_| !is_same);
+            return (all.collect(), Vec::new());
         }
-        let present: HashSet<&ServiceKey> = services.iter().map(|entry| &entry.record.key).collect();
-        let gone = self.made.keys().filter(|key| !present.contains(key));
-        gone.cloned().collect()
+        let pointers = |entries: &[Arc<ServiceEntry>]| -> HashSet<*const ServiceEntry> {
+            entries.iter().map(Arc::as_ptr).collect()
+        };
+        let (before, now) = (pointers(&self.from), pointers(services));
+        let changed: Vec<_> = services
+            .iter()
+            .filter(|entry| !is_same || !before.contains(&Arc::as_ptr(entry)))
+            .collect();
+        let replaced: HashSet<&ServiceKey> = changed.iter().map(|entry| &entry.record.key).collect();
+        let left = self
+            .from
+            .iter()
+            .filter(|entry| !now.contains(&Arc::as_ptr(entry)));
+        let gone = left
+            .map(|entry| &entry.record.key)
+            .filter(|key| !replaced.contains(key));
+        (changed, gone.cloned().collect())
     }
 
     /// Takes what is to be made anew, or gone, out of the table; answers what led anywhere before. All of it first, as
@@ -229,7 +237,7 @@ impl ServiceCompiler {
     fn take_out(
         &self,
         table: &mut ServiceTable,
-        changed: &[&ServiceEntry],
+        changed: &[&Arc<ServiceEntry>],
         gone: &[ServiceKey],
     ) -> HashSet<FrontendKey> {
         let keys = changed.iter().map(|entry| &entry.record.key).chain(gone);
@@ -247,7 +255,7 @@ impl ServiceCompiler {
     }
 
     /// Makes a Service anew, and notes what changed about its backends.
-    fn remake(&mut self, entry: &ServiceEntry, context: &Context, inputs: &ServiceInputs<'_>) {
+    fn remake(&mut self, entry: &Arc<ServiceEntry>, context: &Context, inputs: &ServiceInputs<'_>) {
         let key = &entry.record.key;
         let old = self.made.remove(key);
         let range = self.config.node_port_range;
@@ -269,6 +277,19 @@ impl ServiceCompiler {
         self.changes
             .backends
             .extend(endpoints.map(|endpoint| endpoint.id).filter(is_new));
+        for (is_in, set) in [
+            (!made.refused.is_empty(), &mut self.refused),
+            (
+                made.entry.record.health_check_node_port.is_some(),
+                &mut self.checked,
+            ),
+        ] {
+            if is_in {
+                set.insert(key.clone());
+            } else {
+                set.remove(key);
+            }
+        }
         self.made.insert(key.clone(), made);
     }
 
@@ -294,7 +315,13 @@ impl ServiceCompiler {
     }
 
     /// Lets a Service's addresses and node ports lead to it, and notes those that led nowhere before.
-    fn put_in(&mut self, table: &mut ServiceTable, key: &ServiceKey, led_before: &HashSet<FrontendKey>) {
+    fn put_in(
+        &mut self,
+        table: &mut ServiceTable,
+        key: &ServiceKey,
+        led_before: &HashSet<FrontendKey>,
+        leads: &mut HashSet<FrontendKey>,
+    ) {
         let Some(made) = self.made.get(key) else { return };
         for (key, scope, place) in &made.frontends {
             let Some(port) = made.ports.get(*place) else {
@@ -305,6 +332,7 @@ impl ServiceCompiler {
                 service: Arc::clone(&port.service),
             };
             table.insert(*key, frontend);
+            leads.insert(*key);
             if !led_before.contains(key) {
                 match key {
                     FrontendKey::Address(address, ..) => {

@@ -17,7 +17,7 @@ use crate::objects::{Claim, ServiceEntry, ServicePort, VipKind};
 #[derive(Debug)]
 pub(super) struct Made {
     /// What it was made from.
-    pub(super) entry: ServiceEntry,
+    pub(super) entry: Arc<ServiceEntry>,
     /// Its ports, those of each family apart.
     pub(super) ports: Vec<MadePort>,
     /// What leads to its ports, by place among them.
@@ -86,10 +86,10 @@ pub(super) struct Maker<'a> {
 
 impl Maker<'_> {
     /// Makes a Service; numbers and sizes go on from what it was `before`.
-    pub(super) fn make(&mut self, entry: &ServiceEntry, before: Option<&Made>) -> Made {
+    pub(super) fn make(&mut self, entry: &Arc<ServiceEntry>, before: Option<&Made>) -> Made {
         let record = &entry.record;
         let mut made = Made {
-            entry: entry.clone(),
+            entry: Arc::clone(entry),
             ports: Vec::new(),
             frontends: Vec::new(),
             cluster_addresses: Vec::new(),

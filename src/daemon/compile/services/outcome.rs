@@ -73,11 +73,15 @@ impl ServiceCompiler {
     /// What this node refuses its Services, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let refused = self.made.values().flat_map(|made| {
-            let key = &made.entry.record.key;
-            let refused = made.refused.iter();
-            refused.map(move |(claim, why)| format!("Service {key}: {claim}: refused: {why}"))
-        });
+        let refused = self
+            .refused
+            .iter()
+            .filter_map(|key| self.made.get(key))
+            .flat_map(|made| {
+                let key = &made.entry.record.key;
+                let refused = made.refused.iter();
+                refused.map(move |(claim, why)| format!("Service {key}: {claim}: refused: {why}"))
+            });
         let mut warnings: Vec<String> = refused.collect();
         warnings.sort();
         warnings
@@ -86,7 +90,8 @@ impl ServiceCompiler {
     /// The ports for health checks, by number.
     #[must_use]
     pub fn health_ports(&self) -> Vec<HealthPort> {
-        let with_port = self.made.values().filter_map(|made| {
+        let with_port = self.checked.iter().filter_map(|key| {
+            let made = self.made.get(key)?;
             let record = &made.entry.record;
             let port = record.health_check_node_port.filter(|_| record.is_programmed())?;
             let endpoints = made.ports.iter().flat_map(|port| &port.endpoints);

@@ -186,7 +186,7 @@ fn only_known_nodes_send_and_only_for_their_own() {
         ("half an IP header inside", "ipv4_truncated", to_us(&good[..12])),
         ("a wrong checksum inside", "ipv4_checksum", to_us(&bad_sum)),
         ("an outer fragment", "tunnel_fragment", framed(&fragment)),
-        ("a later outer fragment", "tunnel_fragment", framed(&later)),
+        ("a later outer fragment", "fragment_unknown", framed(&later)),
         (
             "a pod's address without a tunnel",
             "plain_from_overlay",

@@ -29,10 +29,7 @@ fn a_start_that_fails_leaves_what_it_found() {
     let switch = daemon(&lab, "node-b");
     let good = fs::read_to_string(switch.config()).unwrap();
     let manifests = switch.manifests();
-    // An interface with one queue, one with an address and nobody's, and a folder that is a file.
-    namespace
-        .ip(&["link", "add", "single", "type", "veth", "peer", "name", "singlep"])
-        .unwrap();
+    // An interface that is nobody's, and a folder that is a file.
     namespace
         .ip(&["link", "add", "bridge0", "type", "bridge"])
         .unwrap();
@@ -84,18 +81,18 @@ fn a_start_that_fails_leaves_what_it_found() {
             words: &["interface", "eth 1"],
         },
         Start {
-            name: "too few queues",
-            change: ("\"eth1\"", "\"single\""),
-            through: &[],
-            status: WRONG,
-            words: &["single", "1 queue", "2 workers", "ethtool -L single"],
-        },
-        Start {
             name: "no core of that number",
             change: ("cores = [0, 1]", "cores = [0, 900]"),
             through: &[],
             status: WRONG,
             words: &["900", "cores"],
+        },
+        Start {
+            name: "ports of source NAT that the kernel gives out",
+            change: ("[workers]", "[services]\nsnat-ports = \"60000-65535\"\n[workers]"),
+            through: &[],
+            status: WRONG,
+            words: &["60000-65535", "32768-60999", "ip_local_port_range", "snat-ports"],
         },
         Start {
             name: "no cores",
@@ -222,6 +219,7 @@ fn a_start_that_fails_leaves_what_it_found() {
         let changes = before.changes(&Picture::of(namespace));
         assert!(changes.is_empty(), "{name}: {changes:#?}");
     }
+    nic_that_cannot(&lab, &good);
     switch.write_config(&good).unwrap();
     let saved = switch.state().join("ports.json");
     fs::write(&saved, "{\"ports\": 7}").unwrap();
@@ -236,6 +234,89 @@ fn a_start_that_fails_leaves_what_it_found() {
     fs::remove_file(&saved).unwrap();
     someone_elses_program(&lab, &before);
     finish(lab);
+}
+
+/// What is asked of a NIC that a veth is not: lines of the node file, and what is to be said of them.
+const NIC: [(&str, &str, &[&str]); 9] = [
+    (
+        "zero-copy",
+        "mode = \"zero-copy\"",
+        &[
+            "queue 0 of eth1",
+            "driver veth",
+            "zero-copy",
+            "not supported",
+            "mode = \"copy\"",
+        ],
+    ),
+    (
+        "zero-copy in generic mode",
+        "mode = \"zero-copy\"\nxdp-mode = \"generic\"",
+        &["uplink.mode", "xdp-mode"],
+    ),
+    (
+        "more queues than there can be",
+        "queues = 3",
+        &["queues = 3", "eth1 (driver veth)", "at most 2"],
+    ),
+    // One queue can be had, and is given back when the next thing fails.
+    (
+        "queues and then zero-copy",
+        "queues = 1\nmode = \"zero-copy\"",
+        &["driver veth", "zero-copy"],
+    ),
+    (
+        "descriptors of a device that has none",
+        "rx-ring = 64",
+        &["rx-ring", "eth1 (driver veth)", "ring sizes"],
+    ),
+    (
+        "a queue left to the kernel that cannot be kept free",
+        "kernel-queues = [0]",
+        &[
+            "kernel-queues",
+            "eth1 (driver veth)",
+            "come in by those queues too",
+        ],
+    ),
+    (
+        "a queue left to the kernel that is not there",
+        "kernel-queues = [2]",
+        &["eth1 has no queue 2", "it has 2", "kernel-queues"],
+    ),
+    (
+        "all queues left to the kernel",
+        "kernel-queues = [0, 1]",
+        &["eth1 has 2 queue(s)", "one for the switch"],
+    ),
+    (
+        "more huge pages than there are",
+        "[workers]\nframes = 262144\nhugepages = \"always\"",
+        &["huge pages", "262144", "512 MiB", "vm.nr_hugepages"],
+    ),
+];
+
+/// A NIC that is not as the node file wants it keeps the switch from starting, and is left as it was.
+fn nic_that_cannot(lab: &Lab, good: &str) {
+    let (namespace, switch) = (node(lab, "node-b"), daemon(lab, "node-b"));
+    // With as many transmit queues the wire's other end would keep ours from having fewer.
+    lab.switch()
+        .namespace()
+        .run("ethtool", &["-L", "node-b", "tx", "1"])
+        .unwrap();
+    let before = Picture::of(namespace);
+    for (name, lines, words) in NIC {
+        let text = match lines.strip_prefix("[workers]") {
+            Some(lines) => good.replacen("[workers]", &format!("[workers]{lines}"), 1),
+            None if lines.contains("xdp-mode") => good.replacen("xdp-mode = \"auto\"", lines, 1),
+            None => good.replacen("[uplink]", &format!("[uplink]\n{lines}"), 1),
+        };
+        assert_ne!(text, good, "{name}");
+        switch.write_config(&text).unwrap();
+        assert_refused(name, &run(namespace, switch, &[]), WRONG, words);
+        let changes = before.changes(&Picture::of(namespace));
+        assert!(changes.is_empty(), "{name}: {changes:#?}");
+    }
 }
 
 /// An XDP program that is not ours stays, and keeps us out; gone, it is no more in the way.

@@ -33,7 +33,7 @@ fn users_without_rights_and_second_daemons_are_refused() {
         "the same uplink",
         &run(namespace, switch, &[]),
         FAILED,
-        &["millrace0p", "queue"],
+        &["another millrace", "host port millrace0", "stop it first"],
     );
     switch.write_config(&good).unwrap();
     assert_eq!(before.changes(&Picture::of(namespace)), [""; 0]);

@@ -3,6 +3,7 @@
 mod endpoints;
 mod inside;
 mod outside;
+mod own;
 mod restart;
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};

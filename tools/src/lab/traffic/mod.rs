@@ -4,11 +4,14 @@
 //! helper: they stand in its report, for the caller to judge.
 
 mod capture;
+mod http;
 mod ping;
+pub mod talk;
 mod tcp;
 mod udp;
 
 pub use capture::Capture;
+pub use http::{Download, DownloadReport, HttpServer, download};
 pub use ping::{Ping, PingReport, ping};
 pub use tcp::{Amount, TcpReport, TcpTransfer, tcp_connect, tcp_transfer};
 pub use udp::{UdpEcho, UdpExchange, UdpReport, udp_exchange};

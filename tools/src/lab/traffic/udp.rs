@@ -73,7 +73,7 @@ fn bind(namespace: &Namespace, address: IpAddr) -> io::Result<UdpSocket> {
 }
 
 /// The server's loop. An error on one datagram (an ICMP error that came back, say) concerns that one alone.
-fn echo(socket: &UdpSocket, stop: &AtomicBool) {
+pub(super) fn echo(socket: &UdpSocket, stop: &AtomicBool) {
     let mut buffer = vec![0; BUFFER];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -173,7 +173,11 @@ pub fn udp_exchange(from: &Namespace, to: SocketAddr, what: &UdpExchange) -> Res
 }
 
 /// Keeps a window of datagrams on their way until all came back or patience ends.
-fn exchange(socket: &UdpSocket, what: &UdpExchange, stop: impl Fn() -> bool) -> io::Result<UdpReport> {
+pub(super) fn exchange(
+    socket: &UdpSocket,
+    what: &UdpExchange,
+    stop: impl Fn() -> bool,
+) -> io::Result<UdpReport> {
     let mut report = UdpReport::default();
     let mut missing = BTreeSet::new();
     let mut buffer = vec![0; BUFFER];

@@ -85,7 +85,7 @@ impl Index {
     fn bucket(&self, half: u64) -> &[AtomicU64] {
         // INVARIANT: a slab's records have 32 bits, so this has fewer than 64.
         #[allow(clippy::cast_possible_truncation)]
-        let begin = (half * self.buckets >> 32) as usize * BUCKET_WORDS;
+        let begin = ((half * self.buckets) >> 32) as usize * BUCKET_WORDS;
         &self.words[begin..begin + BUCKET_WORDS]
     }
 

@@ -23,17 +23,22 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 mod entry;
+mod free;
 mod index;
 mod memory;
 mod record;
+mod remove;
+mod salvage;
+mod search;
 
 #[cfg(all(test, crossbeam_loom))]
-mod model;
+mod model_tests;
 
 pub(super) use entry::{Look, Seen, incarnation};
 pub(super) use index::Insert;
 pub(super) use memory::Memory;
-pub(super) use record::{Life, NOTES_BITS, Notes, State, TRACKING_WORDS, Unchanged};
+pub(super) use record::{Life, Notes, State, TRACKING_WORDS, Unchanged};
+pub(super) use remove::Removal;
 
 use entry::Entry;
 use index::Index;
@@ -72,12 +77,25 @@ const fn record_words<F: Form>() -> usize {
     2 * entry_words::<F>() + LINE_WORDS
 }
 
+/// The lower half of a word.
+const LOWER: u64 = 0xffff_ffff;
+
+#[inline]
+const fn lower(word: u64) -> u32 {
+    (word & LOWER) as u32
+}
+
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
 /// Words before the first record; the first says how many records were ever used.
 const HEAD_WORDS: usize = LINE_WORDS;
 /// The most records: a place, record and direction, has 32 bits.
 pub(super) const CAPACITY_MAX: u32 = 1 << 28;
+/// How many bits of notes a connection has.
+pub(super) const NOTES_BITS: u32 = record::NOTES_BITS;
+
+/// 2^64 over the golden ratio, odd.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Where an entry is: its record's number, and its direction as the lowest bit.
 pub(super) type Place = u32;
@@ -101,17 +119,6 @@ pub(super) struct Store<F> {
 pub(super) struct Draft {
     pub(super) record: u32,
     incarnation: u32,
-}
-
-/// What became of a removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// Somebody else removed the connection, or changed it just now.
-    Lost,
-    /// The connection is over, but a writer was in the middle of an entry: a sweep will find the record dying.
-    Left,
-    /// The record is free; and the word that said who opened its connection.
-    Done(u64),
 }
 
 /// What an entry is made of.
@@ -339,211 +346,12 @@ impl<F: Form> Store<F> {
         }
         entry::first_version(draft.incarnation)
     }
-
-    /// Removes the connection of a record, if its state is `state` still: of several who try, one wins.
-    pub(super) fn remove(&self, record: u32, state: State) -> Removal {
-        if !self.record(record).condemn(state) {
-            return Removal::Lost;
-        }
-        self.take_down(record)
-    }
-
-    /// Takes up a removal that was left because a writer was in the middle, if `record` is such a one.
-    pub(super) fn finish_dying(&self, record: u32, state: State) -> Removal {
-        if state.life() != Life::Dying || !self.record(record).resume(state) {
-            return Removal::Lost;
-        }
-        self.take_down(record)
-    }
-
-    /// The rest of a removal, for its one owner.
-    fn take_down(&self, record: u32) -> Removal {
-        if !places(record).into_iter().all(|place| self.entry(place).kill()) {
-            self.record(record).leave_dying();
-            return Removal::Left;
-        }
-        for place in places(record) {
-            let hash = self.form.hash(&self.entry(place).key());
-            self.index.remove(hash, place);
-        }
-        let opened = self.record(record).take_opened();
-        self.record(record).end();
-        self.ends.live.fetch_sub(1, Ordering::Relaxed);
-        self.push(record);
-        Removal::Done(opened)
-    }
-
-    /// A record whose connection can go for a new one, and its state, among those in both buckets of a hash; of
-    /// several, the one whose `age` is the greatest.
-    pub(super) fn expendable_near(&self, hash: u64, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
-        let mut best = None;
-        self.index
-            .each(hash, |place| self.weigh(place >> 1, &age, &mut best));
-        best.map(|(_, record, state)| (record, state))
-    }
-
-    /// The same among some records from all over the slab, others at every call: the oldest of the first few that are
-    /// expendable.
-    pub(super) fn expendable_by_hand(&self, age: impl Fn(u32) -> u32) -> Option<(u32, State)> {
-        let used = u64::from(self.used());
-        let begin = self.ends.hand.fetch_add(u64::from(SEARCH_MAX), Ordering::Relaxed);
-        let (mut best, mut found) = (None, 0);
-        for step in 0..u64::from(SEARCH_MAX) {
-            // Multiples of the golden ratio lie as evenly as can be, wherever one begins and ends: a row of records that
-            // stay is not walked along.
-            let far = begin.wrapping_add(step).wrapping_mul(GOLDEN) >> 32;
-            let record = lower(far * used >> 32);
-            found += u32::from(u64::from(record) < used && self.weigh(record, &age, &mut best));
-            if found == CANDIDATES_MAX {
-                break;
-            }
-        }
-        best.map(|(_, record, state)| (record, state))
-    }
-
-    /// Takes a record as the best to go, if it can and is older than the best so far. Answers whether it can go.
-    fn weigh(&self, record: u32, age: impl Fn(u32) -> u32, best: &mut Option<(u32, u32, State)>) -> bool {
-        let state = self.state(record);
-        if !state.is_expendable() {
-            return false;
-        }
-        let age = age(record);
-        if best.is_none_or(|(oldest, ..)| age > oldest) {
-            *best = Some((age, record, state));
-        }
-        true
-    }
-
-    /// The words of a live record that outlive its process, if both its entries are whole.
-    pub(super) fn salvage(slab: &Memory, record: u32) -> Option<Salvaged<F::Key>> {
-        let begin = HEAD_WORDS + record as usize * record_words::<F>();
-        let words = slab.get(begin..begin + record_words::<F>())?;
-        let (entries, shared) = words.split_at(2 * entry_words::<F>());
-        let (original, reply) = entries.split_at(entry_words::<F>());
-        let shared = Record::new(shared);
-        let state = shared.state();
-        if state.life() != Life::Live {
-            return None;
-        }
-        let whole = |words| Entry::<F>::new(words).salvage(state.incarnation());
-        let (original, reply) = (whole(original)?, whole(reply)?);
-        let (opened, bound) = shared.opened_and_bound();
-        Some(Salvaged {
-            keys: [original.0, reply.0],
-            stamps: [original.1, reply.1],
-            notes: state.notes(),
-            tracking: (!state.is_locked()).then(|| shared.tracking()),
-            opened,
-            bound,
-        })
-    }
-
-    /// How many records of a slab were ever used, as it says itself.
-    pub(super) fn used_of(slab: &Memory, capacity: u32) -> u32 {
-        let used = slab.first().map_or(0, |word| word.load(Ordering::Relaxed));
-        u32::try_from(used).map_or(capacity, |used| used.min(capacity))
-    }
 }
-
-/// What a record of an earlier process held.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Salvaged<K> {
-    /// Of both directions.
-    pub(super) keys: [K; 2],
-    pub(super) stamps: [u64; 2],
-    pub(super) notes: Notes,
-    /// `None` if the process ended in the middle of writing them.
-    pub(super) tracking: Option<[u64; TRACKING_WORDS]>,
-    pub(super) opened: u64,
-    pub(super) bound: u64,
-}
-
-/// How many records a search for one that can go looks at.
-const SEARCH_MAX: u32 = 64;
-/// 2^64 over the golden ratio, odd.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-/// How many that can go it compares by age.
-const CANDIDATES_MAX: u32 = 4;
 
 /// The places of a record's entries.
 #[inline]
 const fn places(record: u32) -> [Place; 2] {
     [record << 1, record << 1 | 1]
-}
-
-/// The free records: a stack through the records themselves, and above it those never used.
-impl<F: Form> Store<F> {
-    /// Takes a free record, for its one owner; `None` if there is none, or too many want one at once.
-    fn pop(&self) -> Option<u32> {
-        for _ in 0..FREE_TRIES {
-            // Acquire: what the record's last owner wrote, its link above all, is seen.
-            let head = self.ends.free.load(Ordering::Acquire);
-            let Some(record) = lower(head).checked_sub(1) else {
-                return self.pop_unused();
-            };
-            // Another may own the record by now and the link be anything: then the head's count has moved on, and
-            // the exchange fails.
-            let next = self.record(record).next_free();
-            let new = (head & UPPER).wrapping_add(FREE_COUNT) | next;
-            let taken = self
-                .ends
-                .free
-                .compare_exchange(head, new, Ordering::Acquire, Ordering::Relaxed);
-            if taken.is_ok() {
-                return Some(record);
-            }
-        }
-        None
-    }
-
-    fn pop_unused(&self) -> Option<u32> {
-        let used = &self.slab[0];
-        let capacity = u64::from(self.capacity);
-        for _ in 0..FREE_TRIES {
-            let next = used.load(Ordering::Relaxed);
-            if next >= capacity {
-                return None;
-            }
-            // Relaxed: a record that was never used holds nothing to be seen.
-            let taken = used.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed);
-            if taken.is_ok() {
-                return Some(lower(next));
-            }
-        }
-        None
-    }
-
-    /// Gives a record back.
-    fn push(&self, record: u32) {
-        let mut head = self.ends.free.load(Ordering::Relaxed);
-        // Unbounded, as a record must not be lost; each turn means that another worker has got on.
-        loop {
-            self.record(record).set_next_free(head & LOWER);
-            let new = (head & UPPER).wrapping_add(FREE_COUNT) | u64::from(record + 1);
-            // Release: the next owner sees everything that this one did.
-            match self
-                .ends
-                .free
-                .compare_exchange(head, new, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(other) => head = other,
-            }
-        }
-    }
-}
-
-/// How often the list of free records is tried: once for every other worker that might be in the way, and then some.
-const FREE_TRIES: usize = 256;
-/// The upper half of the head of the free list counts its changes, so that an old head is never taken for the
-/// present one (for 2^32 changes).
-const FREE_COUNT: u64 = 1 << 32;
-const UPPER: u64 = 0xffff_ffff << 32;
-const LOWER: u64 = 0xffff_ffff;
-
-#[inline]
-const fn lower(word: u64) -> u32 {
-    (word & LOWER) as u32
 }
 
 impl<F> std::fmt::Debug for Store<F> {

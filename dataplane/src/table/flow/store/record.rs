@@ -28,7 +28,7 @@ const KEEP: u64 = 1 << 3;
 const LOCKED: u64 = 1 << 4;
 const NOTES_SHIFT: u32 = 5;
 /// How many bits of notes there are.
-pub(in crate::table::flow) const NOTES_BITS: u32 = 27;
+pub(super) const NOTES_BITS: u32 = 27;
 const NOTES: u64 = ((1 << NOTES_BITS) - 1) << NOTES_SHIFT;
 const INCARNATION_SHIFT: u32 = 32;
 

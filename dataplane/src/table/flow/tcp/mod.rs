@@ -6,10 +6,12 @@
 
 use crate::wire::{Tcp, TcpFlags};
 
+mod pack;
 mod track;
 mod window;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub(super) use track::Connection;

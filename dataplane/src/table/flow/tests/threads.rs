@@ -38,12 +38,20 @@ fn workers_that_get_in_each_others_way_never_read_what_was_never_there() {
                 0 | 1 => drop(shard.claim(&new, now)),
                 2 => drop(shard.lookup(&new.reply).map(|flow| shard.remove(flow.id))),
                 _ => {
-                    let tuple = if client % 2 == 0 { new.original } else { new.reply };
+                    let tuple = if client.is_multiple_of(2) {
+                        new.original
+                    } else {
+                        new.reply
+                    };
                     let Some(flow) = shard.lookup(&tuple) else {
                         continue;
                     };
                     hits.fetch_add(1, Ordering::Relaxed);
-                    let twin = if client % 2 == 0 { new.reply } else { new.original };
+                    let twin = if client.is_multiple_of(2) {
+                        new.reply
+                    } else {
+                        new.original
+                    };
                     assert_eq!(flow.rewrite.unwrap().tuple, twin.reversed());
                     if let Some(answer) = flow.answer {
                         let Onward::Peer(peer) = answer.onward else {

@@ -1,5 +1,8 @@
 //! Addresses that no Service may have, and those that two want.
 
+use millrace_dataplane::table::service::Serving;
+use millrace_dataplane::wire::IpProtocol;
+
 use super::world::{LISTENED, World, service, service_with, slice, slice_with};
 
 fn notices(objects: &[String]) -> (World, Vec<String>) {
@@ -260,6 +263,26 @@ fn the_nodes_own_address_is_allowed_where_the_node_does_not_need_the_port() {
     let world = World::new(&objects(80));
     assert_eq!(world.outcome("world -> 192.0.2.1 tcp 80"), "10.244.1.2:8080 masq");
     assert_eq!(world.compiler.warnings(), Vec::<String>::new());
+    // The node's own calls come turned to the gateway, from the address that they were to.
+    for (call, outcome) in [
+        ("host 192.0.2.1 -> 10.244.1.1 tcp 80", "10.244.1.2:8080 masq"),
+        ("host 10.244.1.0 -> 10.244.1.1 tcp 80", "no service"),
+        ("pod -> 10.244.1.1 tcp 80", "no service"),
+        ("host 192.0.2.1 -> 10.244.1.1 tcp 81", "no service"),
+        ("host 192.0.2.1 -> 10.244.1.1 udp 80", "no service"),
+    ] {
+        assert_eq!(world.outcome(call), outcome, "{call}");
+    }
+    let serves = |source: &str| {
+        let called = ("10.244.1.1".parse().unwrap(), 80);
+        let backend = ("10.244.1.2".parse().unwrap(), 8080);
+        let table = world.compiler.table();
+        table.still_serves(source.parse().unwrap(), IpProtocol::TCP, called, backend)
+    };
+    assert_eq!(
+        (serves("192.0.2.1"), serves("10.244.1.0")),
+        (Serving::Yes, Serving::No)
+    );
     let steering = world.compiler.steering();
     assert_eq!(steering.own_ports.len(), 1);
     assert_eq!(

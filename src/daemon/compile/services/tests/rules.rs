@@ -276,6 +276,14 @@ fn source_ranges_come_before_everything() {
         &[("host -> 198.51.100.2 tcp 80", "10.244.2.2:8080 masq")],
     );
     check(
+        "and not as the one in the overlay from which it happens to call",
+        &objects("10.244.1.0/24", one),
+        &[
+            ("host -> 198.51.100.2 tcp 80", outside),
+            ("pod -> 198.51.100.2 tcp 80", "10.244.2.2:8080 masq"),
+        ],
+    );
+    check(
         "before the NAT, and before a refusal",
         &objects("203.0.113.0/29", ""),
         &[
@@ -351,8 +359,8 @@ fn types_that_program_nothing() {
     assert_eq!(
         World::new(&objects.concat()).notices(),
         [
-            "skipped Service default/pending: it has no spec.clusterIP yet",
             "skipped Service default/foreign: its label service.kubernetes.io/service-proxy-name leaves it to `other`",
+            "skipped Service default/pending: it has no spec.clusterIP yet",
         ],
         "an ExternalName is refused nothing"
     );

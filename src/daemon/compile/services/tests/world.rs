@@ -155,7 +155,7 @@ impl World {
         });
     }
 
-    /// What is said about objects, each a line without its place.
+    /// What is said about objects, each a line without its place, sorted.
     pub(super) fn notices(&self) -> Vec<String> {
         let notices = self.store.notices().iter().map(|notice| {
             let id = notice.object.as_ref().map(ToString::to_string);
@@ -167,9 +167,11 @@ impl World {
             )
         });
         // The nodes of this cluster are no flannel's.
-        notices
+        let mut notices: Vec<String> = notices
             .filter(|notice| !notice.starts_with("skipped Node"))
-            .collect()
+            .collect();
+        notices.sort();
+        notices
     }
 
     /// The decision about one connection.

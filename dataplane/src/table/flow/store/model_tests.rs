@@ -7,6 +7,8 @@ use super::*;
 
 /// Threads switch at most this often where they need not, so that a model ends.
 const PREEMPTIONS: usize = 3;
+/// The same where a whole connection's life goes on beside a reader.
+const PREEMPTIONS_LONG: usize = 2;
 const ORIGINAL: u32 = 0;
 const REPLY: u32 = 1;
 
@@ -154,8 +156,12 @@ fn sweep(store: &Store<Small>) {
 }
 
 fn model(check: impl Fn() + Sync + Send + 'static) {
+    model_with(PREEMPTIONS, check);
+}
+
+fn model_with(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(check);
 }
 
@@ -176,6 +182,52 @@ fn of_two_who_claim_a_reply_one_gets_it() {
         assert_eq!(store.live(), 1);
         sweep(&store);
         assert_eq!(claim(&store, 3, 4, 3), Claim::Done, "the loser's record is free");
+    });
+}
+
+/// Two workers insert one key into an index whose first free slot is another for each: one has it. Two who see the same
+/// slot free would meet in it; here the control word alone decides.
+#[test]
+fn a_key_is_inserted_once_whichever_slot_is_free() {
+    const HASH: u64 = 0x12 << 40 | 0xffff_ff12;
+    /// Places 0 and 1 have the key; place 2 has another.
+    const KEY: [Place; 2] = [0, 1];
+    const OTHER: Place = 2;
+    model(|| {
+        let index = Arc::new(index::Index::new(2).unwrap());
+        let holds = |place| KEY.contains(&place);
+        assert_eq!(index.insert(HASH, OTHER, |_| false), Insert::Done);
+        let other = Arc::clone(&index);
+        let first = thread::spawn(move || other.insert(HASH, KEY[0], holds));
+        index.remove(HASH, OTHER);
+        let second = index.insert(HASH, KEY[1], holds);
+        let results = [first.join().unwrap(), second];
+        let won = results.iter().filter(|insert| **insert == Insert::Done).count();
+        assert_eq!(won, 1, "{results:?}");
+        assert_eq!(index.find(HASH), Some(KEY[usize::from(second == Insert::Done)]));
+    });
+}
+
+/// A key in its second bucket is found while others come and go in its first.
+#[test]
+fn a_key_in_its_second_bucket_is_never_missed() {
+    const HASH: u64 = 0x12 << 40 | 0xffff_ff12;
+    const OTHER: u64 = 0x34 << 40 | 0xffff_ff34;
+    model(|| {
+        let index = Arc::new(index::Index::new(2).unwrap());
+        let insert = |index: &index::Index, hash, place| index.insert(hash, place, |_| false);
+        // The first bucket counts as nearly full with one, so the next two go to the second.
+        assert_eq!(insert(&index, OTHER, 1), Insert::Done);
+        assert_eq!(insert(&index, HASH, 2), Insert::Done);
+        let other = Arc::clone(&index);
+        let changing = thread::spawn(move || {
+            other.remove(OTHER, 1);
+            insert(&other, OTHER, 3)
+        });
+        assert_eq!(index.find(HASH), Some(2));
+        assert_eq!(changing.join().unwrap(), Insert::Done);
+        index.remove(HASH, 2);
+        assert_eq!((index.find(HASH), index.find(OTHER)), (None, Some(3)));
     });
 }
 
@@ -216,7 +268,7 @@ fn a_claim_against_a_removal_of_the_same_tuple() {
 /// A reader whose flow is removed and whose record is used again finds the old, the new, or nothing.
 #[test]
 fn a_lookup_against_reuse() {
-    model(|| {
+    model_with(PREEMPTIONS_LONG, || {
         let store = store(1);
         assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
         let other = Arc::clone(&store);
@@ -389,7 +441,7 @@ fn a_free_record_is_one_claimers() {
 /// What a connection's listing reads is of one connection, though the record is used again meanwhile.
 #[test]
 fn a_listing_against_reuse() {
-    model(|| {
+    model_with(PREEMPTIONS_LONG, || {
         let store = store(1);
         assert_eq!(claim(&store, 1, 9, 1), Claim::Done);
         let other = Arc::clone(&store);

@@ -1,0 +1,77 @@
+//! `[overlay]`: the tunnels to the other nodes.
+
+use std::num::NonZeroU16;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::value::{Choice, Ranged, choice};
+use crate::objects::Vni;
+
+/// flannel's port on Linux, older than the one that IANA gave VXLAN.
+const FLANNEL_PORT: NonZeroU16 = NonZeroU16::new(8472).unwrap();
+
+/// `[overlay]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table",
+    default
+)]
+pub struct Overlay {
+    /// `kind`: the tunnel in which pods' packets travel to other nodes. Default `vxlan`.
+    #[serde(deserialize_with = "choice")]
+    pub kind: OverlayKind,
+    /// `vni`: network identifier of VXLAN, within 1..=16777215. Default 1, as in flannel; 4096 where there
+    /// are Windows nodes and with Calico.
+    #[serde(deserialize_with = "vni")]
+    pub vni: Vni,
+    /// `port`: UDP port of VXLAN, within 1..=65535. Default 8472, as in flannel; 4789 where there are Windows
+    /// nodes and with Calico.
+    #[serde(deserialize_with = "udp_port")]
+    pub port: NonZeroU16,
+    /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
+    /// address, as with flannel's `--ip-masq`. Default true.
+    pub masquerade: bool,
+}
+
+/// `kind`: the tunnel in which pods' packets travel to other nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverlayKind {
+    /// `vxlan`: VXLAN (RFC 7348).
+    #[default]
+    Vxlan,
+    /// `ipip`: IP in IP (RFC 2003).
+    Ipip,
+}
+
+impl Choice for OverlayKind {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Vxlan, "vxlan"), (Self::Ipip, "ipip")];
+}
+
+impl Default for Overlay {
+    fn default() -> Self {
+        Self {
+            kind: OverlayKind::default(),
+            vni: Vni::FLANNEL,
+            port: FLANNEL_PORT,
+            masquerade: true,
+        }
+    }
+}
+
+/// Reads a network identifier, with the range in the error.
+fn vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
+    let vni = Ranged::<1, { Vni::MAX as usize }>::deserialize(deserializer)?;
+    let vni = u32::try_from(vni.get()).map_err(D::Error::custom)?;
+    Vni::new(vni).map_err(D::Error::custom)
+}
+
+/// Reads a UDP port, with the range in the error.
+fn udp_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
+    let port = Ranged::<1, { u16::MAX as usize }>::deserialize(deserializer)?;
+    let port = u16::try_from(port.get()).map_err(D::Error::custom)?;
+    NonZeroU16::try_from(port).map_err(D::Error::custom)
+}

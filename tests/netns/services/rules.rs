@@ -1,0 +1,459 @@
+//! A set as nftables rules, in the way of kube-proxy's nftables mode: verdict maps from address, protocol and port to a
+//! chain for each Service and traffic policy, a chain for each endpoint, and a mark for what is to be masqueraded.
+//!
+//! kube-proxy's documents and the Kubernetes pages say what has to happen; the rules that make it so are written here
+//! anew. Three things differ from kube-proxy on purpose: a reject of TCP is a reset; node ports are served on every
+//! address of the node but the loopback's, as with `--nodeport-addresses=0.0.0.0/0`; and a connection that is to be led to a certain
+//! endpoint (a [`Pick`]) is, if that endpoint is among those that the dice would choose from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::places::{POD_NETWORKS, SERVICE_CIDR};
+use crate::set::{Endpoint, Port, Protocol, Service, Set, Usable};
+
+/// The table's family and name.
+const TABLE: &str = "ip kube-proxy";
+/// The mark of what is to be masqueraded, kube-proxy's own.
+const MARK: &str = "0x4000";
+/// How long an affinity lasts in seconds, unless a Service says otherwise.
+const AFFINITY_SECONDS: u32 = 10_800;
+
+/// A connection that is to be led to a certain endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) protocol: Protocol,
+    /// The client's port, which no other connection of this protocol has.
+    pub(crate) source_port: u16,
+    /// The endpoint's place by name, and its port.
+    pub(crate) to: (&'static str, u16),
+}
+
+/// A mistake that is made on purpose, to see whether it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// What comes from outside keeps its source.
+    NotMasqueraded,
+    /// A pod that reaches itself keeps its source.
+    NoHairpin,
+    /// Everything that calls a ClusterIP is masqueraded.
+    AlwaysMasqueraded,
+    /// `externalTrafficPolicy: Local` is taken for `Cluster`.
+    ExternalPolicyIgnored,
+    /// `internalTrafficPolicy: Local` is taken for `Cluster`.
+    InternalPolicyIgnored,
+    /// `loadBalancerSourceRanges` are not looked at.
+    RangesIgnored,
+    /// Endpoints that are not ready are chosen too.
+    UnreadyChosen,
+    /// Hints for zones and nodes are not looked at.
+    HintsIgnored,
+    /// Every connection is a new throw of the dice.
+    NoAffinity,
+    /// What is to be rejected is dropped.
+    SilentReject,
+    /// A reject of TCP is an ICMP error.
+    RejectWithoutReset,
+    /// A port that a ClusterIP does not have is dropped.
+    UnknownPortDropped,
+    /// An address of the Service CIDR that no Service has is rejected.
+    UnknownAddressRejected,
+    /// `ipMode: Proxy` is taken for `VIP`.
+    ProxyIgnored,
+}
+
+impl Mistake {
+    /// Every mistake.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::NotMasqueraded,
+        Self::NoHairpin,
+        Self::AlwaysMasqueraded,
+        Self::ExternalPolicyIgnored,
+        Self::InternalPolicyIgnored,
+        Self::RangesIgnored,
+        Self::UnreadyChosen,
+        Self::HintsIgnored,
+        Self::NoAffinity,
+        Self::SilentReject,
+        Self::RejectWithoutReset,
+        Self::UnknownPortDropped,
+        Self::UnknownAddressRejected,
+        Self::ProxyIgnored,
+    ];
+}
+
+/// The rules of a set, for `nft -f`. `anew` also forgets whatever affinities there are.
+pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mistake>) -> String {
+    let mut writer = Writer {
+        text: String::new(),
+        elements: BTreeMap::new(),
+        picks,
+        mistake,
+    };
+    writer.begin(anew);
+    let mut set = set.clone();
+    writer.spoil(&mut set);
+    for (number, service) in set.services.iter().enumerate() {
+        let usable = Usable::of(service);
+        for port in &service.ports {
+            writer.port(&format!("{number}-{}", port.name), service, port, &usable);
+        }
+        writer.element("set", "cluster-ips", service.cluster_ip.to_string());
+    }
+    writer.finish()
+}
+
+/// What a reject is to be called in a map.
+const REJECT: &str = "goto turn-away";
+
+struct Writer<'a> {
+    text: String,
+    /// What goes into sets and maps, by kind and name.
+    elements: BTreeMap<(&'static str, String), Vec<String>>,
+    picks: &'a [Pick],
+    mistake: Option<Mistake>,
+}
+
+impl Writer<'_> {
+    fn makes(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
+    fn line(&mut self, line: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn chain(&mut self, name: &str) {
+        self.line(&format!("add chain {TABLE} {name}"));
+    }
+
+    fn rule(&mut self, chain: &str, rule: &str) {
+        self.line(&format!("add rule {TABLE} {chain} {rule}"));
+    }
+
+    fn element(&mut self, kind: &'static str, name: &str, element: String) {
+        self.elements
+            .entry((kind, name.to_owned()))
+            .or_default()
+            .push(element);
+    }
+
+    /// The parts that do not depend on any Service.
+    fn begin(&mut self, anew: bool) {
+        self.line(&format!("add table {TABLE}"));
+        if anew {
+            self.line(&format!("delete table {TABLE}\nadd table {TABLE}"));
+        } else {
+            self.line(&format!("flush table {TABLE}"));
+        }
+        const FRONTS: &str = "type ipv4_addr . inet_proto . inet_service : verdict";
+        const NODE_PORTS: &str = "type inet_proto . inet_service : verdict";
+        let maps = [
+            ("map", "service-ips", FRONTS),
+            ("map", "service-node-ports", NODE_PORTS),
+            ("map", "no-endpoint-ips", FRONTS),
+            ("map", "no-endpoint-node-ports", NODE_PORTS),
+            ("map", "firewall-ips", FRONTS),
+            ("set", "cluster-ips", "type ipv4_addr"),
+        ];
+        for (kind, name, what) in maps {
+            self.line(&format!("add {kind} {TABLE} {name} {{ {what}; }}"));
+            self.line(&format!("flush {kind} {TABLE} {name}"));
+        }
+        for (name, hook) in [
+            ("before-in", "filter hook prerouting priority dstnat - 10"),
+            ("before-out", "filter hook output priority -110"),
+            ("in", "filter hook input priority filter"),
+            ("forward", "filter hook forward priority filter"),
+            ("out", "filter hook output priority filter"),
+            ("nat-in", "nat hook prerouting priority dstnat"),
+            ("nat-out", "nat hook output priority -100"),
+            ("nat-after", "nat hook postrouting priority srcnat"),
+        ] {
+            self.line(&format!("add chain {TABLE} {name} {{ type {hook}; }}"));
+        }
+        for name in [
+            "turn-away",
+            "masquerade-later",
+            "services",
+            "no-endpoints",
+            "unknown",
+        ] {
+            self.chain(name);
+        }
+        self.hooks();
+        self.verdicts();
+    }
+
+    /// What is looked up where.
+    fn hooks(&mut self) {
+        let lookup = "ip daddr . meta l4proto . th dport vmap";
+        let own = "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap";
+        for chain in ["before-in", "before-out"] {
+            self.rule(chain, &format!("ct state new {lookup} @firewall-ips"));
+        }
+        for chain in ["in", "forward", "out"] {
+            self.rule(chain, "ct state new jump no-endpoints");
+        }
+        self.rule("in", &format!("ct state new {own} @no-endpoint-node-ports"));
+        self.rule("no-endpoints", &format!("{lookup} @no-endpoint-ips"));
+        for chain in ["forward", "out"] {
+            self.rule(chain, "ct state new jump unknown");
+        }
+        self.rule("services", &format!("{lookup} @service-ips"));
+        self.rule("services", &format!("{own} @service-node-ports"));
+        for chain in ["nat-in", "nat-out"] {
+            self.rule(chain, "jump services");
+        }
+    }
+
+    /// What becomes of what was found.
+    fn verdicts(&mut self) {
+        if self.makes(Mistake::SilentReject) {
+            self.rule("turn-away", "drop");
+        } else if !self.makes(Mistake::RejectWithoutReset) {
+            self.rule("turn-away", "meta l4proto tcp reject with tcp reset");
+        }
+        self.rule("turn-away", "reject");
+        let port = if self.makes(Mistake::UnknownPortDropped) {
+            "drop"
+        } else {
+            REJECT
+        };
+        let address = if self.makes(Mistake::UnknownAddressRejected) {
+            REJECT
+        } else {
+            "drop"
+        };
+        self.rule("unknown", &format!("ip daddr @cluster-ips {port}"));
+        self.rule("unknown", &format!("ip daddr {SERVICE_CIDR} {address}"));
+        self.rule("masquerade-later", &format!("meta mark set meta mark or {MARK}"));
+        self.rule("nat-after", &format!("meta mark and {MARK} == 0 return"));
+        self.rule("nat-after", &format!("meta mark set meta mark xor {MARK}"));
+        self.rule("nat-after", "masquerade fully-random");
+    }
+
+    /// Changes the set where a mistake is one about the set.
+    fn spoil(&self, set: &mut Set) {
+        for service in &mut set.services {
+            match self.mistake {
+                Some(Mistake::ExternalPolicyIgnored) => service.external_local = false,
+                Some(Mistake::InternalPolicyIgnored) => service.internal_local = false,
+                Some(Mistake::RangesIgnored) => service.source_ranges.clear(),
+                Some(Mistake::NoAffinity) => service.affinity = false,
+                Some(Mistake::UnreadyChosen) => {
+                    service
+                        .endpoints
+                        .iter_mut()
+                        .for_each(|endpoint| endpoint.ready = None);
+                }
+                Some(Mistake::HintsIgnored) => {
+                    for endpoint in &mut service.endpoints {
+                        endpoint.zones.clear();
+                        endpoint.nodes.clear();
+                    }
+                }
+                Some(Mistake::ProxyIgnored) => {
+                    service
+                        .ingress
+                        .iter_mut()
+                        .for_each(|ingress| ingress.proxy = false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One port of a Service: its fronts, its policies, its endpoints.
+    fn port(&mut self, id: &str, service: &Service, port: &Port, usable: &Usable<'_>) {
+        let any = !usable.cluster.is_empty() || !usable.local.is_empty();
+        let word = port.protocol.word();
+        let (cluster, local) = (format!("cluster-{id}"), format!("local-{id}"));
+        self.endpoints(id, service, port, usable);
+        self.policy(&cluster, id, service, port, &usable.cluster);
+        self.policy(&local, id, service, port, &usable.local);
+        self.firewall(id, service, port);
+
+        let inside = if service.internal_local { &local } else { &cluster };
+        let has_inside = any && !(service.internal_local && usable.local.is_empty());
+        let ip = service.cluster_ip.to_string();
+        let front = format!("inside-{id}");
+        self.chain(&front);
+        let who = if self.makes(Mistake::AlwaysMasqueraded) {
+            String::new()
+        } else {
+            format!("ip saddr != {POD_NETWORKS} ")
+        };
+        self.rule(&front, &format!("{who}jump masquerade-later"));
+        self.rule(&front, &format!("goto {inside}"));
+        self.front(&ip, port, (has_inside, &front), dead(any, has_inside));
+
+        if !service.is_external() {
+            return;
+        }
+        let has_outside = any && !(service.external_local && usable.local.is_empty());
+        let front = format!("outside-{id}");
+        self.outside(&front, service, (&cluster, &local), has_outside);
+        let dead = dead(any, has_outside);
+        let proxied = self.makes(Mistake::ProxyIgnored);
+        let balanced: Vec<_> = if proxied {
+            service.ingress.iter().map(|ingress| ingress.address).collect()
+        } else {
+            service.load_balancer_ips().collect()
+        };
+        for address in service.external_ips.iter().copied().chain(balanced) {
+            self.front(&address.to_string(), port, (any, &front), dead);
+        }
+        if let Some(node_port) = port.node_port {
+            let key = format!("{word} . {node_port}");
+            if any {
+                self.element("map", "service-node-ports", format!("{key} : goto {front}"));
+            }
+            if let Some(dead) = dead {
+                self.element("map", "no-endpoint-node-ports", format!("{key} : {dead}"));
+            }
+        }
+    }
+
+    /// An address and port of a Service: where it leads, if it leads anywhere, and what becomes of what is left over.
+    fn front(&mut self, ip: &str, port: &Port, (leads, chain): (bool, &str), dead: Option<&str>) {
+        let key = format!("{ip} . {} . {}", port.protocol.word(), port.number);
+        if leads {
+            self.element("map", "service-ips", format!("{key} : goto {chain}"));
+        }
+        if let Some(dead) = dead {
+            self.element("map", "no-endpoint-ips", format!("{key} : {dead}"));
+        }
+    }
+
+    /// The chain of what comes to an address that is not the ClusterIP.
+    fn outside(&mut self, front: &str, service: &Service, policies: (&str, &str), has_outside: bool) {
+        let (cluster, local) = policies;
+        self.chain(front);
+        if service.external_local {
+            // A short cut: as if it had gone out to the load balancer and come back.
+            self.rule(front, &format!("ip saddr {POD_NETWORKS} goto {cluster}"));
+            self.rule(front, "fib saddr type local jump masquerade-later");
+            self.rule(front, &format!("fib saddr type local goto {cluster}"));
+            if has_outside {
+                self.rule(front, &format!("goto {local}"));
+            }
+        } else {
+            if !self.makes(Mistake::NotMasqueraded) {
+                self.rule(front, "jump masquerade-later");
+            }
+            self.rule(front, &format!("goto {cluster}"));
+        }
+    }
+
+    /// The chain that chooses among the endpoints of a traffic policy.
+    fn policy(&mut self, chain: &str, id: &str, service: &Service, port: &Port, endpoints: &[&Endpoint]) {
+        self.chain(chain);
+        let target = |endpoint: &Endpoint| format!("goto endpoint-{id}-{}", endpoint.place.name);
+        if service.affinity {
+            for endpoint in endpoints {
+                let rule = format!(
+                    "ip saddr @affinity-{id}-{} {}",
+                    endpoint.place.name,
+                    target(endpoint)
+                );
+                self.rule(chain, &rule);
+            }
+        }
+        self.line(&format!(
+            "add map {TABLE} pick-{chain} {{ type inet_service : verdict; }}"
+        ));
+        let (word, map) = (port.protocol.word(), format!("pick-{chain}"));
+        self.rule(chain, &format!("{word} sport vmap @{map}"));
+        let picks = self.picks.iter().filter(|pick| pick.protocol == port.protocol);
+        for pick in picks.copied().collect::<Vec<_>>() {
+            let among = endpoints
+                .iter()
+                .find(|endpoint| (endpoint.place.name, port.targets[endpoint.slice]) == pick.to);
+            if let Some(endpoint) = among {
+                let element = format!("{} : {}", pick.source_port, target(endpoint));
+                self.element("map", &map, element);
+            }
+        }
+        let choices: Vec<String> = endpoints
+            .iter()
+            .enumerate()
+            .map(|(number, endpoint)| format!("{number} : {}", target(endpoint)))
+            .collect();
+        if !choices.is_empty() {
+            let dice = format!(
+                "numgen random mod {} vmap {{ {} }}",
+                choices.len(),
+                choices.join(", ")
+            );
+            self.rule(chain, &dice);
+        }
+    }
+
+    /// The chains that send a connection to its endpoint.
+    fn endpoints(&mut self, id: &str, service: &Service, port: &Port, usable: &Usable<'_>) {
+        for endpoint in &service.endpoints {
+            let used = usable.cluster.contains(&endpoint) || usable.local.contains(&endpoint);
+            if !used {
+                continue;
+            }
+            let (name, address) = (endpoint.place.name, endpoint.place.address);
+            let chain = format!("endpoint-{id}-{name}");
+            self.chain(&chain);
+            if !self.makes(Mistake::NoHairpin) {
+                self.rule(&chain, &format!("ip saddr {address} jump masquerade-later"));
+            }
+            if service.affinity {
+                let kind = format!("type ipv4_addr; flags dynamic,timeout; timeout {AFFINITY_SECONDS}s;");
+                self.line(&format!("add set {TABLE} affinity-{id}-{name} {{ {kind} }}"));
+                self.rule(&chain, &format!("update @affinity-{id}-{name} {{ ip saddr }}"));
+            }
+            let (word, target) = (port.protocol.word(), port.targets[endpoint.slice]);
+            self.rule(&chain, &format!("meta l4proto {word} dnat to {address}:{target}"));
+        }
+    }
+
+    /// Who may call the LoadBalancer's addresses.
+    fn firewall(&mut self, id: &str, service: &Service, port: &Port) {
+        if service.source_ranges.is_empty() {
+            return;
+        }
+        let chain = format!("firewall-{id}");
+        self.chain(&chain);
+        let ranges: Vec<String> = service
+            .source_ranges
+            .iter()
+            .map(|(address, length)| format!("{address}/{length}"))
+            .collect();
+        // One rule for each range, as a set does not bear ranges that overlap.
+        for range in ranges {
+            self.rule(&chain, &format!("ip saddr {range} return"));
+        }
+        self.rule(&chain, "drop");
+        for address in service.load_balancer_ips() {
+            let key = format!("{address} . {} . {}", port.protocol.word(), port.number);
+            self.element("map", "firewall-ips", format!("{key} : goto {chain}"));
+        }
+    }
+
+    fn finish(mut self) -> String {
+        for ((_, name), elements) in std::mem::take(&mut self.elements) {
+            self.line(&format!(
+                "add element {TABLE} {name} {{ {} }}",
+                elements.join(", ")
+            ));
+        }
+        self.text
+    }
+}
+
+/// What becomes of what has no endpoint: rejected where there is none at all, dropped where the traffic policy alone
+/// leaves none.
+fn dead(any: bool, has: bool) -> Option<&'static str> {
+    match (any, has) {
+        (false, _) => Some(REJECT),
+        (true, false) => Some("drop"),
+        (true, true) => None,
+    }
+}

@@ -1,0 +1,85 @@
+//! The switch on a NIC with queues: a virtual machine with a virtio NIC is a Millrace node, with pods inside, and a stock
+//! Linux node in flannel's shape is outside. With two and with four queues, in copy mode and in zero-copy mode.
+//!
+//! Needs root, QEMU, and a kernel that `tools/kernel.sh` fetched and `MILLRACE_KERNEL` names: `make test-nic` sees to all of
+//! it. A test prints its steps, and what is known when one fails.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod counters;
+mod life;
+mod picture;
+mod rig;
+mod session;
+mod traffic;
+
+use picture::Picture;
+use rig::Rig;
+use traffic::{Mode, Setting, carry, survive};
+
+#[test]
+fn two_queues() {
+    const QUEUES: &[u32] = &[0, 1];
+    let mut rig = Rig::new(2);
+    let before = Picture::of(&rig);
+    carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
+    survive(&mut rig);
+    rig.end("TERM");
+
+    // Fewer queues than workers: one of them has none.
+    let one = Setting {
+        uplink: "queues = 1",
+        ..Setting::of(Mode::ZeroCopy, &[0])
+    };
+    carry(&mut rig, &one);
+    rig.end("TERM");
+
+    let both = Setting {
+        uplink: "queues = 2",
+        ..Setting::of(Mode::ZeroCopy, QUEUES)
+    };
+    carry(&mut rig, &both);
+    survive(&mut rig);
+    life::assert_recovers(&mut rig, QUEUES);
+    life::assert_host_outlives_a_stuck_switch(&rig, QUEUES);
+    rig.end("TERM");
+    life::assert_uninstalls(&mut rig, &before);
+    rig.close();
+}
+
+/// As many queues as the machine has processors are in use at first; the switch asks for twice that, and puts it back.
+#[test]
+fn four_queues() {
+    const QUEUES: &[u32] = &[0, 1, 2, 3];
+    let mut rig = Rig::new(4);
+    let before = Picture::of(&rig);
+    let generic = Setting {
+        xdp_mode: "generic",
+        ..Setting::of(Mode::Copy, &[0, 1])
+    };
+    carry(&mut rig, &generic);
+    life::assert_follows_queues(&rig, QUEUES);
+    rig.end("TERM");
+    // Our program in one mode is not replaced by one in another, and there are no fewer queues while it is there.
+    rig.inside("ip link set dev eth1 xdpgeneric off");
+    rig.inside("ethtool -L eth1 combined 2");
+    let settings = [
+        Setting {
+            uplink: "queues = 4\nkernel-queues = [0]",
+            ..Setting::of(Mode::Copy, &[1, 2, 3])
+        },
+        Setting {
+            uplink: "queues = 4\nbusy-poll = true",
+            workers: "hugepages = \"always\"",
+            ..Setting::of(Mode::ZeroCopy, QUEUES)
+        },
+    ];
+    rig.inside("sysctl -w vm.nr_hugepages=64");
+    for setting in settings {
+        carry(&mut rig, &setting);
+        survive(&mut rig);
+        rig.end("TERM");
+    }
+    life::assert_uninstalls(&mut rig, &before);
+    rig.close();
+}

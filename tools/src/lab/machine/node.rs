@@ -1,0 +1,240 @@
+//! A machine as a Millrace node: its uplink, its files, its daemon and its pods.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::command::{Finished, last_lines, wait_until};
+use super::super::manifest::{MillraceOptions, node_file, node_object, pod_object};
+use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
+use super::super::pod::POD_NAMESPACE;
+use super::super::{Lab, LabError};
+use super::{CORES, Machine};
+
+/// The node's files, inside.
+const FOLDER: &str = "/etc/millrace";
+const STATE: &str = "/run/millrace";
+const LOG: &str = "/var/log/millrace.log";
+/// The NIC's name before it becomes the uplink.
+const NIC: &str = "eth0";
+/// The end of the line by which the daemon says that it works.
+const READY: &str = " ready";
+/// How long a start may take until the admin socket answers.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the daemon may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client command may take.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pod inside a machine: its namespace has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachinePod {
+    /// `metadata.name`, and the name of the namespace inside.
+    pub name: String,
+    /// `status.podIP`.
+    pub address: Ipv4Addr,
+}
+
+/// A machine that is a Millrace node.
+#[derive(Debug)]
+pub struct MachineNode {
+    machine: Machine,
+    plan: NodePlan,
+    pid: Option<u32>,
+    pods: Vec<MachinePod>,
+}
+
+impl MachineNode {
+    /// Starts a machine on the lab's rack in the place after its nodes, makes it a node the others know, and writes its
+    /// files. The daemon does not run yet.
+    pub fn join(lab: &Lab, queues: u32) -> Result<Self, LabError> {
+        let plan = NodePlan::of(lab.nodes().len())?;
+        let machine = Machine::boot(lab, plan, queues)?;
+        let node = Self {
+            machine,
+            plan,
+            pid: None,
+            pods: Vec::new(),
+        };
+        node.become_kubernetes_node(lab.switch().wire().mtu)?;
+        node.set_queues(queues)?;
+        for other in lab.nodes() {
+            other.introduce(plan)?;
+            node.write_manifest(&other.name(), &node_object(other.plan()))?;
+            for pod in other.pods() {
+                let object = pod_object(other.plan(), pod.name(), pod.address());
+                node.write_manifest(&format!("pod-{}", pod.name()), &object)?;
+            }
+        }
+        node.write_manifest(&plan.name(), &node_object(plan))?;
+        Ok(node)
+    }
+
+    /// As many queues as the machine has cores, if the NIC has more: that is the driver's own choice too, but QEMU's RSS
+    /// (seen with 7.2) takes note of it only once it is made anew with the link up, and hands over nothing until then.
+    fn set_queues(&self, queues: u32) -> Result<(), LabError> {
+        if queues > CORES {
+            for count in [queues, CORES] {
+                let count = count.to_string();
+                self.machine.run(&["ethtool", "-L", UPLINK, "combined", &count])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings every Kubernetes node has, and the uplink as a node of the lab has it.
+    fn become_kubernetes_node(&self, mtu: u32) -> Result<(), LabError> {
+        let (mtu, address) = (mtu.to_string(), self.plan.underlay_address());
+        let prefix = format!("{address}/{PREFIX_LENGTH}");
+        for line in [
+            "sysctl -w net.ipv4.ip_forward=1 net.ipv4.conf.default.rp_filter=2",
+            &format!("ip link set {NIC} name {UPLINK} mtu {mtu} up"),
+            &format!("ip address add {prefix} dev {UPLINK}"),
+        ] {
+            self.machine.run(&line.split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// The machine itself.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The node's name and addresses.
+    #[must_use]
+    pub fn plan(&self) -> NodePlan {
+        self.plan
+    }
+
+    /// The node's pods.
+    #[must_use]
+    pub fn pods(&self) -> &[MachinePod] {
+        &self.pods
+    }
+
+    fn write_manifest(&self, name: &str, text: &str) -> Result<(), LabError> {
+        self.machine
+            .write(&format!("{FOLDER}/manifests/{name}.yaml"), text)
+    }
+
+    /// The path of the node file, inside.
+    #[must_use]
+    pub fn config(&self) -> String {
+        format!("{FOLDER}/millrace.toml")
+    }
+
+    /// Writes the node file, with more lines in its tables: each of `more` is a table's name, and lines. The next start
+    /// reads it.
+    pub fn configure(&self, options: &MillraceOptions, more: &[(&str, &str)]) -> Result<(), LabError> {
+        let manifests = format!("{FOLDER}/manifests");
+        let mut text = node_file(self.plan, Path::new(&manifests), Path::new(STATE), options);
+        for (table, lines) in more {
+            let head = format!("[{table}]\n");
+            text = text.replace(&head, &format!("{head}{lines}\n"));
+        }
+        self.machine.write(&self.config(), &text)
+    }
+
+    /// Starts the daemon and waits until its admin socket answers.
+    ///
+    /// # Errors
+    /// [`LabError::Machine`] with the end of its log if it ends or does not answer.
+    pub fn start(&mut self) -> Result<(), LabError> {
+        let (config, before) = (self.config(), self.readies()?);
+        let pid = self
+            .machine
+            .spawn(&["millrace", "run", "--config", &config], LOG)?;
+        self.pid = Some(pid);
+        let what = format!("an answer from millrace on {}", self.plan.name());
+        wait_until(&what, START_TIMEOUT, || {
+            if !self.is_running()? {
+                return Err(LabError::Machine {
+                    doing: "start millrace".to_owned(),
+                    problem: "it ended".to_owned(),
+                    console: self.log_end(),
+                });
+            }
+            // Its own word first: a client of it for each look would take its cores away.
+            Ok(self.readies()? > before && self.ask(&["stats", "--json"])?.status.success())
+        })
+    }
+
+    /// How often the daemon has said that it is ready.
+    fn readies(&self) -> Result<usize, LabError> {
+        let log = self.machine.read(LOG)?.unwrap_or_default();
+        Ok(log.lines().filter(|line| line.ends_with(READY)).count())
+    }
+
+    /// Whether the daemon that was started runs.
+    pub fn is_running(&self) -> Result<bool, LabError> {
+        let Some(pid) = self.pid else { return Ok(false) };
+        let status = self.machine.read(&format!("/proc/{pid}/stat"))?;
+        // The state follows the program's name, which stands in parentheses; Z is one that has ended and is not reaped yet.
+        let state = status.as_deref().and_then(|line| line.rsplit_once(") "));
+        Ok(state.is_some_and(|(_, state)| !state.starts_with('Z')))
+    }
+
+    /// Sends the daemon a signal by name (`TERM`, `KILL`) and waits for its end.
+    pub fn end(&mut self, signal: &str) -> Result<(), LabError> {
+        let pid = self.pid.ok_or_else(|| LabError::Unknown {
+            what: "running millrace",
+            name: self.plan.name(),
+        })?;
+        self.machine
+            .run(&["kill", &format!("-{signal}"), &pid.to_string()])?;
+        wait_until("the end of millrace", STOP_TIMEOUT, || Ok(!self.is_running()?))?;
+        self.pid = None;
+        Ok(())
+    }
+
+    /// Runs `millrace ARGUMENTS` with the daemon's socket, and returns how it ended.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Finished, LabError> {
+        let socket = format!("{STATE}/millrace.sock");
+        let mut words = vec!["millrace", "--socket", &socket];
+        words.extend(arguments);
+        self.machine.complete(&words, CLIENT_TIMEOUT)
+    }
+
+    /// Like [`ask`](Self::ask) with `--json` added: a failure is an error, and the answer is parsed.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value, LabError> {
+        let mut words = arguments.to_vec();
+        words.push("--json");
+        let told = self.ask(&words)?;
+        let command = told.command.clone();
+        serde_json::from_str(&told.success()?).map_err(|error| LabError::Output {
+            command,
+            problem: error.to_string(),
+        })
+    }
+
+    /// Makes a pod: its namespace, its object and its port. The daemon must run.
+    pub fn add_pod(&mut self, name: &str) -> Result<MachinePod, LabError> {
+        let taken: Vec<Ipv4Addr> = self.pods.iter().map(|pod| pod.address).collect();
+        let pod = MachinePod {
+            name: name.to_owned(),
+            address: self.plan.free_pod_address(&taken)?,
+        };
+        self.write_manifest(&format!("pod-{name}"), &pod_object(self.plan, name, pod.address))?;
+        self.machine.run(&["ip", "netns", "add", name])?;
+        self.machine.run(&["ip", "-n", name, "link", "set", "lo", "up"])?;
+        let (path, reference) = (format!("/run/netns/{name}"), format!("{POD_NAMESPACE}/{name}"));
+        let address = pod.address.to_string();
+        let attach = ["attach", &reference, "--netns", &path, "--address", &address];
+        self.ask(&attach)?.success()?;
+        self.pods.push(pod.clone());
+        Ok(pod)
+    }
+
+    /// The last lines of the daemon's log, or why they cannot be had.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        match self.machine.read(LOG) {
+            Ok(text) => last_lines(&text.unwrap_or_default()),
+            Err(error) => error.to_string(),
+        }
+    }
+}
