@@ -90,7 +90,7 @@ fn a_stock_tunnel_carries_everything_until_it_is_broken() {
         from: here.namespace(),
         to: there.namespace(),
         address: there.address(),
-        amount: Amount::Bytes(1 << 20),
+        amount: Amount::Bytes(32 << 20),
         timeout: Duration::from_secs(15),
     };
     let echo = UdpEcho::start(there.namespace(), target).unwrap();
@@ -122,8 +122,8 @@ fn a_stock_tunnel_carries_everything_until_it_is_broken() {
     );
     let udp = udp_exchange(here.namespace(), echo.address(), &exchange).unwrap();
     assert!(udp.is_whole() && udp.sent == exchange.count, "{udp:?}");
-    // iperf3 may report before the last block is read, so half of what was sent is asked for.
-    assert!(tcp_transfer(&transfer).unwrap().received_bytes >= 1 << 19);
+    // iperf3 may report before the receiver has read all that lies in its buffers, which are far smaller than this.
+    assert!(tcp_transfer(&transfer).unwrap().received_bytes >= 1 << 20);
 
     // node-a sends what is for node-b's tunnel nowhere.
     let node = lab.node("node-a").unwrap().namespace();

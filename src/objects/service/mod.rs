@@ -186,7 +186,7 @@ pub struct ServiceRecord {
     pub health_check_node_port: Option<u16>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
-    /// The label [`PROXY_NAME_LABEL`], if it is there.
+    /// The label `service.kubernetes.io/service-proxy-name`, if it is there.
     pub proxy_name: Option<String>,
 }
 

@@ -153,6 +153,8 @@ impl Run<'_> {
         };
         let table = self.table.v4();
         let there = (table.lookup(&original).is_some(), table.lookup(&reply).is_some());
+        // A full table lets a half-open connection go for the new one, and that may be the very one in its way.
+        let was_full = table.len() >= table.capacity();
         let new = New {
             original,
             reply,
@@ -162,7 +164,7 @@ impl Run<'_> {
         };
         match table.claim(&new, Tick::from_seconds(self.now)) {
             Ok(claimed) => {
-                assert_eq!(there, (false, false));
+                assert!(there == (false, false) || was_full, "{there:?}");
                 let found = self.table.v4().lookup(&original).expect("claimed just now");
                 assert_eq!(found.id, claimed.original);
                 self.twins.insert(original, reply);

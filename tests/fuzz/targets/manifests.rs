@@ -88,14 +88,21 @@ fn check_services(store: &Store) {
             leading.insert(claim.to_string());
         }
     }
-    assert!(compiler.table().len() <= 2 * leading.len(), "a node port leads once in each family");
+    assert!(
+        compiler.table().len() <= 2 * leading.len(),
+        "a node port leads once in each family"
+    );
     for (_, frontend) in compiler.table().iter() {
         for backend in frontend.service.cluster.backends() {
             assert_eq!(refused_address_class(backend.address), None);
         }
         assert!(frontend.service.has_endpoints || frontend.service.cluster.backends().is_empty());
     }
-    let _ = (compiler.rows(&ShowFilter::default()), compiler.warnings(), compiler.health_ports());
+    let _ = (
+        compiler.rows(&ShowFilter::default()),
+        compiler.warnings(),
+        compiler.health_ports(),
+    );
 }
 
 const NODE_FILE: &str =

@@ -22,6 +22,7 @@ mod asking;
 mod calls;
 mod chance;
 mod judge;
+mod mistake;
 mod objects;
 mod places;
 mod random;
@@ -32,7 +33,8 @@ mod stage;
 
 use chance::Chance;
 use judge::Judge;
-use rules::{Mistake, rules};
+use mistake::Mistake;
+use rules::rules;
 use stage::{Side, Stage};
 
 /// Seeds whose sets were once judged wrong: one a line, `#` begins a comment. They are judged first.

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::mistake::Mistake;
 use crate::places::{POD_NETWORKS, SERVICE_CIDR};
 use crate::set::{Endpoint, Port, Protocol, Service, Set, Usable};
 
@@ -29,59 +30,6 @@ pub(crate) struct Pick {
     pub(crate) to: (&'static str, u16),
 }
 
-/// A mistake that is made on purpose, to see whether it is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mistake {
-    /// What comes from outside keeps its source.
-    NotMasqueraded,
-    /// A pod that reaches itself keeps its source.
-    NoHairpin,
-    /// Everything that calls a ClusterIP is masqueraded.
-    AlwaysMasqueraded,
-    /// `externalTrafficPolicy: Local` is taken for `Cluster`.
-    ExternalPolicyIgnored,
-    /// `internalTrafficPolicy: Local` is taken for `Cluster`.
-    InternalPolicyIgnored,
-    /// `loadBalancerSourceRanges` are not looked at.
-    RangesIgnored,
-    /// Endpoints that are not ready are chosen too.
-    UnreadyChosen,
-    /// Hints for zones and nodes are not looked at.
-    HintsIgnored,
-    /// Every connection is a new throw of the dice.
-    NoAffinity,
-    /// What is to be rejected is dropped.
-    SilentReject,
-    /// A reject of TCP is an ICMP error.
-    RejectWithoutReset,
-    /// A port that a ClusterIP does not have is dropped.
-    UnknownPortDropped,
-    /// An address of the Service CIDR that no Service has is rejected.
-    UnknownAddressRejected,
-    /// `ipMode: Proxy` is taken for `VIP`.
-    ProxyIgnored,
-}
-
-impl Mistake {
-    /// Every mistake.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::NotMasqueraded,
-        Self::NoHairpin,
-        Self::AlwaysMasqueraded,
-        Self::ExternalPolicyIgnored,
-        Self::InternalPolicyIgnored,
-        Self::RangesIgnored,
-        Self::UnreadyChosen,
-        Self::HintsIgnored,
-        Self::NoAffinity,
-        Self::SilentReject,
-        Self::RejectWithoutReset,
-        Self::UnknownPortDropped,
-        Self::UnknownAddressRejected,
-        Self::ProxyIgnored,
-    ];
-}
-
 /// The rules of a set, for `nft -f`. `anew` also forgets whatever affinities there are.
 pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mistake>) -> String {
     let mut writer = Writer {
@@ -91,8 +39,10 @@ pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mista
         mistake,
     };
     writer.begin(anew);
-    let mut set = set.clone();
-    writer.spoil(&mut set);
+    let set = match mistake {
+        Some(mistake) => mistake.about(set),
+        None => set.clone(),
+    };
     for (number, service) in set.services.iter().enumerate() {
         let usable = Usable::of(service);
         for port in &service.ports {
@@ -234,37 +184,6 @@ impl Writer<'_> {
         self.rule("nat-after", "masquerade fully-random");
     }
 
-    /// Changes the set where a mistake is one about the set.
-    fn spoil(&self, set: &mut Set) {
-        for service in &mut set.services {
-            match self.mistake {
-                Some(Mistake::ExternalPolicyIgnored) => service.external_local = false,
-                Some(Mistake::InternalPolicyIgnored) => service.internal_local = false,
-                Some(Mistake::RangesIgnored) => service.source_ranges.clear(),
-                Some(Mistake::NoAffinity) => service.affinity = false,
-                Some(Mistake::UnreadyChosen) => {
-                    service
-                        .endpoints
-                        .iter_mut()
-                        .for_each(|endpoint| endpoint.ready = None);
-                }
-                Some(Mistake::HintsIgnored) => {
-                    for endpoint in &mut service.endpoints {
-                        endpoint.zones.clear();
-                        endpoint.nodes.clear();
-                    }
-                }
-                Some(Mistake::ProxyIgnored) => {
-                    service
-                        .ingress
-                        .iter_mut()
-                        .for_each(|ingress| ingress.proxy = false);
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// One port of a Service: its fronts, its policies, its endpoints.
     fn port(&mut self, id: &str, service: &Service, port: &Port, usable: &Usable<'_>) {
         let any = !usable.cluster.is_empty() || !usable.local.is_empty();
@@ -296,12 +215,7 @@ impl Writer<'_> {
         let front = format!("outside-{id}");
         self.outside(&front, service, (&cluster, &local), has_outside);
         let dead = dead(any, has_outside);
-        let proxied = self.makes(Mistake::ProxyIgnored);
-        let balanced: Vec<_> = if proxied {
-            service.ingress.iter().map(|ingress| ingress.address).collect()
-        } else {
-            service.load_balancer_ips().collect()
-        };
+        let balanced = service.load_balancer_ips();
         for address in service.external_ips.iter().copied().chain(balanced) {
             self.front(&address.to_string(), port, (any, &front), dead);
         }

@@ -9,11 +9,12 @@ use millrace_tools::lab::{
 };
 use serde_json::Value;
 
+use crate::mistake::Mistake;
 use crate::objects::manifest;
 use crate::places::{
     self, GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, PUBLIC_NETWORK, SERVED, SERVICE_CIDR, TUNNEL_A,
 };
-use crate::rules::{Mistake, Pick, rules};
+use crate::rules::{Pick, rules};
 use crate::server::Servers;
 use crate::set::{OWN_ZONE, Set};
 

@@ -1,8 +1,7 @@
 //! Services: from the store to the table of virtual addresses, Service by Service.
 //!
-//! What a Service comes to is kept from one snapshot to the next, and only what changed is made anew: a store hands
-//! over its entries by pointer, and one that is the same as before needs no second look. So one changed Service among
-//! ten thousand costs a walk over pointers and a copy of the table's keys.
+//! Only what changed is made anew: a store hands over its entries by pointer, and one that is the same as before needs
+//! no second look. One changed Service among ten thousand costs a walk over pointers and a copy of the table's keys.
 
 mod changes;
 mod endpoints;
@@ -93,6 +92,7 @@ struct Context {
     place: Place,
     facts: Arc<NodeFacts>,
     own_addresses: Vec<IpAddr>,
+    node_addresses: HashSet<IpAddr>,
 }
 
 impl ServiceCompiler {
@@ -128,7 +128,7 @@ impl ServiceCompiler {
         let context = self.context_of(inputs);
         let is_same = self.context.as_ref() == Some(&context);
         let (changed, gone) = self.differences(inputs.services, is_same);
-        if changed.is_empty() && gone.is_empty() && is_same {
+        if is_same && changed.is_empty() && gone.is_empty() {
             return;
         }
         let mut table = ServiceTable::clone(&self.table);
@@ -145,7 +145,7 @@ impl ServiceCompiler {
             self.remake(entry, &context, inputs);
         }
         let mut leads = HashSet::new();
-        for entry in &changed {
+        for entry in changed {
             self.put_in(&mut table, &entry.record.key, &led_before, &mut leads);
         }
         if self.counts.grow(self.services.end(), self.backends.end()) {
@@ -172,7 +172,6 @@ impl ServiceCompiler {
     }
 
     /// What changed since this was last asked.
-    #[must_use]
     pub fn take_changes(&mut self) -> ServiceChanges {
         std::mem::take(&mut self.changes)
     }
@@ -199,6 +198,7 @@ impl ServiceCompiler {
             },
             facts: Arc::new(facts),
             own_addresses: inputs.own_addresses.to_vec(),
+            node_addresses: inputs.node_addresses.clone(),
         }
     }
 

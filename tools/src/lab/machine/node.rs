@@ -19,6 +19,8 @@ const STATE: &str = "/run/millrace";
 const LOG: &str = "/var/log/millrace.log";
 /// The NIC's name before it becomes the uplink.
 const NIC: &str = "eth0";
+/// A flow table that the machine's memory has room for twice: a start writes the new file before the old one goes.
+const FLOWS: &str = "\n[flows]\nipv4 = 65536\nipv6 = 4096\n";
 /// The end of the line by which the daemon says that it works.
 const READY: &str = " ready";
 /// How long a start may take until the admin socket answers.
@@ -132,6 +134,7 @@ impl MachineNode {
     pub fn configure(&self, options: &MillraceOptions, more: &[(&str, &str)]) -> Result<(), LabError> {
         let manifests = format!("{FOLDER}/manifests");
         let mut text = node_file(self.plan, Path::new(&manifests), Path::new(STATE), options);
+        text.push_str(FLOWS);
         for (table, lines) in more {
             let head = format!("[{table}]\n");
             text = text.replace(&head, &format!("{head}{lines}\n"));

@@ -18,7 +18,7 @@ const INCARNATION_SHIFT: u32 = 32;
 /// How often a reader begins again before it calls the entry missing.
 const READ_TRIES: usize = if cfg!(crossbeam_loom) { 2 } else { 16 };
 /// How often a removal looks whether a writer is done.
-const KILL_TRIES: usize = if cfg!(crossbeam_loom) { 2 } else { 128 };
+const KILL_TRIES: usize = if cfg!(crossbeam_loom) { 1 } else { 128 };
 
 /// What became of a read.
 #[derive(Debug, Clone, Copy)]

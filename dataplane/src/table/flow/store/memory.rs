@@ -8,7 +8,7 @@ use super::AtomicU64;
 #[cfg(not(crossbeam_loom))]
 pub(in crate::table::flow) use mapped::Memory;
 #[cfg(crossbeam_loom)]
-pub(in crate::table::flow) use modelled::Memory;
+pub(in crate::table::flow) use watched::Memory;
 
 /// Asks the memory for the cache line of a word.
 #[inline]
@@ -104,7 +104,7 @@ mod mapped {
 }
 
 #[cfg(crossbeam_loom)]
-mod modelled {
+mod watched {
     use std::io;
 
     use super::{AtomicU64, Deref};
@@ -115,7 +115,7 @@ mod modelled {
 
     impl Memory {
         pub(in crate::table::flow) fn anonymous(len: usize) -> io::Result<Self> {
-            Ok(Self((0..len).map(|_| AtomicU64::new(0)).collect()))
+            Ok(Self((0..len).map(|_| AtomicU64::default()).collect()))
         }
     }
 

@@ -18,7 +18,9 @@
 //! Built for `loom` (`--cfg crossbeam_loom`) the folder ends in a model.
 
 #[cfg(crossbeam_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering, fence};
+use loom::sync::atomic::{Ordering, fence};
+#[cfg(crossbeam_loom)]
+use modelled::AtomicU64;
 #[cfg(not(crossbeam_loom))]
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -26,6 +28,8 @@ mod entry;
 mod free;
 mod index;
 mod memory;
+#[cfg(crossbeam_loom)]
+mod modelled;
 mod record;
 mod remove;
 mod salvage;

@@ -251,6 +251,29 @@ fn nodes_choose_alike_by_seed_and_differently_by_another() {
     assert!(world.outcome(CALL).split(", ").count() >= 34, "all are chosen");
 }
 
+/// Another node's own address stays that node's, from the moment that the node is there.
+#[test]
+fn a_node_that_comes_takes_its_address_out_of_steering() {
+    let spec = format!("{WEB}, externalIPs: [192.0.2.7]");
+    let mut world = World::new(&[service("web", &spec), slice("web", 80, "10.244.1.2 node-a")].concat());
+    assert_eq!(world.compiler.steering().addresses, [ip("192.0.2.7")]);
+    let services = Arc::clone(world.store.services());
+    let node = "node-a".parse().unwrap();
+    world.compiler.update(&super::super::ServiceInputs {
+        services: &services,
+        node: &node,
+        zone: Some("here"),
+        own_addresses: &[ip("192.0.2.1")],
+        uplink_addresses: &[ip("192.0.2.1")],
+        gateways: &[],
+        node_addresses: &[ip("192.0.2.1"), ip("192.0.2.7")].into(),
+        fail_safe_ports: &[],
+        listens: super::super::HostListens(&|_, _, _| Ok(false)),
+    });
+    assert!(world.compiler.steering().addresses.is_empty());
+    assert_eq!(world.outcome("pod -> 192.0.2.7 tcp 80"), "10.244.1.2:80 masq");
+}
+
 #[test]
 fn another_zone_or_address_of_the_node_is_taken_in() {
     let mut world = World::new(&objects(
