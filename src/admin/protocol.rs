@@ -338,6 +338,9 @@ pub struct FlowRow {
     pub binding: Option<(u32, u32)>,
     /// Where packets as the first one go, as was last found out.
     pub onward: Option<String>,
+    /// The rules of policies that decide about it, where any have something to say.
+    #[serde(default)]
+    pub policies: Option<String>,
     /// Seconds since it began.
     pub age_seconds: u32,
     /// Seconds since the last packet of either side.

@@ -276,7 +276,8 @@ pub struct ExplainArguments {
     /// The protocol
     #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp", "sctp", "icmp"])]
     pub proto: String,
-    /// Ask about the manifests in this folder, in place of those in force
+    /// Ask what would be with the manifests in this folder applied to the objects in force; where no switch runs, with
+    /// them alone
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Print JSON

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::output::{self, Table, grouped, understand};
 use crate::admin::client::Client;
 use crate::admin::protocol::{DeniedPackets, DeniedRow, Explain, Explanation, Failure, PolicyRow, Request};
+use crate::daemon::explain_alone;
 
 /// How often the daemon is asked what was denied.
 const DENIED_PAUSE: Duration = Duration::from_millis(250);
@@ -61,8 +62,21 @@ pub(super) fn table(rows: &[PolicyRow]) -> Table {
 
 /// Asks whether a connection would be allowed; says so, and answers it with the exit status.
 pub(super) fn explain(socket: &Path, ask: Explain, is_json: bool) -> Result<(), Failure> {
-    let answer = Client::connect(socket)?.request(&Request::Explain(ask))?;
-    let explanation: Explanation = understand(answer.clone())?;
+    let (answer, explanation) = match (Client::connect(socket), &ask.manifests) {
+        // Manifests can be asked about where no switch runs.
+        (Err(_), Some(folder)) => {
+            let explanation = explain_alone(&ask, folder)?;
+            let answer = serde_json::to_value(&explanation);
+            (
+                answer.map_err(|error| Failure::failed(error.to_string()))?,
+                explanation,
+            )
+        }
+        (client, _) => {
+            let answer = client?.request(&Request::Explain(ask))?;
+            (answer.clone(), understand(answer)?)
+        }
+    };
     output::print(&if is_json {
         output::json(&answer)?
     } else {

@@ -7,6 +7,7 @@
 //! change it.
 
 mod build;
+mod overlay;
 mod registry;
 
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ pub struct Explain {
     pub to: String,
     /// `tcp`, `udp`, `sctp` or `icmp`.
     pub protocol: String,
-    /// A folder of manifests to be asked about in place of what is in force.
+    /// A folder of manifests to be laid over the objects in force.
     pub manifests: Option<PathBuf>,
 }
 

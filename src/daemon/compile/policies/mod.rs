@@ -31,7 +31,7 @@ use made::{Made, Maker, NodeFacts, SetKey};
 use numbers::RuleNumbers;
 use take::Changes;
 
-pub use numbers::RuleName;
+pub use numbers::{RuleName, RuleNames};
 pub use outcome::PolicyMemory;
 pub(super) use take::{addresses_of_node, local_ports};
 
@@ -193,6 +193,12 @@ impl PolicyCompiler {
     #[must_use]
     pub fn name(&self, rule: RuleId) -> Option<&RuleName> {
         self.numbers.name(rule)
+    }
+
+    /// What all rules' numbers stand for, beside the present [`Self::table`].
+    #[must_use]
+    pub fn names(&self) -> RuleNames {
+        self.numbers.names()
     }
 
     /// Brings rule sets that are there already up to date with identities that changed.

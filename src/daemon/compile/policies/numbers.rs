@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use millrace_dataplane::table::policy::{PolicyCounts, RuleId, Side};
 use serde::Serialize;
@@ -40,6 +41,25 @@ impl fmt::Display for RuleName {
     }
 }
 
+/// What all numbers stand for at one moment, to be kept beside the tables of that moment.
+#[derive(Debug, Clone, Default)]
+pub struct RuleNames(Arc<Names>);
+
+/// By number.
+type Names = Vec<Option<Arc<RuleName>>>;
+
+impl RuleNames {
+    /// A rule for a person.
+    #[must_use]
+    pub fn words(&self, rule: RuleId) -> String {
+        if rule == RuleId::UNKNOWN_POD {
+            return "there is no object of the pod yet, or its rules cannot be compiled".to_owned();
+        }
+        let name = self.0.get(rule.get() as usize).and_then(Option::as_ref);
+        name.map_or_else(|| "a policy that is gone".to_owned(), ToString::to_string)
+    }
+}
+
 /// The numbers of one policy's rules for one direction.
 #[derive(Debug, Clone)]
 pub(super) struct Numbered {
@@ -50,8 +70,8 @@ pub(super) struct Numbered {
 /// All rules that have a number. A policy keeps its numbers as long as there is a policy of that name.
 #[derive(Debug, Default)]
 pub(super) struct RuleNumbers {
-    /// By number.
-    names: Vec<Option<RuleName>>,
+    /// Copied only while someone keeps those of an earlier moment.
+    names: Arc<Names>,
     free: BTreeSet<u32>,
     policies: HashMap<(PolicyKey, Side), Numbered>,
 }
@@ -84,12 +104,8 @@ impl RuleNumbers {
             if numbered.rules.len() == place {
                 numbered.rules.push(self.take(name(Some(place)), counts));
             }
-            let known = numbered
-                .rules
-                .get(place)
-                .and_then(|id| self.names.get_mut(id.get() as usize));
-            if let Some(Some(known)) = known {
-                known.name.clone_from(&rule.name);
+            if let Some(id) = numbered.rules.get(place) {
+                self.rename(*id, rule.name.as_ref());
             }
         }
         self.policies.insert(key, numbered.clone());
@@ -103,7 +119,7 @@ impl RuleNumbers {
                 continue;
             };
             for id in numbered.rules.iter().chain([&numbered.isolation]) {
-                if let Some(name) = self.names.get_mut(id.get() as usize) {
+                if let Some(name) = Arc::make_mut(&mut self.names).get_mut(id.get() as usize) {
                     *name = None;
                 }
                 self.free.insert(id.get());
@@ -113,7 +129,23 @@ impl RuleNumbers {
 
     /// What a number stands for.
     pub(super) fn name(&self, rule: RuleId) -> Option<&RuleName> {
-        self.names.get(rule.get() as usize)?.as_ref()
+        self.names.get(rule.get() as usize)?.as_deref()
+    }
+
+    /// What all numbers stand for now.
+    pub(super) fn names(&self) -> RuleNames {
+        RuleNames(Arc::clone(&self.names))
+    }
+
+    /// Gives a rule the name that it has by now.
+    fn rename(&mut self, id: RuleId, name: Option<&String>) {
+        if self.name(id).is_none_or(|known| known.name.as_ref() == name) {
+            return;
+        }
+        let slot = Arc::make_mut(&mut self.names).get_mut(id.get() as usize);
+        if let Some(Some(known)) = slot {
+            Arc::make_mut(known).name = name.cloned();
+        }
     }
 
     /// The numbers of a policy's rules for one direction, if they have any.
@@ -127,21 +159,22 @@ impl RuleNumbers {
     }
 
     fn take(&mut self, mut name: RuleName, counts: &PolicyCounts) -> RuleId {
-        if self.names.is_empty() {
+        let names = Arc::make_mut(&mut self.names);
+        if names.is_empty() {
             // Number 0 is RuleId::UNKNOWN_POD.
-            self.names.push(None);
+            names.push(None);
         }
         let number = self.free.pop_first().unwrap_or_else(|| {
-            self.names.push(None);
+            names.push(None);
             // INVARIANT: rules are bounded by the manifests, far below 2^32.
             #[allow(clippy::cast_possible_truncation)]
-            let last = (self.names.len() - 1) as u32;
+            let last = (names.len() - 1) as u32;
             last
         });
         let id = RuleId::new(number);
         name.counted_from = counts.of(id);
-        if let Some(slot) = self.names.get_mut(number as usize) {
-            *slot = Some(name);
+        if let Some(slot) = names.get_mut(number as usize) {
+            *slot = Some(Arc::new(name));
         }
         id
     }
