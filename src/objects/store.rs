@@ -183,7 +183,7 @@ pub struct Store {
     own: NodeName,
     nodes: BTreeMap<NodeName, NodeRecord>,
     pods: BTreeMap<PodKey, Arc<PodRecord>>,
-    pod_by_ip: BTreeMap<IpAddr, PodKey>,
+    pod_by_ip: BTreeMap<IpAddr, Arc<PodRecord>>,
     services: Arc<[Arc<ServiceEntry>]>,
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
@@ -256,7 +256,7 @@ impl Store {
     /// its address.
     #[must_use]
     pub fn pod_by_ip(&self, address: IpAddr) -> Option<&PodRecord> {
-        self.pod(self.pod_by_ip.get(&address)?)
+        self.pod_by_ip.get(&address).map(|pod| &**pod)
     }
 
     /// All good pods that have not ended, by namespace and name.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::oracle::{Sent, is_allowed};
 use super::switch::Switches;
+use super::wire::{Sending, Wire};
 use super::world::{Placement, SENT, ends, objects};
 
 const FILES: [(&str, &str); 7] = [
@@ -171,6 +172,33 @@ fn check(case: &str, objects: &[Value], claims: &[String], switches: &Switches, 
     }
 }
 
+/// Sends everything from everyone to everyone, each time in the connection that was begun the first time.
+fn send(case: &str, objects: &[Value], wire: &mut Wire) {
+    for is_v6 in [false, true] {
+        let ends = ends(objects, is_v6);
+        let mut sendings = Vec::new();
+        for (from_name, from) in &ends {
+            for (to_name, to) in &ends {
+                for sent in SENT {
+                    let sending = Sending {
+                        from: *from,
+                        to: *to,
+                        sent,
+                    };
+                    if sending.is_for_a_switch() {
+                        sendings.push((format!("{from_name} -> {to_name} {sent:?}"), sending));
+                    }
+                }
+            }
+        }
+        let passed = wire.send(case, &sendings);
+        for ((name, sending), passed) in sendings.iter().zip(passed) {
+            let expected = is_allowed(objects, sending.from, sending.to, sending.sent);
+            assert_eq!(passed, expected, "{case}: {name}, on the wire");
+        }
+    }
+}
+
 fn run(file: &str) {
     for case in cases()
         .iter()
@@ -180,6 +208,7 @@ fn run(file: &str) {
             let mut cluster = objects(placement);
             let mut switches = Switches::new();
             switches.update(&cluster);
+            let mut wire = Wire::new(&cluster);
             for (number, moment) in case.moments.iter().enumerate() {
                 let name = format!("{}, moment {number}, {placement:?}", case.name);
                 assert!(!moment.claims.is_empty(), "{name}: nothing is claimed");
@@ -189,6 +218,8 @@ fn run(file: &str) {
                 let mut fresh = Switches::new();
                 fresh.update(&cluster);
                 check(&name, &cluster, &moment.claims, &switches, &fresh);
+                wire.update(&mut switches);
+                send(&name, &cluster, &mut wire);
             }
         }
     }

@@ -1,13 +1,15 @@
 //! The switches of all nodes: real stores, compilers and classifiers, one of each per node.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use millrace::daemon::compile::policies::{LocalPort, PolicyCompiler, PolicyInputs};
 use millrace::objects::{Entry, NodeName, Object, Origin, Store};
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::HashKey;
-use millrace_dataplane::table::policy::{Judgement, Query};
+use millrace_dataplane::table::policy::{Judgement, PolicyTable, Query};
+use millrace_dataplane::table::{HashKey, SubjectId};
 use millrace_dataplane::wire::IpProtocol;
 use serde_json::Value;
 
@@ -70,6 +72,12 @@ impl Switches {
             });
             assert!(compiler.warnings().is_empty(), "{:?}", compiler.warnings());
         }
+    }
+
+    /// Each node's policies, and what of them has changed since this was last asked.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = (Arc<PolicyTable>, HashSet<SubjectId>)> {
+        let each = self.0.iter_mut();
+        each.map(|compiler| (Arc::clone(compiler.table()), compiler.take_changes()))
     }
 
     /// What the switches of both ends say: a packet has to pass both.

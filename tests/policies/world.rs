@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::oracle::{End, Sent};
 
 pub(crate) const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+/// Their numbers in addresses: the nodes of [`crate::rack`] that VXLAN joins.
+pub(crate) const NUMBERS: [u8; 3] = [1, 2, 5];
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const PODS: [&str; 3] = ["a", "b", "c"];
 /// What is not in the cluster.
@@ -42,10 +44,8 @@ pub(crate) enum Placement {
 
 /// The objects that every case begins with: nodes, Namespaces, pods.
 pub(crate) fn objects(placement: Placement) -> Vec<Value> {
-    let mut objects: Vec<Value> = (1..)
-        .zip(NODES)
-        .map(|(number, name)| node(number, name))
-        .collect();
+    let nodes = NUMBERS.into_iter().zip(NODES);
+    let mut objects: Vec<Value> = nodes.map(|(number, name)| node(number, name)).collect();
     for (name, team) in NAMESPACES.iter().zip(["red", "red", "blue"]) {
         objects.push(json!({
             "apiVersion": "v1", "kind": "Namespace",
@@ -67,7 +67,7 @@ pub(crate) fn objects(placement: Placement) -> Vec<Value> {
     objects
 }
 
-fn node(number: usize, name: &str) -> Value {
+fn node(number: u8, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {"node": name, "rack": if number == 1 { "r1" } else { "r2" }}},
@@ -80,10 +80,11 @@ fn node(number: usize, name: &str) -> Value {
 }
 
 fn pod(placement: Placement, group: usize, namespace: &str, place: usize, name: &str) -> Value {
-    let (node, host) = match placement {
-        Placement::Spread => (place + 1, group * 10),
-        Placement::Together => (1, group * 10 + place),
+    let (place, host) = match placement {
+        Placement::Spread => (place, group * 10),
+        Placement::Together => (0, group * 10 + place),
     };
+    let node = NUMBERS[place];
     let mut labels = json!({"pod": name});
     match name {
         "a" => labels["app"] = "web".into(),
@@ -103,14 +104,14 @@ fn pod(placement: Placement, group: usize, namespace: &str, place: usize, name: 
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": namespace, "name": name, "labels": labels},
-        "spec": {"nodeName": NODES[node - 1], "containers": [{"name": "main", "ports": ports}]},
+        "spec": {"nodeName": NODES[place], "containers": [{"name": "main", "ports": ports}]},
         "status": {"podIPs": [{"ip": format!("10.244.{node}.{host}")}, {"ip": format!("fd00:{node}::{host}")}]},
     })
 }
 
 /// The addresses that pods know a node by.
 pub(crate) fn node_addresses(name: &str) -> Vec<IpAddr> {
-    let number = 1 + NODES.iter().position(|node| *node == name).unwrap();
+    let number = NUMBERS[NODES.iter().position(|node| *node == name).unwrap()];
     let texts = [
         format!("192.0.2.{number}"),
         format!("2001:db8::{number}"),

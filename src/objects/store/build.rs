@@ -28,7 +28,7 @@ pub(super) fn build(
     let entries = entries.iter().map(|entry| &***entry);
     let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
-    let mut builder = Builder::new(own.clone(), notices);
+    let mut builder = Builder::new(own.clone(), notices, entries.len());
     let mut pods = Vec::new();
     for entry in entries {
         if !builder.is_first(entry) {
@@ -76,7 +76,7 @@ struct Builder<'e> {
 }
 
 impl<'e> Builder<'e> {
-    fn new(own: NodeName, notices: Vec<Notice>) -> Self {
+    fn new(own: NodeName, notices: Vec<Notice>, entries: usize) -> Self {
         let store = Store {
             own,
             nodes: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl<'e> Builder<'e> {
         };
         Self {
             store,
-            seen: HashMap::new(),
+            seen: HashMap::with_capacity(entries),
             cidrs: BTreeMap::new(),
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),
@@ -235,24 +235,16 @@ impl<'e> Builder<'e> {
     }
 
     fn add_pod(&mut self, origin: &Origin, pod: Arc<PodRecord>) {
-        let id = pod_id(&pod.key);
+        let notice = |reason| Notice::new(origin.clone(), Some(pod_id(&pod.key)), reason);
         match self.check_pod(&pod) {
             Ok(None) => {}
-            Ok(Some(warning)) => self
-                .store
-                .notices
-                .push(Notice::new(origin.clone(), Some(id), warning)),
-            Err(reason) => {
-                return self
-                    .store
-                    .notices
-                    .push(Notice::new(origin.clone(), Some(id), reason));
-            }
+            Ok(Some(warning)) => self.store.notices.push(notice(warning)),
+            Err(reason) => return self.store.notices.push(notice(reason)),
         }
         if !pod.host_network {
             self.store
                 .pod_by_ip
-                .extend(pod.ips.iter().map(|address| (*address, pod.key.clone())));
+                .extend(pod.ips.iter().map(|address| (*address, Arc::clone(&pod))));
         }
         self.store.pods.insert(pod.key.clone(), pod);
     }
@@ -276,7 +268,7 @@ impl<'e> Builder<'e> {
             if let Some(other) = self.store.pod_by_ip.get(address) {
                 return Err(Fault::PodIpShared {
                     address: *address,
-                    pod: other.to_string(),
+                    pod: other.key.to_string(),
                 });
             }
         }
@@ -296,7 +288,7 @@ impl<'e> Builder<'e> {
 }
 
 fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
-    let name = node.name.to_string();
+    let name = || node.name.to_string();
     if !node.owns_pod_address(address) {
         let cidrs: Vec<String> = node.pod_cidrs().map(|cidr| cidr.to_string()).collect();
         let cidrs = if cidrs.is_empty() {
@@ -306,21 +298,21 @@ fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
         };
         return Err(Fault::PodIpOutside {
             address,
-            node: name,
+            node: name(),
             cidrs,
         });
     }
     if node.tunnel_addresses().any(|reserved| reserved == address) {
         return Err(Fault::PodIpReserved {
             address,
-            node: name,
+            node: name(),
             role: "tunnel address",
         });
     }
     if node.gateway_addresses().any(|reserved| reserved == address) {
         return Err(Fault::PodIpReserved {
             address,
-            node: name,
+            node: name(),
             role: "gateway",
         });
     }
