@@ -31,6 +31,8 @@ pub(crate) struct Sending<'o> {
     pub(crate) sent: Sent<'o>,
 }
 
+/// What became of a packet: the node and port at which it came, the number of what is sent, the verdict, and the frame.
+type Received = ((usize, PortId), usize, Verdict, Vec<u8>);
 /// A frame that waits for its batch, with the number of what is sent.
 type Waiting = BTreeMap<(usize, PortId), Vec<(usize, Vec<u8>)>>;
 
@@ -140,7 +142,7 @@ impl Wire {
         passed
     }
 
-    fn receive(&mut self, waiting: Waiting) -> Vec<((usize, PortId), usize, Verdict, Vec<u8>)> {
+    fn receive(&mut self, waiting: Waiting) -> Vec<Received> {
         let mut received = Vec::new();
         for (way, frames) in waiting {
             for batch in frames.chunks(BATCH) {
