@@ -23,5 +23,6 @@ mod packets;
 mod rack;
 mod random;
 mod switch;
+mod table;
 mod wire;
 mod world;
