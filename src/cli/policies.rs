@@ -118,8 +118,12 @@ pub(super) fn denied(socket: &Path, is_followed: bool, is_json: bool) -> Result<
         }
         let lost = packets.lost - lost_before.unwrap_or(packets.lost);
         lost_before = Some(packets.lost);
-        if lost > 0 && !is_json {
-            output::print(&format!("{} more were denied\n", grouped(lost)))?;
+        if lost > 0 {
+            output::print(&if is_json {
+                format!("{{\"lost\":{lost}}}\n")
+            } else {
+                format!("{} more were denied\n", grouped(lost))
+            })?;
         }
         std::thread::sleep(DENIED_PAUSE);
     }

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, icmpv4, icmpv6};
 use millrace_dataplane::table::policy::{
@@ -16,7 +17,7 @@ use millrace_dataplane::verdict::{DropReason, Verdict};
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::packets::{Body, Family, Ip, Segment, patch_ipv4};
-use crate::services::{At, From, Sketch, TCP, UDP, client, external, local, packet, tables, vip};
+use crate::services::{At, From, SCTP, Sketch, TCP, UDP, client, external, local, packet, tables, vip};
 use crate::world::{Node, node_address, pod, pod_port, uplink, world};
 
 /// Reasons that only a conversation shows.
@@ -446,4 +447,63 @@ fn pieces_share_what_was_said_of_their_first() {
     assert_eq!(pass(80, 1, 9), to_pod(3));
     assert_eq!(pass(81, 2, 0), DENIED_IN);
     assert_eq!(pass(81, 2, 9), DENIED_IN);
+}
+
+/// Packets of any protocol from anywhere in the world, to any port of a pod: the same ones each time.
+fn anything(to: IpAddr, count: u64) -> Vec<Vec<u8>> {
+    let key = HashKey::from_words([1, 2, 3]);
+    (0..count)
+        .map(|number| {
+            let [a, b, c, d, e, f, g, h] = key.hash([number]).to_be_bytes();
+            let from = IpAddr::from([203, a, b, c | 1]);
+            let (source, destination) = (u16::from_be_bytes([d, e]), u16::from_be_bytes([f, g]));
+            let protocol = [TCP, UDP, SCTP, UDP][usize::from(h % 4)];
+            From::World.frame(&packet(protocol, (from, source), (to, destination)))
+        })
+        .collect()
+}
+
+#[test]
+fn headers_made_up_at_random_leave_nothing_and_cost_established_connections_nothing() {
+    const CALLS: u16 = 64;
+    const LAPS: usize = 12;
+    /// Of the rate that they had, in percent.
+    const KEPT_MIN: u32 = 80;
+    let (caller, own) = (pod(Family::V4, 1, 2), pod(Family::V4, 1, 3));
+    let mut node = Node::with(with(
+        Family::V4,
+        &[],
+        &[(3, Side::Ingress, Some(But(caller, Some(80))))],
+    ));
+    let calls: Vec<Vec<u8>> = (0..CALLS)
+        .map(|number| From::Pod(2).frame(&packet(UDP, (caller, 4000 + number), (own, 80))))
+        .collect();
+    let flood = anything(own, 4096);
+    let call = |node: &mut Node| {
+        let started = Instant::now();
+        let verdicts = node.receive_all(pod_port(2), &calls);
+        let elapsed = started.elapsed();
+        assert!(verdicts.iter().all(|(verdict, _)| *verdict == to_pod(3)));
+        elapsed
+    };
+    call(&mut node);
+    let connections = node.connections.flows.v4().len();
+    // The fastest of each counts, since nothing else slows both alike.
+    let (mut before, mut during) = (Duration::MAX, Duration::MAX);
+    for _ in 0..LAPS {
+        for batch in flood.chunks(64) {
+            before = before.min(call(&mut node));
+            let verdicts = node.receive_all(uplink(), batch);
+            assert!(
+                verdicts.iter().all(|(verdict, _)| *verdict == DENIED_IN),
+                "{verdicts:?}"
+            );
+            during = during.min(call(&mut node));
+        }
+    }
+    assert_eq!(node.connections.flows.v4().len(), connections);
+    assert!(
+        before * 100 >= during * KEPT_MIN,
+        "{before:?} for {CALLS} packets before the flood, {during:?} during it"
+    );
 }

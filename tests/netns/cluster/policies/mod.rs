@@ -3,13 +3,15 @@
 mod stations;
 mod truth;
 
-use std::net::SocketAddrV4;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use millrace_tools::lab::{Lab, NodeKind, Topology, wait_until};
+use millrace_tools::lab::{Lab, Namespace, NodeKind, Process, Topology, wait_until};
 use serde_json::{Value, json};
 
-use crate::rig::{PATIENCE, address, await_that, daemon, finish, lab, pod, side_by_side};
+use crate::counters::Counters;
+use crate::rig::{PATIENCE, SILENCE, address, alone, await_that, daemon, finish, lab, pod, side_by_side};
 use crate::services::{Call, Server, declare};
 
 /// Where servers listen.
@@ -101,6 +103,9 @@ fn a_policy_cuts_what_lives_and_says_so() {
     // It may not have read the pods' objects yet.
     await_that("the pods to be known", || ask().status.code() != Some(2));
     explain(Some(0));
+    let capture = lab.folder().join("capture.log");
+    let line = daemon(&lab, "node-a").client(&["capture", "--port", "lab/pod-a2"]);
+    let mut capturing = Process::spawn(line, &capture).unwrap();
     // Nothing has been denied yet; from now on it is remembered.
     daemon(&lab, "node-a").ask(&["denied", "--json"]).unwrap();
     enforce(
@@ -140,5 +145,191 @@ fn a_policy_cuts_what_lives_and_says_so() {
         calls.iter_mut().all(|call| call.ask().is_ok())
     });
     explain(Some(0));
+    let (from, to) = (address(&lab, "pod-a2"), address(&lab, "pod-a1"));
+    let ends = format!("lab/pod-a2 ({from}) -> lab/pod-a1 ({to}) port 8080");
+    for words in [
+        format!("{ends}, denied by NetworkPolicy lab/deny-a1, which isolates the pod for ingress"),
+        format!("forward to lab/pod-a1; {ends}, allowed by NetworkPolicy lab/allow-a1, ingress rule 0"),
+    ] {
+        await_that(&words, || {
+            std::fs::read_to_string(&capture).unwrap().contains(&words)
+        });
+    }
+    capturing.kill().unwrap();
+    let flows = daemon(&lab, "node-a")
+        .json(&["show", "flows", "--pod", "lab/pod-a1"])
+        .unwrap();
+    let flows = flows["flows"].as_array().unwrap();
+    assert_eq!(flows.len(), 2, "{flows:?}");
+    for flow in flows {
+        assert_eq!(
+            flow["policies"],
+            "allowed by NetworkPolicy lab/allow-a1, ingress rule 0"
+        );
+    }
+    finish(lab);
+}
+
+#[test]
+fn manifests_are_asked_about_before_they_are_applied() {
+    let _machine = side_by_side();
+    let (lab, _) = labelled("ask");
+    let own = daemon(&lab, "node-a");
+    let question = ["explain", "--from", "lab/pod-a2", "--to", "lab/pod-b1:8080"];
+    await_that("the pods to be known", || {
+        own.ask(&question).unwrap().status.code() == Some(0)
+    });
+    let folder = lab.folder().join("not-applied");
+    std::fs::create_dir(&folder).unwrap();
+    let policy = network(
+        "closed",
+        "{podSelector: {matchLabels: {pod: pod-b1}}, policyTypes: [Ingress]}",
+    );
+    std::fs::write(folder.join("closed.yaml"), policy.to_string()).unwrap();
+    let about = [&question[..], &["--manifests", folder.to_str().unwrap()]].concat();
+    let asked = own.ask(&about).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{asked:?}");
+    let said = "lab/pod-b1 port 8080: denied by NetworkPolicy lab/closed, which isolates the pod for ingress";
+    assert!(asked.stdout.contains(said), "{asked:?}");
+    assert_eq!(
+        own.ask(&question).unwrap().status.code(),
+        Some(0),
+        "nothing is applied by asking"
+    );
+    finish(lab);
+}
+
+#[test]
+fn a_flood_that_is_denied_is_told_in_few_lines_and_harms_nobody() {
+    /// Rows of one answer, and answers in a second: see `millrace denied`.
+    const LINES_PER_SECOND: usize = 512 * 4;
+    const FLOOD: Duration = Duration::from_secs(3);
+    /// Longer than it takes to be told.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let _machine = alone();
+    let (lab, _) = labelled("flood");
+    let _servers = PODS.map(|(name, _)| Server::in_pod(&lab, name));
+    enforce(
+        &lab,
+        &[network(
+            "few",
+            "{podSelector: {matchLabels: {pod: pod-a1}}, ingress: [{from: [{podSelector: {matchLabels: {pod: pod-b1}}}], ports: [{port: 8080}]}]}",
+        )],
+    );
+    let own = daemon(&lab, "node-a");
+    let mut call = Call::open(
+        pod(&lab, "pod-b1"),
+        SocketAddrV4::new(address(&lab, "pod-a1"), PORT),
+    );
+    let log = lab.folder().join("denied.log");
+    let mut follower = Process::spawn(own.client(&["denied", "--follow", "--json"]), &log).unwrap();
+    let socket = pod(&lab, "pod-a2")
+        .within(|| UdpSocket::bind("0.0.0.0:0"))
+        .unwrap()
+        .unwrap();
+    let denied = || {
+        Counters::read(own)
+            .dropped()
+            .get("policy_denied_ingress")
+            .copied()
+            .unwrap_or(0)
+    };
+    let told = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let count = |key: &str| {
+            lines
+                .iter()
+                .map(|line| line[key].as_u64().unwrap_or(0))
+                .sum::<u64>()
+        };
+        (lines.len(), count("packets") + count("lost"))
+    };
+    await_that("denials to be told", || {
+        let _ = socket.send_to(b"?", (address(&lab, "pod-a1"), 1));
+        told().1 > 0
+    });
+    // What was denied before someone followed is told to nobody.
+    std::thread::sleep(PAUSE);
+    let (lines_before, told_before) = told();
+    let untold = denied() - told_before;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut port = 1;
+            while began.elapsed() < FLOOD {
+                let _ = socket.send_to(b"?", (address(&lab, "pod-a1"), port));
+                port = port.checked_add(1).unwrap_or(1);
+            }
+        });
+        while began.elapsed() < FLOOD {
+            call.ask().unwrap();
+            own.json(&["show", "policies"]).unwrap();
+        }
+    });
+    let flooded = began.elapsed();
+    // All that was dropped is told, in a row or as a number.
+    await_that("the end of the flood to be told", || {
+        told().1 + untold >= denied()
+    });
+    let (lines, packets) = told();
+    assert!(packets > 10_000, "that is no flood: {packets} packets");
+    assert_eq!(packets + untold, denied());
+    let most = LINES_PER_SECOND * usize::try_from(flooded.as_secs() + 2).unwrap();
+    assert!(lines - lines_before <= most, "{lines} lines");
+    follower.kill().unwrap();
+    finish(lab);
+}
+
+/// Datagrams that have come to a namespace, whether or not somebody listens.
+fn datagrams(namespace: &Namespace) -> u64 {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/snmp");
+    let text = namespace.within(read).unwrap().unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let counters = names.split(' ').zip(values.split(' '));
+    let counted = counters.filter(|(name, _)| ["InDatagrams", "NoPorts"].contains(name));
+    counted.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_new_pod_is_isolated_from_the_first_instant() {
+    let _machine = side_by_side();
+    let (mut lab, _) = labelled("first");
+    let isolate = "{podSelector: {}, policyTypes: [Ingress]}";
+    enforce(&lab, &[network("closed", isolate)]);
+    // The lowest address that is free will be the new pod's.
+    let plan = lab.node("node-a").unwrap().plan();
+    let [a, b, c, _] = plan.gateway().octets();
+    let next = Ipv4Addr::new(a, b, c, 4);
+    let open = || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        // Full queues are the sender's business.
+        socket.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    let sockets = ["pod-a1", "pod-b1"].map(|name| pod(&lab, name).within(open).unwrap().unwrap());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for socket in &sockets {
+                    let _ = socket.send_to(b"?", (next, 9));
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        lab.add_pod("node-a", "pod-a3").unwrap();
+        assert_eq!(address(&lab, "pod-a3"), next);
+        std::thread::sleep(SILENCE);
+        assert_eq!(datagrams(pod(&lab, "pod-a3")), 0);
+        // They did come as far as to its policies.
+        enforce(&lab, &[network("open", "{podSelector: {}, ingress: [{}]}")]);
+        await_that("what is sent to arrive", || datagrams(pod(&lab, "pod-a3")) > 0);
+        is_over.store(true, Ordering::Relaxed);
+    });
     finish(lab);
 }
