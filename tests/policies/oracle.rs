@@ -208,7 +208,6 @@ fn cluster_protocol(entry: &Value, to: End<'_>, sent: Sent<'_>) -> bool {
     }
     let port = u64::from(sent.port);
     match &transport["destinationPort"] {
-        Value::Null => true,
         wanted if !wanted["number"].is_null() => wanted["number"] == port,
         wanted => {
             let range = &wanted["range"];

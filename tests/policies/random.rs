@@ -188,12 +188,10 @@ impl Random {
     }
 
     fn cluster_protocol(&mut self) -> Value {
-        let port = match self.below(3) {
-            0 => json!({}),
-            1 => json!({"destinationPort": {"number": self.of(&[80, 81])}}),
-            _ => {
-                json!({"destinationPort": {"range": {"start": self.of(&[1, 80]), "end": self.of(&[81, 65_535])}}})
-            }
+        let port = if self.one_in(2) {
+            json!({"destinationPort": {"number": self.of(&[80, 81])}})
+        } else {
+            json!({"destinationPort": {"range": {"start": self.of(&[1, 80]), "end": self.of(&[81, 65_535])}}})
         };
         match self.below(4) {
             0 => json!({"tcp": port}),

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::read::{all_ports, cidr, port_name, port_number};
+use super::read::{cidr, port_name, port_number};
 use super::{
     NamespaceScope, PodSelector, PolicyFault, PolicyKey, PolicyKind, PolicyPeer, PolicyPort, PolicyRecord,
     PolicyRule, PolicyTier, RuleAction,
@@ -358,7 +358,8 @@ fn read_protocol(field: &str, entry: &ProtocolMatch) -> Result<PolicyPort, Polic
 fn read_transport(field: &str, protocol: Protocol, transport: &Transport) -> Result<PolicyPort, PolicyFault> {
     known(field, &transport.unknown)?;
     let Some(port) = &transport.destination_port else {
-        return Ok(all_ports(protocol));
+        // The API asks for one attribute at least, so what was there is one that its server did not know.
+        return Err(missing(field.to_owned(), "destinationPort"));
     };
     let field = format!("{field}.destinationPort");
     known(&field, &port.unknown)?;

@@ -296,6 +296,10 @@ fn a_cluster_rule_that_cannot_be_read_is_closed() {
             "spec.egress[0].protocols[0].icmp: it is not supported",
         ),
         (
+            "to: [{namespaces: {}}], protocols: [{tcp: {}}]",
+            "spec.egress[0].protocols[0].tcp: it needs destinationPort",
+        ),
+        (
             "to: [{namespaces: {}}], protocols: [{tcp: {sourcePort: 1}}]",
             "spec.egress[0].protocols[0].tcp.sourcePort: it is not supported",
         ),
@@ -325,8 +329,9 @@ fn a_cluster_rule_that_cannot_be_read_is_closed() {
             );
         }
     }
-    let (rule, faults) =
-        cluster_egress("{name: to-all, action: Pass, to: [{namespaces: {}}], protocols: [{tcp: {}}]}");
+    let (rule, faults) = cluster_egress(
+        "{name: to-all, action: Pass, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 1}}}]}",
+    );
     assert_eq!(
         (rule.name.as_deref(), rule.action, faults.len()),
         (Some("to-all"), RuleAction::Pass, 0)
