@@ -170,13 +170,14 @@ impl Bench {
         changes: u32,
         write: impl Fn(&Path, u32) -> anyhow::Result<()>,
     ) -> anyhow::Result<Vec<Figure>> {
-        let (mut compiling, mut all) = (Vec::new(), Vec::new());
+        let (mut checking, mut compiling, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for change in 0..changes {
             write(self.folder.path(), change)?;
             ensure!(self.folder.scan(), "a change was not seen");
             let _ = self.compiler.take_changes();
             let start = Instant::now();
-            let compile = self.update();
+            let (check, compile) = self.update();
+            checking.push(nanoseconds(check));
             compiling.push(nanoseconds(compile));
             all.push(nanoseconds(start.elapsed()));
             ensure!(
@@ -186,6 +187,7 @@ impl Bench {
         }
         let worst = all.iter().copied().fold(0.0, f64::max);
         Ok(vec![
+            figure(&format!("{what}_check_ms"), ms(median(&checking))),
             figure(&format!("{what}_compile_ms"), ms(median(&compiling))),
             figure(&format!("{what}_ms"), ms(median(&all))),
             figure(&format!("{what}_worst_ms"), ms(worst)),
@@ -231,14 +233,16 @@ impl Bench {
             .map_or(0, |rules| rules.rules().len())
     }
 
-    /// From the folder's newest state to the workers; answers how long compiling took.
-    fn update(&mut self) -> Duration {
-        self.store = self.folder.store(&self.own, &[]);
+    /// From the folder's newest state to the workers; answers how long checking the objects against one another took, and
+    /// compiling.
+    fn update(&mut self) -> (Duration, Duration) {
         let start = Instant::now();
+        self.store = self.folder.store(&self.own, &[]);
+        let checking = start.elapsed();
         self.compile();
-        let compiling = start.elapsed();
+        let compiling = start.elapsed() - checking;
         self.publish();
-        compiling
+        (checking, compiling)
     }
 
     fn compile(&mut self) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use millrace_dataplane::table::HashKey;
 
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store, node_id, pod_id};
@@ -65,7 +66,7 @@ pub(super) fn build(
 /// A store in the making, with who claimed what.
 struct Builder<'e> {
     store: Store,
-    seen: HashMap<&'e ObjectId, &'e Origin>,
+    seen: HashMap<&'e ObjectId, &'e Origin, HashKey>,
     /// They never overlap, so a neighbour in their order is the only one that can hold an address.
     cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
@@ -90,7 +91,7 @@ impl<'e> Builder<'e> {
         };
         Self {
             store,
-            seen: HashMap::with_capacity(entries),
+            seen: HashMap::with_capacity_and_hasher(entries, HashKey::random()),
             cidrs: BTreeMap::new(),
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),

@@ -66,7 +66,7 @@ pub struct PolicyCompiler {
     node_addresses: Vec<IpAddr>,
     crowd: Crowd,
     /// The pods that have an identity.
-    pods: HashMap<PodKey, KnownPod>,
+    pods: HashMap<PodKey, KnownPod, HashKey>,
     locals: BTreeMap<PortId, Local>,
     sets: HashMap<Arc<SetKey>, Made>,
     numbers: RuleNumbers,
@@ -116,7 +116,7 @@ impl PolicyCompiler {
             nodes: NodeFacts::default(),
             node_addresses: Vec::new(),
             crowd: Crowd::default(),
-            pods: HashMap::new(),
+            pods: HashMap::with_hasher(key),
             locals: BTreeMap::new(),
             sets: HashMap::new(),
             numbers: RuleNumbers::default(),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::Local as Node;
 use millrace_dataplane::table::policy::{Identity, PodPolicies};
+use millrace_dataplane::table::{HashKey, Local as Node};
 
 use super::super::{Inputs, PortInput};
 use super::crowd::Traits;
@@ -131,7 +131,8 @@ impl PolicyCompiler {
     }
 
     pub(super) fn take_pods(&mut self, inputs: &PolicyInputs<'_>, changes: &mut Changes) {
-        let ports: HashMap<&PodKey, &LocalPort> = inputs.ports.iter().map(|port| (&port.pod, port)).collect();
+        let mut ports: HashMap<&PodKey, &LocalPort, HashKey> = HashMap::with_hasher(self.key);
+        ports.extend(inputs.ports.iter().map(|port| (&port.pod, port)));
         let addresses_of = |record: &'_ PodRecord| match ports.get(&record.key) {
             Some(port) => port.addresses.clone(),
             None if record.host_network => Vec::new(),
