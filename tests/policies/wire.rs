@@ -126,13 +126,13 @@ impl Wire {
         let mut tunnelled = Waiting::new();
         for ((at, ingress), number, verdict, left) in self.receive(waiting) {
             let (name, sending) = &sendings[number];
-            match verdict {
-                Verdict::Forward(to) if to == uplink() && ingress != uplink() && sending.to.pod.is_some() => {
-                    let way = (place(sending.to.node), uplink());
-                    assert_ne!(way.0, at, "{case}: {name} went into the tunnel");
-                    tunnelled.entry(way).or_default().push((number, left));
-                }
-                verdict => passed[number] = has_passed(case, name, sending, verdict),
+            let is_tunnelled = ingress != uplink() && sending.to.pod.is_some();
+            if is_tunnelled && verdict == Verdict::Forward(uplink()) {
+                let way = (place(sending.to.node), uplink());
+                assert_ne!(way.0, at, "{case}: {name} went into the tunnel");
+                tunnelled.entry(way).or_default().push((number, left));
+            } else {
+                passed[number] = has_passed(case, name, sending, verdict);
             }
         }
         for (_, number, verdict, _) in self.receive(tunnelled) {
@@ -172,7 +172,9 @@ fn has_passed(case: &str, name: &str, sending: &Sending<'_>, verdict: Verdict) -
         Verdict::Forward(to) if to == expected => true,
         // Nobody has told this node of the other's link address.
         Verdict::Punt(PuntReason::NeighbourUnresolved, _) if expected == uplink() => true,
-        other => panic!("{case}: {name}, on the wire: {other:?}"),
+        Verdict::Drop(_) | Verdict::Forward(_) | Verdict::Punt(..) => {
+            panic!("{case}: {name}, on the wire: {verdict:?}")
+        }
     }
 }
 
