@@ -15,35 +15,36 @@ use crate::martian::{is_martian_v4, is_martian_v6};
 use crate::packet::{Addresses, Carries, Packet};
 
 /// Checks the packet, cuts the link's padding off, and finishes a half-computed checksum where the port hands such
-/// packets over.
+/// packets over. What it finds it writes where it is to stay: a packet's facts are many small ones, and moving them at
+/// once costs more than finding them.
 #[inline]
 pub(crate) fn classify(
     tables: &NodeTables,
     entry: Entry<'_>,
     is_tunnelled: bool,
     frame: &mut Frame,
-) -> Result<Packet, Exit> {
+    packet: &mut Packet,
+) -> Result<(), Exit> {
     let ethernet = Ethernet::parse(frame.bytes())?;
-    let mut packet = match ethernet.ether_type() {
-        EtherType::IPV4 => classify_v4(Ipv4::parse(ethernet.payload())?)?,
-        EtherType::IPV6 => classify_v6(Ipv6::parse(ethernet.payload())?)?,
+    match ethernet.ether_type() {
+        EtherType::IPV4 => classify_v4(Ipv4::parse(ethernet.payload())?, is_tunnelled, packet)?,
+        EtherType::IPV6 => classify_v6(Ipv6::parse(ethernet.payload())?, is_tunnelled, packet)?,
         _ => return Err(DropReason::EtherTypeUnknown.into()),
-    };
-    packet.is_tunnelled = is_tunnelled;
+    }
     if entry.is(Role::Pod) {
-        refuse_tunnels(tables, &packet)?;
+        refuse_tunnels(tables, packet)?;
     }
     frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
     if let Entry::Port(_, ingress) = entry
         && ingress.finish_checksums
     {
-        finish_checksum(frame, &packet)?;
+        finish_checksum(frame, packet)?;
     }
-    Ok(packet)
+    Ok(())
 }
 
 #[inline]
-fn classify_v4(ip: Ipv4<'_>) -> Result<Packet, Exit> {
+fn classify_v4(ip: Ipv4<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<(), Exit> {
     ip.verify_checksum()?;
     let (source, destination) = (ip.source(), ip.destination());
     if is_martian_v4(source) {
@@ -54,23 +55,25 @@ fn classify_v4(ip: Ipv4<'_>) -> Result<Packet, Exit> {
     }
     let (protocol, fragment) = (ip.protocol(), ip.fragment());
     let (carries, ports) = transport(protocol, ip.payload(), fragment)?;
-    Ok(Packet {
+    // INVARIANT: an IPv4 header is at most 60 bytes long.
+    let transport_at = u16::try_from(ip.header_len()).map_err(|_| DropReason::Ipv4Malformed)?;
+    *packet = Packet {
         addresses: Addresses::V4 { source, destination },
         protocol,
         carries,
         ports,
-        // INVARIANT: an IPv4 header is at most 60 bytes long.
-        transport_at: u16::try_from(ip.header_len()).map_err(|_| DropReason::Ipv4Malformed)?,
+        transport_at,
         fragment,
         len: ip.total_len(),
         hops: ip.ttl(),
         ecn: ip.ecn(),
-        is_tunnelled: false,
-    })
+        is_tunnelled,
+    };
+    Ok(())
 }
 
 #[inline]
-fn classify_v6(ip: Ipv6<'_>) -> Result<Packet, Exit> {
+fn classify_v6(ip: Ipv6<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<(), Exit> {
     let (source, destination) = (ip.source(), ip.destination());
     if is_martian_v6(source) {
         return Err(DropReason::MartianSource.into());
@@ -96,18 +99,21 @@ fn classify_v6(ip: Ipv6<'_>) -> Result<Packet, Exit> {
     }
     // INVARIANT: a frame is far shorter than what these cannot express.
     let short = |len: usize| u16::try_from(len).map_err(|_| DropReason::Ipv6Malformed);
-    Ok(Packet {
+    let transport_at = short(ipv6::HEADER_LEN + upper.offset)?;
+    let len = short(usize::from(ip.payload_len()) + ipv6::HEADER_LEN)?;
+    *packet = Packet {
         addresses: Addresses::V6 { source, destination },
         protocol,
         carries,
         ports,
-        transport_at: short(ipv6::HEADER_LEN + upper.offset)?,
+        transport_at,
         fragment,
-        len: short(usize::from(ip.payload_len()) + ipv6::HEADER_LEN)?,
+        len,
         hops: ip.hop_limit(),
         ecn: ip.ecn(),
-        is_tunnelled: false,
-    })
+        is_tunnelled,
+    };
+    Ok(())
 }
 
 /// What the transport carries and its ports, once its header is known to be whole. A first fragment needs no more than

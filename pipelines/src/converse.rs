@@ -15,7 +15,6 @@ use crate::scout::tuple;
 use crate::track::{Course, track, track_piece};
 
 /// Finds the course of a packet. All that can still drop or punt it comes before its first byte changes.
-#[inline]
 pub(crate) fn converse<'t, A: Family>(
     cx: &Context<'t>,
     pieces: &mut Pieces,

@@ -71,8 +71,8 @@ impl Family for Ipv4Addr {
 
     #[inline]
     fn write(ip: &mut [u8], rewrite: &Rewrite<Self>) -> Result<(), Malformed> {
-        let to = &rewrite.tuple;
-        Ipv4Mut::parse(ip)?.replace_addresses(to.source, to.destination, rewrite.ip);
+        let (source, destination) = rewrite.addresses();
+        Ipv4Mut::parse(ip)?.replace_addresses(source, destination, rewrite.ip());
         Ok(())
     }
 
@@ -122,8 +122,8 @@ impl Family for Ipv6Addr {
 
     #[inline]
     fn write(ip: &mut [u8], rewrite: &Rewrite<Self>) -> Result<(), Malformed> {
-        let to = &rewrite.tuple;
-        Ipv6Mut::parse(ip)?.replace_addresses(to.source, to.destination);
+        let (source, destination) = rewrite.addresses();
+        Ipv6Mut::parse(ip)?.replace_addresses(source, destination);
         Ok(())
     }
 

@@ -20,8 +20,9 @@ use crate::family::Family;
 use crate::packet::{Addresses, Packet};
 use crate::pieces::Pieces;
 use crate::rewrite::rewrite;
-use crate::scout::{Scouted, scout};
+use crate::scout::{Scouted, scout, tuple};
 use crate::sweep::Sweeper;
+use crate::track::{Course, track_at_once};
 use crate::translate::translate;
 
 /// How many frames ahead of the one that walks the processor is asked to fetch.
@@ -46,8 +47,110 @@ struct Own {
     pieces: Pieces,
 }
 
-/// A packet between the two halves of its walk: let in and read, and where its flow is looked for; or at its end.
-type Step = Result<(Packet, Scouted), Exit>;
+/// A packet between the two halves of its walk.
+#[derive(Debug)]
+struct Step {
+    /// How its walk has ended already, if it has; the rest then means nothing.
+    end: Option<Exit>,
+    packet: Packet,
+    scouted: Scouted,
+}
+
+impl Step {
+    const FIRST: Self = Self {
+        end: None,
+        packet: Packet::UNREAD,
+        scouted: Scouted::NOTHING,
+    };
+
+    /// The first half of a walk.
+    #[inline]
+    fn enter(&mut self, cx: &Context<'_>, frame: &mut Frame) {
+        match enter(cx, frame, &mut self.packet) {
+            Ok(()) => {
+                self.end = None;
+                self.scouted = scout(cx, &self.packet);
+            }
+            Err(exit) => self.end = Some(exit),
+        }
+    }
+
+    /// Looks for the packet's flow, on the way between the two halves.
+    #[inline]
+    fn look(&mut self, cx: &Context<'_>) {
+        if self.end.is_none() {
+            self.scouted.look(cx, &self.packet);
+        }
+    }
+
+    /// The second half; answers the port that the packet leaves by.
+    #[inline]
+    fn finish(&self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
+        if let Some(exit) = self.end {
+            return Err(exit);
+        }
+        match self.packet.addresses {
+            Addresses::V4 { source, destination } => {
+                self.leave::<Ipv4Addr>(cx, own, frame, (source, destination))
+            }
+            Addresses::V6 { source, destination } => {
+                self.leave::<Ipv6Addr>(cx, own, frame, (source, destination))
+            }
+        }
+    }
+
+    /// Its connection (`track`, `balance`, `police`, `route`, `limit`), then what changes in it; answers the port it leaves by.
+    #[inline]
+    fn leave<A: Family>(
+        &self,
+        cx: &Context<'_>,
+        own: &mut Own,
+        frame: &mut Frame,
+        addresses: (A, A),
+    ) -> Result<PortId, Exit> {
+        let packet = &self.packet;
+        // Pieces are noted down, which is more than to follow a connection.
+        if let (Some(candidate), None) = (self.scouted.candidate, packet.fragment)
+            && let Some(tuple) = tuple(packet, addresses)
+        {
+            let depart = |frame: &mut Frame, course| depart(own, frame, packet, course);
+            if let Some(left) = track_at_once(cx, frame, packet, &tuple, candidate, depart) {
+                return left;
+            }
+        }
+        leave_slowly(cx, own, frame, packet, addresses, self.scouted.candidate)
+    }
+}
+
+/// The second half of a walk whose course is not known yet, or about which there is more to say than the port.
+#[inline(never)]
+fn leave_slowly<A: Family>(
+    cx: &Context<'_>,
+    own: &mut Own,
+    frame: &mut Frame,
+    packet: &Packet,
+    addresses: (A, A),
+    candidate: Option<Candidate>,
+) -> Result<PortId, Exit> {
+    let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
+    depart(own, frame, packet, course)
+}
+
+/// What changes in a packet on its course; answers the port it leaves by.
+#[inline(always)]
+fn depart<A: Family>(
+    own: &mut Own,
+    frame: &mut Frame,
+    packet: &Packet,
+    course: Course<'_, A>,
+) -> Result<PortId, Exit> {
+    if let Some(change) = &course.rewrite {
+        translate(frame, packet, change)?;
+    }
+    rewrite(frame, packet, &course.way, course.hop)?;
+    encap(&mut own.wrapper, frame, packet, &course.way)?;
+    Ok(course.way.port())
+}
 
 impl NodePipeline {
     /// A pipeline over the newest `tables`. All workers share one `key`, so that a flow keeps its outer source port
@@ -63,14 +166,14 @@ impl NodePipeline {
                 wrapper: Wrapper::new(key, worker),
                 pieces: Pieces::new(key),
             },
-            steps: [const { Err(Exit::Drop(DropReason::NoRoute)) }; BATCH_MAX],
+            steps: [const { Step::FIRST }; BATCH_MAX],
         }
     }
 }
 
 /// The first half of a walk: everything that needs nothing but the packet and the tables.
 #[inline]
-fn enter(cx: &Context<'_>, frame: &mut Frame) -> Result<Packet, Exit> {
+fn enter(cx: &Context<'_>, frame: &mut Frame, packet: &mut Packet) -> Result<(), Exit> {
     let mut is_tunnelled = false;
     if let Entry::Port(_, ingress) = cx.entry {
         admit(ingress, frame)?;
@@ -78,11 +181,11 @@ fn enter(cx: &Context<'_>, frame: &mut Frame) -> Result<Packet, Exit> {
             is_tunnelled = decap(cx.tables, ingress, frame)?;
         }
     }
-    let mut packet = classify(cx.tables, cx.entry, is_tunnelled, frame)?;
+    classify(cx.tables, cx.entry, is_tunnelled, frame, packet)?;
     if let Entry::Held { .. } = cx.entry {
-        packet.is_tunnelled = came_by_tunnel(cx, &packet);
+        packet.is_tunnelled = came_by_tunnel(cx, packet);
     }
-    Ok(packet)
+    Ok(())
 }
 
 /// Whether a packet that waited had come out of a tunnel, as its source tells: what a peer may send is let in by no
@@ -93,54 +196,6 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
     cx.entry.is(Role::Uplink)
         && cx.tables.peers.by_inner_source(source).is_some()
         && !cx.tables.local.node_addresses.contains(&source)
-}
-
-/// The second half: its connection (`track`, `balance`, `police`, `route`, `limit`), then what changes in it; answers the port it
-/// leaves by.
-#[inline]
-fn leave<A: Family>(
-    cx: &Context<'_>,
-    own: &mut Own,
-    frame: &mut Frame,
-    packet: &Packet,
-    addresses: (A, A),
-    candidate: Option<Candidate>,
-) -> Result<PortId, Exit> {
-    let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
-    if let Some(change) = &course.rewrite {
-        translate(frame, packet, change)?;
-    }
-    rewrite(frame, packet, &course.way, course.hop)?;
-    encap(&mut own.wrapper, frame, packet, &course.way)?;
-    Ok(course.way.port())
-}
-
-/// The second half, for either family.
-#[inline]
-fn finish(
-    cx: &Context<'_>,
-    own: &mut Own,
-    frame: &mut Frame,
-    (packet, scouted): &(Packet, Scouted),
-) -> Result<PortId, Exit> {
-    let candidate = scouted.candidate;
-    match packet.addresses {
-        Addresses::V4 { source, destination } => {
-            leave::<Ipv4Addr>(cx, own, frame, packet, (source, destination), candidate)
-        }
-        Addresses::V6 { source, destination } => {
-            leave::<Ipv6Addr>(cx, own, frame, packet, (source, destination), candidate)
-        }
-    }
-}
-
-/// A walk's end as a verdict.
-#[inline]
-fn verdict(end: Result<PortId, Exit>) -> Verdict {
-    match end {
-        Ok(port) => Verdict::Forward(port),
-        Err(exit) => Verdict::from(exit),
-    }
 }
 
 /// Walks a batch: while one packet's flow is fetched from memory, others are read.
@@ -159,18 +214,18 @@ fn walk(
         let (Some(frame), Some(step)) = (frames.get_mut(index), steps.get_mut(index)) else {
             break;
         };
-        *step = enter(cx, frame).map(|packet| (packet, scout(cx, &packet)));
+        step.enter(cx, frame);
     }
     let steps = &mut steps[..frames.len().min(BATCH_MAX)];
-    for (packet, scouted) in steps.iter_mut().flatten() {
-        scouted.look(cx, packet);
+    for step in steps.iter_mut() {
+        step.look(cx);
     }
     for (step, frame) in steps.iter().zip(frames) {
-        let end = match step {
-            Ok(step) => finish(cx, own, frame, step),
-            Err(exit) => Err(*exit),
-        };
-        verdicts.push(verdict(end));
+        // Each is made in its place: see `track_at_once`.
+        match step.finish(cx, own, frame) {
+            Ok(port) => verdicts.push(Verdict::Forward(port)),
+            Err(exit) => verdicts.push(Verdict::from(exit)),
+        }
     }
 }
 
@@ -207,12 +262,13 @@ impl Pipeline for NodePipeline {
             worker: self.worker,
             now,
         };
-        let end = enter(&cx, frame).and_then(|packet| {
-            let mut scouted = scout(&cx, &packet);
-            scouted.look(&cx, &packet);
-            finish(&cx, &mut self.own, frame, &(packet, scouted))
-        });
-        verdict(end)
+        let mut step = Step::FIRST;
+        step.enter(&cx, frame);
+        step.look(&cx);
+        match step.finish(&cx, &mut self.own, frame) {
+            Ok(port) => Verdict::Forward(port),
+            Err(exit) => Verdict::from(exit),
+        }
     }
 
     fn sweep(&mut self, now: Tick) -> bool {

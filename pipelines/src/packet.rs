@@ -75,6 +75,23 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
+    /// What stands where no packet has been read yet: one that nothing is known of and that nobody sends.
+    pub(crate) const UNREAD: Self = Self {
+        addresses: Addresses::V4 {
+            source: Ipv4Addr::UNSPECIFIED,
+            destination: Ipv4Addr::UNSPECIFIED,
+        },
+        protocol: IpProtocol(0),
+        carries: Carries::Other,
+        ports: None,
+        transport_at: 0,
+        fragment: None,
+        len: 0,
+        hops: 0,
+        ecn: Ecn::NotEct,
+        is_tunnelled: false,
+    };
+
     /// The keyed hash of the packet's flow. A fragment counts without its ports, since only the first of them has
     /// any and all must go the same way.
     #[inline]

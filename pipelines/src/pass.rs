@@ -4,6 +4,7 @@
 use millrace_dataplane::verdict::{DropReason, Exit};
 
 use crate::connections::Context;
+use crate::family::Family;
 use crate::limit::limit;
 use crate::open::{balance, is_masqueraded};
 use crate::packet::{Carries, Packet};
@@ -12,7 +13,7 @@ use crate::route::route;
 use crate::track::Course;
 
 /// The way of a packet that goes as it is. `is_related` says that it is about a connection whose packets do so too.
-pub(crate) fn pass<'t, A>(
+pub(crate) fn pass<'t, A: Family>(
     cx: &Context<'t>,
     packet: &Packet,
     is_related: bool,

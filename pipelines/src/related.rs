@@ -18,7 +18,7 @@ use crate::track::Course;
 use crate::translate::{echo_id, write_echo_id};
 
 /// The change that an error needs, if it is about a packet of a connection.
-pub(crate) enum Related<A> {
+pub(crate) enum Related<A: Family> {
     /// About no connection that is known.
     Unknown,
     /// About one whose packets pass as they are.
@@ -88,7 +88,7 @@ pub(crate) fn relate<'t, A: Family>(
     (answer, rewrite): (Tuple<A>, Rewrite<A>),
     source: A,
 ) -> Result<Course<'t, A>, Exit> {
-    let to = &rewrite.tuple;
+    let to = rewrite.tuple(answer.protocol);
     let found = route(cx.tables, cx.entry, to.destination.into(), true)?;
     let hop = limit(cx.entry, packet, &found.way)?;
     let new_source = if to.source == answer.source {
@@ -123,12 +123,9 @@ fn write<A: Family>(
         .ok_or(DropReason::TransportMalformed)?;
     // Errors are few: the sums of the whole quote before and after say what became of it.
     let before = Sum::ZERO.add_bytes(body).fold();
-    let as_sent = Tuple {
-        protocol: answer.protocol,
-        ..rewrite.tuple.reversed()
-    };
+    let as_sent = rewrite.tuple(answer.protocol).reversed();
     let transport = A::readdress_quoted(body, &as_sent)?;
-    write_quoted::<A>(transport, &as_sent, rewrite.transport)?;
+    write_quoted::<A>(transport, &as_sent, rewrite.transport())?;
     let mut change = Delta::u16(before, Sum::ZERO.add_bytes(body).fold());
     let addresses = A::readdress(ip, source, destination)?;
     if A::ICMP == IcmpFamily::V6 {

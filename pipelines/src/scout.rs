@@ -14,6 +14,14 @@ pub(crate) struct Scouted {
     pub(crate) candidate: Option<Candidate>,
 }
 
+impl Scouted {
+    /// Nowhere.
+    pub(crate) const NOTHING: Self = Self {
+        hash: None,
+        candidate: None,
+    };
+}
+
 /// Asks the memory for where the packet's flow would be. A packet that belongs to no connection has none, and neither
 /// has one that the switch sends itself.
 #[inline]

@@ -4,7 +4,7 @@
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{
-    Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
+    Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
 };
 use millrace_dataplane::table::service::Serving;
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
@@ -24,14 +24,44 @@ const LOOKUPS_MAX: u32 = 4;
 
 /// Where a packet goes, and what changes in it.
 #[derive(Debug)]
-pub(crate) struct Course<'t, A> {
+pub(crate) struct Course<'t, A: Address> {
     pub(crate) way: Way<'t>,
     pub(crate) hop: Hop,
     pub(crate) rewrite: Option<Rewrite<A>>,
 }
 
-/// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
+/// The course of a connection whose stored answer stands: of nearly every packet. `None` if there is more to find out or
+/// to say, which is [`track`]'s to do, from the beginning.
+///
+/// The course is handed to `depart`, and nothing in here is lent to a function that is not inlined. Whatever is lent or
+/// returned, the compiler keeps in memory: written in small parts, and read at once in large ones before those have
+/// arrived.
 #[inline]
+pub(crate) fn track_at_once<'t, A: Family, T>(
+    cx: &Context<'t>,
+    frame: &mut Frame,
+    packet: &Packet,
+    tuple: &Tuple<A>,
+    candidate: Candidate,
+    depart: impl FnOnce(&mut Frame, Course<'t, A>) -> Result<T, Exit>,
+) -> Option<Result<T, Exit>> {
+    let flows = A::flows(&cx.connections.flows);
+    let flow = flows.read_here(candidate, tuple)?;
+    let way = standing(cx, &flow).ok()??;
+    let hop = limit(cx.entry, packet, &way).ok()?;
+    if let Some(segment) = segment(frame, packet) {
+        match judge(flows.track_tcp(flow.id, &segment)) {
+            Ok(Judged::Accepted) => {}
+            Ok(Judged::Reopen | Judged::Gone) => return None,
+            Err(reason) => return Some(Err(reason.into())),
+        }
+    }
+    flows.touch(&flow, cx.now);
+    let rewrite = flow.rewrite;
+    Some(depart(frame, Course { way, hop, rewrite }))
+}
+
+/// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
 pub(crate) fn track<'t, A: Family>(
     cx: &Context<'t>,
     frame: &Frame,
@@ -79,8 +109,27 @@ fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
     Some(TcpSegment::new(&tcp))
 }
 
-/// A packet of a connection that is known; `None` if that is over, and the packet is to be looked up again.
+/// What a connection makes of a segment that is not dropped.
+enum Judged {
+    Accepted,
+    /// It begins another connection in the place of this one, which is over.
+    Reopen,
+    /// The connection is over.
+    Gone,
+}
+
 #[inline]
+fn judge(verdict: TcpVerdict) -> Result<Judged, DropReason> {
+    match verdict {
+        TcpVerdict::Accept => Ok(Judged::Accepted),
+        TcpVerdict::OutOfWindow => Err(DropReason::TcpWindow),
+        TcpVerdict::Invalid => Err(DropReason::TcpInvalid),
+        TcpVerdict::Reopen => Ok(Judged::Reopen),
+        TcpVerdict::Gone => Ok(Judged::Gone),
+    }
+}
+
+/// A packet of a connection that is known; `None` if that is over, and the packet is to be looked up again.
 fn follow<'t, A: Family>(
     cx: &Context<'t>,
     packet: &Packet,
@@ -90,15 +139,13 @@ fn follow<'t, A: Family>(
 ) -> Result<Option<Course<'t, A>>, Exit> {
     let flows = A::flows(&cx.connections.flows);
     if let Some(segment) = segment {
-        match flows.track_tcp(flow.id, segment) {
-            TcpVerdict::Accept => {}
-            TcpVerdict::OutOfWindow => return Err(DropReason::TcpWindow.into()),
-            TcpVerdict::Invalid => return Err(DropReason::TcpInvalid.into()),
-            TcpVerdict::Reopen => {
+        match judge(flows.track_tcp(flow.id, segment))? {
+            Judged::Accepted => {}
+            Judged::Reopen => {
                 flows.remove(flow.id);
                 return Ok(None);
             }
-            TcpVerdict::Gone => return Ok(None),
+            Judged::Gone => return Ok(None),
         }
     }
     let way = match standing(cx, flow)? {
@@ -143,7 +190,9 @@ fn renew<'t, A: Family>(
     flow: &Flow<A>,
 ) -> Result<Option<Way<'t>>, Exit> {
     let flows = A::flows(&cx.connections.flows);
-    let leaving = flow.rewrite.map_or(*tuple, |rewrite| rewrite.tuple);
+    let leaving = flow
+        .rewrite
+        .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol));
     let mut backend = SubjectId::NONE;
     if flow.id.direction() == Direction::Original {
         match bound_to(cx, tuple, flow) {

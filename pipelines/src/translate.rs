@@ -36,19 +36,19 @@ pub(crate) fn translate<A: Family>(
 /// The transport's part. Nothing is changed where it cannot be changed rightly.
 #[inline]
 fn translate_transport<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: &Rewrite<A>) -> Result<(), Exit> {
-    let ports = rewrite.tuple.ports;
+    let ports = rewrite.ports();
     let least = match packet.protocol {
         IpProtocol::TCP => tcp::CHECKSUM_OFFSET + 2,
         IpProtocol::UDP | IpProtocol::UDP_LITE => udp::HEADER_LEN,
         IpProtocol::SCTP => return translate_sctp(l4, packet, ports),
-        _ => return translate_echo(l4, packet, rewrite),
+        _ => return translate_echo(l4, packet, *rewrite),
     };
     // A first piece so small that the checksum is in the next one (RFC 1858 section 3).
     if l4.len() < least {
         return Err(DropReason::TransportMalformed.into());
     }
     PortsMut::parse(l4)?.replace(ports);
-    checksum::adjust_transport(packet.protocol, l4, rewrite.transport);
+    checksum::adjust_transport(packet.protocol, l4, rewrite.transport());
     Ok(())
 }
 
@@ -61,11 +61,13 @@ fn translate_sctp(l4: &mut [u8], packet: &Packet, ports: Ports) -> Result<(), Ex
     Ok(sctp::replace_ports(l4, ports)?)
 }
 
-fn translate_echo<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: &Rewrite<A>) -> Result<(), Exit> {
+/// By value, so that the packets of other protocols need not keep theirs in memory for it.
+#[cold]
+fn translate_echo<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: Rewrite<A>) -> Result<(), Exit> {
     let is_request = packet.ports.is_some_and(|ports| ports.destination == 0);
-    let id = echo_id(rewrite.tuple.ports, is_request);
+    let id = echo_id(rewrite.ports(), is_request);
     write_echo_id(l4, id)?;
-    IcmpMut::parse(A::ICMP, l4)?.adjust_checksum(rewrite.transport);
+    IcmpMut::parse(A::ICMP, l4)?.adjust_checksum(rewrite.transport());
     Ok(())
 }
 

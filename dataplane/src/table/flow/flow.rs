@@ -1,6 +1,6 @@
 //! What the flow table takes and answers: connections to be, flows as they were read, and their names.
 
-use super::tuple::{Direction, Tuple, lower, upper};
+use super::tuple::{Address, Direction, Tuple, lower, upper};
 use super::{Answer, ProtocolState, Rewrite, TcpSegment};
 use crate::port::PortId;
 use crate::table::Tick;
@@ -56,7 +56,7 @@ impl FlowId {
 
 /// A flow, as it was read.
 #[derive(Debug, Clone, Copy)]
-pub struct Flow<A> {
+pub struct Flow<A: Address> {
     /// Names it.
     pub id: FlowId,
     /// What is written into its packets; `None` if they pass as they are.

@@ -4,19 +4,16 @@ use std::net::IpAddr;
 
 use super::store::Words;
 use super::tuple::{Address, Tuple, lower};
-use crate::wire::IpProtocol;
 use crate::wire::checksum::Delta;
+use crate::wire::{IpProtocol, Ports};
 
 /// The change of a flow's packets. It is found once, when the connection is claimed, and never changes.
+///
+/// It stays the words that the table keeps: a tuple's, with what the change does to checksums in the lower half of the
+/// last one, where a key has the protocol. Most packets are not changed at all, and theirs need not be taken apart.
 #[derive(Debug, Clone, Copy)]
-pub struct Rewrite<A> {
-    /// The tuple that a packet leaves with.
-    pub tuple: Tuple<A>,
-    /// What the change does to an IPv4 header's checksum; nothing for IPv6, which has none.
-    pub ip: Delta,
-    /// What it does to the checksum of the transport's header: TCP, UDP (by [`Delta::apply_udp`]), ICMP echo, whose
-    /// one port is the id. SCTP's checksum is no such sum, and this means nothing for it.
-    pub transport: Delta,
+pub struct Rewrite<A: Address> {
+    words: A::TupleWords,
 }
 
 impl<A: Address> Rewrite<A> {
@@ -36,13 +33,67 @@ impl<A: Address> Rewrite<A> {
             IpProtocol::ICMP => ports,
             _ => addresses.and(ports),
         };
+        let ip = if is_v4 { addresses } else { Delta::ZERO };
+        let deltas = u64::from(ip.to_word()) << 16 | u64::from(transport.to_word());
         Self {
-            tuple: *leaving,
-            ip: if is_v4 { addresses } else { Delta::ZERO },
-            transport,
+            words: A::tuple_words(|place| match place {
+                last if last == A::PAIR_WORDS => leaving.word(last) & UPPER | deltas,
+                place => leaving.word(place),
+            }),
         }
     }
+
+    /// The tuple that a packet of this protocol leaves with.
+    #[inline]
+    #[must_use]
+    pub fn tuple(&self, protocol: IpProtocol) -> Tuple<A> {
+        Tuple {
+            protocol,
+            ..Tuple::from_words(|place| self.words[place])
+        }
+    }
+
+    /// The source and destination address that a packet leaves with.
+    #[inline]
+    #[must_use]
+    pub fn addresses(&self) -> (A, A) {
+        A::pair_from(|place| self.words[place])
+    }
+
+    /// The ports that it leaves with.
+    #[inline]
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.tuple(IpProtocol(0)).ports
+    }
+
+    /// What the change does to an IPv4 header's checksum; nothing for IPv6, which has none.
+    #[inline]
+    #[must_use]
+    pub fn ip(&self) -> Delta {
+        Delta::from_word((lower(self.words[A::PAIR_WORDS]) >> 16) as u16)
+    }
+
+    /// What it does to the checksum of the transport's header: TCP, UDP (by [`Delta::apply_udp`]), ICMP echo, whose one
+    /// port is the id. SCTP's checksum is no such sum, and this means nothing for it.
+    #[inline]
+    #[must_use]
+    pub fn transport(&self) -> Delta {
+        Delta::from_word((lower(self.words[A::PAIR_WORDS]) & 0xffff) as u16)
+    }
+
+    /// Whether packets that arrive with `tuple` leave with another.
+    #[inline]
+    pub(super) fn changes(&self, tuple: &Tuple<A>) -> bool {
+        let addresses =
+            (0..A::PAIR_WORDS).fold(0, |all, place| all | (self.words[place] ^ tuple.word(place)));
+        let ports = (self.words[A::PAIR_WORDS] ^ tuple.word(A::PAIR_WORDS)) & UPPER;
+        addresses | ports != 0
+    }
 }
+
+/// The upper half of a word.
+const UPPER: u64 = 0xffff_ffff << 32;
 
 /// The change of one address.
 fn address_delta(old: IpAddr, new: IpAddr) -> Delta {
@@ -54,30 +105,18 @@ fn address_delta(old: IpAddr, new: IpAddr) -> Delta {
     }
 }
 
-/// A tuple's words, with both deltas in the lower half of the last one, where a key's has the protocol.
 impl<A: Address> Words for Rewrite<A> {
     const LEN: usize = Tuple::<A>::LEN;
 
     #[inline]
     fn word(&self, place: usize) -> u64 {
-        let word = self.tuple.word(place);
-        if place + 1 < Self::LEN {
-            return word;
-        }
-        let deltas = u64::from(self.ip.to_word()) << 16 | u64::from(self.transport.to_word());
-        word & !0xffff_ffff | deltas
+        self.words[place]
     }
 
-    /// The protocol stays unknown (0): the key says it.
     #[inline]
     fn from_words(word: impl Fn(usize) -> u64) -> Self {
-        let mut tuple = Tuple::from_words(&word);
-        tuple.protocol = IpProtocol(0);
-        let deltas = lower(word(Self::LEN - 1));
         Self {
-            tuple,
-            ip: Delta::from_word((deltas >> 16) as u16),
-            transport: Delta::from_word((deltas & 0xffff) as u16),
+            words: A::tuple_words(word),
         }
     }
 }

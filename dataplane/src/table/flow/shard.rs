@@ -95,9 +95,17 @@ impl<A: Address> FlowShard<A> {
     #[inline]
     #[must_use]
     pub fn read(&self, candidate: Candidate, tuple: &Tuple<A>) -> Option<Flow<A>> {
+        self.read_here(candidate, tuple)
+            .or_else(|| self.read_exactly(candidate.hash, tuple))
+    }
+
+    /// The same, without a second look for a tuple whose hash another's resembles: `None` means little.
+    #[inline]
+    #[must_use]
+    pub fn read_here(&self, candidate: Candidate, tuple: &Tuple<A>) -> Option<Flow<A>> {
         match self.store.read(candidate.place, tuple) {
             Look::Hit(seen) => Some(Self::flow(candidate.place, tuple, &seen)),
-            Look::Other | Look::Missing => self.read_exactly(candidate.hash, tuple),
+            Look::Other | Look::Missing => None,
         }
     }
 
@@ -113,14 +121,12 @@ impl<A: Address> FlowShard<A> {
 
     #[inline]
     fn flow(place: Place, tuple: &Tuple<A>, seen: &Seen<Rewrite<A>>) -> Flow<A> {
-        let mut rewrite = seen.body;
-        rewrite.tuple.protocol = tuple.protocol;
         Flow {
             id: FlowId {
                 place,
                 version: seen.version,
             },
-            rewrite: (rewrite.tuple != *tuple).then_some(rewrite),
+            rewrite: seen.body.changes(tuple).then_some(seen.body),
             answer: Self::answer(seen),
             last_seen: seen_at(seen.stamp),
             stamp: seen.stamp,
@@ -144,15 +150,16 @@ impl<A: Address> FlowShard<A> {
     #[inline]
     pub fn touch(&self, flow: &Flow<A>, now: Tick) {
         if flow.last_seen.is_never() || now.since(flow.last_seen) > 0 {
-            self.touch_entry(flow, now);
+            self.touch_entry(flow.id, flow.stamp, now);
         }
     }
 
-    fn touch_entry(&self, flow: &Flow<A>, now: Tick) {
-        let FlowId { place, version } = flow.id;
-        let stamp = flow.stamp & 0xffff_ffff << 32 | u64::from(now.seconds());
-        self.store.exchange_stamp(place, flow.stamp, stamp);
-        if flow.last_seen.is_never() && flow.id.direction() == Direction::Reply {
+    #[cold]
+    fn touch_entry(&self, id: FlowId, seen: u64, now: Tick) {
+        let FlowId { place, version } = id;
+        let stamp = seen & 0xffff_ffff << 32 | u64::from(now.seconds());
+        self.store.exchange_stamp(place, seen, stamp);
+        if seen_at(seen).is_never() && id.direction() == Direction::Reply {
             // If it is gone there is nothing to note; if somebody else is at it, they were here first.
             let _ = self
                 .store

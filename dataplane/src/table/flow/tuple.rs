@@ -37,6 +37,14 @@ pub trait Address:
     #[doc(hidden)]
     const PAIR_WORDS: usize;
 
+    /// The words of a tuple: those of two addresses, and one.
+    #[doc(hidden)]
+    type TupleWords: Copy + fmt::Debug + std::ops::Index<usize, Output = u64>;
+
+    /// The words of a tuple, one by one.
+    #[doc(hidden)]
+    fn tuple_words(word: impl Fn(usize) -> u64) -> Self::TupleWords;
+
     /// Word `place` of a source and a destination.
     #[doc(hidden)]
     fn pair_word(source: Self, destination: Self, place: usize) -> u64;
@@ -58,6 +66,12 @@ mod sealed {
 
 impl Address for Ipv4Addr {
     const PAIR_WORDS: usize = 1;
+    type TupleWords = [u64; 2];
+
+    #[inline]
+    fn tuple_words(word: impl Fn(usize) -> u64) -> [u64; 2] {
+        std::array::from_fn(word)
+    }
 
     #[inline]
     fn pair_word(source: Self, destination: Self, _place: usize) -> u64 {
@@ -78,6 +92,12 @@ impl Address for Ipv4Addr {
 
 impl Address for Ipv6Addr {
     const PAIR_WORDS: usize = 4;
+    type TupleWords = [u64; 5];
+
+    #[inline]
+    fn tuple_words(word: impl Fn(usize) -> u64) -> [u64; 5] {
+        std::array::from_fn(word)
+    }
 
     #[inline]
     fn pair_word(source: Self, destination: Self, place: usize) -> u64 {

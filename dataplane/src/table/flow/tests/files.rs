@@ -96,7 +96,10 @@ fn connections_live_on_in_the_next_process() {
     for number in (0..50).filter(|number| *number != 7) {
         let new = tcp(number);
         let flow = table.v4().lookup(&new.original).unwrap();
-        assert_eq!(flow.rewrite.unwrap().tuple, new.reply.reversed());
+        assert_eq!(
+            flow.rewrite.unwrap().tuple(new.reply.protocol),
+            new.reply.reversed()
+        );
         assert_eq!((flow.answer, flow.last_seen), (None, at(100 + number)));
         let connection = table.v4().connection(flow.id).unwrap();
         assert_eq!(
@@ -246,7 +249,9 @@ fn damaged_records_are_left_behind_without_harm() {
         lost += 40 - adopted.kept;
         for connection in table.v4().connections() {
             let there = table.v4().lookup(&connection.original).unwrap();
-            let leaves = there.rewrite.map_or(connection.original, |rewrite| rewrite.tuple);
+            let leaves = there.rewrite.map_or(connection.original, |rewrite| {
+                rewrite.tuple(connection.original.protocol)
+            });
             assert_eq!(leaves, connection.reply.reversed());
             assert_eq!(
                 table.v4().lookup(&connection.reply).unwrap().id.record(),

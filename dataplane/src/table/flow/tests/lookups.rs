@@ -18,8 +18,14 @@ fn is_found_both_ways_with_what_is_written_into_it<A: Numbered>() {
     assert_eq!((there.id, back.id), (claimed.original, claimed.reply));
     assert_eq!((there.last_seen, back.last_seen), (at(3), Tick::NEVER));
     assert_eq!((there.answer, back.answer), (None, None));
-    assert_eq!(there.rewrite.unwrap().tuple, new.reply.reversed());
-    assert_eq!(back.rewrite.unwrap().tuple, new.original.reversed());
+    assert_eq!(
+        there.rewrite.unwrap().tuple(new.reply.protocol),
+        new.reply.reversed()
+    );
+    assert_eq!(
+        back.rewrite.unwrap().tuple(new.reply.protocol),
+        new.original.reversed()
+    );
     assert!(
         shard.lookup(&new.original.reversed()).is_none(),
         "a reply comes from the backend"
@@ -165,7 +171,7 @@ fn checksums_follow_by_the_stored_deltas() {
                     .add_u16(0x1234)
             };
             let header = |tuple| addresses(tuple).add_u16(0x4500).checksum();
-            assert_eq!(rewrite.ip.apply(header(&arriving)), header(&leaving));
+            assert_eq!(rewrite.ip().apply(header(&arriving)), header(&leaving));
             let transport = |tuple| {
                 let begin = if has_pseudo_header {
                     addresses(tuple)
@@ -174,7 +180,10 @@ fn checksums_follow_by_the_stored_deltas() {
                 };
                 ports(begin, tuple).checksum()
             };
-            assert_eq!(rewrite.transport.apply(transport(&arriving)), transport(&leaving));
+            assert_eq!(
+                rewrite.transport().apply(transport(&arriving)),
+                transport(&leaving)
+            );
         }
     }
 }

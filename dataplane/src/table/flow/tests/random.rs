@@ -124,7 +124,11 @@ fn check<A: Numbered>(shard: &FlowShard<A>, model: &mut Model<A>, tuple: &Tuple<
     };
     let flow = flow.unwrap();
     let leaving = expected.tuples[1 - direction].reversed();
-    assert_eq!(flow.rewrite.map_or(*tuple, |rewrite| rewrite.tuple), leaving);
+    assert_eq!(
+        flow.rewrite
+            .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol)),
+        leaving
+    );
     assert_eq!(flow.last_seen, expected.seen[direction]);
     assert_eq!(flow.id.direction() as usize, direction);
     let peer = flow.answer.map(|answer| answer.onward);
