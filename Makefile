@@ -69,6 +69,7 @@ bench: root
 	@tools/install-deps.sh bench
 	$(CARGO) run --locked --release -p millrace-bench -- memory
 	$(CARGO) run --locked --release -p millrace-bench -- services
+	$(CARGO) run --locked --release -p millrace-bench -- policies
 	$(CARGO) run --locked --release -p millrace-bench -- flows
 	$(CARGO) run --locked --release -p millrace-bench -- veth
 

@@ -2,12 +2,14 @@
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
 //! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
-//! backends. `veth` sends packets through the whole switch, between real interfaces, beside a forwarder that does nothing
-//! else and beside the Linux kernel. `README.md` says how each figure is got and what limits it.
+//! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
+//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel. `README.md` says
+//! how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
 mod flows;
 mod memory;
+mod policies;
 mod services;
 mod statistics;
 mod summary;
@@ -38,6 +40,8 @@ struct Cli {
 enum Command {
     /// Walks between ports in memory: nanoseconds, cycles and allocations per packet. Needs no privileges
     Memory(memory::Options),
+    /// Policies: compiling them, changing a pod or a policy, and judging connections. Needs no privileges
+    Policies(policies::Options),
     /// Services: loading them, changing one, and asking for a backend. Needs no privileges
     Services(services::Options),
     /// The flow table by itself: nanoseconds for each lookup, claim and so on. Needs no privileges
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Memory(options) => memory::run(options, &cli.output),
+        Command::Policies(options) => policies::run(options, &cli.output),
         Command::Services(options) => services::run(options, &cli.output),
         Command::Flows(options) => flows::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),

@@ -214,6 +214,10 @@ reasons! {
         FragmentScattered => "fragment_scattered",
         /// A fragment of an SCTP packet whose ports have to change, which its checksum over all fragments forbids.
         FragmentChecksum => "fragment_checksum",
+        /// The policies of the pod that sends it do not allow the connection; `millrace denied` tells which.
+        PolicyEgress => "policy_denied_egress",
+        /// The policies of the pod to which it goes do not allow the connection; `millrace denied` tells which.
+        PolicyIngress => "policy_denied_ingress",
     }
 }
 

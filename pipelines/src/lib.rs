@@ -25,6 +25,7 @@ mod packet;
 mod pass;
 mod piece;
 mod pieces;
+mod police;
 mod related;
 mod rewrite;
 mod route;

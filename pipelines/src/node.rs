@@ -99,7 +99,7 @@ impl Step {
         }
     }
 
-    /// Its connection (`track`, `balance`, `route`, `limit`), then what changes in it; answers the port it leaves by.
+    /// Its connection (`track`, `balance`, `police`, `route`, `limit`), then what changes in it; answers the port it leaves by.
     #[inline]
     fn leave<A: Family>(
         &self,

@@ -1,5 +1,5 @@
-//! `balance` and what follows from it: the first packet of a connection. Is it to a Service, to which backend, from which
-//! source address and port, and by which way? The connection is claimed with the answers.
+//! `balance` and what follows from it: the first packet of a connection. Is it to a Service, to which backend, is it
+//! allowed, from which source address and port, and by which way? The connection is claimed with the answers.
 
 use std::net::IpAddr;
 
@@ -13,6 +13,7 @@ use crate::connections::Context;
 use crate::family::Family;
 use crate::limit::limit;
 use crate::packet::Packet;
+use crate::police::police;
 use crate::route::{Way, route};
 use crate::source::{Source, source};
 use crate::track::{Course, answer, steer_echo};
@@ -31,6 +32,7 @@ pub(crate) fn open<'t, A: Family>(
         None => *tuple,
     };
     refuse_tunnel(cx, &leaving)?;
+    let judgement = police(cx, tuple, &leaving)?;
     let found = route(cx.tables, cx.entry, leaving.destination.into(), choice.is_some())?;
     let hop = limit(cx.entry, packet, &found.way)?;
     let masquerade = choice
@@ -40,6 +42,9 @@ pub(crate) fn open<'t, A: Family>(
     let Some((claimed, leaving)) = claim(cx, tuple, leaving, &source, choice.as_ref(), segment)? else {
         return Ok(None);
     };
+    if let Some(judgement) = &judgement {
+        cx.tables.policies.counts().judged(cx.worker, judgement);
+    }
     if let Some(choice) = &choice {
         cx.tables.services.counts().connection(cx.worker, choice);
     }

@@ -8,6 +8,7 @@ use crate::family::Family;
 use crate::limit::limit;
 use crate::open::{balance, is_masqueraded};
 use crate::packet::{Carries, Packet};
+use crate::police::police_loose;
 use crate::route::route;
 use crate::track::Course;
 
@@ -21,6 +22,7 @@ pub(crate) fn pass<'t, A: Family>(
     let is_loose = cx.entry.port().is_some() && !is_related;
     if is_loose {
         admit_loose(cx, packet)?;
+        police_loose(cx, packet)?;
     }
     let found = route(cx.tables, cx.entry, destination, false)?;
     // Under whose address it would leave, only its connection could tell.

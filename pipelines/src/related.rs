@@ -3,7 +3,7 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::Role;
-use millrace_dataplane::table::flow::{Rewrite, Tuple};
+use millrace_dataplane::table::flow::{Onward, Rewrite, Tuple};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::checksum::{self, Delta, Sum};
 use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, PortsMut, eth, icmp};
@@ -46,6 +46,10 @@ pub(crate) fn related<A: Family>(
     let Some(flow) = A::flows(&cx.connections.flows).lookup(&answer) else {
         return Ok(Related::Unknown);
     };
+    // What is about a connection that is cut is cut as well.
+    if let Some(Onward::Refused(reason)) = flow.answer.map(|answer| answer.onward) {
+        return Err(reason.into());
+    }
     // A pod is no router: it has nothing to say but about what was sent to it.
     if cx.entry.is(Role::Pod) && answer.source != source {
         return Err(DropReason::IcmpUnrelated.into());

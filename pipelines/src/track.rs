@@ -16,6 +16,7 @@ use crate::family::Family;
 use crate::limit::{Hop, limit};
 use crate::open::open;
 use crate::packet::Packet;
+use crate::police::{police_again, subject};
 use crate::route::{Route, Way, recall, route};
 
 /// How often a packet is looked up at most: its connection may be over, or be another worker's doing.
@@ -226,6 +227,9 @@ fn renew<'t, A: Family>(
             }
         }
     }
+    if police_again(cx, flow)?.is_none() {
+        return Ok(None);
+    }
     let found = route(
         cx.tables,
         cx.entry,
@@ -300,7 +304,7 @@ pub(crate) fn steer_echo<A: Family>(
 pub(crate) fn answer(cx: &Context<'_>, found: &Route<'_>, backend: SubjectId) -> Answer {
     Answer {
         onward: found.onward,
-        subjects: [found.subject, backend, SubjectId::NONE],
+        subjects: [found.subject, backend, subject(cx)],
         epoch: cx.tables.epoch,
     }
 }

@@ -142,6 +142,9 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::Capture { port } => capture(&port, Arc::clone(&seen)),
             Request::ShowWorkers
             | Request::ShowServices(_)
+            | Request::ShowPolicies
+            | Request::Explain(_)
+            | Request::Denied
             | Request::ShowFlows(_)
             | Request::Attach(_)
             | Request::Leave => {

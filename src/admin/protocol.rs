@@ -3,6 +3,7 @@
 //! Unix stream socket, mode 0600. A [`Request`] is answered by one [`Response`]; after the answer to
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
+mod policies;
 mod services;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
 /// Longest line either side accepts, in bytes.
@@ -35,6 +37,12 @@ pub enum Request {
     ShowFlows(ShowFilter),
     /// The Services.
     ShowServices(ShowFilter),
+    /// The policies.
+    ShowPolicies,
+    /// Whether a connection would be allowed, and by what.
+    Explain(Explain),
+    /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
+    Denied,
     /// Make a port for a pod.
     Attach(Attach),
     /// Take a pod's port away.
@@ -330,6 +338,9 @@ pub struct FlowRow {
     pub binding: Option<(u32, u32)>,
     /// Where packets as the first one go, as was last found out.
     pub onward: Option<String>,
+    /// The rules of policies that decide about it, where any have something to say.
+    #[serde(default)]
+    pub policies: Option<String>,
     /// Seconds since it began.
     pub age_seconds: u32,
     /// Seconds since the last packet of either side.

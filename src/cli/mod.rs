@@ -6,6 +6,7 @@ mod capture;
 mod decode;
 mod output;
 mod pcapng;
+mod policies;
 mod services;
 mod show;
 mod stats;
@@ -105,6 +106,25 @@ pub enum ClientCommand {
         #[command(flatten)]
         filter: FilterArguments,
         /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what would become of a connection, and why, without sending a packet
+    ///
+    /// Exits with 0 if it would be allowed, and with 1 if not.
+    #[command(
+        after_help = "Examples:\n  millrace explain --from shop/web --to shop/db:5432\n  \
+        millrace explain --from shop/web --to 10.96.0.10:53 --proto udp\n  \
+        millrace explain --from shop/web --to shop/db:5432 --manifests ./new"
+    )]
+    Explain(ExplainArguments),
+    /// Show what policies deny
+    #[command(after_help = "Examples:\n  millrace denied\n  millrace denied --follow --json | jq .by")]
+    Denied {
+        /// Go on until Ctrl-C
+        #[arg(long, short)]
+        follow: bool,
+        /// Print JSON, one line for each kind of packet
         #[arg(long)]
         json: bool,
     },
@@ -212,6 +232,8 @@ pub enum Subject {
     Services,
     /// Connections
     Flows,
+    /// Policies, and how often each of their rules decided
+    Policies,
 }
 
 /// Shells that [`Command::Completions`] writes for.
@@ -240,6 +262,27 @@ pub struct AttachArguments {
     /// What the interface is called inside the pod
     #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = value::interface)]
     pub interface: String,
+}
+
+/// Arguments of [`ClientCommand::Explain`].
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The pod that would open the connection
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod)]
+    pub from: String,
+    /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT
+    #[arg(long, value_name = "WHERE")]
+    pub to: String,
+    /// The protocol
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp", "sctp", "icmp"])]
+    pub proto: String,
+    /// Ask what would be with the manifests in this folder applied to the objects in force; where no switch runs, with
+    /// them alone
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of [`ClientCommand::Capture`].
@@ -285,6 +328,19 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 show::render(what, answer)?
             })
         }
+        ClientCommand::Explain(arguments) => {
+            let ask = protocol::Explain {
+                from: arguments.from,
+                to: arguments.to,
+                protocol: arguments.proto,
+                // The daemon has a folder of its own to start from.
+                manifests: arguments
+                    .manifests
+                    .map(|path| std::path::absolute(&path).unwrap_or(path)),
+            };
+            policies::explain(socket, ask, arguments.json)
+        }
+        ClientCommand::Denied { follow, json } => policies::denied(socket, follow, json),
         ClientCommand::Attach(arguments) => {
             let pod = arguments.pod.clone();
             let answer = ask(&Request::Attach(protocol::Attach {

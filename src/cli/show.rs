@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, services};
+use super::{Subject, policies, services};
 use crate::admin::protocol::{
     Failure, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
 };
@@ -37,6 +37,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
         Subject::Services => Request::ShowServices(filter),
+        Subject::Policies => Request::ShowPolicies,
     })
 }
 
@@ -52,6 +53,7 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Policies => ("policies", policies::table(&understand::<Vec<_>>(answer)?)),
         Subject::Services => (
             "services",
             services::table(&understand::<Vec<ServiceRow>>(answer)?),
@@ -221,6 +223,7 @@ fn flows(answer: Flows) -> String {
         "ONWARD",
         ">AGE",
         ">IDLE",
+        "POLICIES",
     ]);
     let shown = answer.flows.len();
     for row in answer.flows {
@@ -235,6 +238,7 @@ fn flows(answer: Flows) -> String {
             or_nothing(row.onward),
             format!("{} s", row.age_seconds),
             format!("{} s", row.idle_seconds),
+            or_nothing(row.policies),
         ]);
     }
     let mut text = if table.is_empty() {
@@ -366,15 +370,16 @@ mod tests {
         let tuple = |source: &str, destination: &str| json!({"source": source, "source_port": 4000, "destination": destination, "destination_port": 53});
         let row = json!({"protocol": "udp", "state": "replied", "original": tuple("10.244.1.2", "10.96.0.10"),
             "reply": tuple("10.244.2.3", "10.244.1.2"), "opener": "default/a", "binding": [1, 2],
-            "onward": "tunnel to node-b", "age_seconds": 7, "idle_seconds": 0});
+            "onward": "tunnel to node-b", "policies": "allowed by NetworkPolicy default/dns, egress rule 0",
+            "age_seconds": 7, "idle_seconds": 0});
         let answer = json!({"connections": 1234, "capacity": 4096, "matching": 2, "flows": [row]});
         assert_eq!(
             table(Subject::Flows, answer),
             [
                 "PROTOCOL  STATE    FROM             TO             REPLIES-FROM     REPLIES-TO     OPENED-BY  \
-                 ONWARD            AGE  IDLE",
+                 ONWARD            AGE  IDLE  POLICIES",
                 "udp       replied  10.244.1.2:4000  10.96.0.10:53  10.244.2.3:4000  10.244.1.2:53  default/a  \
-                 tunnel to node-b  7 s   0 s",
+                 tunnel to node-b  7 s   0 s  allowed by NetworkPolicy default/dns, egress rule 0",
                 "1 of 2 matching flows; 1,234 connections, room for 4,096",
             ]
         );

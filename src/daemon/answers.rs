@@ -33,6 +33,12 @@ impl Daemon {
                 return;
             }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
+            Request::ShowPolicies => to_value(self.policing.compiler.rows()),
+            Request::Explain(ask) => {
+                self.explain(ask, answer);
+                return;
+            }
+            Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach_pod(&attach).await,
             Request::Detach { pod } => self.detach_pod(&pod).await,
             Request::Leave => self.leave(),
@@ -252,13 +258,14 @@ impl Daemon {
 
     /// Shows connections, on a thread of its own: there may be a million to look at.
     fn show_flows(&self, filter: ShowFilter, answer: oneshot::Sender<Answer>) {
-        let (flows, tables, names) = (
+        let (flows, tables, names, reasons) = (
             Arc::clone(&self.connections.flows),
             self.tables.clone(),
             self.names(),
+            self.reasons(),
         );
         let look = move || {
-            let shown = super::flows::show(&flows, &tables, &names, &filter);
+            let shown = super::flows::show(&flows, &tables, (&names, &reasons), &filter);
             let _ = answer.send(Answer::Once(match to_value(shown) {
                 Ok(value) => Response::Ok(value),
                 Err(failure) => Response::Error(failure),
@@ -305,6 +312,6 @@ fn named(counters: &impl Serialize) -> BTreeMap<String, u64> {
         .unwrap_or_default()
 }
 
-fn to_value(answer: impl Serialize) -> Result<Value, Failure> {
+pub(super) fn to_value(answer: impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(answer).map_err(|error| Failure::failed(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! Captures: copies of what passes a port, as lines for whoever asked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -11,9 +12,10 @@ use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::WorkerHandle;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
+use super::explain::Reasons;
 use crate::admin::protocol::{CaptureDirection, CaptureLine, CapturedPacket, Failure, Response};
 use crate::admin::server::Answer;
 
@@ -46,11 +48,12 @@ impl Daemon {
         let (lines_in, lines) = mpsc::channel(CAPTURE_LINES);
         let names: BTreeMap<PortId, String> = self.ports.iter().map(|(id, port)| (id, port.name())).collect();
         let workers = self.fabric.workers().to_vec();
+        let reasons = self.follow_reasons();
         self.capture = Some(lines_in.downgrade());
         // Each worker takes its tap off at the next packet that nobody takes.
         let thread = std::thread::Builder::new()
             .name("capture".into())
-            .spawn(move || forward_copies(&copies, &lines_in, &names, &workers));
+            .spawn(move || forward_copies(&copies, &lines_in, (&names, &reasons), &workers));
         match thread {
             Ok(_) => Answer::Capture(
                 Response::Ok(json!({ "port": port.name(), "interface": port.interface })),
@@ -65,7 +68,7 @@ impl Daemon {
 fn forward_copies(
     copies: &Receiver<Captured>,
     lines: &mpsc::Sender<CaptureLine>,
-    names: &BTreeMap<PortId, String>,
+    (names, reasons): (&BTreeMap<PortId, String>, &watch::Receiver<Option<Arc<Reasons>>>),
     workers: &[WorkerHandle<XskPort>],
 ) {
     let lost = || {
@@ -78,7 +81,11 @@ fn forward_copies(
     let mut told = before;
     while !lines.is_closed() {
         let line = match copies.recv_timeout(CAPTURE_PAUSE) {
-            Ok(copy) => Some(CaptureLine::Packet(describe(&copy, names))),
+            Ok(copy) => {
+                // Taken out, so that nobody waits for this thread to let go.
+                let reasons = reasons.borrow().clone();
+                Some(CaptureLine::Packet(describe(&copy, names, reasons.as_deref())))
+            }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
         };
@@ -95,7 +102,7 @@ fn forward_copies(
     }
 }
 
-fn describe(copy: &Captured, names: &BTreeMap<PortId, String>) -> CapturedPacket {
+fn describe(copy: &Captured, names: &BTreeMap<PortId, String>, reasons: Option<&Reasons>) -> CapturedPacket {
     let name = |id: &PortId| names.get(id).cloned().unwrap_or_else(|| format!("port {id}"));
     let (direction, comment) = match &copy.direction {
         Direction::Received(verdict) => (
@@ -108,6 +115,15 @@ fn describe(copy: &Captured, names: &BTreeMap<PortId, String>) -> CapturedPacket
         ),
         Direction::Sent(Some(from)) => (CaptureDirection::Sent, format!("sent, came in at {}", name(from))),
         Direction::Sent(None) => (CaptureDirection::Sent, "sent, originated by the switch".into()),
+    };
+    let verdict = match &copy.direction {
+        Direction::Received(verdict) => Some(verdict),
+        Direction::Sent(_) => None,
+    };
+    let reason = reasons.and_then(|reasons| reasons.of_packet(copy.port, copy.packet.bytes(), verdict));
+    let comment = match reason {
+        Some(reason) => format!("{comment}; {reason}"),
+        None => comment,
     };
     CapturedPacket {
         time_ns: nanoseconds(copy.time),

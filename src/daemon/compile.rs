@@ -5,6 +5,7 @@
 mod host_path;
 mod numbers;
 mod peers;
+pub mod policies;
 mod routes;
 pub mod services;
 mod steering;
@@ -24,9 +25,10 @@ use millrace_dataplane::xdp::SteeringTables;
 
 use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
-use crate::objects::{Family, NodeName, NodeRecord, Store};
+use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
 pub use numbers::Numbers;
 use peers::Peers;
+use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::routes;
 use services::{HostListens, ServiceCompiler, ServiceInputs};
 use steering::steering;
@@ -45,6 +47,8 @@ pub struct PortInput {
     pub ifindex: u32,
     /// What stands behind it.
     pub facts: PortFacts,
+    /// The pod behind it, if it is a pod's.
+    pub pod: Option<PodKey>,
 }
 
 /// Everything that tables are made from.
@@ -102,6 +106,7 @@ pub fn compile(
     inputs: &Inputs<'_>,
     numbers: &mut Numbers,
     services: &mut ServiceCompiler,
+    policies: &mut PolicyCompiler,
     epoch: Epoch,
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -125,6 +130,12 @@ pub fn compile(
         listens: inputs.listens,
     });
     warnings.extend(services.warnings());
+    policies.update(&PolicyInputs {
+        store: inputs.store,
+        ports: &local_ports(inputs.ports),
+        node_addresses: &addresses_of_node(inputs, &local),
+    });
+    warnings.extend_from_slice(policies.warnings());
     let steering = steering(inputs, &local, services.steering());
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
@@ -135,6 +146,7 @@ pub fn compile(
         )),
         routes: Arc::new(RouteTable::build(routes)),
         services: Arc::clone(services.table()),
+        policies: Arc::clone(policies.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),

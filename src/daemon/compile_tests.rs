@@ -82,6 +82,7 @@ fn port(number: u16, ifindex: u32, role: Role, sources: &[&str]) -> PortInput {
         id: PortId::new(number).unwrap(),
         ifindex,
         facts,
+        pod: (role == Role::Pod).then(|| PodKey::new("default", format!("p{number}")).unwrap()),
     }
 }
 
@@ -189,7 +190,14 @@ fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
         listens: HostListens(&|_, _, _| Ok(false)),
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
-    compile(&inputs, &mut Numbers::default(), &mut services, Epoch(7))
+    let mut policies = PolicyCompiler::new(key, 1);
+    compile(
+        &inputs,
+        &mut Numbers::default(),
+        &mut services,
+        &mut policies,
+        Epoch(7),
+    )
 }
 
 #[test]

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::Daemon;
 use super::compile::services::ServiceChanges;
+use super::explain::Reasons;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
 use crate::slowpath::EchoRequest;
@@ -246,7 +247,7 @@ fn reply<A>(remote: A, own: A, protocol: IpProtocol, id: u16) -> Tuple<A> {
 pub(super) fn show(
     flows: &SharedFlowTable,
     tables: &NodeTables,
-    names: &Names,
+    (names, reasons): (&Names, &Reasons),
     filter: &ShowFilter,
 ) -> Flows {
     let mut shown = Flows {
@@ -258,6 +259,7 @@ pub(super) fn show(
     let view = View {
         tables,
         names,
+        reasons,
         filter,
         now: clock::now(),
     };
@@ -270,6 +272,7 @@ pub(super) fn show(
 struct View<'a> {
     tables: &'a NodeTables,
     names: &'a Names,
+    reasons: &'a Reasons,
     filter: &'a ShowFilter,
     now: Tick,
 }
@@ -277,13 +280,16 @@ struct View<'a> {
 impl View<'_> {
     fn collect<A: Address>(&self, connections: impl Iterator<Item = Connection<A>>, shown: &mut Flows) {
         let limit = self.filter.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
-        for row in connections.map(|connection| self.row(&connection)) {
+        for connection in connections {
+            let row = self.row(&connection);
             if !self.matches(&row) {
                 continue;
             }
             shown.matching += 1;
             if shown.flows.len() < limit {
-                shown.flows.push(row);
+                // Asked only for those that are shown.
+                let policies = self.reasons.of_connection(&connection);
+                shown.flows.push(FlowRow { policies, ..row });
             }
         }
     }
@@ -328,6 +334,7 @@ impl View<'_> {
                 .binding
                 .map(|binding| (binding.service, binding.backend)),
             onward: answer.map(|answer| self.onward(answer.onward)),
+            policies: None,
             age_seconds: self.now.since(connection.created),
             idle_seconds: self.now.since(last),
         }

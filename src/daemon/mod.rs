@@ -7,6 +7,7 @@
 mod answers;
 mod captures;
 pub mod compile;
+mod explain;
 pub mod fabric;
 mod flows;
 pub mod health;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
-use millrace_dataplane::table::{HashKey, NodeTables, Publisher, Role};
+use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
 use millrace_pipelines::Connections;
@@ -44,13 +45,14 @@ use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PR
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
 use compile::services::{HostListens, ServiceCompiler};
-use compile::{Compiled, Inputs, Numbers};
+use compile::{Compiled, Inputs, Numbers, PortInput};
 use fabric::Fabric;
 use flows::Echoes;
 use health::Health;
 use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
 
+pub use explain::explain_alone;
 pub use look::Misconfigured;
 pub use start::run;
 pub use uninstall::uninstall;
@@ -98,6 +100,7 @@ struct Daemon {
     tables: NodeTables,
     numbers: Numbers,
     services: ServiceCompiler,
+    policing: explain::Policing,
     health: Health,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
@@ -190,6 +193,7 @@ impl Daemon {
         }
         self.release_echoes();
         self.health.beat();
+        self.end_denied();
         self.restore_own_services();
         if self.look_at_listeners() {
             self.publish().await;
@@ -202,28 +206,35 @@ impl Daemon {
         Ok(())
     }
 
-    /// Makes the tables anew and gives them to everyone who reads them.
-    async fn publish(&mut self) {
-        let inputs = self.ports.inputs();
+    /// Makes the tables anew.
+    fn compile(&mut self, ports: &[PortInput], epoch: Epoch) -> Compiled {
         let listening = OnceCell::new();
-        let mut compiled = compile::compile(
+        compile::compile(
             &Inputs {
                 config: &self.config,
                 own: &self.own,
                 store: &self.store,
                 kernel: &self.state,
-                ports: &inputs,
+                ports,
                 key: self.key,
                 listens: HostListens(&|address, protocol, port| listens(&listening, address, protocol, port)),
             },
             &mut self.numbers,
             &mut self.services,
-            self.tables.epoch.next(),
-        );
+            &mut self.policing.compiler,
+            epoch,
+        )
+    }
+
+    /// Makes the tables anew and gives them to everyone who reads them.
+    async fn publish(&mut self) {
+        let ports = self.ports.inputs();
+        let mut compiled = self.compile(&ports, self.tables.epoch.next());
         let mut changed = compile::changed_subjects(&self.tables.routes, &compiled.tables.routes);
         changed.extend(self.numbers.take_renumbered());
         let service_changes = self.services.take_changes();
         changed.extend(service_changes.subjects());
+        changed.extend(self.policing.compiler.take_changes());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);
@@ -240,6 +251,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.renew_reasons();
         self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);
         // A full queue holds the same notice already.

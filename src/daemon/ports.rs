@@ -122,6 +122,7 @@ impl Ports {
                 id,
                 ifindex: port.attached.spec.ifindex,
                 facts: port.facts.clone(),
+                pod: port.pod.clone(),
             })
             .collect()
     }

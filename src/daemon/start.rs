@@ -1,7 +1,6 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
-use std::cell::OnceCell;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -15,8 +14,9 @@ use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError,
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::compile::services::{HostListens, ServiceCompiler};
-use super::compile::{Inputs, Numbers, compile};
+use super::compile::Numbers;
+use super::compile::services::ServiceCompiler;
+use super::explain::Policing;
 use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
@@ -87,9 +87,10 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let host = kernel
         .ensure_host_port(&host_port_spec(&config, &own, &uplink))
         .await?;
-    let services = ServiceCompiler::new(&config.services, key, config.workers.cores.as_slice().len());
+    let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {
         state: follower.state().clone(),
+        services: ServiceCompiler::new(&config.services, key, workers),
         config,
         own,
         started: Instant::now(),
@@ -106,7 +107,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         echoes: flows::Echoes::default(),
         publisher,
         numbers: Numbers::default(),
-        services,
+        policing: Policing::new(key, workers),
         health: Health::new(),
         peers: Vec::new(),
         next_hops: Vec::new(),
@@ -317,20 +318,9 @@ impl Daemon {
             id,
             ifindex: link.ifindex,
             facts: facts.clone(),
+            pod: None,
         });
-        let listening = OnceCell::new();
-        let inputs = Inputs {
-            config: &self.config,
-            own: &self.own,
-            store: &self.store,
-            kernel: &self.state,
-            ports: &inputs,
-            key: self.key,
-            listens: HostListens(&|address, protocol, port| {
-                super::listens(&listening, address, protocol, port)
-            }),
-        };
-        let steering = compile(&inputs, &mut self.numbers, &mut self.services, Epoch(0)).steering;
+        let steering = self.compile(&inputs, Epoch(0)).steering;
         let echoes: Vec<_> = self.echoes.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
         let steered = steer(kind, limit, |program| {

@@ -47,6 +47,8 @@ pub struct CheckCounts {
     pub pods: usize,
     /// Those of them that are ports of this node's switch.
     pub own_pods: usize,
+    /// Good NetworkPolicies and ClusterNetworkPolicies.
+    pub policies: usize,
     /// Pods that have ended.
     pub finished_pods: usize,
     /// Good Services.
@@ -139,6 +141,7 @@ fn count(store: &Store, files: usize) -> CheckCounts {
         peers: peer_names.len(),
         pods: store.pods().count(),
         own_pods: store.own_pods().count(),
+        policies: store.policies().len(),
         finished_pods: store.finished_pods(),
         services: store.services().len(),
         refused: of(Severity::Refused),
@@ -176,7 +179,7 @@ impl fmt::Display for CheckReport {
         let counts = &self.counts;
         writeln!(
             f,
-            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services",
+            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services, {} policies",
             manifests.display(),
             counts.files,
             counts.nodes,
@@ -184,7 +187,8 @@ impl fmt::Display for CheckReport {
             counts.pods,
             counts.own_pods,
             counts.finished_pods,
-            counts.services
+            counts.services,
+            counts.policies,
         )?;
         if let Some(own) = &self.own_node {
             let cidrs: Vec<String> = own.pod_cidrs.iter().map(ToString::to_string).collect();

@@ -9,6 +9,7 @@ use super::address::UnicastMac;
 use super::flannel::{BACKEND_DATA, BACKEND_TYPE, BackendDataError, KUBE_SUBNET_MANAGER, PUBLIC_IP};
 use super::name::NameError;
 use super::notice::{Origin, Severity};
+use super::policy::PolicyFault;
 use super::service::ServiceFault;
 
 /// Most characters of a value that is quoted.
@@ -343,6 +344,11 @@ pub enum Fault {
     /// See there.
     #[error(transparent)]
     Service(#[from] ServiceFault),
+
+    // Of policies, and of what they select by.
+    /// See there.
+    #[error(transparent)]
+    Policy(#[from] PolicyFault),
 }
 
 impl Fault {
@@ -351,6 +357,7 @@ impl Fault {
     pub fn severity(&self) -> Severity {
         match self {
             Self::Service(fault) => fault.severity(),
+            Self::Policy(fault) => fault.severity(),
             Self::FolderUnwatched { .. } | Self::CidrHostBits { .. } | Self::NodeUnknown { .. } => {
                 Severity::Warning
             }

@@ -152,15 +152,13 @@ impl Folder {
         Store::assemble(own, &entries, &mut self.services, notices.collect())
     }
 
-    /// Everything that is in force, for tests.
-    #[cfg(test)]
+    /// Everything that is in force.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let entries = self.files.values().flat_map(|state| &state.entries);
         entries.map(|entry| Entry::clone(entry)).collect()
     }
 
-    /// What the folder itself reports, for tests.
-    #[cfg(test)]
+    /// What the folder itself reports.
     pub(super) fn own_notices(&self) -> Vec<Notice> {
         let of_files = self.files.values().flat_map(|state| &state.notices);
         self.notices.iter().chain(of_files).cloned().collect()

@@ -16,10 +16,13 @@ pub mod flannel;
 mod folder;
 pub mod manifests;
 mod name;
+mod namespace;
 mod node;
 mod notice;
 mod object;
 mod pod;
+mod policy;
+mod selector;
 mod service;
 mod store;
 mod watch;
@@ -31,10 +34,16 @@ pub use fault::Fault;
 pub use flannel::{Backend, Family, FlannelLease, VxlanLease};
 pub use folder::{FOLDER_MAX_FILES, Folder};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
+pub use namespace::NamespaceRecord;
 pub use node::{NodeRecord, gateway_of};
 pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};
-pub use pod::PodRecord;
+pub use pod::{NamedPort, PodRecord};
+pub use policy::{
+    ClusterNetworkPolicy, NamespaceScope, PodSelector, PolicyFault, PolicyKey, PolicyKind, PolicyPeer,
+    PolicyPort, PolicyRecord, PolicyRule, PolicyTier, RuleAction,
+};
+pub use selector::{Labels, Selector};
 pub use service::{
     AFFINITY_DEFAULT_S, AFFINITY_MAX_S, Claim, PROXY_NAME, Protocol, ServiceFault, ServiceKey, ServiceKind,
     ServicePort, ServiceRecord, VipKind,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,12 +113,12 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// Namespace and name of a Pod, written `namespace/name`.
+/// Namespace and name of a Pod, written `namespace/name`. There are many, in many places: a copy shares its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PodKey {
-    namespace: String,
-    name: String,
+    namespace: Arc<str>,
+    name: Arc<str>,
 }
 
 impl PodKey {
@@ -129,7 +130,10 @@ impl PodKey {
         let (namespace, name) = (namespace.into(), name.into());
         check_label(&namespace)?;
         check_subdomain(&name)?;
-        Ok(Self { namespace, name })
+        Ok(Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 
     /// `metadata.namespace`.

@@ -12,6 +12,7 @@ use super::address::{UnicastMac, refused_address_class, refused_class};
 use super::fault::Fault;
 use super::flannel::{self, Backend, Family, FlannelLease, VxlanLease};
 use super::name::NodeName;
+use super::selector::Labels;
 
 /// Longest IPv4 prefix of a pod CIDR: the tunnel address, the gateway and two pods.
 const LONGEST_PREFIX_V4: u8 = 30;
@@ -44,6 +45,8 @@ pub struct NodeRecord {
     pub lease: Option<FlannelLease>,
     /// The label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// `metadata.labels`, by which policies select nodes.
+    pub labels: Labels,
     /// Whether the node is about to go: it is being deleted, or a cluster autoscaler says that it will be.
     pub is_leaving: bool,
 }
@@ -81,6 +84,7 @@ impl NodeRecord {
                 .as_ref()
                 .and_then(|labels| labels.get(ZONE))
                 .cloned(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
             is_leaving: is_leaving(node),
         };
         Ok((record, warnings))

@@ -1,14 +1,16 @@
 //! Kubernetes objects by kind: from an untyped tree to the typed object, with a fault that names the field.
 
 use k8s_openapi::Resource;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::fault::Fault;
 use super::name::ObjectId;
+use super::policy::ClusterNetworkPolicy;
 
 /// Namespace of an object that names none, as `kubectl apply` has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -23,7 +25,7 @@ pub fn namespace_of(metadata: &ObjectMeta) -> &str {
         .unwrap_or(DEFAULT_NAMESPACE)
 }
 
-/// An object that this version understands. NetworkPolicies and Namespaces will join it.
+/// An object that this version understands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// `v1` Node.
@@ -34,7 +36,16 @@ pub enum Object {
     Service(Box<Service>),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
+    /// `v1` Namespace.
+    Namespace(Box<Namespace>),
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
 }
+
+/// Kinds that live in a Namespace.
+const NAMESPACED: [&str; 4] = [Pod::KIND, Service::KIND, EndpointSlice::KIND, NetworkPolicy::KIND];
 
 /// Why a tree gave no object, and which object it would have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +93,7 @@ fn identify(tree: &Value, kind: &str) -> Option<ObjectId> {
         return None;
     }
     let mut namespace = text("namespace");
-    if [Pod::KIND, Service::KIND, EndpointSlice::KIND].contains(&kind) && namespace.is_empty() {
+    if NAMESPACED.contains(&kind) && namespace.is_empty() {
         DEFAULT_NAMESPACE.clone_into(&mut namespace);
     }
     Some(ObjectId {
@@ -116,6 +127,13 @@ impl Object {
                 namespace_of(&slice.metadata),
                 &slice.metadata,
             ),
+            Self::Namespace(namespace) => (Namespace::KIND, "", &namespace.metadata),
+            Self::NetworkPolicy(policy) => (
+                NetworkPolicy::KIND,
+                namespace_of(&policy.metadata),
+                &policy.metadata,
+            ),
+            Self::ClusterNetworkPolicy(policy) => (ClusterNetworkPolicy::KIND, "", &policy.metadata),
         };
         let name = metadata.name.clone().filter(|name| !name.is_empty())?;
         Some(ObjectId {
@@ -142,6 +160,13 @@ impl Object {
             (Service::API_VERSION, Service::KIND) => typed(tree).map(Box::new).map(Self::Service),
             (EndpointSlice::API_VERSION, EndpointSlice::KIND) => {
                 typed(tree).map(Box::new).map(Self::EndpointSlice)
+            }
+            (Namespace::API_VERSION, Namespace::KIND) => typed(tree).map(Box::new).map(Self::Namespace),
+            (NetworkPolicy::API_VERSION, NetworkPolicy::KIND) => {
+                typed(tree).map(Box::new).map(Self::NetworkPolicy)
+            }
+            (ClusterNetworkPolicy::API_VERSION, ClusterNetworkPolicy::KIND) => {
+                typed(tree).map(Box::new).map(Self::ClusterNetworkPolicy)
             }
             _ => Err(Fault::UnusedKind { api_version, kind }),
         };

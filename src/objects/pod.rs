@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use serde::Serialize;
 
 use super::fault::Fault;
 use super::name::{NodeName, PodKey, check_subdomain};
 use super::node::read_address;
 use super::object::namespace_of;
+use super::policy::PolicyFault;
+use super::selector::Labels;
+use super::service::Protocol;
 
 /// `status.phase` of pods whose containers have ended and whose addresses are free again.
 const FINISHED_PHASES: [&str; 2] = ["Succeeded", "Failed"];
@@ -24,6 +27,21 @@ pub struct PodRecord {
     pub ips: Vec<IpAddr>,
     /// `spec.hostNetwork`: the pod has the node's own address.
     pub host_network: bool,
+    /// `metadata.labels`, by which policies select pods.
+    pub labels: Labels,
+    /// The ports of its containers that have a name, in ascending order.
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// A port of a container that has a name, by which policies mean it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NamedPort {
+    /// `name`.
+    pub name: String,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `containerPort`.
+    pub port: u16,
 }
 
 impl PodRecord {
@@ -69,13 +87,55 @@ impl PodRecord {
             .as_ref()
             .and_then(|spec| spec.host_network)
             .unwrap_or(false);
+        let named_ports = pod.spec.as_ref().map(read_named_ports).transpose()?;
         Ok(Some(Self {
             key,
             node_name,
             ips,
             host_network,
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            named_ports: named_ports.unwrap_or_default(),
         }))
     }
+}
+
+/// The named ports of all containers that go on running beside one another: init containers too, some of which do.
+fn read_named_ports(spec: &PodSpec) -> Result<Vec<NamedPort>, Fault> {
+    let mut named = Vec::new();
+    let groups = [
+        ("containers", Some(&spec.containers)),
+        ("initContainers", spec.init_containers.as_ref()),
+    ];
+    for (group, containers) in groups {
+        for (place, container) in containers.into_iter().flatten().enumerate() {
+            for (index, port) in container.ports.iter().flatten().enumerate() {
+                let Some(name) = port.name.as_ref().filter(|name| !name.is_empty()) else {
+                    continue;
+                };
+                let field = |field: &str| format!("spec.{group}[{place}].ports[{index}].{field}");
+                let protocol = Protocol::read(port.protocol.as_deref()).ok_or_else(|| PolicyFault::Word {
+                    field: field("protocol"),
+                    value: port.protocol.clone().unwrap_or_default(),
+                    wanted: Protocol::WORDS,
+                })?;
+                let number = u16::try_from(port.container_port)
+                    .ok()
+                    .filter(|number| *number != 0);
+                named.push(NamedPort {
+                    name: name.clone(),
+                    protocol,
+                    port: number.ok_or_else(|| PolicyFault::Port {
+                        field: field("containerPort"),
+                        value: i64::from(port.container_port),
+                        least: 1,
+                    })?,
+                });
+            }
+        }
+    }
+    named.sort_unstable();
+    named.dedup();
+    Ok(named)
 }
 
 /// `status.podIPs`, or `status.podIP` where the former is absent.

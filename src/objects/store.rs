@@ -7,6 +7,7 @@
 //! change it.
 
 mod build;
+mod overlay;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -20,10 +21,12 @@ use super::endpoint_slice::SliceRecord;
 use super::fault::Fault;
 use super::flannel::{Backend, Family};
 use super::name::{NodeName, ObjectId, PodKey};
+use super::namespace::NamespaceRecord;
 use super::node::NodeRecord;
 use super::notice::{Notice, Origin, Severity};
 use super::object::Object;
 use super::pod::PodRecord;
+use super::policy::{PolicyKey, PolicyRecord};
 use super::service::{Claim, ServiceRecord};
 pub(super) use registry::Registry;
 
@@ -33,13 +36,17 @@ pub enum Record {
     /// A Node.
     Node(Box<NodeRecord>),
     /// A Pod with a claim on its addresses.
-    Pod(Box<PodRecord>),
+    Pod(Arc<PodRecord>),
     /// A Pod that has ended.
     FinishedPod,
     /// A Service.
     Service(Arc<ServiceRecord>),
     /// An EndpointSlice of a Service.
     EndpointSlice(Arc<SliceRecord>),
+    /// A Namespace.
+    Namespace(Arc<NamespaceRecord>),
+    /// A NetworkPolicy or a ClusterNetworkPolicy.
+    Policy(Arc<PolicyRecord>),
 }
 
 /// A sound object with its place and age: what a source hands to [`Store::build`].
@@ -76,7 +83,7 @@ impl Entry {
             Object::Pod(pod) => {
                 let record = PodRecord::read(pod)?;
                 let id = namespaced_id("Pod", &pod.metadata);
-                let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Box::new(record)));
+                let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Arc::new(record)));
                 (id, &pod.metadata, record, Vec::new())
             }
             Object::Service(service) => {
@@ -93,6 +100,26 @@ impl Entry {
                     Record::EndpointSlice(Arc::new(record)),
                     faults,
                 )
+            }
+            Object::Namespace(namespace) => {
+                let record = NamespaceRecord::read(namespace)?;
+                let id = ObjectId {
+                    kind: "Namespace".to_owned(),
+                    namespace: String::new(),
+                    name: record.name.clone(),
+                };
+                let record = Record::Namespace(Arc::new(record));
+                (id, &namespace.metadata, record, Vec::new())
+            }
+            Object::NetworkPolicy(policy) => {
+                let (record, faults) = PolicyRecord::read_network_policy(policy)?;
+                let id = record.key.object_id();
+                (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+            }
+            Object::ClusterNetworkPolicy(policy) => {
+                let (record, faults) = PolicyRecord::read_cluster(policy)?;
+                let id = record.key.object_id();
+                (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
             }
         };
         let created_s = created_s(metadata);
@@ -155,9 +182,11 @@ fn pod_id(key: &PodKey) -> ObjectId {
 pub struct Store {
     own: NodeName,
     nodes: BTreeMap<NodeName, NodeRecord>,
-    pods: BTreeMap<PodKey, PodRecord>,
-    pod_by_ip: BTreeMap<IpAddr, PodKey>,
+    pods: BTreeMap<PodKey, Arc<PodRecord>>,
+    pod_by_ip: BTreeMap<IpAddr, Arc<PodRecord>>,
     services: Arc<[Arc<ServiceEntry>]>,
+    namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
+    policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
     finished_pods: usize,
     notices: Vec<Notice>,
 }
@@ -220,26 +249,30 @@ impl Store {
     /// A pod by its namespace and name.
     #[must_use]
     pub fn pod(&self, key: &PodKey) -> Option<&PodRecord> {
-        self.pods.get(key)
+        self.pods.get(key).map(|pod| &**pod)
     }
 
     /// The pod that has an address. Pods in the network of their node are not found here, since they share
     /// its address.
     #[must_use]
     pub fn pod_by_ip(&self, address: IpAddr) -> Option<&PodRecord> {
-        self.pods.get(self.pod_by_ip.get(&address)?)
+        self.pod_by_ip.get(&address).map(|pod| &**pod)
     }
 
     /// All good pods that have not ended, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &PodRecord> {
+        self.pods.values().map(|pod| &**pod)
+    }
+
+    /// [`Self::pods`], to be kept: a pod that did not change is the very same one in the next store.
+    pub fn shared_pods(&self) -> impl Iterator<Item = &Arc<PodRecord>> {
         self.pods.values()
     }
 
     /// The pods of the own node that are ports of the switch: scheduled here, and not in the node's own
     /// network.
     pub fn own_pods(&self) -> impl Iterator<Item = &PodRecord> {
-        self.pods
-            .values()
+        self.pods()
             .filter(|pod| pod.node_name.as_ref() == Some(&self.own) && !pod.host_network)
     }
 
@@ -248,6 +281,18 @@ impl Store {
     #[must_use]
     pub fn services(&self) -> &Arc<[Arc<ServiceEntry>]> {
         &self.services
+    }
+
+    /// All good Namespaces, by name.
+    #[must_use]
+    pub fn namespaces(&self) -> &BTreeMap<String, Arc<NamespaceRecord>> {
+        &self.namespaces
+    }
+
+    /// All good policies, by kind, namespace and name.
+    #[must_use]
+    pub fn policies(&self) -> &BTreeMap<PolicyKey, Arc<PolicyRecord>> {
+        &self.policies
     }
 
     /// How many pods have ended and are left out.

@@ -22,6 +22,7 @@ mod mirror;
 mod originate;
 mod packets;
 mod plain;
+mod policies;
 mod random;
 mod rows;
 mod services;

@@ -178,6 +178,7 @@ fn every_reason_of_the_pipeline_has_a_row() {
     // Needs a headroom that a received frame always has; shown in `encap`.
     let elsewhere = [DropReason::NoRoom];
     let mut drops = HashSet::from(crate::services::DROPS);
+    drops.extend(crate::policies::DROPS);
     let mut punts = HashSet::from(crate::services::PUNTS);
     for row in all() {
         match row.expect {

@@ -15,6 +15,7 @@ pub mod local;
 pub mod neighbour;
 pub mod outer;
 pub mod peer;
+pub mod policy;
 pub mod port;
 pub mod prefix;
 pub mod publish;
@@ -30,6 +31,7 @@ pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
 pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
 pub use peer::{Peer, PeerId, PeerTable, Tunnel, Underlay};
+pub use policy::PolicyTable;
 pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
@@ -59,6 +61,8 @@ pub struct NodeTables {
     pub local: Arc<Local>,
     /// Virtual addresses and node ports, and the backends behind them.
     pub services: Arc<ServiceTable>,
+    /// Who may talk with this node's pods, and they with whom.
+    pub policies: Arc<PolicyTable>,
     /// When each thing that stored answers rest on last changed.
     pub subjects: Subjects,
     /// The snapshot's number, to tell one from another: what is found in these tables is stored with it.

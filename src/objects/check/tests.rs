@@ -55,7 +55,7 @@ fn a_good_node() {
     assert!(report.is_good(), "{text}");
     let expected = "\
 manifests/x.yaml:23 (document 6): skipped: ConfigMap default/s: v1 ConfigMap is not used by this version
-manifests: 1 files, 2 nodes (1 peers), 2 pods (1 of this node, 1 ended and left out), 1 services
+manifests: 1 files, 2 nodes (1 peers), 2 pods (1 of this node, 1 ended and left out), 1 services, 0 policies
 this node: node-a, pods 10.244.1.0/24, VtepMAC 66:07:02:c1:cc:60
 millrace.toml: good (0 refused, 0 warnings, 1 skipped)";
     assert_eq!(text, expected);

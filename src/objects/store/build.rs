@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use millrace_dataplane::table::HashKey;
 
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store, node_id, pod_id};
@@ -28,7 +29,7 @@ pub(super) fn build(
     let entries = entries.iter().map(|entry| &***entry);
     let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
-    let mut builder = Builder::new(own.clone(), notices);
+    let mut builder = Builder::new(own.clone(), notices, entries.len());
     let mut pods = Vec::new();
     for entry in entries {
         if !builder.is_first(entry) {
@@ -39,11 +40,21 @@ pub(super) fn build(
             Record::Pod(pod) => pods.push((&entry.origin, pod)),
             Record::FinishedPod => builder.store.finished_pods += 1,
             Record::Service(_) | Record::EndpointSlice(_) => {}
+            Record::Namespace(namespace) => {
+                let name = namespace.name.clone();
+                builder.store.namespaces.insert(name, Arc::clone(namespace));
+            }
+            Record::Policy(policy) => {
+                builder
+                    .store
+                    .policies
+                    .insert(policy.key.clone(), Arc::clone(policy));
+            }
         }
     }
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
-        builder.add_pod(origin, PodRecord::clone(pod));
+        builder.add_pod(origin, Arc::clone(pod));
     }
     registry.update(&builder.cidrs);
     let mut store = builder.store;
@@ -55,7 +66,7 @@ pub(super) fn build(
 /// A store in the making, with who claimed what.
 struct Builder<'e> {
     store: Store,
-    seen: HashMap<&'e ObjectId, &'e Origin>,
+    seen: HashMap<&'e ObjectId, &'e Origin, HashKey>,
     /// They never overlap, so a neighbour in their order is the only one that can hold an address.
     cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
@@ -66,19 +77,21 @@ struct Builder<'e> {
 }
 
 impl<'e> Builder<'e> {
-    fn new(own: NodeName, notices: Vec<Notice>) -> Self {
+    fn new(own: NodeName, notices: Vec<Notice>, entries: usize) -> Self {
         let store = Store {
             own,
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             pod_by_ip: BTreeMap::new(),
             services: Arc::from([]),
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
             finished_pods: 0,
             notices,
         };
         Self {
             store,
-            seen: HashMap::new(),
+            seen: HashMap::with_capacity_and_hasher(entries, HashKey::random()),
             cidrs: BTreeMap::new(),
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),
@@ -222,25 +235,17 @@ impl<'e> Builder<'e> {
         self.covering(cidr.network()).or_else(within)
     }
 
-    fn add_pod(&mut self, origin: &Origin, pod: PodRecord) {
-        let id = pod_id(&pod.key);
+    fn add_pod(&mut self, origin: &Origin, pod: Arc<PodRecord>) {
+        let notice = |reason| Notice::new(origin.clone(), Some(pod_id(&pod.key)), reason);
         match self.check_pod(&pod) {
             Ok(None) => {}
-            Ok(Some(warning)) => self
-                .store
-                .notices
-                .push(Notice::new(origin.clone(), Some(id), warning)),
-            Err(reason) => {
-                return self
-                    .store
-                    .notices
-                    .push(Notice::new(origin.clone(), Some(id), reason));
-            }
+            Ok(Some(warning)) => self.store.notices.push(notice(warning)),
+            Err(reason) => return self.store.notices.push(notice(reason)),
         }
         if !pod.host_network {
             self.store
                 .pod_by_ip
-                .extend(pod.ips.iter().map(|address| (*address, pod.key.clone())));
+                .extend(pod.ips.iter().map(|address| (*address, Arc::clone(&pod))));
         }
         self.store.pods.insert(pod.key.clone(), pod);
     }
@@ -264,7 +269,7 @@ impl<'e> Builder<'e> {
             if let Some(other) = self.store.pod_by_ip.get(address) {
                 return Err(Fault::PodIpShared {
                     address: *address,
-                    pod: other.to_string(),
+                    pod: other.key.to_string(),
                 });
             }
         }
@@ -284,7 +289,7 @@ impl<'e> Builder<'e> {
 }
 
 fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
-    let name = node.name.to_string();
+    let name = || node.name.to_string();
     if !node.owns_pod_address(address) {
         let cidrs: Vec<String> = node.pod_cidrs().map(|cidr| cidr.to_string()).collect();
         let cidrs = if cidrs.is_empty() {
@@ -294,21 +299,21 @@ fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
         };
         return Err(Fault::PodIpOutside {
             address,
-            node: name,
+            node: name(),
             cidrs,
         });
     }
     if node.tunnel_addresses().any(|reserved| reserved == address) {
         return Err(Fault::PodIpReserved {
             address,
-            node: name,
+            node: name(),
             role: "tunnel address",
         });
     }
     if node.gateway_addresses().any(|reserved| reserved == address) {
         return Err(Fault::PodIpReserved {
             address,
-            node: name,
+            node: name(),
             role: "gateway",
         });
     }

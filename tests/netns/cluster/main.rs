@@ -23,6 +23,7 @@ mod icmp;
 mod life;
 mod nic;
 mod picture;
+mod policies;
 mod ports;
 mod pulse;
 mod queues;

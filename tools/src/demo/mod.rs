@@ -2,6 +2,7 @@
 
 mod checks;
 mod flows;
+mod policies;
 mod services;
 mod table;
 
@@ -56,6 +57,7 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
     ))?;
     let outcomes = try_everything(&lab, &mut printer)?;
     printer.say(&format!("\n{}", table::table(&outcomes)))?;
+    let obeyed = show_policies(&lab, &mut printer)?;
     let answered = ask_the_switch(&lab, &mut printer)?;
     let failures = table::failures(&outcomes);
     if !failures.is_empty() {
@@ -63,7 +65,7 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
         show_logs(&lab, &mut printer)?;
     }
     lab.close()?;
-    let passed = answered && failures.is_empty();
+    let passed = obeyed && answered && failures.is_empty();
     let verdict = if passed {
         "Everything passed"
     } else {
@@ -147,6 +149,18 @@ fn try_services(lab: &Lab, printer: &mut Printer<'_>) -> Result<Vec<Outcome>, La
         tried.len()
     ))?;
     Ok(tried)
+}
+
+/// Shows a pod closed and opened again by policies, and returns whether it was.
+fn show_policies(lab: &Lab, printer: &mut Printer<'_>) -> Result<bool, LabError> {
+    let Some(policies) = policies::Policies::of(lab) else {
+        return Ok(true);
+    };
+    match policies.show() {
+        Ok(told) => printer.say(&told).map(|()| true),
+        Err(LabError::Interrupted) => Err(LabError::Interrupted),
+        Err(error) => printer.say(&format!("FAILED {error}")).map(|()| false),
+    }
 }
 
 /// Shows what the first Millrace node says of itself, and returns whether it answered.

@@ -47,6 +47,14 @@ impl ServiceTable {
         })
     }
 
+    /// Every backend that a new connection may be given; none if it is to no Service.
+    #[must_use]
+    pub fn eligible(&self, query: &Query) -> &[Backend] {
+        let called = (query.destination, query.destination_port);
+        let frontend = self.frontend(query.source, query.protocol, called);
+        frontend.map_or(&[], |frontend| traffic(frontend, query).0.backends())
+    }
+
     /// What the backend of an existing connection does now, where the connection was begun by `source` to `called`.
     #[must_use]
     pub fn still_serves(

@@ -351,7 +351,7 @@ impl ServiceCompiler {
 }
 
 /// The protocol's number in a packet.
-fn number(protocol: Protocol) -> IpProtocol {
+pub(super) fn number(protocol: Protocol) -> IpProtocol {
     match protocol {
         Protocol::Tcp => IpProtocol::TCP,
         Protocol::Udp => IpProtocol::UDP,

@@ -29,7 +29,7 @@ fn millraces(name: &str) -> Lab {
 }
 
 /// Gives both nodes an object.
-fn declare(lab: &Lab, name: &str, text: &str) {
+pub(crate) fn declare(lab: &Lab, name: &str, text: &str) {
     for node in lab.nodes() {
         if let Some(daemon) = node.daemon() {
             daemon.write_manifest(&format!("{name}.yaml"), text).unwrap();
@@ -118,7 +118,7 @@ impl Declared<'_> {
 
 /// Answers every caller with its own name and the caller's address, over UDP and TCP: `pod-a1 10.244.1.2:4000`. A TCP
 /// connection is answered again for every line.
-struct Server {
+pub(crate) struct Server {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// In a pod, at the port that Services lead to.
-    fn in_pod(lab: &Lab, pod: &str) -> Self {
+    pub(crate) fn in_pod(lab: &Lab, pod: &str) -> Self {
         let at = SocketAddrV4::new(crate::rig::address(lab, pod), 8080);
         Self::start(crate::rig::pod(lab, pod), pod, at)
     }
@@ -204,13 +204,13 @@ fn answer_lines(mut stream: TcpStream, answer: &str, over: &AtomicBool) {
 }
 
 /// A client's end of a TCP connection to a [`Server`].
-struct Call {
+pub(crate) struct Call {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
 }
 
 impl Call {
-    fn open(from: &Namespace, to: SocketAddrV4) -> Self {
+    pub(crate) fn open(from: &Namespace, to: SocketAddrV4) -> Self {
         let stream = tcp_connect(from, to.into(), PATIENCE)
             .unwrap_or_else(|error| panic!("{} -> {to}: {error}", from.name()));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -218,8 +218,16 @@ impl Call {
         Self { stream, reader }
     }
 
+    /// As [`Self::ask`], but not for longer than this.
+    pub(crate) fn ask_within(&mut self, patience: Duration) -> std::io::Result<(String, SocketAddr)> {
+        self.stream.set_read_timeout(Some(patience))?;
+        let answer = self.ask();
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        answer
+    }
+
     /// One question and its answer.
-    fn ask(&mut self) -> std::io::Result<(String, SocketAddr)> {
+    pub(crate) fn ask(&mut self) -> std::io::Result<(String, SocketAddr)> {
         self.stream.write_all(b"who?\n")?;
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {
@@ -252,7 +260,7 @@ fn ask_udp(from: &Namespace, to: SocketAddrV4) -> (String, SocketAddr) {
     }
 }
 
-fn udp_socket(from: &Namespace, to: SocketAddrV4) -> UdpSocket {
+pub(crate) fn udp_socket(from: &Namespace, to: SocketAddrV4) -> UdpSocket {
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     let socket = from
         .within(|| {
@@ -267,7 +275,7 @@ fn udp_socket(from: &Namespace, to: SocketAddrV4) -> UdpSocket {
 }
 
 /// One datagram and its answer, if there is one in time.
-fn try_udp(socket: &UdpSocket) -> Option<(String, SocketAddr)> {
+pub(crate) fn try_udp(socket: &UdpSocket) -> Option<(String, SocketAddr)> {
     let mut buffer = [0; 2048];
     socket.send(b"who?").ok()?;
     let len = socket.recv(&mut buffer).ok()?;
