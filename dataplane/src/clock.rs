@@ -45,6 +45,39 @@ pub fn now() -> Tick {
     Tick::from_seconds(seconds as u32)
 }
 
+/// How old a tick may be that is not asked for anew.
+const TICK_AGE_US: u64 = 1000;
+
+/// The tick, for who asks every few microseconds: the system is asked once a millisecond.
+#[derive(Debug)]
+pub struct TickWatch {
+    tick: Tick,
+    read_at: u64,
+    lasts: u64,
+}
+
+impl TickWatch {
+    /// Asks the system the first time.
+    #[must_use]
+    pub fn new(clock: &Clock) -> Self {
+        Self {
+            tick: now(),
+            read_at: cycles(),
+            lasts: clock.from_us(TICK_AGE_US),
+        }
+    }
+
+    /// The tick, a millisecond old at most.
+    #[inline]
+    pub fn now(&mut self) -> Tick {
+        let cycles = cycles();
+        if cycles.wrapping_sub(self.read_at) > self.lasts {
+            (self.tick, self.read_at) = (now(), cycles);
+        }
+        self.tick
+    }
+}
+
 /// Converts cycles of the counter to nanoseconds, with a rate measured once per process.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {

@@ -10,41 +10,47 @@ use millrace_dataplane::wire::{
     Malformed, Ports, Tcp, Udp, eth, ipv6, sctp, tcp,
 };
 
+use crate::connections::Context;
 use crate::entry::Entry;
 use crate::martian::{is_martian_v4, is_martian_v6};
 use crate::packet::{Addresses, Carries, Packet};
+use crate::scout::Place;
 
 /// Checks the packet, cuts the link's padding off, and finishes a half-computed checksum where the port hands such
-/// packets over. What it finds it writes where it is to stay: a packet's facts are many small ones, and moving them at
-/// once costs more than finding them.
+/// packets over. What it finds goes through `place` to where it is to stay: a packet's facts are many small ones, and moving
+/// them at once costs more than finding them.
 #[inline]
-pub(crate) fn classify(
-    tables: &NodeTables,
-    entry: Entry<'_>,
+pub(crate) fn classify<'s>(
+    cx: &Context<'_>,
     is_tunnelled: bool,
     frame: &mut Frame,
-    packet: &mut Packet,
-) -> Result<(), Exit> {
+    place: Place<'s>,
+) -> Result<&'s mut Packet, Exit> {
     let ethernet = Ethernet::parse(frame.bytes())?;
-    match ethernet.ether_type() {
-        EtherType::IPV4 => classify_v4(Ipv4::parse(ethernet.payload())?, is_tunnelled, packet)?,
-        EtherType::IPV6 => classify_v6(Ipv6::parse(ethernet.payload())?, is_tunnelled, packet)?,
+    let packet = match ethernet.ether_type() {
+        EtherType::IPV4 => classify_v4(Ipv4::parse(ethernet.payload())?, is_tunnelled, cx, place)?,
+        EtherType::IPV6 => classify_v6(Ipv6::parse(ethernet.payload())?, is_tunnelled, cx, place)?,
         _ => return Err(DropReason::EtherTypeUnknown.into()),
-    }
-    if entry.is(Role::Pod) {
-        refuse_tunnels(tables, packet)?;
+    };
+    if cx.entry.is(Role::Pod) {
+        refuse_tunnels(cx.tables, packet)?;
     }
     frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
-    if let Entry::Port(_, ingress) = entry
+    if let Entry::Port(_, ingress) = cx.entry
         && ingress.finish_checksums
     {
         finish_checksum(frame, packet)?;
     }
-    Ok(())
+    Ok(packet)
 }
 
 #[inline]
-fn classify_v4(ip: Ipv4<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<(), Exit> {
+fn classify_v4<'s>(
+    ip: Ipv4<'_>,
+    is_tunnelled: bool,
+    cx: &Context<'_>,
+    place: Place<'s>,
+) -> Result<&'s mut Packet, Exit> {
     ip.verify_checksum()?;
     let (source, destination) = (ip.source(), ip.destination());
     if is_martian_v4(source) {
@@ -57,7 +63,7 @@ fn classify_v4(ip: Ipv4<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<
     let (carries, ports) = transport(protocol, ip.payload(), fragment)?;
     // INVARIANT: an IPv4 header is at most 60 bytes long.
     let transport_at = u16::try_from(ip.header_len()).map_err(|_| DropReason::Ipv4Malformed)?;
-    *packet = Packet {
+    let found = Packet {
         addresses: Addresses::V4 { source, destination },
         protocol,
         carries,
@@ -69,11 +75,16 @@ fn classify_v4(ip: Ipv4<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<
         ecn: ip.ecn(),
         is_tunnelled,
     };
-    Ok(())
+    Ok(place.take(cx, found))
 }
 
 #[inline]
-fn classify_v6(ip: Ipv6<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<(), Exit> {
+fn classify_v6<'s>(
+    ip: Ipv6<'_>,
+    is_tunnelled: bool,
+    cx: &Context<'_>,
+    place: Place<'s>,
+) -> Result<&'s mut Packet, Exit> {
     let (source, destination) = (ip.source(), ip.destination());
     if is_martian_v6(source) {
         return Err(DropReason::MartianSource.into());
@@ -101,7 +112,7 @@ fn classify_v6(ip: Ipv6<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<
     let short = |len: usize| u16::try_from(len).map_err(|_| DropReason::Ipv6Malformed);
     let transport_at = short(ipv6::HEADER_LEN + upper.offset)?;
     let len = short(usize::from(ip.payload_len()) + ipv6::HEADER_LEN)?;
-    *packet = Packet {
+    let found = Packet {
         addresses: Addresses::V6 { source, destination },
         protocol,
         carries,
@@ -113,7 +124,7 @@ fn classify_v6(ip: Ipv6<'_>, is_tunnelled: bool, packet: &mut Packet) -> Result<
         ecn: ip.ecn(),
         is_tunnelled,
     };
-    Ok(())
+    Ok(place.take(cx, found))
 }
 
 /// What the transport carries and its ports, once its header is known to be whole. A later piece has none.

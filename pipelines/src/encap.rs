@@ -57,7 +57,7 @@ impl Wrapper {
 }
 
 /// Wraps a packet that goes through a tunnel. The outer header takes the place of the Ethernet header too.
-#[inline]
+#[inline(always)]
 pub(crate) fn encap(
     wrapper: &mut Wrapper,
     frame: &mut Frame,

@@ -14,6 +14,7 @@ mod classify;
 mod connections;
 mod converse;
 mod decap;
+mod depart;
 mod encap;
 mod entry;
 mod family;

@@ -14,19 +14,15 @@ use crate::classify::classify;
 use crate::connections::{Connections, Context};
 use crate::converse::converse;
 use crate::decap::decap;
-use crate::encap::{Wrapper, encap};
+use crate::depart::depart;
+use crate::encap::Wrapper;
 use crate::entry::Entry;
 use crate::family::Family;
 use crate::packet::{Addresses, Packet};
 use crate::pieces::Pieces;
-use crate::rewrite::rewrite;
-use crate::scout::{Scouted, scout, tuple};
+use crate::scout::{Place, Scouted, tuple};
 use crate::sweep::Sweeper;
-use crate::track::{Course, track_at_once};
-use crate::translate::translate;
-
-/// How many frames ahead of the one that walks the processor is asked to fetch.
-const PREFETCH_AHEAD: usize = 4;
+use crate::track::track_at_once;
 
 /// The pipeline of one worker of a node.
 #[derive(Debug)]
@@ -66,12 +62,10 @@ impl Step {
     /// The first half of a walk.
     #[inline]
     fn enter(&mut self, cx: &Context<'_>, frame: &mut Frame) {
-        match enter(cx, frame, &mut self.packet) {
-            Ok(()) => {
-                self.end = None;
-                self.scouted = scout(cx, &self.packet);
-            }
-            Err(exit) => self.end = Some(exit),
+        let Self { end, packet, scouted } = self;
+        match enter(cx, frame, Place { packet, scouted }) {
+            Ok(()) => *end = None,
+            Err(exit) => *end = Some(exit),
         }
     }
 
@@ -112,11 +106,9 @@ impl Step {
         // Pieces are noted down, which is more than to follow a connection.
         if let (Some(candidate), None) = (self.scouted.candidate, packet.fragment)
             && let Some(tuple) = tuple(packet, addresses)
+            && let Some(left) = track_at_once(cx, &mut own.wrapper, frame, packet, &tuple, candidate)
         {
-            let depart = |frame: &mut Frame, course| depart(own, frame, packet, course);
-            if let Some(left) = track_at_once(cx, frame, packet, &tuple, candidate, depart) {
-                return left;
-            }
+            return left;
         }
         leave_slowly(cx, own, frame, packet, addresses, self.scouted.candidate)
     }
@@ -133,23 +125,7 @@ fn leave_slowly<A: Family>(
     candidate: Option<Candidate>,
 ) -> Result<PortId, Exit> {
     let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
-    depart(own, frame, packet, course)
-}
-
-/// What changes in a packet on its course; answers the port it leaves by.
-#[inline(always)]
-fn depart<A: Family>(
-    own: &mut Own,
-    frame: &mut Frame,
-    packet: &Packet,
-    course: Course<'_, A>,
-) -> Result<PortId, Exit> {
-    if let Some(change) = &course.rewrite {
-        translate(frame, packet, change)?;
-    }
-    rewrite(frame, packet, &course.way, course.hop)?;
-    encap(&mut own.wrapper, frame, packet, &course.way)?;
-    Ok(course.way.port())
+    depart(&mut own.wrapper, frame, packet, course)
 }
 
 impl NodePipeline {
@@ -173,7 +149,7 @@ impl NodePipeline {
 
 /// The first half of a walk: everything that needs nothing but the packet and the tables.
 #[inline]
-fn enter(cx: &Context<'_>, frame: &mut Frame, packet: &mut Packet) -> Result<(), Exit> {
+fn enter(cx: &Context<'_>, frame: &mut Frame, place: Place<'_>) -> Result<(), Exit> {
     let mut is_tunnelled = false;
     if let Entry::Port(_, ingress) = cx.entry {
         admit(ingress, frame)?;
@@ -181,7 +157,7 @@ fn enter(cx: &Context<'_>, frame: &mut Frame, packet: &mut Packet) -> Result<(),
             is_tunnelled = decap(cx.tables, ingress, frame)?;
         }
     }
-    classify(cx.tables, cx.entry, is_tunnelled, frame, packet)?;
+    let packet = classify(cx, is_tunnelled, frame, place)?;
     if let Entry::Held { .. } = cx.entry {
         packet.is_tunnelled = came_by_tunnel(cx, packet);
     }
@@ -206,17 +182,12 @@ fn walk(
     frames: &mut [Frame],
     verdicts: &mut Vec<Verdict>,
 ) {
-    frames.iter().take(PREFETCH_AHEAD).for_each(Frame::prefetch);
-    for index in 0..frames.len() {
-        if let Some(later) = frames.get(index + PREFETCH_AHEAD) {
-            later.prefetch();
-        }
-        let (Some(frame), Some(step)) = (frames.get_mut(index), steps.get_mut(index)) else {
-            break;
-        };
+    // All at once: what takes long is to find a page's address, and several are found at a time.
+    frames.iter().for_each(Frame::prefetch);
+    let steps = &mut steps[..frames.len().min(BATCH_MAX)];
+    for (step, frame) in steps.iter_mut().zip(frames.iter_mut()) {
         step.enter(cx, frame);
     }
-    let steps = &mut steps[..frames.len().min(BATCH_MAX)];
     for step in steps.iter_mut() {
         step.look(cx);
     }

@@ -10,7 +10,7 @@ use crate::packet::{Addresses, Packet};
 use crate::route::Way;
 
 /// Counts the hop, and writes the Ethernet header of a packet that leaves as it is; a tunnel brings its own.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewrite(frame: &mut Frame, packet: &Packet, way: &Way<'_>, hop: Hop) -> Result<(), Exit> {
     let bytes = frame.bytes_mut();
     // INVARIANT: `classify` has seen both headers in this frame.
@@ -20,7 +20,7 @@ pub(crate) fn rewrite(frame: &mut Frame, packet: &Packet, way: &Way<'_>, hop: Ho
     match (hop, packet.addresses) {
         (Hop::Free, _) => {}
         (Hop::Counted, Addresses::V4 { .. }) => {
-            Ipv4Mut::parse(ip)?.decrement_ttl();
+            Ipv4Mut::header_of(ip)?.decrement_ttl();
         }
         (Hop::Counted, Addresses::V6 { .. }) => {
             Ipv6Mut::parse(ip)?.decrement_hop_limit();

@@ -22,10 +22,27 @@ impl Scouted {
     };
 }
 
+/// Where what is found out about a packet stays.
+pub(crate) struct Place<'s> {
+    pub(crate) packet: &'s mut Packet,
+    pub(crate) scouted: &'s mut Scouted,
+}
+
+impl<'s> Place<'s> {
+    /// Looks ahead for the packet's flow, and writes down both. In this order: what is read back right after it was
+    /// written, in other parts than it was, is waited for.
+    #[inline(always)]
+    pub(crate) fn take(self, cx: &Context<'_>, found: Packet) -> &'s mut Packet {
+        *self.scouted = scout(cx, &found);
+        *self.packet = found;
+        self.packet
+    }
+}
+
 /// Asks the memory for where the packet's flow would be. A packet that belongs to no connection has none, and neither
 /// has one that the switch sends itself.
-#[inline]
-pub(crate) fn scout(cx: &Context<'_>, packet: &Packet) -> Scouted {
+#[inline(always)]
+fn scout(cx: &Context<'_>, packet: &Packet) -> Scouted {
     let is_tracked = packet.carries == Carries::Connection && !matches!(cx.entry, Entry::Switch);
     let hash = is_tracked.then(|| match packet.addresses {
         Addresses::V4 { source, destination } => ask(cx, packet, (source, destination)),
@@ -37,7 +54,7 @@ pub(crate) fn scout(cx: &Context<'_>, packet: &Packet) -> Scouted {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn ask<A: Family>(cx: &Context<'_>, packet: &Packet, addresses: (A, A)) -> Option<Hash> {
     let flows = A::flows(&cx.connections.flows);
     let hash = flows.hash(&tuple(packet, addresses)?);

@@ -2,6 +2,7 @@
 //! flow; what the flow does not know, or no longer, the later stages find out.
 
 use millrace_dataplane::frame::Frame;
+use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
@@ -11,6 +12,8 @@ use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::{IpProtocol, Ports, Tcp, eth};
 
 use crate::connections::Context;
+use crate::depart::depart;
+use crate::encap::Wrapper;
 use crate::entry::Entry;
 use crate::family::Family;
 use crate::limit::{Hop, limit};
@@ -30,21 +33,20 @@ pub(crate) struct Course<'t, A: Address> {
     pub(crate) rewrite: Option<Rewrite<A>>,
 }
 
-/// The course of a connection whose stored answer stands: of nearly every packet. `None` if there is more to find out or
-/// to say, which is [`track`]'s to do, from the beginning.
+/// Takes the course of a connection whose stored answer stands, as nearly every packet does; answers the port that it
+/// leaves by. `None` if there is more to find out or to say, which is [`track`]'s to do, from the beginning.
 ///
-/// The course is handed to `depart`, and nothing in here is lent to a function that is not inlined. Whatever is lent or
-/// returned, the compiler keeps in memory: written in small parts, and read at once in large ones before those have
-/// arrived.
+/// Nothing in here is returned or lent to a function that is not inlined. Whatever is, the compiler keeps in memory:
+/// written in small parts, and read at once in large ones before those have arrived.
 #[inline]
-pub(crate) fn track_at_once<'t, A: Family, T>(
-    cx: &Context<'t>,
+pub(crate) fn track_at_once<A: Family>(
+    cx: &Context<'_>,
+    wrapper: &mut Wrapper,
     frame: &mut Frame,
     packet: &Packet,
     tuple: &Tuple<A>,
     candidate: Candidate,
-    depart: impl FnOnce(&mut Frame, Course<'t, A>) -> Result<T, Exit>,
-) -> Option<Result<T, Exit>> {
+) -> Option<Result<PortId, Exit>> {
     let flows = A::flows(&cx.connections.flows);
     let flow = flows.read_here(candidate, tuple)?;
     let freshness = freshness(cx, &flow);
@@ -59,7 +61,7 @@ pub(crate) fn track_at_once<'t, A: Family, T>(
     }
     touch(cx, &flow, freshness);
     let rewrite = flow.rewrite;
-    Some(depart(frame, Course { way, hop, rewrite }))
+    Some(depart(wrapper, frame, packet, Course { way, hop, rewrite }))
 }
 
 /// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
@@ -168,7 +170,7 @@ fn follow<'t, A: Family>(
 }
 
 /// Notes that the flow is in use, and what its answer holds in.
-#[inline]
+#[inline(always)]
 fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
     let flows = A::flows(&cx.connections.flows);
     match freshness {
@@ -178,7 +180,7 @@ fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
 }
 
 /// The way that the flow remembers, if what it rests on has not changed.
-#[inline]
+#[inline(always)]
 fn standing<'t, A: Family>(
     cx: &Context<'t>,
     flow: &Flow<A>,
@@ -191,7 +193,7 @@ fn standing<'t, A: Family>(
 }
 
 /// Whether what the flow remembers holds.
-#[inline]
+#[inline(always)]
 fn freshness<A: Family>(cx: &Context<'_>, flow: &Flow<A>) -> Freshness {
     flow.answer.as_ref().map_or(Freshness::Stale, |answer| {
         answer.freshness(cx.tables.epoch, &cx.tables.subjects)

@@ -66,8 +66,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
-    let store = stores.borrow_and_update().clone();
-    let kernel = Kernel::open()?;
+    let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());

@@ -17,7 +17,7 @@ use crossbeam::channel::Sender;
 pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
 
 use crate::capture::Tap;
-use crate::clock::Clock;
+use crate::clock::{Clock, TickWatch};
 use crate::frame::{Frame, Holder, Pool};
 use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
@@ -160,6 +160,7 @@ pub struct Worker<P, L> {
     tap: Option<Tap>,
     bed: Bed,
     clock: Clock,
+    tick: TickWatch,
     histograms: Histograms,
     stats: SharedStats,
     /// The pipeline has more to clear up at once.
@@ -186,6 +187,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             handle::connect(index, config.injections, Arc::clone(&stats)).map_err(failed)?;
         let bed = Bed::new(Arc::clone(&inbox.wake)).map_err(failed)?;
         let batch = config.batch.clamp(1, BATCH_MAX);
+        let clock = Clock::calibrated();
         let worker = Self {
             config: WorkerConfig { batch, ..config },
             pool,
@@ -199,7 +201,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             punts,
             tap: None,
             bed,
-            clock: Clock::calibrated(),
+            clock,
+            tick: TickWatch::new(&clock),
             histograms: Histograms::new().ok_or_else(bounds)?,
             stats,
             sweeps_on: false,

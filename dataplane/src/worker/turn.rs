@@ -58,10 +58,19 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// One round over commands, packets from the slow path and all queues; returns how much there was to do.
     pub fn turn(&mut self, settle_all: bool) -> usize {
-        let mut work = self.obey();
-        let now = clock::now();
-        work += self.inject(now);
-        work += self.take_over();
+        let now = self.tick.now();
+        let mut work = 0;
+        // Looked at first: to receive from a channel waits for all that was written before, packets too. That there is
+        // nobody any more who could give orders is seen now and then.
+        if settle_all || !self.inbox.commands.is_empty() {
+            work += self.obey();
+        }
+        if !self.inbox.injections.is_empty() {
+            work += self.inject(now);
+        }
+        if !self.inbox.handovers.is_empty() {
+            work += self.take_over();
+        }
         for slot in 0..self.slots.len() {
             work += self.serve(slot, now);
         }

@@ -37,6 +37,20 @@ impl<'a> Ipv4Mut<'a> {
         })
     }
 
+    /// The header alone of a packet that has been parsed before: nothing is checked again, and options and payload are
+    /// left out.
+    ///
+    /// # Errors
+    /// [`Malformed::Ipv4Truncated`].
+    #[inline]
+    pub fn header_of(bytes: &'a mut [u8]) -> Result<Self, Malformed> {
+        Ok(Self {
+            header: bytes.first_chunk_mut().ok_or(Malformed::Ipv4Truncated)?,
+            options: &mut [],
+            payload: &mut [],
+        })
+    }
+
     /// Makes the checks of [`Ipv4::parse_quoted`].
     ///
     /// # Errors
