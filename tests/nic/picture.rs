@@ -29,8 +29,9 @@ impl Picture {
             ),
             "grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 /proc/sys/net/core -s".to_owned(),
         ];
-        await_that("an address that is nobody else's", || {
-            !rig.inside("ip address show").contains("tentative")
+        await_that("a link, and an address that is nobody else's", || {
+            let link = rig.inside(&format!("ip link show {UPLINK}"));
+            link.contains("state UP") && !rig.inside("ip address show").contains("tentative")
         });
         let mut lines = BTreeSet::new();
         for command in &commands {

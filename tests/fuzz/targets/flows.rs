@@ -186,7 +186,9 @@ impl Run<'_> {
     fn lookup(&self, tuple: TupleV4) -> Option<Flow<Ipv4Addr>> {
         let flow = self.table.v4().lookup(&tuple)?;
         let twin = self.twins.get(&tuple).expect("found, and never claimed");
-        let leaves = flow.rewrite.map_or(tuple, |rewrite| rewrite.tuple(tuple.protocol));
+        let leaves = flow
+            .rewrite
+            .map_or(tuple, |rewrite| rewrite.tuple(tuple.protocol));
         assert_eq!(leaves, twin.reversed());
         let connection = self.table.v4().connection(flow.id).expect("found just now");
         assert!(connection.original == tuple || connection.reply == tuple);
