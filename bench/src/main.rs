@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod flows;
+mod measure;
 mod memory;
 mod policies;
 mod services;

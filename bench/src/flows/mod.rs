@@ -45,7 +45,10 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     }
     pin(options.core);
     let mut figures = Map::new();
-    println!("{:<32}{:>10}{:>22}", "family, operation, flows", "ns", "ns, best-worst");
+    println!(
+        "{:<32}{:>10}{:>22}",
+        "family, operation, flows", "ns", "ns, best-worst"
+    );
     for flows in FLOWS {
         measure::<Ipv4Addr>(options, flows, &mut figures)?;
         measure::<Ipv6Addr>(options, flows, &mut figures)?;

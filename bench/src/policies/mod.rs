@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use allocation_counter::AllocationInfo;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use millrace::daemon::compile::policies::{PolicyCompiler, PolicyInputs};
@@ -21,6 +20,7 @@ use millrace_dataplane::table::{HashKey, NodeTables, Publisher};
 use millrace_dataplane::wire::IpProtocol;
 use serde_json::{Map, Value};
 
+use crate::measure::{measured, ms, nanoseconds};
 use crate::statistics::{median, rounded};
 use crate::summary;
 
@@ -282,23 +282,4 @@ fn query(key: &HashKey, number: u32, pod: u32, hits: u32) -> Query {
 
 fn figure(name: &str, value: Value) -> Figure {
     (name.to_owned(), value)
-}
-
-/// What comes of `work`, and what it took from the heap.
-fn measured<T>(work: impl FnOnce() -> T) -> (T, AllocationInfo) {
-    let mut done = None;
-    let info = allocation_counter::measure(|| done = Some(work()));
-    // INVARIANT: the closure ran.
-    #[allow(clippy::expect_used)]
-    let done = done.expect("the work was done");
-    (done, info)
-}
-
-fn nanoseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e9
-}
-
-/// Nanoseconds as milliseconds.
-fn ms(nanoseconds: f64) -> Value {
-    rounded(nanoseconds / 1e6, 3).into()
 }

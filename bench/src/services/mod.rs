@@ -11,7 +11,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use allocation_counter::AllocationInfo;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use millrace::daemon::compile::services::ServiceCompiler;
@@ -21,6 +20,7 @@ use millrace_dataplane::table::{AffinityTable, HashKey, NodeTables, Publisher, T
 use millrace_dataplane::wire::IpProtocol;
 use serde_json::{Map, Value};
 
+use crate::measure::{measured, ms, nanoseconds};
 use crate::statistics::{median, rounded};
 use crate::summary;
 
@@ -225,25 +225,6 @@ impl Bench {
     }
 }
 
-/// What comes of `work`, and what it took from the heap.
-fn measured<T>(work: impl FnOnce() -> T) -> (T, AllocationInfo) {
-    let mut done = None;
-    let info = allocation_counter::measure(|| done = Some(work()));
-    // INVARIANT: the closure ran.
-    #[allow(clippy::expect_used)]
-    let done = done.expect("the work was done");
-    (done, info)
-}
-
-fn nanoseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e9
-}
-
 fn milliseconds(duration: Duration) -> Value {
     ms(nanoseconds(duration))
-}
-
-/// Nanoseconds as milliseconds.
-fn ms(nanoseconds: f64) -> Value {
-    rounded(nanoseconds / 1e6, 3).into()
 }
