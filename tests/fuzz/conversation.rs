@@ -269,15 +269,16 @@ impl Talk<'_> {
         self.send(from, ends, (form, false, piece, id), check);
     }
 
-    /// An answer to something that was forwarded, from where it went to.
-    fn answer(&mut self, [_, which, _, _, _, form, piece, id]: [u8; STEP], check: &impl Fn(PortId, &[u8])) {
-        let Some(asked) = self
-            .asked
+    /// One of the packets that were forwarded; `None` if none was.
+    fn one_of(&self, which: u8) -> Option<Asked> {
+        self.asked
             .get(usize::from(which) % self.asked.len().max(1))
             .copied()
-        else {
-            return;
-        };
+    }
+
+    /// An answer to something that was forwarded, from where it went to.
+    fn answer(&mut self, [_, which, _, _, _, form, piece, id]: [u8; STEP], check: &impl Fn(PortId, &[u8])) {
+        let Some(asked) = self.one_of(which) else { return };
         let (from, ends) = (asked.left.0, asked.left.1.reversed());
         let Some((to, arrived)) = self.send(from, ends, (form, true, piece, id), check) else {
             return;
@@ -376,13 +377,7 @@ impl Talk<'_> {
 
     /// An ICMP error about something that was forwarded, from whom it went to, or a router on the way.
     fn complain(&mut self, [_, which, kind, ..]: [u8; STEP], check: &impl Fn(PortId, &[u8])) {
-        let Some(asked) = self
-            .asked
-            .get(usize::from(which) % self.asked.len().max(1))
-            .copied()
-        else {
-            return;
-        };
+        let Some(asked) = self.one_of(which) else { return };
         let (from, ends) = asked.left;
         let family = ends.family();
         let quoted = ends.packet(0, false).build();
