@@ -182,7 +182,7 @@ fn walk(
     frames: &mut [Frame],
     verdicts: &mut Vec<Verdict>,
 ) {
-    // All at once: what takes long is to find a page's address, and several are found at a time.
+    // The whole batch at once: as good as a few frames ahead of the one that is read, and simpler.
     frames.iter().for_each(Frame::prefetch);
     let steps = &mut steps[..frames.len().min(BATCH_MAX)];
     for (step, frame) in steps.iter_mut().zip(frames.iter_mut()) {

@@ -103,6 +103,21 @@ impl Bench {
 }
 
 #[test]
+fn a_worker_that_nobody_can_tell_anything_stops() {
+    let Bench {
+        mut worker, handle, ..
+    } = bench(1, 1, 32);
+    worker.turn(true);
+    assert!(!worker.stopping);
+    drop(handle);
+    worker.turn(true);
+    assert!(
+        worker.stopping,
+        "also with nothing to do, or it would sleep for ever"
+    );
+}
+
+#[test]
 fn every_exit_is_counted_and_every_frame_comes_back() {
     let mut bench = bench(2, 1, 32);
     for kind in [0, DROP, PUNT, NOWHERE, 0] {

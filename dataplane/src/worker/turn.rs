@@ -31,10 +31,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let beat = self.clock.from_us(u64::from(BEAT_MS) * 1000);
         let (mut last_beat, mut last_work, mut turns) = (start, start, 0u64);
         let mut busy_at_beat = 0;
+        let mut has_slept = false;
         while !self.stopping {
             let before = clock::cycles();
             turns += 1;
-            let work = self.turn(turns.is_multiple_of(SETTLE_ALL_TURNS));
+            let settle_all = std::mem::take(&mut has_slept) || turns.is_multiple_of(SETTLE_ALL_TURNS);
+            let work = self.turn(settle_all);
             let after = clock::cycles();
             self.stats.total_cycles.set(after.wrapping_sub(start));
             if work > 0 {
@@ -42,6 +44,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 last_work = after;
             } else if self.may_sleep() && after.wrapping_sub(last_work) > patience {
                 self.sleep();
+                has_slept = true;
                 last_work = clock::cycles();
             }
             let since_beat = clock::cycles().wrapping_sub(last_beat);
@@ -61,7 +64,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let now = self.tick.now();
         let mut work = 0;
         // Looked at first: to receive from a channel waits for all that was written before, packets too. That there is
-        // nobody any more who could give orders is seen now and then.
+        // nobody any more who could give orders is seen now and then, and after every sleep.
         if settle_all || !self.inbox.commands.is_empty() {
             work += self.obey();
         }
