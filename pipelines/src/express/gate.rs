@@ -75,9 +75,10 @@ impl Link {
 
 #[inline(always)]
 fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
-    let [first, last] = [header.first_chunk(), header.last_chunk()];
-    // INVARIANT: the header has 14 bytes, so both are there.
-    [first, last].map(|word| word.copied().map_or(0, u64::from_ne_bytes))
+    // INVARIANT: the header has 14 bytes, so both words are there.
+    let first = header.first_chunk().unwrap_or(&[0; 8]);
+    let last = header.last_chunk().unwrap_or(&[0; 8]);
+    [u64::from_ne_bytes(*first), u64::from_ne_bytes(*last)]
 }
 
 impl Gate {
