@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use millrace_dataplane::table::{Epoch, NodeTables, Tunnel};
 
 /// How many pairs of addresses are remembered; a power of two.
-const PLACES: usize = 2048;
+const PLACES: usize = 1024;
 
 /// One worker's memory of who may send what. Each place has one pair; another that falls on it takes it.
 #[derive(Debug)]
 pub(crate) struct Senders {
-    known: Vec<Known>,
+    known: [Known; PLACES],
 }
 
 /// A node's address in the underlay and a source address inside its tunnel, and the snapshot in which they belonged
@@ -40,12 +40,10 @@ impl Known {
 }
 
 impl Senders {
-    /// Nobody yet. All memory is taken here.
-    pub(crate) fn new() -> Self {
-        Self {
-            known: vec![Known::NOTHING; PLACES],
-        }
-    }
+    /// Nobody yet.
+    pub(crate) const NONE: Self = Self {
+        known: [Known::NOTHING; PLACES],
+    };
 
     /// Whether the node at `outer` may send from `inner`, in this kind of tunnel.
     #[inline(always)]
@@ -59,19 +57,17 @@ impl Senders {
         // INVARIANT: masked to below PLACES. Who chooses addresses to fall on one place gets the tables asked again.
         #[allow(clippy::cast_possible_truncation)]
         let place = (pair ^ pair >> 21 ^ pair >> 40) as usize & (PLACES - 1);
-        let known = self.known.get_mut(place);
+        let known = &mut self.known[place];
         let now = Known {
             pair,
             tunnel: Some(tunnel),
             epoch: tables.epoch,
         };
-        if known.as_deref() == Some(&now) {
+        if *known == now {
             return true;
         }
         let may = ask(tables, outer, inner, tunnel);
-        if let Some(known) = known
-            && may
-        {
+        if may {
             *known = now;
         }
         may
