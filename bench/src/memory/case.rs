@@ -73,7 +73,7 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let tables = tables(walk.overlay(), walk.services())?;
+        let tables = tables(walk.overlay(), walk.services(), walk.is_policed())?;
         let publisher = Publisher::new(tables.clone());
         let options = FlowOptions {
             ipv4: (flows.saturating_mul(2))
@@ -141,6 +141,11 @@ impl Case {
     /// Whether it is this walk, with so many flows.
     pub(super) fn is(&self, walk: Walk, flows: u32) -> bool {
         (self.walk, self.flows) == (walk, flows)
+    }
+
+    /// Whether each packet is the first of its connection.
+    pub(super) fn opens(&self) -> bool {
+        self.walk.opens()
     }
 
     /// Whether something else changes while it walks.
