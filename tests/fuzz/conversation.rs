@@ -312,7 +312,7 @@ impl Talk<'_> {
         };
         let packet = from.wrap(frame.clone())?;
         let (mut verdict, mut left) = self.node.receive(from.port(), &packet);
-        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Echo(..)) = verdict {
+        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(..)) = verdict {
             (verdict, left) = self.node.originate(Origin::Steered(from.port()), &frame);
         }
         let Verdict::Forward(exit) = verdict else {
