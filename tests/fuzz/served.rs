@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::table::service::{BackendId, Serving};
-use millrace_dataplane::table::{AffinityTable, FlowTable, NodeTables};
+use millrace_dataplane::table::{AffinityTable, FlowTable, Local, NodeTables};
+use millrace_dataplane::wire::IpProtocol;
 use millrace_pipelines::Connections;
 
 use crate::packets::Family;
@@ -98,7 +99,15 @@ pub fn served(is_less: bool) -> NodeTables {
             sketch.has_endpoints = !sketch.backends.is_empty();
         }
     }
-    tables(&sketches)
+    let tables = tables(&sketches);
+    let local = Local {
+        masquerade_protocols: vec![IpProtocol::GRE],
+        ..Local::clone(&tables.local)
+    };
+    NodeTables {
+        local: Arc::new(local),
+        ..tables
+    }
 }
 
 /// Every backend, as something that may have changed.
