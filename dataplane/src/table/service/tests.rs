@@ -188,6 +188,30 @@ fn connections_are_spread_evenly_and_each_is_always_decided_alike() {
     );
 }
 
+/// Nodes of different versions must choose alike while they are updated one by one: the values are part of the contract.
+#[test]
+fn choices_are_the_same_in_every_version() {
+    let affinity = AffinityTable::new(16);
+    for (count, expected) in [
+        (2, [1, 0, 0, 0, 1, 0, 1, 0]),
+        (5, [1, 0, 0, 0, 1, 0, 4, 0]),
+        (30, [16, 6, 9, 23, 22, 16, 10, 24]),
+    ] {
+        let table = table(service(count));
+        let chosen = [0, 1, 2, 3, 4, 5, 6, 7].map(|number| {
+            let query = query(0x0a00_0000 + number, 40_000);
+            match table.balance(&query, &affinity, Tick::NEVER) {
+                Decision::Backend(Choice {
+                    address: IpAddr::V4(v4),
+                    ..
+                }) => v4.octets()[3],
+                other => panic!("{other:?}"),
+            }
+        });
+        assert_eq!(chosen, expected, "of {count}");
+    }
+}
+
 #[test]
 fn claims_of_a_cluster_address_are_counted() {
     let address: IpAddr = "10.96.0.1".parse().unwrap();
