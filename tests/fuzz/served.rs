@@ -124,12 +124,7 @@ pub fn node(tables: &NodeTables) -> Node {
         ipv6: 256,
         ..FlowOptions::default()
     };
-    let few = Connections {
-        flows: Arc::new(FlowTable::in_memory(&options).expect("a small table")),
-        affinity: Arc::new(AffinityTable::new(16)),
-        ..connections()
-    };
-    Node::with_connections(tables.clone(), few)
+    Node::of_size(tables.clone(), &options, 16)
 }
 
 /// Whether translation may give a packet this source: the node's own addresses, and what leads to Services.
