@@ -53,7 +53,7 @@ pub(crate) enum Walk {
     Service,
     /// The same among ten thousand Services
     ServiceOfMany,
-    /// As `service`, while an endpoint of another Service changes a hundred times a second
+    /// As `service`, while an endpoint of another Service, or another pod's label, changes a hundred times a second
     ServiceChurn,
     /// From one pod to another on the same node, both isolated by policies that let the connection through
     Policy,
