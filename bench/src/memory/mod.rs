@@ -4,8 +4,10 @@
 //! round and round: a lap takes all of them through one walk, and what the walk changed is restored outside the time
 //! that counts. Laps of the cases are interleaved, so that a disturbance of the machine hits all of them.
 
+mod answers;
 mod case;
 mod policies;
+mod random;
 mod scene;
 mod services;
 mod walk;
