@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::TryRecvError;
 
 use super::handle::Command;
-use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
+use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, StallWatch, Worker};
 use crate::frame::Holder;
 use crate::port::{Port, PortId};
 use crate::stats::QueueStats;
@@ -68,6 +68,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             queued: 0,
             armed: false,
             stirred: true,
+            watch: StallWatch::default(),
         });
         self.list_exits();
     }
