@@ -100,6 +100,7 @@ pub(crate) fn assert_host_outlives_a_stuck_switch(rig: &Rig, queues: &[u32]) {
             }
         };
         rig.stock_pod().0.within(flood).unwrap();
+        rig.node.machine().rouse().unwrap();
         session.await_answers("while the switch hangs", SOME);
         rig.inside("busybox killall -CONT millrace");
     }
@@ -136,6 +137,18 @@ fn assert_outlives_other_rings(rig: &Rig) {
     rings("128");
     rings("256");
     Counters::settled(&rig.node);
+}
+
+/// The device has so many transmit descriptors a queue, as the node file asks; uninstall puts back what there were.
+pub(crate) fn assert_transmit_descriptors(rig: &Rig, count: u32) {
+    let told = rig.inside(&format!("ethtool -g {UPLINK}"));
+    let (most, now) = told.split_once("Current hardware settings:").unwrap();
+    let of = |part: &str| {
+        let numbers = part.lines().filter_map(|line| line.strip_prefix("TX:"));
+        numbers.map(|number| number.trim().parse::<u32>().unwrap()).next()
+    };
+    assert_eq!(of(now), Some(count), "{told}");
+    assert!(of(most) > Some(count), "{told}");
 }
 
 /// Somebody gives the NIC more queues under the running switch: it takes them.

@@ -117,7 +117,7 @@ fn try_four_queues(extent: Extent) {
             ..Setting::of(Mode::Copy, &[1, 2, 3])
         },
         Setting {
-            uplink: "queues = 4\nbusy-poll = true",
+            uplink: "queues = 4\nbusy-poll = true\ntx-ring = 128",
             workers: "hugepages = \"always\"",
             ..Setting::of(Mode::ZeroCopy, QUEUES)
         },
@@ -125,6 +125,9 @@ fn try_four_queues(extent: Extent) {
     rig.inside("sysctl -w vm.nr_hugepages=64");
     for setting in settings {
         carry(&mut rig, &setting);
+        if setting.uplink.contains("tx-ring") {
+            life::assert_transmit_descriptors(&rig, 128);
+        }
         if extent == Extent::Long || setting.mode == Mode::ZeroCopy {
             survive(&mut rig);
         }
