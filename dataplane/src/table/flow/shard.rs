@@ -100,7 +100,7 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// The same, without a second look for a tuple whose hash another's resembles: `None` means little.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn read_here(&self, candidate: Candidate, tuple: &Tuple<A>) -> Option<Flow<A>> {
         match self.store.read(candidate.place, tuple) {
@@ -119,7 +119,7 @@ impl<A: Address> FlowShard<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn flow(place: Place, tuple: &Tuple<A>, seen: &Seen<Rewrite<A>>) -> Flow<A> {
         Flow {
             id: FlowId {
@@ -133,7 +133,7 @@ impl<A: Address> FlowShard<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn answer(seen: &Seen<Rewrite<A>>) -> Option<Answer> {
         answer::unpack(seen.answer, Epoch(upper(seen.stamp)))
     }
