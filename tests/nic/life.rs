@@ -139,8 +139,25 @@ fn assert_outlives_other_rings(rig: &Rig) {
     Counters::settled(&rig.node);
 }
 
-/// The device has so many transmit descriptors a queue, as the node file asks; uninstall puts back what there were.
-pub(crate) fn assert_transmit_descriptors(rig: &Rig, count: u32) {
+/// What the device cannot be is refused with the key, the driver and what it can be.
+pub(crate) fn assert_refuses_too_much(rig: &mut Rig) {
+    let of = |what: &str| format!("{what}: {UPLINK} (driver virtio_net) has at most");
+    rig.assert_refused("queues = 3", &format!("{} 2;", of("queues = 3")));
+    rig.assert_refused(
+        "rx-ring = 512",
+        &format!("{} 256 descriptors", of("rx-ring = 512")),
+    );
+    rig.assert_refused(
+        "tx-ring = 512",
+        &format!("{} 256 descriptors", of("tx-ring = 512")),
+    );
+}
+
+/// The device has so many transmit descriptors a queue, and puts its interrupts off, as the node file asks; uninstall puts
+/// back what there was.
+pub(crate) fn assert_set(rig: &Rig, count: u32) {
+    let delay = rig.inside(&format!("cat /sys/class/net/{UPLINK}/napi_defer_hard_irqs"));
+    assert_ne!(delay.trim(), "0");
     let told = rig.inside(&format!("ethtool -g {UPLINK}"));
     let (most, now) = told.split_once("Current hardware settings:").unwrap();
     let of = |part: &str| {

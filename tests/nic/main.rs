@@ -53,6 +53,11 @@ fn try_two_queues(extent: Extent) {
     const QUEUES: &[u32] = &[0, 1];
     let mut rig = Rig::new(2, extent == Extent::Long);
     let before = Picture::of(&rig);
+    if extent == Extent::Long {
+        life::assert_refuses_too_much(&mut rig);
+        let changes = before.changes(&Picture::of(&rig));
+        assert!(changes.is_empty(), "a start that is refused: {changes:#?}");
+    }
     carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
     assert_near_the_nic(&rig);
     if extent == Extent::Long {
@@ -126,7 +131,7 @@ fn try_four_queues(extent: Extent) {
     for setting in settings {
         carry(&mut rig, &setting);
         if setting.uplink.contains("tx-ring") {
-            life::assert_transmit_descriptors(&rig, 128);
+            life::assert_set(&rig, 128);
         }
         if extent == Extent::Long || setting.mode == Mode::ZeroCopy {
             survive(&mut rig);
