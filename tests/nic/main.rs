@@ -57,6 +57,10 @@ fn try_two_queues(extent: Extent) {
         life::assert_refuses_too_much(&mut rig);
         let changes = before.changes(&Picture::of(&rig));
         assert!(changes.is_empty(), "a start that is refused: {changes:#?}");
+        rig.start("native", &[("uplink", "queues = 2")]);
+        assert_eq!(rig.uplink()["bind_mode"], "copy", "chosen for this driver");
+        rig.assert_said("virtio_net as a module was seen");
+        rig.end("TERM");
     }
     carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
     assert_near_the_nic(&rig);
