@@ -312,7 +312,7 @@ impl Talk<'_> {
         };
         let packet = from.wrap(frame.clone())?;
         let (mut verdict, mut left) = self.node.receive(from.port(), &packet);
-        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Echo(..)) = verdict {
+        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(..)) = verdict {
             (verdict, left) = self.node.originate(Origin::Steered(from.port()), &frame);
         }
         let Verdict::Forward(exit) = verdict else {
@@ -355,6 +355,10 @@ impl Talk<'_> {
     /// No part of a packet goes on twice, until all of it has.
     fn note_piece(&mut self, ends: Ends, piece: u8, id: u8) {
         let (start, end, more) = Self::part(piece);
+        if start == 0 && !more {
+            // All of a packet in a piece's clothes is judged by itself (RFC 6946).
+            return;
+        }
         // In IPv6 the protocol does not tell packets apart.
         let protocol = if ends.family() == Family::V4 {
             ends.protocol

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{EndpointKind, Local, NodeTables, PortFacts, Role};
+use millrace_dataplane::table::{Endpoint, EndpointKind, Local, NodeTables, PortFacts, Role};
 use millrace_dataplane::wire::{EtherType, MacAddr, Vni, eth};
+
+/// How many VXLAN ends a node may have that still uses the lane.
+const TUNNEL_PORTS: usize = 4;
 
 /// What comes in at a port, as far as the lane takes it.
 #[derive(Debug)]
@@ -12,8 +15,8 @@ pub(crate) struct Gate {
     pub(super) entrance: Entrance,
     /// TCP and UDP checksums may be half computed.
     pub(super) finish_checksums: bool,
-    /// The UDP port of the node's own tunnels, to which no pod may send at a node.
-    pub(super) tunnel_port: Option<u16>,
+    /// The UDP ports of the node's own tunnels, to which no pod may send at a node. Nobody's is 0.
+    pub(super) tunnel_ports: [u16; TUNNEL_PORTS],
 }
 
 /// Who sends.
@@ -23,10 +26,12 @@ pub(super) enum Entrance {
     Pod(Ipv4Addr),
     /// The node's own network stack.
     Host,
-    /// Another node, through VXLAN to this end.
-    Vxlan(VxlanEnd),
-    /// Another node, through IP in IP to this end.
-    Ipip { local: Ipv4Addr },
+    /// Another node, through a tunnel to one of our ends (of each kind the first, if there are several), or anybody, as it
+    /// is.
+    Wire {
+        vxlan: Option<VxlanEnd>,
+        ipip: Option<Ipv4Addr>,
+    },
 }
 
 /// Our end of a VXLAN tunnel.
@@ -71,9 +76,10 @@ impl Link {
 
 #[inline(always)]
 fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
-    let [first, last] = [header.first_chunk(), header.last_chunk()];
-    // INVARIANT: the header has 14 bytes, so both are there.
-    [first, last].map(|word| word.copied().map_or(0, u64::from_ne_bytes))
+    // INVARIANT: the header has 14 bytes, so both words are there.
+    let first = header.first_chunk().unwrap_or(&[0; 8]);
+    let last = header.last_chunk().unwrap_or(&[0; 8]);
+    [u64::from_ne_bytes(*first), u64::from_ne_bytes(*last)]
 }
 
 impl Gate {
@@ -83,21 +89,17 @@ impl Gate {
         let (from, entrance) = match ingress.role {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
-            Role::Uplink => (None, tunnel(local)?),
+            Role::Uplink => (None, wire(local)),
         };
-        let mut tunnel_ports = local.endpoints.iter().filter_map(|end| match end.kind {
-            EndpointKind::Vxlan { port, .. } => Some(port),
-            EndpointKind::Ipip => None,
-        });
-        let tunnel_port = tunnel_ports.next();
-        if tunnel_ports.any(|port| Some(port) != tunnel_port) {
-            return None;
+        let mut tunnel_ports = [0; TUNNEL_PORTS];
+        for (place, end) in local.endpoints.iter().filter_map(vxlan).enumerate() {
+            *tunnel_ports.get_mut(place)? = end.port;
         }
         Some(Self {
             link: Link::new(ingress.mac, from),
             entrance,
             finish_checksums: ingress.finish_checksums,
-            tunnel_port,
+            tunnel_ports,
         })
     }
 }
@@ -109,20 +111,26 @@ fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
     })
 }
 
-/// The end of the node's tunnels; the first, if there are several.
-fn tunnel(local: &Local) -> Option<Entrance> {
-    let end = local.endpoints.first()?;
-    let IpAddr::V4(local) = end.local else { return None };
-    Some(match end.kind {
-        EndpointKind::Vxlan { vni, port, mac } => {
-            let inner = Link::new(mac, None);
-            Entrance::Vxlan(VxlanEnd {
-                local,
-                port,
-                vni,
-                inner,
-            })
-        }
-        EndpointKind::Ipip => Entrance::Ipip { local },
-    })
+/// What comes from the wire.
+fn wire(local: &Local) -> Entrance {
+    let ours = || local.endpoints.iter().filter(|end| local.owns(end.local));
+    Entrance::Wire {
+        vxlan: ours().find_map(vxlan),
+        ipip: ours().find_map(|end| match (end.kind, end.local) {
+            (EndpointKind::Ipip, IpAddr::V4(local)) => Some(local),
+            (EndpointKind::Ipip | EndpointKind::Vxlan { .. }, _) => None,
+        }),
+    }
+}
+
+fn vxlan(end: &Endpoint) -> Option<VxlanEnd> {
+    match (end.kind, end.local) {
+        (EndpointKind::Vxlan { vni, port, mac }, IpAddr::V4(local)) => Some(VxlanEnd {
+            local,
+            port,
+            vni,
+            inner: Link::new(mac, None),
+        }),
+        (EndpointKind::Ipip | EndpointKind::Vxlan { .. }, _) => None,
+    }
 }

@@ -60,6 +60,7 @@ fn change(
 ) -> Result<PortId, Exit> {
     // INVARIANT: `read` has seen all these headers in this frame.
     frame.pull(plain.pull).map_err(|_| DropReason::TunnelMalformed)?;
+    frame.truncate(eth::HEADER_LEN + usize::from(plain.len));
     let (link, packet) = frame
         .bytes_mut()
         .split_first_chunk_mut()

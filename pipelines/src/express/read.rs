@@ -6,13 +6,13 @@
 use std::net::Ipv4Addr;
 
 use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::table::flow::{Candidate, FlowShard, Hash, Tuple, TupleV4};
-use millrace_dataplane::table::{NodeTables, PeerId, Tunnel};
 use millrace_dataplane::wire::checksum::{self, Sum};
-use millrace_dataplane::wire::{Ecn, IpProtocol, Ports, Udp, Vni, Vxlan, eth, ipv4, tcp, udp, vxlan};
+use millrace_dataplane::wire::{Ecn, IpProtocol, Ports, Udp, Vxlan, eth, ipv4, tcp, udp, vxlan};
 
-use super::gate::{Entrance, Gate, Link};
-use super::senders::Senders;
+use super::gate::{Entrance, Gate, VxlanEnd};
+use super::senders::{Senders, Sent};
 use crate::martian::is_martian_v4;
 
 /// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
@@ -80,29 +80,18 @@ pub(crate) fn read(
     }
     let (pull, found) = match &gate.entrance {
         Entrance::Pod(address) => {
-            let found = transport(packet, ip(packet)?)?;
+            let found = found(packet)?;
             let may_be_tunnel =
-                found.ip.protocol == IpProtocol::UDP && Some(found.ports.destination) == gate.tunnel_port;
+                found.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&found.ports.destination);
             (found.ip.source == *address && !may_be_tunnel).then_some((0, found))?
         }
-        Entrance::Host => (0, transport(packet, ip(packet)?)?),
-        Entrance::Vxlan(end) => {
-            let found = in_vxlan(
-                tables,
-                senders,
-                packet,
-                (end.local, end.port, end.vni),
-                &end.inner,
-            )?;
-            (vxlan::PUSH_LEN_IPV4, found)
-        }
-        Entrance::Ipip { local } => (ipv4::HEADER_LEN, in_ipip(tables, senders, packet, *local)?),
+        Entrance::Host => (0, found(packet)?),
+        Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, gate, (vxlan.as_ref(), *ipip))?,
     };
     let Found { ip, ports } = found;
     if is_martian_v4(ip.source) || is_martian_v4(ip.destination) {
         return None;
     }
-    frame.truncate(eth::HEADER_LEN + pull + usize::from(ip.len));
     if gate.finish_checksums {
         finish_checksum(frame, pull, &ip)?;
     }
@@ -125,10 +114,9 @@ pub(crate) fn read(
     })
 }
 
-/// Reads an IPv4 header, if it is plain and as much as it claims is there.
+/// Reads an IPv4 header, if it is plain and the packet no longer than what is there.
 #[inline(always)]
-fn ip(packet: &[u8]) -> Option<Ip> {
-    let header: &[u8; ipv4::HEADER_LEN] = packet.first_chunk()?;
+fn ip(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Ip> {
     let (words, _) = header.as_chunks::<4>();
     let [first, second, third, source, destination] = *words else {
         return None;
@@ -147,7 +135,7 @@ fn ip(packet: &[u8]) -> Option<Ip> {
         (third >> 24) as u8,
         (third >> 16) as u8,
     );
-    (usize::from(len) <= packet.len()).then_some(Ip {
+    (usize::from(len) <= available).then_some(Ip {
         source: Ipv4Addr::from_bits(source),
         destination: Ipv4Addr::from_bits(destination),
         protocol: IpProtocol(protocol),
@@ -157,10 +145,12 @@ fn ip(packet: &[u8]) -> Option<Ip> {
     })
 }
 
-/// Reads the transport's header in a packet whose own is read, if it is whole.
+/// Reads a packet's own header and its transport's, if both are plain and whole.
 #[inline(always)]
-fn transport(packet: &[u8], ip: Ip) -> Option<Found> {
-    let segment = packet.get(ipv4::HEADER_LEN..usize::from(ip.len))?;
+fn found(packet: &[u8]) -> Option<Found> {
+    let (header, segment) = packet.split_first_chunk()?;
+    let ip = ip(header, packet.len())?;
+    let len = usize::from(ip.len).checked_sub(ipv4::HEADER_LEN)?;
     let header: &[u8; udp::HEADER_LEN] = segment.first_chunk()?;
     let [a, b, c, d, len_high, len_low, ..] = *header;
     let (least, claimed) = match ip.protocol {
@@ -171,7 +161,7 @@ fn transport(packet: &[u8], ip: Ip) -> Option<Found> {
         IpProtocol::TCP => (tcp::HEADER_LEN, usize::from(segment.get(DATA_OFFSET)? >> 4) * 4),
         _ => return None,
     };
-    (least..=segment.len()).contains(&claimed).then_some(Found {
+    (least <= claimed && claimed <= len).then_some(Found {
         ip,
         ports: Ports {
             source: u16::from_be_bytes([a, b]),
@@ -180,47 +170,52 @@ fn transport(packet: &[u8], ip: Ip) -> Option<Found> {
     })
 }
 
-/// Reads the plain packet in a VXLAN packet to our end, from a node that may send it.
+/// Reads the plain packet that comes from the wire, out of a tunnel to one of our ends or as it is, from somebody who may
+/// send it so; answers the length of the tunnel's headers, too.
 #[inline(always)]
-fn in_vxlan(
+fn from_wire(
     tables: &NodeTables,
     senders: &mut Senders,
     packet: &[u8],
-    (local, port, vni): (Ipv4Addr, u16, Vni),
-    link: &Link,
-) -> Option<Found> {
-    let Found { ip: outer, ports } = transport(packet, ip(packet)?)?;
-    if outer.protocol != IpProtocol::UDP || outer.destination != local || ports.destination != port {
-        return None;
+    gate: &Gate,
+    (vxlan, ipip): (Option<&VxlanEnd>, Option<Ipv4Addr>),
+) -> Option<(usize, Found)> {
+    let (header, _) = packet.split_first_chunk()?;
+    let outer = ip(header, packet.len())?;
+    if outer.protocol == IpProtocol::IPIP {
+        let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
+        // Nothing may follow the packet in it (`decap`).
+        let inner = found(payload).filter(|inner| usize::from(inner.ip.len) == payload.len())?;
+        let may = ipip == Some(outer.destination) && may_send(tables, senders, &outer, &inner, Sent::Ipip);
+        return may.then_some((ipv4::HEADER_LEN, inner));
     }
-    // Up to the end of the outer packet: a datagram that is shorter has the rest judged by the stages.
-    let datagram = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
-    let tunnel = Vxlan::parse(Udp::parse(datagram).ok()?.payload()).ok()?;
-    let (inner, packet) = tunnel.payload().split_first_chunk()?;
-    if tunnel.vni() != vni || !link.fits(inner) {
-        return None;
+    let outer = found(packet)?;
+    if outer.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&outer.ports.destination) {
+        let end =
+            vxlan.filter(|end| (end.local, end.port) == (outer.ip.destination, outer.ports.destination))?;
+        let inner = in_vxlan(packet.get(ipv4::HEADER_LEN..)?, end)?;
+        let sent = Sent::Vxlan(end.port);
+        return may_send(tables, senders, &outer.ip, &inner, sent).then_some((vxlan::PUSH_LEN_IPV4, inner));
     }
-    let found = transport(packet, ip(packet)?)?;
-    let is_agreed = |id: PeerId| {
-        let tunnel = tables.peers.get(id).map(|peer| peer.tunnel);
-        matches!(tunnel, Some(Tunnel::Vxlan { port: agreed, .. }) if agreed == port)
-    };
-    let ends = (outer.source, found.ip.source);
-    (keeps_ecn(outer.ecn, found.ip.ecn) && senders.may(tables, ends, is_agreed)).then_some(found)
+    let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source);
+    senders.may(tables, ends, Sent::Plain).then_some((0, outer))
 }
 
-/// The same for IP in IP.
+/// Whether a packet came in a tunnel from a node that may send it, and leaves it with the ECN field that it has.
 #[inline(always)]
-fn in_ipip(tables: &NodeTables, senders: &mut Senders, packet: &[u8], local: Ipv4Addr) -> Option<Found> {
-    let outer = ip(packet)?;
-    if outer.protocol != IpProtocol::IPIP || outer.destination != local {
+fn may_send(tables: &NodeTables, senders: &mut Senders, outer: &Ip, inner: &Found, sent: Sent) -> bool {
+    keeps_ecn(outer.ecn, inner.ip.ecn) && senders.may(tables, (outer.source, inner.ip.source), sent)
+}
+
+/// Reads the plain packet in a VXLAN datagram to our end.
+#[inline(always)]
+fn in_vxlan(datagram: &[u8], end: &VxlanEnd) -> Option<Found> {
+    let tunnel = Vxlan::parse(Udp::parse(datagram).ok()?.payload()).ok()?;
+    let (link, packet) = tunnel.payload().split_first_chunk()?;
+    if tunnel.vni() != end.vni || !end.inner.fits(link) {
         return None;
     }
-    let packet = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
-    let found = transport(packet, ip(packet)?)?;
-    let is_agreed = |id: PeerId| tables.peers.get(id).map(|peer| peer.tunnel) == Some(Tunnel::Ipip);
-    let ends = (outer.source, found.ip.source);
-    (keeps_ecn(outer.ecn, found.ip.ecn) && senders.may(tables, ends, is_agreed)).then_some(found)
+    found(packet)
 }
 
 /// Whether the inner ECN field stays as it is (RFC 6040 section 4.2): so where both agree, and under an outer one that says
@@ -233,9 +228,10 @@ fn keeps_ecn(outer: Ecn, inner: Ecn) -> bool {
 /// Completes a checksum that is half computed.
 #[inline(always)]
 fn finish_checksum(frame: &mut Frame, pull: usize, ip: &Ip) -> Option<()> {
+    let at = eth::HEADER_LEN + pull;
     let segment = frame
         .bytes_mut()
-        .get_mut(eth::HEADER_LEN + pull + ipv4::HEADER_LEN..)?;
+        .get_mut(at + ipv4::HEADER_LEN..at + usize::from(ip.len))?;
     let addresses = checksum::addresses_v4(ip.source, ip.destination);
     checksum::complete_partial(addresses, ip.protocol, segment);
     Some(())

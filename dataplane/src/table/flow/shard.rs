@@ -52,9 +52,15 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// A shard over an empty slab.
-    pub(super) fn new(slab: Memory, capacity: u32, loose: bool, charges: Arc<Charges>) -> io::Result<Self> {
+    pub(super) fn new(
+        slab: Memory,
+        capacity: u32,
+        loose: bool,
+        charges: Arc<Charges>,
+        key: HashKey,
+    ) -> io::Result<Self> {
         let form = Family {
-            key: HashKey::random(),
+            key,
             address: PhantomData,
         };
         Ok(Self {
@@ -78,7 +84,7 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// Where the entry of the tuple with this hash probably is; `None` if there is none.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find(&self, hash: Hash) -> Option<Candidate> {
         let place = self.store.find(hash.0)?;
