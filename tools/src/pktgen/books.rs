@@ -15,6 +15,9 @@ const LONGEST_NS: u64 = 1 << 39;
 /// Streams that are kept apart where any run counts; those beyond are strangers.
 const STREAMS_MAX: usize = 256;
 
+/// Flows that are told apart: as many as a [`Recognised::flow`] has values.
+const FLOWS: usize = 1 << u16::BITS;
+
 /// What was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Received {
@@ -32,7 +35,10 @@ pub struct Received {
     pub unplaced: u64,
     /// Those among them that came after a later one of the same stream and queue (RFC 4737 section 3.3).
     pub reordered: u64,
-    /// How many sequence numbers behind the next expected the latest of those was.
+    /// Those among the reordered that came after a later one of their own flow, too; flows are told apart by a hash of
+    /// 16 bits of addresses and ports. A device with several queues keeps the order of a flow, not that between flows.
+    pub reordered_in_flow: u64,
+    /// How many sequence numbers behind the next expected the latest of the reordered was.
     pub reordered_by_max: u64,
     /// Those among them whose sequence number had arrived already.
     pub duplicates: u64,
@@ -71,6 +77,8 @@ struct Stream {
     tracker: Tracker,
     /// The next number expected, by queue.
     expected: Vec<u64>,
+    /// The same by flow.
+    expected_in_flow: Box<[u64]>,
 }
 
 /// The books of one run.
@@ -129,13 +137,15 @@ impl Books {
             counts.unplaced += 1;
             return;
         }
-        let Some(arrival) = self.arrive(queue, run, found.marker.sequence) else {
+        let Some((arrival, late_in_flow)) = self.arrive(queue, found) else {
             return;
         };
         match arrival {
             Arrival::First { late_by } => {
-                self.counts.reordered += u64::from(late_by > 0);
-                self.counts.reordered_by_max = self.counts.reordered_by_max.max(late_by);
+                let counts = &mut self.counts;
+                counts.reordered += u64::from(late_by > 0);
+                counts.reordered_in_flow += u64::from(late_by > 0 && late_in_flow);
+                counts.reordered_by_max = counts.reordered_by_max.max(late_by);
                 self.latency
                     .saturating_record(elapsed_ns(found.marker.time, now).max(1));
             }
@@ -144,7 +154,9 @@ impl Books {
         }
     }
 
-    fn arrive(&mut self, queue: usize, run: u16, sequence: u64) -> Option<Arrival> {
+    /// Notes an arrival; answers what it was, and whether a later packet of the same flow was there before.
+    fn arrive(&mut self, queue: usize, found: &Recognised) -> Option<(Arrival, bool)> {
+        let (run, sequence) = (found.marker.run, found.marker.sequence);
         let place = match self.streams.iter().position(|stream| stream.run == run) {
             Some(place) => place,
             None if self.streams.len() < STREAMS_MAX => {
@@ -152,6 +164,7 @@ impl Books {
                     run,
                     tracker: Tracker::default(),
                     expected: Vec::new(),
+                    expected_in_flow: vec![0; FLOWS].into_boxed_slice(),
                 });
                 self.streams.len() - 1
             }
@@ -162,7 +175,13 @@ impl Books {
             stream.expected.resize(queue + 1, 0);
         }
         let expected = stream.expected.get_mut(queue)?;
-        Some(stream.tracker.note(sequence, expected))
+        let arrival = stream.tracker.note(sequence, expected);
+        let in_flow = stream.expected_in_flow.get_mut(usize::from(found.flow))?;
+        let late_in_flow = sequence < *in_flow;
+        if matches!(arrival, Arrival::First { .. }) {
+            *in_flow = (*in_flow).max(sequence + 1);
+        }
+        Some((arrival, late_in_flow))
     }
 
     /// What came so far.

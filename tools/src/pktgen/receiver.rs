@@ -96,7 +96,7 @@ pub struct Receiver {
     /// What had been overrun when the books were opened.
     overrun_before: u64,
     opened: Option<Opened>,
-    _steering: Option<Steering>,
+    steering: Option<Steering>,
 }
 
 impl Receiver {
@@ -164,7 +164,7 @@ impl Receiver {
         });
         let mut receiver = Self::read(ends.collect(), &options.cores, runs)?;
         receiver.opened = Some(opened);
-        receiver._steering = Some(steering);
+        receiver.steering = Some(steering);
         Ok(receiver)
     }
 
@@ -184,7 +184,7 @@ impl Receiver {
             threads: Vec::new(),
             overrun_before: 0,
             opened: None,
-            _steering: None,
+            steering: None,
         };
         let mut first_queue = 0;
         for (number, end) in ends.into_iter().enumerate() {
@@ -251,6 +251,8 @@ impl Receiver {
     }
 
     fn end(&mut self) -> Result<(), PktgenError> {
+        // Before the sockets: with some drivers the other order ends badly (docs/hardware.md).
+        self.steering = None;
         self.shared.stop.store(true, Ordering::Relaxed);
         let joined: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
         if joined.iter().any(Result::is_err) {

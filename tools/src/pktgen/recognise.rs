@@ -7,6 +7,9 @@ use millrace_dataplane::wire::{EtherType, Ethernet, IpProtocol, Ipv4, Ipv6, Tcp,
 
 use super::marker::{Found, MARKER_LEN, Marker, Runs};
 
+/// Where identifier and sequence number of an ICMP echo stand, in bytes.
+const ECHO_AT: usize = 4;
+
 /// How many tunnels may be in one another.
 const TUNNELS_MAX: usize = 3;
 
@@ -30,6 +33,8 @@ pub struct Recognised {
     pub marker: Marker,
     /// What it came in.
     pub wrapping: Wrapping,
+    /// A number that all packets of a flow have, as they arrive: of the innermost addresses and ports.
+    pub flow: u16,
     /// Whether the mark's numbers can be believed.
     pub is_credible: bool,
     /// Whether every checksum in it is right: the mark's, the transport's, and those of all IPv4 headers.
@@ -58,6 +63,7 @@ pub fn recognise_of(frame: &[u8], runs: Option<Runs>) -> Option<Recognised> {
             return Some(Recognised {
                 marker: found.marker,
                 wrapping: walk.wrapping,
+                flow: place.flow,
                 is_credible: found.is_credible,
                 is_intact: found.is_whole && walk.is_intact && !walk.is_unsummed,
             });
@@ -67,6 +73,7 @@ pub fn recognise_of(frame: &[u8], runs: Option<Runs>) -> Option<Recognised> {
     Some(Recognised {
         marker: found.marker,
         wrapping: Wrapping::Other,
+        flow: 0,
         is_credible: found.is_credible,
         is_intact: found.is_whole && walk.is_intact && walk.is_strange,
     })
@@ -96,6 +103,8 @@ pub(crate) struct Place {
     pub(crate) protocol: IpProtocol,
     /// The sum of the addresses.
     pub(crate) addresses: Sum,
+    /// [`Recognised::flow`].
+    pub(crate) flow: u16,
 }
 
 /// A walk over a frame's headers, inwards.
@@ -110,6 +119,8 @@ pub(crate) struct Walk {
     is_strange: bool,
     /// Whether it ended at a UDP datagram without a checksum. A generator sends none.
     is_unsummed: bool,
+    /// A number for the innermost addresses.
+    between: u64,
 }
 
 impl Walk {
@@ -120,6 +131,7 @@ impl Walk {
             is_intact: true,
             is_strange: false,
             is_unsummed: false,
+            between: 0,
         };
         if walk.link(frame, frame, TUNNELS_MAX).is_none() {
             walk.is_intact = false;
@@ -145,6 +157,11 @@ impl Walk {
         if ip.is_fragment() {
             return None;
         }
+        let (source, destination) = (
+            u64::from(ip.source().to_bits()),
+            u64::from(ip.destination().to_bits()),
+        );
+        self.between = mixed(source << 32 | destination);
         let addresses = addresses_v4(ip.source(), ip.destination());
         self.upper(frame, ip.protocol(), ip.payload(), addresses, left)
     }
@@ -155,6 +172,11 @@ impl Walk {
         if upper.fragment.is_some_and(|fragment| !fragment.is_first()) {
             return None;
         }
+        let halves = [ip.source().to_bits(), ip.destination().to_bits()]
+            .map(|bits| (bits >> 64 ^ bits) & u128::from(u64::MAX));
+        self.between = halves
+            .into_iter()
+            .fold(0, |hash, half| mixed(hash ^ u64::try_from(half).unwrap_or(0)));
         let addresses = addresses_v6(ip.source(), ip.destination());
         // No checksum covers the next header: one that is not known may be damage.
         let is_known = [
@@ -234,14 +256,32 @@ impl Walk {
     fn arrive(&mut self, frame: &[u8], protocol: IpProtocol, l4: &[u8], payload: &[u8], addresses: Sum) {
         let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(frame.as_ptr().addr());
         let at = offset(payload);
+        let ports_at = match protocol {
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => ECHO_AT,
+            _ => 0,
+        };
+        let ports = l4
+            .get(ports_at..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or_default();
+        let hash = mixed(self.between ^ u64::from(u32::from_be_bytes(ports)));
         self.payload = Some(Place {
             at,
             end: at.wrapping_add(payload.len()),
             l4_at: offset(l4),
             protocol,
             addresses,
+            // INVARIANT: the upper 16 of 64 bits.
+            flow: u16::try_from(hash >> 48).unwrap_or(0),
         });
     }
+}
+
+/// A hash of one word: a product by 2^64 divided by the golden ratio, with its halves folded.
+fn mixed(word: u64) -> u64 {
+    let product = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (product ^ product >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether a checksum is only begun: a kernel that puts a packet into a tunnel leaves the rest to a device that computes

@@ -343,6 +343,7 @@ fn put_mark(packet: &mut [u8]) -> Option<Prepared> {
         l4_at,
         protocol,
         addresses,
+        ..
     } = Walk::through(packet).payload?;
     let (payload, checksum_at) = (
         packet.get_mut(at..end)?,
@@ -442,6 +443,41 @@ mod tests {
         let whole = Replay::read(file.path(), false).unwrap();
         assert_eq!(whole.packet(0).unwrap().0, datagram(100));
         assert!(whole.packet(0).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_pcapng_file_is_read_with_its_own_clock() {
+        use pcap_file::pcapng::PcapNgWriter;
+        use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+        use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = PcapNgWriter::new(file.reopen().unwrap()).unwrap();
+        let interface = |linktype| InterfaceDescriptionBlock {
+            linktype,
+            snaplen: 0,
+            options: vec![InterfaceDescriptionOption::IfTsResol(3)],
+        };
+        writer.write_pcapng_block(interface(DataLink::ETHERNET)).unwrap();
+        // The writer takes every tick for a nanosecond, as the reader does; here it is a millisecond.
+        for at in [1000, 1250] {
+            let bytes = datagram(50);
+            let packet = EnhancedPacketBlock {
+                interface_id: 0,
+                timestamp: Duration::from_nanos(at),
+                original_len: u32::try_from(bytes.len()).unwrap(),
+                data: bytes.into(),
+                options: Vec::new(),
+            };
+            writer.write_pcapng_block(packet).unwrap();
+        }
+        let replay = Replay::read(file.path(), true).unwrap();
+        assert_eq!((replay.len(), replay.marked), (2, 2));
+        assert_eq!(replay.times(1.0).0, Arc::from([0, 250_000_000]));
+        writer.write_pcapng_block(interface(DataLink::RAW)).unwrap();
+        assert!(matches!(
+            Replay::read(file.path(), true),
+            Err(ReplayError::LinkType { .. })
+        ));
     }
 
     #[test]

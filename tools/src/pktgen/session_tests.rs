@@ -169,6 +169,11 @@ fn every_fault_is_counted_exactly() {
         let outcome = go(&mut session, &trial);
         let (did, received) = (confession.read(), outcome.received.unwrap());
         assert_eq!(did.packets, 30_000);
+        // A thousand flows drawn at random: few packets are overtaken by one of their own.
+        assert!(
+            received.reordered_in_flow <= received.reordered / 4,
+            "{faults:?}: {received:?}"
+        );
         let found = (
             outcome.lost.unwrap(),
             received.duplicates,
@@ -189,6 +194,40 @@ fn every_fault_is_counted_exactly() {
         assert!(is_late, "{faults:?}: by {}", received.reordered_by_max);
         assert_eq!(received.strangers, 0);
     }
+}
+
+#[test]
+fn what_is_overtaken_in_the_only_flow_is_overtaken_in_its_flow() {
+    let (near, far) = CableEnd::pair();
+    let faults = Faults {
+        delay: 50,
+        delay_by: 3,
+        ..Faults::default()
+    };
+    let (port, confession) = Faulty::new(near, faults);
+    let flows = Flows::new(
+        FlowSpace {
+            sources: "10.0.0.1".parse().unwrap(),
+            destinations: "10.1.0.1".parse().unwrap(),
+            source_ports: "7".parse().unwrap(),
+            destination_ports: "9".parse().unwrap(),
+        },
+        1,
+    );
+    let shape = Shape {
+        flows: flows.unwrap(),
+        ..shape(100)
+    };
+    let sending = sending(Mix::one(Template::new(&shape).unwrap()));
+    let ends = (vec![SendEnd::in_memory(port)], vec![ReceiveEnd::in_memory(far)]);
+    let mut session = Session::with_ends(sending, ends.0, ends.1).unwrap();
+    let received = go(&mut session, &packets(5000)).received.unwrap();
+    let delayed = confession.read().delayed;
+    assert_eq!(
+        (received.reordered, received.reordered_in_flow),
+        (delayed, delayed)
+    );
+    assert!(delayed >= 99, "{delayed}");
 }
 
 /// A cable that once stands still.
@@ -296,6 +335,55 @@ fn it_sends_and_receives_by_the_switchs_own_port_in_memory() {
             (Some(0), 10_000)
         );
     });
+}
+
+#[test]
+fn a_recording_is_replayed_at_its_own_speed_and_counted() {
+    use pcap_file::pcap::{PcapPacket, PcapWriter};
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = PcapWriter::new(file.reopen().unwrap()).unwrap();
+    let template = Template::new(&shape(100)).unwrap();
+    for number in 0..4u64 {
+        // Every fourth is too short for a mark.
+        let bytes = if number == 3 {
+            &template.bytes()[..50]
+        } else {
+            template.bytes()
+        };
+        let packet = PcapPacket::new(
+            Duration::from_millis(number),
+            u32::try_from(bytes.len()).unwrap(),
+            bytes,
+        );
+        writer.write_packet(&packet).unwrap();
+    }
+    for threads in [1, 3] {
+        let mut session = in_memory(|settings| {
+            settings.packets.replay = Some(file.path().to_owned());
+            settings.send.threads = Some(threads);
+        });
+        let trial = Trial {
+            rate: "recorded*2".parse().unwrap(),
+            ..packets(120)
+        };
+        let outcome = go(&mut session, &trial);
+        let (sent, received) = (outcome.sent.unwrap(), outcome.received.unwrap());
+        assert_eq!(sent.packets, 120);
+        assert_eq!(
+            received.distinct,
+            sent.packets - sent.unmarked,
+            "{sent:?}, {received:?}"
+        );
+        assert_eq!(
+            (outcome.lost, received.corrupt, received.strangers),
+            (Some(0), 0, sent.unmarked)
+        );
+        if threads == 1 {
+            assert_eq!(sent.unmarked, 30);
+            // 30 rounds of 2 ms but for the last gap, at least.
+            assert!(outcome.seconds > 0.058, "{}", outcome.seconds);
+        }
+    }
 }
 
 #[test]

@@ -406,6 +406,48 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_key_and_runs() {
+        use clap::CommandFactory;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            send: Send,
+            #[command(flatten)]
+            receive: Receive,
+            #[command(flatten)]
+            packets: Packets,
+            #[command(flatten)]
+            tunnel: Wrap,
+            #[command(flatten)]
+            time: Times,
+            #[command(flatten)]
+            run: Speed,
+            #[command(flatten)]
+            search: Search,
+        }
+        const EXAMPLE: &str = include_str!("../../../examples/pktgen.toml");
+        let settings: Settings = toml::from_str(EXAMPLE).unwrap();
+        setup(&settings).unwrap();
+        assert!(trial(&settings).unwrap().1.is_none());
+        criteria(&settings, 64.0).unwrap();
+        for argument in Line::command().get_arguments() {
+            let Some(long) = argument.get_long().filter(|long| *long != "help") else {
+                continue;
+            };
+            assert!(EXAMPLE.contains(&format!(" --{long}\n")), "--{long}");
+        }
+        // What is commented out is right too.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(key) if key.contains(" = ") => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        toml::from_str::<Settings>(&all).unwrap();
+    }
+
+    #[test]
     fn what_is_wrong_in_a_file_is_named() {
         for (text, problem) in [
             ("[send]\nintreface = \"a\"", "intreface"),

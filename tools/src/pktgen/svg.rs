@@ -13,8 +13,8 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 45.0;
-/// Lines between two axes.
-const GRID: u32 = 5;
+/// About how many lines there are between two axes.
+const GRID: f64 = 5.0;
 /// Colours that people with any colour vision tell apart (Okabe and Ito).
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 
@@ -40,10 +40,16 @@ struct Chart<'a> {
 fn plain(value: f64) -> String {
     for (factor, unit) in [(1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if value >= factor {
-            return format!("{:.2}{unit}", value / factor);
+            return short(value / factor) + unit;
         }
     }
-    format!("{value:.2}")
+    short(value)
+}
+
+/// Up to three decimals, as many as are needed.
+fn short(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Of the decades towards 100 %: 1 is 90 %, 2 is 99 %.
@@ -63,20 +69,50 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
+/// An axis from 0 on, with lines at round numbers.
+struct Axis {
+    step: f64,
+    lines: u32,
+}
+
+impl Axis {
+    /// Up to `most` at least.
+    fn to(most: f64) -> Self {
+        let rough = most / GRID;
+        let decade = 10f64.powf(rough.log10().floor());
+        let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * decade);
+        let step = steps.into_iter().find(|step| *step >= rough).unwrap_or(rough);
+        // INVARIANT: at most twice GRID.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let lines = (most / step).ceil() as u32;
+        Self { step, lines }
+    }
+
+    fn end(&self) -> f64 {
+        self.step * f64::from(self.lines)
+    }
+
+    /// The numbers at which there are lines.
+    fn marks(&self) -> impl Iterator<Item = f64> {
+        let step = self.step;
+        (0..=self.lines).map(move |line| f64::from(line) * step)
+    }
+}
+
 /// Where values come to stand.
 struct Scale {
     top: f64,
-    x_max: f64,
-    y_max: f64,
+    x: Axis,
+    y: Axis,
 }
 
 impl Scale {
     fn x(&self, value: f64) -> f64 {
-        LEFT + value / self.x_max * (WIDTH - LEFT - RIGHT)
+        LEFT + value / self.x.end() * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, value: f64) -> f64 {
-        self.top + HEIGHT - BOTTOM - value / self.y_max * (HEIGHT - TOP - BOTTOM)
+        self.top + HEIGHT - BOTTOM - value / self.y.end() * (HEIGHT - TOP - BOTTOM)
     }
 }
 
@@ -86,8 +122,8 @@ impl Chart<'_> {
         let most = |of: fn(&(f64, f64)) -> f64| all().map(of).fold(0.0, f64::max).max(1e-9);
         let scale = Scale {
             top,
-            x_max: most(|point| point.0),
-            y_max: most(|point| point.1) * 1.05,
+            x: Axis::to(most(|point| point.0)),
+            y: Axis::to(most(|point| point.1)),
         };
         self.draw_frame(svg, &scale);
         for (number, (series, colour)) in self.series.iter().zip(COLOURS.iter().cycle()).enumerate() {
@@ -103,26 +139,27 @@ impl Chart<'_> {
     }
 
     fn draw_frame(&self, svg: &mut String, scale: &Scale) {
-        let (right, low, high) = (WIDTH - RIGHT, scale.y(0.0), scale.y(scale.y_max));
+        let (right, low, high) = (WIDTH - RIGHT, scale.y(0.0), scale.y(scale.y.end()));
         let (title, at_y) = (escape(self.title), scale.top + 18.0);
         let _ = writeln!(
             svg,
             r#"<text x="{LEFT}" y="{at_y:.1}" font-weight="bold">{title}</text>"#
         );
-        for line in 0..=GRID {
-            let part = f64::from(line) / f64::from(GRID);
-            let (x_value, y_value) = (scale.x_max * part, scale.y_max * part);
-            let (at_x, at_y) = (scale.x(x_value), scale.y(y_value));
-            let _ = writeln!(
-                svg,
-                r##"<path d="M{LEFT} {at_y:.1}H{right}M{at_x:.1} {low:.1}V{high:.1}" stroke="#ddd"/>"##
-            );
-            let (words_x, words_y, label) = (LEFT - 6.0, at_y + 4.0, (self.y_label)(y_value));
+        for value in scale.y.marks() {
+            let (at_y, label) = (scale.y(value), (self.y_label)(value));
+            let (words_x, words_y) = (LEFT - 6.0, at_y + 4.0);
+            let _ = writeln!(svg, r##"<path d="M{LEFT} {at_y:.1}H{right}" stroke="#ddd"/>"##);
             let _ = writeln!(
                 svg,
                 r#"<text x="{words_x:.1}" y="{words_y:.1}" text-anchor="end">{label}</text>"#
             );
-            let (words_y, label) = (low + 16.0, (self.x_label)(x_value));
+        }
+        for value in scale.x.marks() {
+            let (at_x, label, words_y) = (scale.x(value), (self.x_label)(value), low + 16.0);
+            let _ = writeln!(
+                svg,
+                r##"<path d="M{at_x:.1} {low:.1}V{high:.1}" stroke="#ddd"/>"##
+            );
             let _ = writeln!(
                 svg,
                 r#"<text x="{at_x:.1}" y="{words_y:.1}" text-anchor="middle">{label}</text>"#
@@ -293,6 +330,22 @@ mod tests {
     #[test]
     fn nines_are_written_as_per_cents() {
         assert_eq!([0.0, 1.0, 2.0, 3.0].map(nines), ["0 %", "90 %", "99 %", "99.9 %"]);
+    }
+
+    #[test]
+    fn lines_are_at_round_numbers() {
+        for (most, step, lines) in [
+            (312_634.0, 100_000.0, 4),
+            (4.2, 1.0, 5),
+            (9.0, 2.0, 5),
+            (1e-9, 2e-10, 5),
+        ] {
+            let axis = Axis::to(most);
+            assert!((axis.step / step - 1.0).abs() < 1e-6, "{most}: {}", axis.step);
+            assert_eq!(axis.lines, lines, "{most}");
+            assert!(axis.end() >= most);
+        }
+        assert_eq!([250_000.0, 1e6, 0.5].map(plain), ["250k", "1M", "0.5"]);
     }
 
     #[test]

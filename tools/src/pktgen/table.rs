@@ -119,7 +119,13 @@ fn rows_of_received(received: &Received, rate: f64) -> Vec<Row> {
         .into_iter()
         .filter(|(name, count)| *count > 0 || ALWAYS.contains(name));
     let rows = told.map(|(name, count)| match name {
-        "reordered" if count > 0 => (name, format!("{count}, by {} at most", received.reordered_by_max)),
+        "reordered" if count > 0 => (
+            name,
+            format!(
+                "{count}, {} of them within their flow; by {} at most",
+                received.reordered_in_flow, received.reordered_by_max
+            ),
+        ),
         _ => (name, count.to_string()),
     });
     let first = (

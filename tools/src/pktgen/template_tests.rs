@@ -133,6 +133,7 @@ fn every_stamped_packet_is_whole_and_carries_its_flow_number_and_time() {
                 let expected = Recognised {
                     marker,
                     wrapping,
+                    flow: recognise(&packet).unwrap().flow,
                     is_credible: true,
                     is_intact: true,
                 };
@@ -259,6 +260,26 @@ proptest! {
             .unwrap();
         let found = recognise(&frame).unwrap();
         prop_assert!(found.is_intact && found.wrapping == Wrapping::Plain);
+    }
+}
+
+#[test]
+fn flows_are_told_apart_and_packets_of_one_are_not() {
+    for (outer, wrapping, _, is_ipv4, protocol) in kinds() {
+        let template = Template::of(&shape(outer, flows(is_ipv4, 2000), 128), protocol).unwrap();
+        let flow_of = |flow, sequence| {
+            let mut packet = template.bytes().to_vec();
+            template.stamp(&mut packet, flow, sequence).unwrap();
+            recognise(&packet).unwrap().flow
+        };
+        let apart: std::collections::HashSet<_> = (0..2000).map(|flow| flow_of(flow, 1)).collect();
+        // Of 2000 numbers below 65,536 about 30 fall together.
+        assert!(
+            apart.len() > 1900,
+            "{protocol:?} in {wrapping:?}: {}",
+            apart.len()
+        );
+        assert_eq!(flow_of(7, 1), flow_of(7, 9999));
     }
 }
 
