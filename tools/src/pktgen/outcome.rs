@@ -38,6 +38,8 @@ impl Sample {
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
+    /// How interfaces were opened.
+    pub ends: Vec<String>,
     /// How long packets were sent, or waited for where none were, in seconds.
     pub seconds: f64,
     /// Packets per second that were asked for, where it was a number.
@@ -90,6 +92,7 @@ impl Outcome {
             sent.map(|sent| rate(sent.bytes * 8) + rate(sent.packets * 8 * (FCS_LEN + more) as u64))
         };
         Self {
+            ends: Vec::new(),
             seconds,
             asked_per_second: asked,
             sent_per_second,

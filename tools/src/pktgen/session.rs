@@ -72,6 +72,8 @@ pub struct Session {
     /// The threads' ends; none where one is lost.
     ends: Vec<SendEnd>,
     counter: Option<Counter>,
+    /// How both ends were opened.
+    opened: Vec<String>,
     next_run: u16,
     _promiscuous: Option<Promiscuous>,
     _driver: Option<Steering>,
@@ -85,7 +87,7 @@ impl Session {
     pub fn open(setup: Setup) -> Result<Self, PktgenError> {
         check(&setup)?;
         let mut wire = None;
-        let (mut ends, mut driver) = (Vec::new(), None);
+        let (mut ends, mut driver, mut opened) = (Vec::new(), None, Vec::new());
         match setup.send.as_ref().map(|send| &send.exit) {
             None => {}
             Some(Exit::Interface {
@@ -101,7 +103,9 @@ impl Session {
                 let facts = place.facts()?;
                 for queue in queues {
                     let interface = (place.interface.as_str(), facts.ifindex);
-                    ends.push(place.within(|| SendEnd::bind(interface, *queue, *binding))??.0);
+                    let (end, mode) = place.within(|| SendEnd::bind(interface, *queue, *binding))??;
+                    opened.push(format!("{place} sends by queue {queue} in {mode} mode"));
+                    ends.push(end);
                 }
             }
             Some(Exit::Memory { threads }) => {
@@ -143,10 +147,19 @@ impl Session {
                 Some(Counter::Verified(Receiver::read(ends, &cores, None)?))
             }
         };
+        if let (Some(Entry::Interface(to)), Some(Counter::Verified(receiver))) = (&setup.receive, &counter)
+            && let Some(how) = receiver.opened()
+        {
+            let (place, bound, attached) = (&to.place, how.bound, how.attached);
+            opened.push(format!(
+                "{place} receives in {bound} mode, its XDP program {attached}"
+            ));
+        }
         Ok(Self {
             send: setup.send,
             ends,
             counter,
+            opened,
             next_run: fresh_run(),
             _promiscuous: promiscuous,
             _driver: driver,
@@ -166,6 +179,7 @@ impl Session {
             send: Some(send),
             ends,
             counter: Some(Counter::Verified(Receiver::read(receive, &[], None)?)),
+            opened: Vec::new(),
             next_run: fresh_run(),
             _promiscuous: None,
             _driver: None,
@@ -215,6 +229,7 @@ impl Session {
         };
         let is_steered = matches!(self.counter, Some(Counter::Steered { .. }));
         let outcome = Outcome {
+            ends: self.opened.clone(),
             latency,
             samples,
             ..Outcome::of(

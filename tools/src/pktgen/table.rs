@@ -38,7 +38,8 @@ fn percent(share: f64) -> String {
 /// The table of a run.
 #[must_use]
 pub fn of_run(outcome: &Outcome) -> String {
-    let mut rows = vec![("time", format!("{:.3} s", outcome.seconds))];
+    let mut rows: Vec<Row> = outcome.ends.iter().map(|end| ("end", end.clone())).collect();
+    rows.push(("time", format!("{:.3} s", outcome.seconds)));
     if let (Some(sent), Some(rate)) = (&outcome.sent, outcome.sent_per_second) {
         rows.extend(rows_of_sent(outcome, sent, rate));
     }
