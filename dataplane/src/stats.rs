@@ -137,8 +137,8 @@ impl WorkerStats {
         self.originated.add(1);
     }
 
-    pub(crate) fn transmitted(&self) {
-        self.transmitted.add(1);
+    pub(crate) fn transmitted(&self, packets: u64) {
+        self.transmitted.add(packets);
     }
 
     /// Counts a drop for the worker and, if it is still there, for the queue the packet came in at.
@@ -288,7 +288,7 @@ mod tests {
         let queue = QueueStats::new(PortId::new(3).unwrap(), QueueId(0));
         stats.received(3);
         stats.originated();
-        stats.transmitted();
+        stats.transmitted(1);
         stats.dropped(DropReason::NoRoute, Some(&queue));
         stats.dropped(DropReason::NoRoute, None);
         assert_eq!(stats.read().balance(), 1);

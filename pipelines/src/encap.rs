@@ -4,7 +4,7 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::outer::{IPIP_LEN, OuterFields, VXLAN_LEN};
 use millrace_dataplane::table::{HashKey, OuterHeader};
 use millrace_dataplane::verdict::{DropReason, Exit};
-use millrace_dataplane::wire::eth;
+use millrace_dataplane::wire::{Ecn, EtherType, eth};
 
 use crate::packet::Packet;
 use crate::route::Way;
@@ -32,24 +32,42 @@ impl Wrapper {
         Self { key, next_id }
     }
 
-    /// What the packet gives to its outer header.
+    /// The key of the hashes that choose outer source ports.
     #[inline]
-    fn fields(&mut self, packet: &Packet) -> OuterFields {
+    pub(crate) fn key(&self) -> &HashKey {
+        &self.key
+    }
+
+    /// What a packet gives to its outer header.
+    #[inline]
+    fn fields(&mut self, inner: &Inner) -> OuterFields {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         OuterFields {
-            inner_len: packet.len,
+            inner_len: inner.len,
             id,
-            ecn: packet.ecn.encapsulate(),
+            ecn: inner.ecn.encapsulate(),
         }
     }
+}
 
+/// What the outer header says of the packet inside.
+pub(crate) struct Inner {
+    /// Length of the IP packet, in bytes.
+    pub(crate) len: u16,
+    pub(crate) ecn: Ecn,
+    pub(crate) ether_type: EtherType,
+    /// The keyed hash of its flow.
+    pub(crate) flow: u64,
+}
+
+impl Inner {
     /// The flow's outer UDP source port, which spreads flows over paths and queues.
     #[inline]
-    fn source_port(&self, packet: &Packet) -> u16 {
+    fn source_port(&self) -> u16 {
         const CHOICES: u64 = (OUTER_SOURCE_PORT_LAST - OUTER_SOURCE_PORT_FIRST) as u64 + 1;
         // The high half of a product by the number of choices is below it, and needs no division.
-        let choice = ((packet.flow_hash(&self.key) >> 32) * CHOICES) >> 32;
+        let choice = ((self.flow >> 32) * CHOICES) >> 32;
         // INVARIANT: `choice` is below CHOICES, so the sum is at most the last port.
         #[allow(clippy::cast_possible_truncation)]
         OUTER_SOURCE_PORT_FIRST.wrapping_add(choice as u16)
@@ -67,14 +85,31 @@ pub(crate) fn encap(
     let Way::Tunnel { outer, .. } = way else {
         return Ok(());
     };
-    let fields = wrapper.fields(packet);
-    let source_port = wrapper.source_port(packet);
+    let inner = Inner {
+        len: packet.len,
+        ecn: packet.ecn,
+        ether_type: packet.addresses.ether_type(),
+        flow: packet.flow_hash(wrapper.key()),
+    };
+    wrap(wrapper, frame, outer, &inner)
+}
+
+/// Puts an outer header before a packet.
+#[inline(always)]
+pub(crate) fn wrap(
+    wrapper: &mut Wrapper,
+    frame: &mut Frame,
+    outer: &OuterHeader,
+    inner: &Inner,
+) -> Result<(), Exit> {
+    let fields = wrapper.fields(inner);
+    let source_port = inner.source_port();
     // What spreads flows over the paths of the network also spreads them over the queues of a NIC.
     frame.set_lane(source_port);
     match outer {
         OuterHeader::VxlanV4(template) => {
             let header = push::<VXLAN_LEN, { VXLAN_LEN - eth::HEADER_LEN }>(frame)?;
-            template.emit(header, fields, source_port, packet.addresses.ether_type());
+            template.emit(header, fields, source_port, inner.ether_type);
         }
         OuterHeader::Ipip(template) => {
             // INVARIANT: `route` leads IPv4 here only.

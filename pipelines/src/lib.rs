@@ -17,6 +17,7 @@ mod decap;
 mod depart;
 mod encap;
 mod entry;
+mod express;
 mod family;
 mod limit;
 mod martian;

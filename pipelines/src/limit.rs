@@ -4,7 +4,6 @@ use millrace_dataplane::table::Role;
 use millrace_dataplane::verdict::{Exit, PuntDetail, PuntReason};
 
 use crate::entry::Entry;
-use crate::packet::Packet;
 use crate::route::Way;
 
 /// Whether the way counts as a router on the packet's path.
@@ -16,23 +15,23 @@ pub(crate) enum Hop {
     Free,
 }
 
-/// Checks TTL and length.
+/// Checks the TTL, or hop limit, and the length of an IP packet, in bytes.
 ///
 /// The host's stack and the switch are one router together, so a packet between them has not been forwarded yet.
 /// Neither has one that the switch sends itself.
 #[inline]
-pub(crate) fn limit(entry: Entry<'_>, packet: &Packet, way: &Way<'_>) -> Result<Hop, Exit> {
+pub(crate) fn limit(entry: Entry<'_>, (hops, len): (u8, u16), way: &Way<'_>) -> Result<Hop, Exit> {
     let is_from_us = matches!(entry, Entry::Switch) || entry.is(Role::Host);
     let hop = if is_from_us || way.is_to_host() {
         Hop::Free
     } else {
         Hop::Counted
     };
-    if hop == Hop::Counted && packet.hops <= 1 {
+    if hop == Hop::Counted && hops <= 1 {
         return Err(Exit::Punt(PuntReason::TimeExceeded, PuntDetail::Nothing));
     }
     // Whether the sender allows fragments or not: the switch makes none, and tells what would fit.
-    if packet.len > way.mtu() {
+    if len > way.mtu() {
         return Err(Exit::Punt(PuntReason::PacketTooBig, PuntDetail::Mtu(way.mtu())));
     }
     Ok(hop)

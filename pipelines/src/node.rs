@@ -17,6 +17,7 @@ use crate::decap::decap;
 use crate::depart::depart;
 use crate::encap::Wrapper;
 use crate::entry::Entry;
+use crate::express::{self, Gate, Plain, Senders};
 use crate::family::Family;
 use crate::packet::{Addresses, Packet};
 use crate::pieces::Pieces;
@@ -31,6 +32,7 @@ pub struct NodePipeline {
     connections: Connections,
     worker: usize,
     own: Own,
+    has_express: bool,
     /// Where the packets of the batch at hand are on their walk.
     steps: [Step; BATCH_MAX],
     sweeper: Sweeper,
@@ -41,11 +43,14 @@ pub struct NodePipeline {
 struct Own {
     wrapper: Wrapper,
     pieces: Pieces,
+    senders: Senders,
 }
 
 /// A packet between the two halves of its walk.
 #[derive(Debug)]
 struct Step {
+    /// What the express lane knows of it, if it is on that; the rest then means nothing.
+    plain: Option<Plain>,
     /// How its walk has ended already, if it has; the rest then means nothing.
     end: Option<Exit>,
     packet: Packet,
@@ -54,15 +59,28 @@ struct Step {
 
 impl Step {
     const FIRST: Self = Self {
+        plain: None,
         end: None,
         packet: Packet::UNREAD,
         scouted: Scouted::NOTHING,
     };
 
+    /// Takes the packet onto the express lane, or else through the first half of its walk.
+    #[inline(always)]
+    fn begin(&mut self, cx: &Context<'_>, gate: Option<&Gate>, own: &mut Own, frame: &mut Frame) {
+        let flows = cx.connections.flows.v4();
+        self.plain = gate.and_then(|gate| express::read(gate, cx.tables, flows, &mut own.senders, frame));
+        if self.plain.is_none() {
+            self.enter(cx, frame);
+        }
+    }
+
     /// The first half of a walk.
-    #[inline]
+    #[inline(never)]
     fn enter(&mut self, cx: &Context<'_>, frame: &mut Frame) {
-        let Self { end, packet, scouted } = self;
+        let Self {
+            end, packet, scouted, ..
+        } = self;
         match enter(cx, frame, Place { packet, scouted }) {
             Ok(()) => *end = None,
             Err(exit) => *end = Some(exit),
@@ -70,15 +88,39 @@ impl Step {
     }
 
     /// Looks for the packet's flow, on the way between the two halves.
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, cx: &Context<'_>) {
-        if self.end.is_none() {
+        if let Some(plain) = &mut self.plain {
+            plain.look(cx.connections.flows.v4());
+        } else if self.end.is_none() {
             self.scouted.look(cx, &self.packet);
         }
     }
 
-    /// The second half; answers the port that the packet leaves by.
-    #[inline]
+    /// Takes the packet to the end of the express lane, or of its walk; answers the port that it leaves by.
+    #[inline(always)]
+    fn end(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
+        if let Some(plain) = &self.plain {
+            match express::go(cx, &mut own.wrapper, frame, plain) {
+                Some(left) => left,
+                None => self.walk(cx, own, frame),
+            }
+        } else {
+            self.finish(cx, own, frame)
+        }
+    }
+
+    /// A whole walk at once.
+    #[inline(never)]
+    fn walk(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
+        self.plain = None;
+        self.enter(cx, frame);
+        self.look(cx);
+        self.finish(cx, own, frame)
+    }
+
+    /// The second half of a walk; answers the port that the packet leaves by.
+    #[inline(never)]
     fn finish(&self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
         if let Some(exit) = self.end {
             return Err(exit);
@@ -138,12 +180,19 @@ impl NodePipeline {
             sweeper: Sweeper::new(&connections, worker),
             connections,
             worker,
+            has_express: true,
             own: Own {
                 wrapper: Wrapper::new(key, worker),
                 pieces: Pieces::new(key),
+                senders: Senders::new(),
             },
             steps: [const { Step::FIRST }; BATCH_MAX],
         }
+    }
+
+    /// Takes no packet onto the express lane from now on, so that a test can compare it with the stages.
+    pub fn walk_every_stage(&mut self) {
+        self.has_express = false;
     }
 }
 
@@ -177,6 +226,7 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
 /// Walks a batch: while one packet's flow is fetched from memory, others are read.
 fn walk(
     cx: &Context<'_>,
+    gate: Option<&Gate>,
     own: &mut Own,
     steps: &mut [Step],
     frames: &mut [Frame],
@@ -186,14 +236,14 @@ fn walk(
     frames.iter().for_each(Frame::prefetch);
     let steps = &mut steps[..frames.len().min(BATCH_MAX)];
     for (step, frame) in steps.iter_mut().zip(frames.iter_mut()) {
-        step.enter(cx, frame);
+        step.begin(cx, gate, own, frame);
     }
     for step in steps.iter_mut() {
         step.look(cx);
     }
-    for (step, frame) in steps.iter().zip(frames) {
-        // Each is made in its place: see `track_at_once`.
-        match step.finish(cx, own, frame) {
+    for (step, frame) in steps.iter_mut().zip(frames) {
+        // Each is made in its place: see `express::go`.
+        match step.end(cx, own, frame) {
             Ok(port) => verdicts.push(Verdict::Forward(port)),
             Err(exit) => verdicts.push(Verdict::from(exit)),
         }
@@ -215,8 +265,16 @@ impl Pipeline for NodePipeline {
             worker: self.worker,
             now,
         };
+        let gate = Gate::of(&tables, facts).filter(|_| self.has_express);
         for batch in frames.chunks_mut(BATCH_MAX) {
-            walk(&cx, &mut self.own, &mut self.steps, batch, verdicts);
+            walk(
+                &cx,
+                gate.as_ref(),
+                &mut self.own,
+                &mut self.steps,
+                batch,
+                verdicts,
+            );
         }
     }
 
@@ -234,9 +292,7 @@ impl Pipeline for NodePipeline {
             now,
         };
         let mut step = Step::FIRST;
-        step.enter(&cx, frame);
-        step.look(&cx);
-        match step.finish(&cx, &mut self.own, frame) {
+        match step.walk(&cx, &mut self.own, frame) {
             Ok(port) => Verdict::Forward(port),
             Err(exit) => Verdict::from(exit),
         }

@@ -96,25 +96,39 @@ impl Packet {
     /// any and all must go the same way.
     #[inline]
     pub(crate) fn flow_hash(&self, key: &HashKey) -> u64 {
-        let ports = match self.ports {
-            Some(ports) if self.fragment.is_none() && self.protocol.has_ports() => {
-                u64::from(ports.source) << 16 | u64::from(ports.destination)
-            }
-            Some(_) | None => 0,
-        };
-        let transport = u64::from(self.protocol.0) << 32 | ports;
+        let has_ports = self.fragment.is_none() && self.protocol.has_ports();
+        let ports = self.ports.filter(|_| has_ports);
         match self.addresses {
             Addresses::V4 { source, destination } => {
-                let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-                key.hash([addresses, transport])
+                flow_hash_v4(key, (source, destination), self.protocol, ports)
             }
             Addresses::V6 { source, destination } => {
                 let [a, b] = halves(source);
                 let [c, d] = halves(destination);
-                key.hash([a, b, c, d, transport])
+                key.hash([a, b, c, d, transport_word(self.protocol, ports)])
             }
         }
     }
+}
+
+/// The keyed hash of a flow of IPv4: of its addresses, and its ports if it has any.
+#[inline]
+pub(crate) fn flow_hash_v4(
+    key: &HashKey,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    protocol: IpProtocol,
+    ports: Option<Ports>,
+) -> u64 {
+    let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+    key.hash([addresses, transport_word(protocol, ports)])
+}
+
+#[inline]
+fn transport_word(protocol: IpProtocol, ports: Option<Ports>) -> u64 {
+    let ports = ports.map_or(0, |ports| {
+        u64::from(ports.source) << 16 | u64::from(ports.destination)
+    });
+    u64::from(protocol.0) << 32 | ports
 }
 
 /// An IPv6 address as two words.

@@ -36,7 +36,7 @@ pub(crate) fn pass<'t, A: Family>(
     {
         return Err(reason.into());
     }
-    let hop = limit(cx.entry, packet, &found.way)?;
+    let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;
     Ok(Course {
         way: found.way,
         hop,

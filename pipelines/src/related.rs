@@ -90,7 +90,7 @@ pub(crate) fn relate<'t, A: Family>(
 ) -> Result<Course<'t, A>, Exit> {
     let to = rewrite.tuple(answer.protocol);
     let found = route(cx.tables, cx.entry, to.destination.into(), true)?;
-    let hop = limit(cx.entry, packet, &found.way)?;
+    let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;
     let new_source = if to.source == answer.source {
         source
     } else {

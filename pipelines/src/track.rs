@@ -51,7 +51,7 @@ pub(crate) fn track_at_once<A: Family>(
     let flow = flows.read_here(candidate, tuple)?;
     let freshness = freshness(cx, &flow);
     let way = standing(cx, &flow, freshness).ok()??;
-    let hop = limit(cx.entry, packet, &way).ok()?;
+    let hop = limit(cx.entry, (packet.hops, packet.len), &way).ok()?;
     if let Some(segment) = segment(frame, packet) {
         match judge(flows.track_tcp(flow.id, &segment)) {
             Ok(Judged::Accepted) => {}
@@ -114,7 +114,7 @@ pub(crate) fn segment(frame: &Frame, packet: &Packet) -> Option<TcpSegment> {
 }
 
 /// What a connection makes of a segment that is not dropped.
-enum Judged {
+pub(crate) enum Judged {
     Accepted,
     /// It begins another connection in the place of this one, which is over.
     Reopen,
@@ -123,7 +123,7 @@ enum Judged {
 }
 
 #[inline]
-fn judge(verdict: TcpVerdict) -> Result<Judged, DropReason> {
+pub(crate) fn judge(verdict: TcpVerdict) -> Result<Judged, DropReason> {
     match verdict {
         TcpVerdict::Accept => Ok(Judged::Accepted),
         TcpVerdict::OutOfWindow => Err(DropReason::TcpWindow),
@@ -160,7 +160,7 @@ fn follow<'t, A: Family>(
             None => return Ok(None),
         },
     };
-    let hop = limit(cx.entry, packet, &way)?;
+    let hop = limit(cx.entry, (packet.hops, packet.len), &way)?;
     touch(cx, flow, freshness);
     Ok(Some(Course {
         way,
@@ -171,7 +171,7 @@ fn follow<'t, A: Family>(
 
 /// Notes that the flow is in use, and what its answer holds in.
 #[inline(always)]
-fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
+pub(crate) fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
     let flows = A::flows(&cx.connections.flows);
     match freshness {
         Freshness::Restamp => flows.touch_in(flow, cx.now, cx.tables.epoch),
@@ -181,7 +181,7 @@ fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Freshness) {
 
 /// The way that the flow remembers, if what it rests on has not changed.
 #[inline(always)]
-fn standing<'t, A: Family>(
+pub(crate) fn standing<'t, A: Family>(
     cx: &Context<'t>,
     flow: &Flow<A>,
     freshness: Freshness,
@@ -194,7 +194,7 @@ fn standing<'t, A: Family>(
 
 /// Whether what the flow remembers holds.
 #[inline(always)]
-fn freshness<A: Family>(cx: &Context<'_>, flow: &Flow<A>) -> Freshness {
+pub(crate) fn freshness<A: Family>(cx: &Context<'_>, flow: &Flow<A>) -> Freshness {
     flow.answer.as_ref().map_or(Freshness::Stale, |answer| {
         answer.freshness(cx.tables.epoch, &cx.tables.subjects)
     })

@@ -321,7 +321,11 @@ impl Talk<'_> {
         check(exit, &left);
         let (to, inner) = Place::unwrap(exit, &left)?;
         if is_piece {
-            self.note_piece(ends, piece, id);
+            let (start, _, more) = Self::part(piece);
+            // One with everything in it is whole, and has nothing to do with others of its identifier (RFC 6946).
+            if start != 0 || more {
+                self.note_piece(ends, piece, id);
+            }
             return None;
         }
         check_sums(&inner);

@@ -2,16 +2,14 @@
 //! families; and what its translation may make of a source address.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::table::service::{BackendId, Serving};
-use millrace_dataplane::table::{AffinityTable, FlowTable, NodeTables};
-use millrace_pipelines::Connections;
 
 use crate::packets::Family;
 use crate::sketch::{At, Sketch, backend, external, tables, vip};
-use crate::world::{Node, connections, link_gateway, node_address, pod};
+use crate::world::{Node, link_gateway, node_address, pod};
 
 /// The port of every Service, and what nothing serves.
 pub const PORT: u16 = 80;
@@ -115,12 +113,7 @@ pub fn node(tables: &NodeTables) -> Node {
         ipv6: 256,
         ..FlowOptions::default()
     };
-    let few = Connections {
-        flows: Arc::new(FlowTable::in_memory(&options).expect("a small table")),
-        affinity: Arc::new(AffinityTable::new(16)),
-        ..connections()
-    };
-    Node::with_connections(tables.clone(), few)
+    Node::of_size(tables.clone(), &options, 16)
 }
 
 /// Whether translation may give a packet this source: the node's own addresses, and what leads to Services.

@@ -119,7 +119,7 @@ fn an_isolated_pod_is_called_by_whom_a_rule_names_and_answers() {
     for family in Family::BOTH {
         let own = pod(family, 1, 3);
         let but = But(pod(family, 1, 2), Some(80));
-        let mut node = Node::with(with(family, &[], &[(3, Side::Ingress, Some(but))]));
+        let mut node = Node::with(with(family, &[], &[(3, Side::Ingress, Some(but))])).alone();
         let caller = (pod(family, 1, 2), 4000);
         let call = |port| packet(UDP, caller, (own, port));
         assert_eq!(verdict(&mut node, From::Pod(2), &call(80)), to_pod(3));

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use millrace_dataplane::frame::{Census, Pool};
+use millrace_dataplane::frame::{Census, Frame, Pool};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
@@ -311,30 +311,38 @@ pub fn tables(node: u8) -> NodeTables {
     }
 }
 
-/// Connections of one worker, as few as a test can make.
-pub fn connections() -> Connections {
-    connections_of(&FlowOptions {
+/// Few enough connections for a test that makes a node again and again.
+fn few() -> FlowOptions {
+    FlowOptions {
         ipv4: 4096,
         ipv6: 4096,
         ..FlowOptions::default()
-    })
+    }
 }
 
-/// Connections of one worker, in a flow table like this.
-fn connections_of(options: &FlowOptions) -> Connections {
+/// Connections of one worker.
+pub fn connections() -> Connections {
+    connections_in(FlowTable::in_memory(&few()).unwrap(), 256)
+}
+
+fn connections_in(flows: FlowTable, affinity: usize) -> Connections {
     Connections {
-        flows: Arc::new(FlowTable::in_memory(options).unwrap()),
-        affinity: Arc::new(AffinityTable::new(256)),
+        flows: Arc::new(flows),
+        affinity: Arc::new(AffinityTable::new(affinity)),
         timeouts: Timeouts::default(),
         workers: 1,
     }
 }
 
 /// One node's switch, and the frames to run it on.
+///
+/// Behind it stands a second one that walks every packet through every stage, and must not differ: what the express lane
+/// knows is what the stages do.
 pub struct Node {
     publisher: Publisher<NodeTables>,
     pipeline: NodePipeline,
     pub connections: Connections,
+    stages: Option<NodePipeline>,
     pool: Pool,
     now: Tick,
 }
@@ -345,21 +353,46 @@ impl Node {
     }
 
     pub fn with(tables: NodeTables) -> Self {
-        Self::with_connections(tables, connections())
+        Self::with_flows(tables, &few())
     }
 
     /// A node with a flow table of another size.
     pub fn with_flows(tables: NodeTables, options: &FlowOptions) -> Self {
-        Self::with_connections(tables, connections_of(options))
+        Self::of_size(tables, options, 256)
     }
 
-    pub fn with_connections(tables: NodeTables, connections: Connections) -> Self {
+    /// The same, and with an affinity table of another size.
+    pub fn of_size(tables: NodeTables, options: &FlowOptions, affinity: usize) -> Self {
+        // Both choose the same ports by it.
+        let key = HashKey::random();
+        let table = || connections_in(FlowTable::in_memory_with(options, key).unwrap(), affinity);
+        let mut node = Self::keyed(tables, table(), key);
+        let mut stages = NodePipeline::new(node.publisher.reader(), table(), key, 0);
+        stages.walk_every_stage();
+        node.stages = Some(stages);
+        node
+    }
+
+    /// A node with these connections, without a second one behind it.
+    pub fn sharing(tables: NodeTables, connections: Connections) -> Self {
+        Self::keyed(tables, connections, HashKey::random())
+    }
+
+    /// The same node without the second one behind it, which counts in the same tables.
+    #[allow(dead_code, reason = "the fuzzer has no use for it")]
+    pub fn alone(mut self) -> Self {
+        self.stages = None;
+        self
+    }
+
+    fn keyed(tables: NodeTables, connections: Connections, key: HashKey) -> Self {
         let publisher = Publisher::new(tables);
-        let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), HashKey::random(), 0);
+        let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), key, 0);
         Self {
             publisher,
             pipeline,
             connections,
+            stages: None,
             pool: Pool::on_heap(128),
             now: Tick::from_seconds(1_000_000),
         }
@@ -367,8 +400,11 @@ impl Node {
 
     /// Lets time pass, and the pipeline clear up after it.
     pub fn wait(&mut self, seconds: u32) {
-        self.now = Tick::from_seconds(self.now.seconds() + seconds);
-        while self.pipeline.sweep(self.now) {}
+        let now = Tick::from_seconds(self.now.seconds() + seconds);
+        self.now = now;
+        for pipeline in self.pipelines() {
+            while pipeline.sweep(now) {}
+        }
     }
 
     pub fn publish(&mut self, tables: NodeTables) {
@@ -397,20 +433,58 @@ impl Node {
         });
     }
 
+    /// The switch, and the one behind it.
+    fn pipelines(&mut self) -> impl Iterator<Item = &mut NodePipeline> {
+        [&mut self.pipeline].into_iter().chain(&mut self.stages)
+    }
+
+    /// Has both switches take packets; answers each packet's verdict, what lies in its frame afterwards, and the frame's
+    /// lane, as the first one has them.
+    fn take(
+        &mut self,
+        packets: &[Vec<u8>],
+        mut walk: impl FnMut(&mut NodePipeline, &mut [Frame], &mut Vec<Verdict>, Tick),
+    ) -> Vec<(Verdict, Vec<u8>, u16)> {
+        let Self {
+            pipeline,
+            stages,
+            pool,
+            now,
+            ..
+        } = self;
+        let mut run = |pipeline: &mut NodePipeline| {
+            let taken = packets.iter().map(|bytes| pool.take_with(bytes).unwrap());
+            let (mut frames, mut verdicts): (Vec<_>, _) = (taken.collect(), Vec::new());
+            walk(pipeline, &mut frames, &mut verdicts, *now);
+            assert_eq!(verdicts.len(), packets.len(), "one verdict for each packet");
+            let ends = verdicts.iter().zip(frames).map(|(verdict, frame)| {
+                let end = (*verdict, frame.bytes().to_vec(), frame.lane());
+                pool.give(frame);
+                end
+            });
+            ends.collect::<Vec<_>>()
+        };
+        let ends = run(pipeline);
+        for (end, other) in ends.iter().zip(stages.as_mut().map_or(Vec::new(), run)) {
+            // What lies in the frame of a packet that is dropped, nobody looks at.
+            let is_same = match end.0 {
+                Verdict::Drop(_) => end.0 == other.0,
+                Verdict::Forward(_) | Verdict::Punt(..) => *end == other,
+            };
+            assert!(is_same, "by the express lane {end:?}, by every stage {other:?}");
+        }
+        self.assert_whole();
+        ends
+    }
+
     /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.
     pub fn receive_all(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
-        let mut frames: Vec<_> = packets
-            .iter()
-            .map(|bytes| self.pool.take_with(bytes).unwrap())
-            .collect();
-        let mut verdicts = Vec::new();
-        self.pipeline
-            .process(ingress, &mut frames, &mut verdicts, self.now);
-        assert_eq!(verdicts.len(), packets.len(), "one verdict for each packet");
-        let left: Vec<_> = frames.iter().map(|frame| frame.bytes().to_vec()).collect();
-        frames.into_iter().for_each(|frame| self.pool.give(frame));
-        self.assert_whole();
-        verdicts.into_iter().zip(left).collect()
+        let ends = self.take(packets, |pipeline, frames, verdicts, now| {
+            pipeline.process(ingress, frames, verdicts, now);
+        });
+        ends.into_iter()
+            .map(|(verdict, left, _)| (verdict, left))
+            .collect()
     }
 
     pub fn receive(&mut self, ingress: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
@@ -419,21 +493,17 @@ impl Node {
 
     /// In which lane a packet leaves.
     pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
-        let mut frames = [self.pool.take_with(packet).unwrap()];
-        self.pipeline
-            .process(ingress, &mut frames, &mut Vec::new(), self.now);
-        let lane = frames[0].lane();
-        frames.into_iter().for_each(|frame| self.pool.give(frame));
-        self.assert_whole();
-        lane
+        let ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
+            pipeline.process(ingress, frames, verdicts, now);
+        });
+        ends[0].2
     }
 
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
-        let mut frame = self.pool.take_with(packet).unwrap();
-        let verdict = self.pipeline.originate(&mut frame, origin, self.now);
-        let left = frame.bytes().to_vec();
-        self.pool.give(frame);
-        self.assert_whole();
+        let mut ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
+            verdicts.push(pipeline.originate(&mut frames[0], origin, now));
+        });
+        let (verdict, left, _) = ends.remove(0);
         (verdict, left)
     }
 

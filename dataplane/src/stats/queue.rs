@@ -97,9 +97,9 @@ impl QueueStats {
         self.rx_bytes.add(bytes);
     }
 
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.tx_packets.add(1);
-        self.tx_bytes.add(bytes as u64);
+    pub(crate) fn sent(&self, packets: u64, bytes: u64) {
+        self.tx_packets.add(packets);
+        self.tx_bytes.add(bytes);
     }
 
     pub(super) fn dropped(&self, reason: DropReason) {

@@ -84,18 +84,22 @@ impl Sum {
     #[must_use]
     #[inline]
     pub const fn is_valid(self) -> bool {
-        self.fold() == 0xffff
+        // As much as to fold to 0xffff: to fold is to take the rest by 0xffff, which is shown as 0xffff where it is 0.
+        self.0 != 0 && self.0.is_multiple_of(0xffff)
     }
 }
 
 /// Folds the carries of a one's complement sum back into one word.
 #[inline]
 const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff); // at most 33 bits
-    let sum = (sum >> 16) + (sum & 0xffff); // at most 18 bits
-    let sum = (sum >> 16) + (sum & 0xffff); // at most 17 bits, and then below 2^16 + 3
-    let sum = (sum >> 16) + (sum & 0xffff);
-    (sum & 0xffff) as u16
+    // INVARIANT: the halves of 64 bits, and the upper half of 32.
+    #[allow(clippy::cast_possible_truncation)]
+    {
+        let (halves, carry) = ((sum >> 32) as u32).overflowing_add(sum as u32);
+        let sum = halves + carry as u32; // no further carry: two halves are at most 2^33 - 2
+        // Both words in the upper half, and in the lower one what carries into it.
+        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+    }
 }
 
 /// The checksum field for `bytes`, in which the field itself is zero.
@@ -224,7 +228,7 @@ pub const fn udp_field(checksum: u16) -> u16 {
 
 /// The checksum field of a TCP segment, UDP datagram or ICMPv6 message; `None` if there is none, or another
 /// protocol's.
-#[inline]
+#[inline(always)]
 fn transport_field(protocol: IpProtocol, l4: &mut [u8]) -> Option<&mut [u8; 2]> {
     let offset = match protocol {
         IpProtocol::TCP => super::tcp::CHECKSUM_OFFSET,
@@ -303,16 +307,18 @@ pub fn is_transport_valid(addresses: Sum, protocol: IpProtocol, l4: &[u8]) -> bo
 /// A complete checksum that happens to equal the pseudo-header's sum comes out as it was: if the field is
 /// right and equals that sum, then the computation gives that same value again. A UDP checksum of zero
 /// (none) is never taken for one, since the sum of a pseudo-header is never zero.
-#[inline]
+#[inline(always)]
 pub fn complete_partial(addresses: Sum, protocol: IpProtocol, l4: &mut [u8]) -> bool {
     if !matches!(protocol, IpProtocol::TCP | IpProtocol::UDP) {
         return false;
     }
-    let pseudo = addresses.add_transport(protocol, l4.len()).fold();
+    let pseudo = addresses.add_transport(protocol, l4.len());
     let Some(field) = transport_field(protocol, l4) else {
         return false;
     };
-    if u16::from_be_bytes(*field) != pseudo {
+    let complement = !u16::from_be_bytes(*field);
+    // Their complement makes the sum of a header valid, and this one is never zero: see `Sum::is_valid`.
+    if complement == u16::MAX || !pseudo.add_u16(complement).is_valid() {
         return false;
     }
     // The field already adds the pseudo-header to the sum of the bytes.
@@ -320,7 +326,7 @@ pub fn complete_partial(addresses: Sum, protocol: IpProtocol, l4: &mut [u8]) -> 
 }
 
 /// Writes the checksum of `l4` on top of `sum`; the field must hold what it is to count for.
-#[inline]
+#[inline(never)]
 fn store_transport(sum: Sum, protocol: IpProtocol, l4: &mut [u8]) -> bool {
     let computed = sum.add_bytes(l4).checksum();
     let computed = if protocol == IpProtocol::UDP {

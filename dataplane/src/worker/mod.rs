@@ -116,12 +116,25 @@ struct Slot<P> {
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
-    /// Frames queued for transmission since the last flush.
+    /// Frames queued for transmission since the last flush, and their bytes.
     queued: u32,
+    queued_bytes: u64,
+    /// Whether any was to be queued since then.
+    tried: bool,
     /// Its socket ends the worker's sleep.
     armed: bool,
     /// Frames went in or out since the last settling.
     stirred: bool,
+}
+
+impl<P> Slot<P> {
+    /// Notes that a frame of `bytes` was queued.
+    #[inline(always)]
+    fn sent(&mut self, bytes: usize) {
+        self.queued += 1;
+        self.queued_bytes += bytes as u64;
+        (self.tried, self.stirred) = (true, true);
+    }
 }
 
 /// The slots through which a worker can send to a port.
@@ -138,10 +151,15 @@ impl ExitSlots {
     };
 
     /// The slot for packets of a lane: always the same one, so that a flow stays in order.
+    #[inline(always)]
     fn pick(&self, lane: u16) -> Option<usize> {
-        let slots = self.slots.get(..usize::from(self.len))?;
-        let place = usize::from(lane).checked_rem(slots.len())?;
-        slots.get(place).map(|slot| usize::from(*slot))
+        let place = match self.len {
+            0 => return None,
+            // Nearly always, and a division takes longer than all the rest.
+            1 => 0,
+            len => usize::from(lane % u16::from(len)),
+        };
+        self.slots.get(place).map(|slot| usize::from(*slot))
     }
 }
 

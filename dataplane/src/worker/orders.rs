@@ -66,6 +66,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             holder,
             stats,
             queued: 0,
+            queued_bytes: 0,
+            tried: false,
             armed: false,
             stirred: true,
         });

@@ -79,10 +79,14 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
         self.sweeps_on = self.pipeline.sweep(now);
         for slot in &mut self.slots {
-            if slot.queued > 0 {
+            if slot.tried {
+                slot.tried = false;
                 self.bed.disarm(slot);
                 slot.io.flush();
-                slot.queued = 0;
+                // Counted all at once: three counters in memory for each packet are as dear as to send it.
+                slot.stats.sent(slot.queued.into(), slot.queued_bytes);
+                self.stats.transmitted(slot.queued.into());
+                (slot.queued, slot.queued_bytes) = (0, 0);
                 self.stats
                     .device_errors
                     .add(u64::from(slot.io.last_error().is_some()));
@@ -109,9 +113,11 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
         source.stirred = true;
         let ingress = source.port;
-        self.frames
-            .iter_mut()
-            .for_each(|frame| frame.set_lane(source.ordinal));
+        if source.ordinal != 0 {
+            self.frames
+                .iter_mut()
+                .for_each(|frame| frame.set_lane(source.ordinal));
+        }
         let began = clock::cycles();
         let bytes: usize = self.frames.iter().map(Frame::len).sum();
         source.stats.received(count as u64, bytes as u64);
@@ -129,14 +135,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
             let verdict = verdicts.get(index);
             // By far the most, and nobody asks what became of them.
-            if let Some(Verdict::Forward(port)) = verdict
-                && self.tap.is_none()
-            {
-                if let Err(reason) = self.send_or_hand_over(frame, *port, Some(ingress)) {
-                    self.drop_counted(reason, Some(slot));
-                }
-                continue;
-            }
+            let frame = match verdict {
+                Some(Verdict::Forward(port)) if self.tap.is_none() => match self.send_at_once(frame, *port) {
+                    Ok(()) => continue,
+                    Err(frame) => frame,
+                },
+                Some(_) | None => frame,
+            };
             let verdict = verdict.copied().unwrap_or(Verdict::Drop(DropReason::NoRoute));
             let verdict = self.dispatch(frame, verdict, Some(slot));
             self.offer_received(ingress, index, verdict);
@@ -175,8 +180,21 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         Verdict::Drop(reason)
     }
 
+    /// Puts a frame into a transmit ring of `port`, if there is one here with room.
+    #[inline(always)]
+    fn send_at_once(&mut self, frame: Frame, port: PortId) -> Result<(), Frame> {
+        let exits = self.exits.get(port.index());
+        let picked = exits.and_then(|exits| exits.pick(frame.lane()));
+        let Some(exit) = picked.and_then(|slot| self.slots.get_mut(slot)) else {
+            return Err(frame);
+        };
+        let bytes = frame.len();
+        exit.io.send(&mut self.pool, frame)?;
+        exit.sent(bytes);
+        Ok(())
+    }
+
     /// Puts a frame into a transmit ring of `port`, or hands it over to a worker that can.
-    #[inline]
     fn send_or_hand_over(
         &mut self,
         frame: Frame,
@@ -191,7 +209,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     /// Puts a frame into the transmit ring of a queue.
-    #[inline]
     pub(super) fn send(
         &mut self,
         frame: Frame,
@@ -215,14 +232,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             exit.io.settle(&mut self.pool);
             exit.io.send(&mut self.pool, frame)
         });
-        exit.queued += 1;
-        exit.stirred = true;
+        (exit.tried, exit.stirred) = (true, true);
         if let Err(frame) = sent {
             self.pool.give(frame);
             return Err(DropReason::TransmitRingFull);
         }
-        exit.stats.sent(bytes);
-        self.stats.transmitted();
+        exit.sent(bytes);
         if let (Some(tap), Some(copy)) = (&self.tap, copy) {
             let offered = tap.offer_sent(source, copy);
             Self::count_copy(&self.stats, &mut self.tap, Some(offered));

@@ -56,7 +56,11 @@ fn a_pod_calls_and_the_answer_comes_from_whom_it_called() {
             rows.iter().for_each(|row| row.run(&mut node));
         }
         let counts = node.tables().services.counts().clone();
-        assert_eq!(counts.of_backend(backend(10, 0)).connections, 3);
+        assert_eq!(
+            counts.of_backend(backend(10, 0)).connections,
+            2 * 3,
+            "by both switches"
+        );
         assert_eq!(counts.of_backend(backend(13, 0)).connections, 0);
     }
 }

@@ -1,23 +1,15 @@
 //! A full table, a pod's share of it, and time that runs out.
 
-use std::sync::Arc;
-
-use millrace_dataplane::table::FlowTable;
 use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::verdict::{DropReason, Verdict};
-use millrace_pipelines::Connections;
 
 use super::{From, To, UDP, hop, node, packet, say, tables};
 use crate::packets::{Body, Family, Ip, Segment};
 use crate::rows::Expect;
-use crate::world::{Node, connections, pod, pod_port};
+use crate::world::{Node, pod, pod_port};
 
 fn node_of(options: &FlowOptions) -> Node {
-    let connections = Connections {
-        flows: Arc::new(FlowTable::in_memory(options).unwrap()),
-        ..connections()
-    };
-    Node::with_connections(tables(&[]), connections)
+    Node::with_flows(tables(&[]), options)
 }
 
 const ROOM: u32 = 64;

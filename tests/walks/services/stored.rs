@@ -138,7 +138,7 @@ fn connections_outlive_the_process_that_began_them() {
         let ip = packet(UDP, (pod(family, 1, 2), 4000), (world(family), 53));
         let (verdict, before) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
         assert_eq!(verdict, Verdict::Forward(uplink()));
-        let mut next = Node::with_connections(tables(&[]), node.connections.clone());
+        let mut next = Node::sharing(tables(&[]), node.connections.clone());
         let (verdict, after) = next.receive(pod_port(2), &From::Pod(2).frame(&ip));
         assert_eq!((verdict, after), (Verdict::Forward(uplink()), before));
     }

@@ -1,17 +1,14 @@
 //! TCP connections are followed: strict enough that nothing is torn down from aside.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use millrace_dataplane::table::FlowTable;
 use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::verdict::DropReason;
-use millrace_pipelines::Connections;
 
 use super::{At, From, Sketch, To, hop, local, say, tables, vip};
 use crate::packets::{Body, Family, Ip, Segment};
 use crate::rows::Expect;
-use crate::world::{Node, connections, pod};
+use crate::world::{Node, pod};
 
 const CLIENT: u32 = 1000;
 const SERVER: u32 = 90_000;
@@ -33,12 +30,8 @@ impl Talk {
             loose,
             ..FlowOptions::default()
         };
-        let connections = Connections {
-            flows: Arc::new(FlowTable::in_memory(&options).unwrap()),
-            ..connections()
-        };
         Self {
-            node: Node::with_connections(tables(&[sketch]), connections),
+            node: Node::with_flows(tables(&[sketch]), &options),
             family,
         }
     }

@@ -263,7 +263,7 @@ fn create(path: &Path, boot: u64, options: &FlowOptions) -> Result<FlowTable, Fl
     let v4 = mapped(v4, FlowShard::<Ipv4Addr>::slab_words(header.ipv4))?;
     let v6 = mapped(v6, FlowShard::<Ipv6Addr>::slab_words(header.ipv6))?;
     let header = mapped(0, HEADER_LEN / size_of::<u64>())?;
-    let mut table = FlowTable::over(v4, v6, options)?;
+    let mut table = FlowTable::over(v4, v6, options, HashKey::random())?;
     table.file = Some(FlowFile { header, _file: file });
     Ok(table)
 }

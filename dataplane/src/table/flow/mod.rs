@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::port::PortId;
-use crate::table::{Epoch, Tick};
+use crate::table::{Epoch, HashKey, Tick};
 
 mod answer;
 mod charge;
@@ -152,23 +152,32 @@ impl FlowTable {
     /// # Errors
     /// [`FlowTableError::Capacity`], [`FlowTableError::Map`].
     pub fn in_memory(options: &FlowOptions) -> Result<Self, FlowTableError> {
+        Self::in_memory_with(options, HashKey::random())
+    }
+
+    /// The same with this secret: two tables with one secret give the same ports to the same connections, and can be
+    /// compared.
+    ///
+    /// # Errors
+    /// [`FlowTableError::Capacity`], [`FlowTableError::Map`].
+    pub fn in_memory_with(options: &FlowOptions, key: HashKey) -> Result<Self, FlowTableError> {
         check(options)?;
         let map = |connections, words| {
             Memory::anonymous(words).map_err(|source| FlowTableError::Map { connections, source })
         };
         let v4 = map(options.ipv4, FlowShard::<Ipv4Addr>::slab_words(options.ipv4))?;
         let v6 = map(options.ipv6, FlowShard::<Ipv6Addr>::slab_words(options.ipv6))?;
-        Self::over(v4, v6, options)
+        Self::over(v4, v6, options, key)
     }
 
     /// An empty table over slabs for both families.
-    fn over(v4: Memory, v6: Memory, options: &FlowOptions) -> Result<Self, FlowTableError> {
+    fn over(v4: Memory, v6: Memory, options: &FlowOptions, key: HashKey) -> Result<Self, FlowTableError> {
         let charges = Arc::new(Charges::new(options.per_pod));
         let failed = |connections| move |source| FlowTableError::Map { connections, source };
         Ok(Self {
-            v4: FlowShard::new(v4, options.ipv4, options.loose, Arc::clone(&charges))
+            v4: FlowShard::new(v4, options.ipv4, options.loose, Arc::clone(&charges), key)
                 .map_err(failed(options.ipv4))?,
-            v6: FlowShard::new(v6, options.ipv6, options.loose, Arc::clone(&charges))
+            v6: FlowShard::new(v6, options.ipv6, options.loose, Arc::clone(&charges), key)
                 .map_err(failed(options.ipv6))?,
             charges,
             file: None,

@@ -52,9 +52,15 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// A shard over an empty slab.
-    pub(super) fn new(slab: Memory, capacity: u32, loose: bool, charges: Arc<Charges>) -> io::Result<Self> {
+    pub(super) fn new(
+        slab: Memory,
+        capacity: u32,
+        loose: bool,
+        charges: Arc<Charges>,
+        key: HashKey,
+    ) -> io::Result<Self> {
         let form = Family {
-            key: HashKey::random(),
+            key,
             address: PhantomData,
         };
         Ok(Self {
@@ -78,7 +84,7 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// Where the entry of the tuple with this hash probably is; `None` if there is none.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find(&self, hash: Hash) -> Option<Candidate> {
         let place = self.store.find(hash.0)?;
@@ -100,7 +106,7 @@ impl<A: Address> FlowShard<A> {
     }
 
     /// The same, without a second look for a tuple whose hash another's resembles: `None` means little.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn read_here(&self, candidate: Candidate, tuple: &Tuple<A>) -> Option<Flow<A>> {
         match self.store.read(candidate.place, tuple) {
@@ -119,7 +125,7 @@ impl<A: Address> FlowShard<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn flow(place: Place, tuple: &Tuple<A>, seen: &Seen<Rewrite<A>>) -> Flow<A> {
         Flow {
             id: FlowId {
@@ -133,7 +139,7 @@ impl<A: Address> FlowShard<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn answer(seen: &Seen<Rewrite<A>>) -> Option<Answer> {
         answer::unpack(seen.answer, Epoch(upper(seen.stamp)))
     }

@@ -6,6 +6,9 @@ use super::super::checksum::{self, Delta};
 use super::super::{Ecn, Malformed};
 use super::{HEADER_LEN, Ipv4, claimed_lengths};
 
+/// What one off the TTL does to the header: it is the upper half of its word.
+const ONE_HOP: Delta = Delta::u16(0x0100, 0);
+
 /// View of an IPv4 packet whose header is edited where it lies; each setter keeps the header checksum
 /// right.
 #[derive(Debug)]
@@ -109,12 +112,22 @@ impl<'a> Ipv4Mut<'a> {
     #[inline]
     pub fn decrement_ttl(&mut self) -> Option<u8> {
         let left = self.header[8].checked_sub(1).filter(|&ttl| ttl > 0)?;
-        let [old, protocol] = [self.header[8], self.header[9]];
         self.header[8] = left;
-        self.adjust_checksum(Delta::u16(
-            u16::from_be_bytes([old, protocol]),
-            u16::from_be_bytes([left, protocol]),
-        ));
+        self.adjust_checksum(ONE_HOP);
+        Some(left)
+    }
+
+    /// [`Ipv4Mut::decrement_ttl`] and [`Ipv4Mut::replace_addresses`], with one look at the checksum.
+    #[inline]
+    pub fn decrement_ttl_and_replace_addresses(
+        &mut self,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        delta: Delta,
+    ) -> Option<u8> {
+        let left = self.header[8].checked_sub(1).filter(|&ttl| ttl > 0)?;
+        self.header[8] = left;
+        self.replace_addresses(source, destination, delta.and(ONE_HOP));
         Some(left)
     }
 

@@ -132,7 +132,7 @@ impl<'s, F: Form> Entry<'s, F> {
         F::Key::from_words(|place| self.load(Self::KEY + place))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self, key: &F::Key) -> Look<F::Body> {
         self.read_if(|| self.has_key(key))
     }
@@ -149,7 +149,7 @@ impl<'s, F: Form> Entry<'s, F> {
     }
 
     /// Reads the entry if its key is wanted.
-    #[inline]
+    #[inline(always)]
     fn read_if(&self, is_wanted: impl Fn() -> bool) -> Look<F::Body> {
         for _ in 0..READ_TRIES {
             // Acquire: who sees the version that a writer left sees what it wrote.

@@ -35,6 +35,8 @@ const INSERTION: u64 = SPILLED + 1;
 
 /// How often an insertion begins again because of others in the same bucket.
 const INSERT_TRIES: usize = 8;
+/// What is larger than any place.
+const NO_PLACE: u64 = 1 << 32;
 /// The bit that tells a slot from an empty one.
 const OCCUPIED: u64 = 1 << 63;
 
@@ -99,7 +101,7 @@ impl Index {
         self.bucket(hash & 0xffff_ffff)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn prefetch(&self, hash: u64) {
         prefetch(&self.first(hash)[CONTROL]);
     }
@@ -114,28 +116,32 @@ impl Index {
     ///
     /// Relaxed: a slot is a hint. What is at its place, the entry's version tells, and who must not miss a key that
     /// was inserted before has learnt so from whoever inserted it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, hash: u64) -> Option<Place> {
-        let wanted = Self::slot(hash, 0) >> 32;
         let first = self.first(hash);
-        if let Some(place) = Self::find_in(first, wanted) {
-            return Some(place);
-        }
+        Self::find_in(first, hash).or_else(|| self.find_spilled(first, hash))
+    }
+
+    /// The same in the second bucket, where few are.
+    #[cold]
+    fn find_spilled(&self, first: &[AtomicU64], hash: u64) -> Option<Place> {
         if first[CONTROL].load(Ordering::Relaxed) & SPILLED == 0 {
             return None;
         }
-        Self::find_in(self.second(hash), wanted)
+        Self::find_in(self.second(hash), hash)
     }
 
-    #[inline]
-    fn find_in(bucket: &[AtomicU64], wanted: u64) -> Option<Place> {
-        let mut found = 0;
+    #[inline(always)]
+    fn find_in(bucket: &[AtomicU64], hash: u64) -> Option<Place> {
+        // What is left of the slot that fits is its place.
+        let wanted = Self::slot(hash, 0);
+        let mut found = NO_PLACE;
         for slot in &bucket[CONTROL + 1..] {
-            let slot = slot.load(Ordering::Relaxed);
+            let rest = slot.load(Ordering::Relaxed) ^ wanted;
             // Without a jump for each slot: which of them fits cannot be foretold.
-            found = if slot >> 32 == wanted { slot } else { found };
+            found = if rest < NO_PLACE { rest } else { found };
         }
-        (found != 0).then_some((found & 0xffff_ffff) as Place)
+        (found != NO_PLACE).then_some((found & 0xffff_ffff) as Place)
     }
 
     /// Shows every place in both buckets.

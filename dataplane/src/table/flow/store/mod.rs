@@ -216,7 +216,7 @@ impl<F: Form> Store<F> {
     }
 
     /// Reads the entry of `key` at `place`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self, place: Place, key: &F::Key) -> Look<F::Body> {
         self.entry(place).read(key)
     }

@@ -1,0 +1,135 @@
+//! What a packet must bear to take the lane, at the port it comes in at: found once for a batch.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use millrace_dataplane::table::{Endpoint, EndpointKind, Local, NodeTables, PortFacts, Role};
+use millrace_dataplane::wire::{EtherType, MacAddr, Vni, eth};
+
+/// How many VXLAN ends a node may have that still uses the lane.
+const TUNNEL_PORTS: usize = 4;
+
+/// What comes in at a port, as far as the lane takes it.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(super) link: Link,
+    pub(super) entrance: Entrance,
+    /// TCP and UDP checksums may be half computed.
+    pub(super) finish_checksums: bool,
+    /// The UDP ports of the node's own tunnels, to which no pod may send at a node. Nobody's is 0.
+    pub(super) tunnel_ports: [u16; TUNNEL_PORTS],
+}
+
+/// Who sends.
+#[derive(Debug)]
+pub(super) enum Entrance {
+    /// A pod, from this address.
+    Pod(Ipv4Addr),
+    /// The node's own network stack.
+    Host,
+    /// Another node, through a tunnel to one of our ends: of each kind the first, if there are several.
+    Wire {
+        vxlan: Option<VxlanEnd>,
+        ipip: Option<Ipv4Addr>,
+    },
+}
+
+/// Our end of a VXLAN tunnel.
+#[derive(Debug)]
+pub(super) struct VxlanEnd {
+    pub(super) local: Ipv4Addr,
+    pub(super) port: u16,
+    pub(super) vni: Vni,
+    /// What the inner Ethernet header must be.
+    pub(super) inner: Link,
+}
+
+/// An Ethernet header that is expected, as two words that overlap: bytes 0 to 7, and 6 to 13.
+#[derive(Debug)]
+pub(super) struct Link {
+    wanted: [u64; 2],
+    masks: [u64; 2],
+}
+
+impl Link {
+    /// IPv4 to `to`, from `from` or anybody.
+    fn new(to: MacAddr, from: Option<MacAddr>) -> Self {
+        let header = |to, from, ether_type| {
+            let mut header = [0; eth::HEADER_LEN];
+            eth::emit(&mut header, to, from, ether_type);
+            words(&header)
+        };
+        let all = MacAddr::BROADCAST;
+        let anybody = if from.is_some() { all } else { MacAddr::ZERO };
+        Self {
+            wanted: header(to, from.unwrap_or(MacAddr::ZERO), EtherType::IPV4),
+            masks: header(all, anybody, EtherType(u16::MAX)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn fits(&self, header: &[u8; eth::HEADER_LEN]) -> bool {
+        let [first, last] = words(header);
+        (first ^ self.wanted[0]) & self.masks[0] | (last ^ self.wanted[1]) & self.masks[1] == 0
+    }
+}
+
+#[inline(always)]
+fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
+    let [first, last] = [header.first_chunk(), header.last_chunk()];
+    // INVARIANT: the header has 14 bytes, so both are there.
+    [first, last].map(|word| word.copied().map_or(0, u64::from_ne_bytes))
+}
+
+impl Gate {
+    /// The gate of a port; `None` if nothing that comes in there takes the lane.
+    pub(crate) fn of(tables: &NodeTables, ingress: &PortFacts) -> Option<Self> {
+        let local = &*tables.local;
+        let (from, entrance) = match ingress.role {
+            Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
+            Role::Host => (Some(ingress.peer_mac), Entrance::Host),
+            Role::Uplink => (None, wire(local)?),
+        };
+        let mut tunnel_ports = [0; TUNNEL_PORTS];
+        for (place, end) in local.endpoints.iter().filter_map(vxlan).enumerate() {
+            *tunnel_ports.get_mut(place)? = end.port;
+        }
+        Some(Self {
+            link: Link::new(ingress.mac, from),
+            entrance,
+            finish_checksums: ingress.finish_checksums,
+            tunnel_ports,
+        })
+    }
+}
+
+fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
+    sources.iter().find_map(|source| match source {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    })
+}
+
+/// What comes from the wire; `None` if no tunnel ends here.
+fn wire(local: &Local) -> Option<Entrance> {
+    let vxlan = local.endpoints.iter().find_map(vxlan);
+    let ipip = local
+        .endpoints
+        .iter()
+        .find_map(|end| match (end.kind, end.local) {
+            (EndpointKind::Ipip, IpAddr::V4(local)) => Some(local),
+            (EndpointKind::Ipip | EndpointKind::Vxlan { .. }, _) => None,
+        });
+    (vxlan.is_some() || ipip.is_some()).then_some(Entrance::Wire { vxlan, ipip })
+}
+
+fn vxlan(end: &Endpoint) -> Option<VxlanEnd> {
+    match (end.kind, end.local) {
+        (EndpointKind::Vxlan { vni, port, mac }, IpAddr::V4(local)) => Some(VxlanEnd {
+            local,
+            port,
+            vni,
+            inner: Link::new(mac, None),
+        }),
+        (EndpointKind::Ipip | EndpointKind::Vxlan { .. }, _) => None,
+    }
+}

@@ -1,0 +1,234 @@
+//! Reading a plain packet, a word at a time.
+//!
+//! Offsets and masks are those of RFC 791 (IPv4), RFC 768 (UDP) and RFC 9293 (TCP). What does not fit is not judged here:
+//! the stages do, and name it.
+
+use std::net::Ipv4Addr;
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::table::NodeTables;
+use millrace_dataplane::table::flow::{Candidate, FlowShard, Hash, Tuple, TupleV4};
+use millrace_dataplane::wire::checksum::{self, Sum};
+use millrace_dataplane::wire::{Ecn, IpProtocol, Ports, Udp, Vxlan, eth, ipv4, tcp, udp, vxlan};
+
+use super::gate::{Entrance, Gate, VxlanEnd};
+use super::senders::{Agreed, Senders};
+use crate::martian::is_martian_v4;
+
+/// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
+/// zero but "don't fragment".
+const SHAPE: u64 = 0x4500_0000_0000_0000;
+const SHAPE_MASK: u64 = 0xff00_0000_0000_bfff;
+/// Where a TCP header's data offset stands.
+const DATA_OFFSET: usize = 12;
+
+/// A plain packet, and where its flow is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain {
+    pub(super) tuple: TupleV4,
+    hash: Hash,
+    pub(super) candidate: Option<Candidate>,
+    /// Bytes of the tunnel's headers before it.
+    pub(super) pull: usize,
+    /// Length of the IP packet, in bytes.
+    pub(super) len: u16,
+    /// TTL.
+    pub(super) hops: u8,
+    pub(super) ecn: Ecn,
+}
+
+/// An IPv4 header without options, of a packet that is whole.
+#[derive(Clone, Copy)]
+struct Ip {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: IpProtocol,
+    len: u16,
+    hops: u8,
+    ecn: Ecn,
+}
+
+/// The same, and the ports of its transport, whose header is whole.
+struct Found {
+    ip: Ip,
+    ports: Ports,
+}
+
+impl Plain {
+    /// Looks where its flow would be, and asks the memory for the flow itself.
+    #[inline(always)]
+    pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>) {
+        self.candidate = flows.find(self.hash);
+        self.candidate
+            .into_iter()
+            .for_each(|found| flows.prefetch_entry(found));
+    }
+}
+
+/// Reads a frame that came in at the port of `gate`; `None` if it is to walk the stages.
+#[inline(always)]
+pub(crate) fn read(
+    gate: &Gate,
+    tables: &NodeTables,
+    flows: &FlowShard<Ipv4Addr>,
+    senders: &mut Senders,
+    frame: &mut Frame,
+) -> Option<Plain> {
+    let (link, packet) = frame.bytes().split_first_chunk()?;
+    if !gate.link.fits(link) {
+        return None;
+    }
+    let (pull, found) = match &gate.entrance {
+        Entrance::Pod(address) => {
+            let found = found(packet)?;
+            let may_be_tunnel =
+                found.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&found.ports.destination);
+            (found.ip.source == *address && !may_be_tunnel).then_some((0, found))?
+        }
+        Entrance::Host => (0, found(packet)?),
+        Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, (vxlan.as_ref(), *ipip))?,
+    };
+    let Found { ip, ports } = found;
+    if is_martian_v4(ip.source) || is_martian_v4(ip.destination) {
+        return None;
+    }
+    if gate.finish_checksums {
+        finish_checksum(frame, pull, &ip)?;
+    }
+    let tuple = Tuple {
+        source: ip.source,
+        destination: ip.destination,
+        protocol: ip.protocol,
+        ports,
+    };
+    let hash = flows.hash(&tuple);
+    flows.prefetch_bucket(hash);
+    Some(Plain {
+        tuple,
+        hash,
+        candidate: None,
+        pull,
+        len: ip.len,
+        hops: ip.hops,
+        ecn: ip.ecn,
+    })
+}
+
+/// Reads an IPv4 header, if it is plain and the packet no longer than what is there.
+#[inline(always)]
+fn ip(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Ip> {
+    let (words, _) = header.as_chunks::<4>();
+    let [first, second, third, source, destination] = *words else {
+        return None;
+    };
+    let [first, second, third, source, destination] =
+        [first, second, third, source, destination].map(u32::from_be_bytes);
+    let shape = u64::from(first) << 32 | u64::from(second);
+    if shape & SHAPE_MASK != SHAPE || !Sum::ZERO.add_bytes(header).is_valid() {
+        return None;
+    }
+    // INVARIANT: each is cut to its own width.
+    #[allow(clippy::cast_possible_truncation)]
+    let (len, tos, hops, protocol) = (
+        (first & 0xffff) as u16,
+        (first >> 16) as u8,
+        (third >> 24) as u8,
+        (third >> 16) as u8,
+    );
+    (usize::from(len) <= available).then_some(Ip {
+        source: Ipv4Addr::from_bits(source),
+        destination: Ipv4Addr::from_bits(destination),
+        protocol: IpProtocol(protocol),
+        len,
+        hops,
+        ecn: Ecn::from_bits(tos),
+    })
+}
+
+/// Reads a packet's own header and its transport's, if both are plain and whole.
+#[inline(always)]
+fn found(packet: &[u8]) -> Option<Found> {
+    let (header, segment) = packet.split_first_chunk()?;
+    let ip = ip(header, packet.len())?;
+    let len = usize::from(ip.len).checked_sub(ipv4::HEADER_LEN)?;
+    let header: &[u8; udp::HEADER_LEN] = segment.first_chunk()?;
+    let [a, b, c, d, len_high, len_low, ..] = *header;
+    let (least, claimed) = match ip.protocol {
+        IpProtocol::UDP => (
+            udp::HEADER_LEN,
+            usize::from(u16::from_be_bytes([len_high, len_low])),
+        ),
+        IpProtocol::TCP => (tcp::HEADER_LEN, usize::from(segment.get(DATA_OFFSET)? >> 4) * 4),
+        _ => return None,
+    };
+    (least <= claimed && claimed <= len).then_some(Found {
+        ip,
+        ports: Ports {
+            source: u16::from_be_bytes([a, b]),
+            destination: u16::from_be_bytes([c, d]),
+        },
+    })
+}
+
+/// Reads the plain packet in a tunnel packet to one of our ends, from a node that may send it; answers the length of the
+/// tunnel's headers, too.
+#[inline(always)]
+fn from_wire(
+    tables: &NodeTables,
+    senders: &mut Senders,
+    packet: &[u8],
+    (vxlan, ipip): (Option<&VxlanEnd>, Option<Ipv4Addr>),
+) -> Option<(usize, Found)> {
+    let (header, _) = packet.split_first_chunk()?;
+    let outer = ip(header, packet.len())?;
+    let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
+    let (pull, found, tunnel) = match outer.protocol {
+        IpProtocol::UDP => {
+            let end = vxlan.filter(|end| end.local == outer.destination)?;
+            (
+                vxlan::PUSH_LEN_IPV4,
+                in_vxlan(payload, end)?,
+                Agreed::Vxlan(end.port),
+            )
+        }
+        // Nothing may follow the packet in it (`decap`).
+        IpProtocol::IPIP if ipip == Some(outer.destination) => {
+            let found = found(payload).filter(|found| usize::from(found.ip.len) == payload.len())?;
+            (ipv4::HEADER_LEN, found, Agreed::Ipip)
+        }
+        _ => return None,
+    };
+    let ends = (outer.source, found.ip.source);
+    (keeps_ecn(outer.ecn, found.ip.ecn) && senders.may(tables, ends, tunnel)).then_some((pull, found))
+}
+
+/// Reads the plain packet in a VXLAN datagram to our end.
+#[inline(always)]
+fn in_vxlan(datagram: &[u8], end: &VxlanEnd) -> Option<Found> {
+    let datagram = Udp::parse(datagram).ok()?;
+    let tunnel = Vxlan::parse(datagram.payload()).ok()?;
+    let (link, packet) = tunnel.payload().split_first_chunk()?;
+    if datagram.destination_port() != end.port || tunnel.vni() != end.vni || !end.inner.fits(link) {
+        return None;
+    }
+    found(packet)
+}
+
+/// Whether the inner ECN field stays as it is (RFC 6040 section 4.2): so where both agree, and under an outer one that says
+/// nothing.
+#[inline(always)]
+fn keeps_ecn(outer: Ecn, inner: Ecn) -> bool {
+    outer == inner || outer == Ecn::NotEct
+}
+
+/// Completes a checksum that is half computed.
+#[inline(always)]
+fn finish_checksum(frame: &mut Frame, pull: usize, ip: &Ip) -> Option<()> {
+    let at = eth::HEADER_LEN + pull;
+    let segment = frame
+        .bytes_mut()
+        .get_mut(at + ipv4::HEADER_LEN..at + usize::from(ip.len))?;
+    let addresses = checksum::addresses_v4(ip.source, ip.destination);
+    checksum::complete_partial(addresses, ip.protocol, segment);
+    Some(())
+}
