@@ -86,43 +86,12 @@ impl Session {
     /// [`PktgenError`] says what is missing or wrong; nothing is left behind.
     pub fn open(setup: Setup) -> Result<Self, PktgenError> {
         check(&setup)?;
-        let mut wire = None;
-        let (mut ends, mut driver, mut opened) = (Vec::new(), None, Vec::new());
-        match setup.send.as_ref().map(|send| &send.exit) {
-            None => {}
-            Some(Exit::Interface {
-                place,
-                queues,
-                binding,
-            }) => {
-                // A driver makes queues ready for zero-copy only while a program is attached.
-                let receives_too = matches!(&setup.receive, Some(Entry::Interface(to)) if to.place == *place);
-                if *binding != Binding::Copy && !receives_too {
-                    driver = Some(Steering::attach(place, place.facts()?, XdpMode::Auto, &[])?);
-                }
-                let facts = place.facts()?;
-                for queue in queues {
-                    let interface = (place.interface.as_str(), facts.ifindex);
-                    let (end, mode) = place.within(|| SendEnd::bind(interface, *queue, *binding))??;
-                    opened.push(format!("{place} sends by queue {queue} in {mode} mode"));
-                    ends.push(end);
-                }
-            }
-            Some(Exit::Memory { threads }) => {
-                let mut far = Vec::new();
-                for _ in 0..(*threads).max(1) {
-                    if matches!(setup.receive, Some(Entry::Memory)) {
-                        let (near, end) = CableEnd::pair();
-                        ends.push(SendEnd::in_memory(near));
-                        far.push(end);
-                    } else {
-                        ends.push(SendEnd::in_memory(CableEnd::open_ended()));
-                    }
-                }
-                wire = Some(far);
-            }
-        }
-        let promiscuous = match &setup.receive {
+        let (mut opened, receive) = (Vec::new(), setup.receive.as_ref());
+        let way_out = match &setup.send {
+            Some(send) => WayOut::open(&send.exit, receive, &mut opened)?,
+            None => WayOut::default(),
+        };
+        let promiscuous = match receive {
             Some(Entry::Interface(Listening { place, .. }) | Entry::Drop(place, _))
                 if setup.is_promiscuous =>
             {
@@ -130,39 +99,36 @@ impl Session {
             }
             _ => None,
         };
-        let counter = match &setup.receive {
+        let counter = match receive {
             None => None,
-            Some(Entry::Interface(listening)) => Some(Counter::Verified(Receiver::listen(listening, None)?)),
+            Some(Entry::Interface(listening)) => {
+                let receiver = Receiver::listen(listening, None)?;
+                if let Some(how) = receiver.opened() {
+                    let (place, bound, attached) = (&listening.place, how.bound, how.attached);
+                    opened.push(format!(
+                        "{place} receives in {bound} mode, its XDP program {attached}"
+                    ));
+                }
+                Some(Counter::Verified(receiver))
+            }
             Some(Entry::Drop(place, mode)) => Some(Counter::Steered {
                 sink: Sink::attach(place, *mode)?,
                 before: 0,
             }),
             Some(Entry::Memory) => {
-                let ends: Vec<_> = wire
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(ReceiveEnd::in_memory)
-                    .collect();
+                let ends = way_out.far.into_iter().map(ReceiveEnd::in_memory).collect();
                 let cores: Vec<_> = setup.memory_core.into_iter().collect();
                 Some(Counter::Verified(Receiver::read(ends, &cores, None)?))
             }
         };
-        if let (Some(Entry::Interface(to)), Some(Counter::Verified(receiver))) = (&setup.receive, &counter)
-            && let Some(how) = receiver.opened()
-        {
-            let (place, bound, attached) = (&to.place, how.bound, how.attached);
-            opened.push(format!(
-                "{place} receives in {bound} mode, its XDP program {attached}"
-            ));
-        }
         Ok(Self {
             send: setup.send,
-            ends,
+            ends: way_out.ends,
             counter,
             opened,
             next_run: fresh_run(),
             _promiscuous: promiscuous,
-            _driver: driver,
+            _driver: way_out.driver,
         })
     }
 
@@ -346,6 +312,55 @@ impl Session {
                 ..Received::default()
             }),
         })
+    }
+}
+
+/// Where packets leave, opened.
+#[derive(Default)]
+struct WayOut {
+    ends: Vec<SendEnd>,
+    /// Where they arrive, of wires in memory.
+    far: Vec<CableEnd>,
+    /// A program that is there for the driver only.
+    driver: Option<Steering>,
+}
+
+impl WayOut {
+    /// Says in `opened` how.
+    fn open(exit: &Exit, receive: Option<&Entry>, opened: &mut Vec<String>) -> Result<Self, PktgenError> {
+        let mut way = Self::default();
+        match exit {
+            Exit::Interface {
+                place,
+                queues,
+                binding,
+            } => {
+                let facts = place.facts()?;
+                // A driver makes queues ready for zero-copy only while a program is attached.
+                let receives_too = matches!(receive, Some(Entry::Interface(to)) if to.place == *place);
+                if *binding != Binding::Copy && !receives_too {
+                    way.driver = Some(Steering::attach(place, facts, XdpMode::Auto, &[])?);
+                }
+                for queue in queues {
+                    let interface = (place.interface.as_str(), facts.ifindex);
+                    let (end, mode) = place.within(|| SendEnd::bind(interface, *queue, *binding))??;
+                    opened.push(format!("{place} sends by queue {queue} in {mode} mode"));
+                    way.ends.push(end);
+                }
+            }
+            Exit::Memory { threads } => {
+                for _ in 0..(*threads).max(1) {
+                    if !matches!(receive, Some(Entry::Memory)) {
+                        way.ends.push(SendEnd::in_memory(CableEnd::open_ended()));
+                        continue;
+                    }
+                    let (near, far) = CableEnd::pair();
+                    way.ends.push(SendEnd::in_memory(near));
+                    way.far.push(far);
+                }
+            }
+        }
+        Ok(way)
     }
 }
 
