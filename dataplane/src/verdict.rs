@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::port::PortId;
-use crate::wire::Malformed;
+use crate::wire::{IpProtocol, Malformed};
 
 /// What became of a packet. A `match` on it lists every exit; there is no catch-all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +59,17 @@ pub enum PuntDetail {
     Mtu(u16),
     /// Whose link address is missing, and on which port.
     NextHop(PortId, IpAddr),
-    /// The ICMP id that the request will leave with, and whom it is for.
-    Echo(u16, IpAddr),
+    /// What will be answered, and by whom, once the packet has left under this node's address.
+    Answers(Awaited, IpAddr),
+}
+
+/// What tells answers to source NAT, which come to an address of the node's own, from the node's, where there is no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Awaited {
+    /// The identifier of an echo.
+    Echo(u16),
+    /// A protocol without ports, in which nobody else talks with the remote.
+    Protocol(IpProtocol),
 }
 
 /// Declares an enum of reasons with a stable name, a one-line meaning, and a dense index for counters.
@@ -190,6 +199,10 @@ reasons! {
         ServiceNoLocalEndpoint => "service_no_local_endpoint",
         /// No source port, or ICMP id, was found free within the bounds of the search.
         SnatExhausted => "snat_exhausted",
+        /// It would leave the cluster and has neither ports nor an echo's id, and `masquerade-protocols` lacks its protocol.
+        MasqueradeProtocol => "masquerade_protocol",
+        /// Another pod talks with this remote in this protocol without ports; nothing would tell their answers apart.
+        MasqueradeTaken => "masquerade_taken",
         /// The flow table has no room for another connection.
         FlowTableFull => "flow_table_full",
         /// The pod has as many connections open as one pod may.
@@ -240,6 +253,8 @@ reasons! {
         ServiceReject => "service_reject",
         /// The first echo request with an id of our choice: the uplink's steering has to know it before the reply.
         EchoId => "echo_id",
+        /// The first packet of a protocol without ports to a remote: the uplink's steering has to know before the answer.
+        Portless => "portless",
         /// A TCP segment to an endpoint that its Service no longer has; a reset is due.
         EndpointGone => "endpoint_gone",
     }
@@ -250,7 +265,7 @@ impl PuntReason {
     /// comes back from there asks for again, so that no packet goes round.
     #[must_use]
     pub const fn may_follow_a_wait(self) -> bool {
-        matches!(self, Self::EchoId)
+        matches!(self, Self::EchoId | Self::Portless)
     }
 }
 

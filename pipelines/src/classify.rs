@@ -60,7 +60,7 @@ fn classify_v4<'s>(
         return Err(DropReason::MartianDestination.into());
     }
     let (protocol, fragment) = (ip.protocol(), ip.fragment());
-    let (carries, ports) = transport(protocol, ip.payload(), fragment)?;
+    let (carries, ports) = transport(cx, protocol, ip.payload(), fragment)?;
     // INVARIANT: an IPv4 header is at most 60 bytes long.
     let transport_at = u16::try_from(ip.header_len()).map_err(|_| DropReason::Ipv4Malformed)?;
     let found = Packet {
@@ -103,7 +103,7 @@ fn classify_v6<'s>(
         // Never forwarded (RFC 4861 section 6.1), also not behind extension headers.
         return Err(DropReason::Icmpv6NotTaken.into());
     }
-    let (mut carries, ports) = transport(protocol, upper.payload, fragment)?;
+    let (mut carries, ports) = transport(cx, protocol, upper.payload, fragment)?;
     if upper.segments_left != 0 {
         // Its destination is not the final one, and no connection's.
         carries = Carries::Other;
@@ -130,18 +130,19 @@ fn classify_v6<'s>(
 /// What the transport carries and its ports, once its header is known to be whole. A later piece has none.
 #[inline]
 fn transport(
+    cx: &Context<'_>,
     protocol: IpProtocol,
     l4: &[u8],
     fragment: Option<Fragment>,
 ) -> Result<(Carries, Option<Ports>), Exit> {
     match fragment {
-        None => Ok(whole(protocol, l4)?),
-        Some(fragment) => piece(protocol, l4, fragment),
+        None => Ok(whole(cx, protocol, l4)?),
+        Some(fragment) => piece(cx, protocol, l4, fragment),
     }
 }
 
 #[inline]
-fn whole(protocol: IpProtocol, l4: &[u8]) -> Result<(Carries, Option<Ports>), Malformed> {
+fn whole(cx: &Context<'_>, protocol: IpProtocol, l4: &[u8]) -> Result<(Carries, Option<Ports>), Malformed> {
     let with = |ports| (Carries::Connection, Some(ports));
     match protocol {
         IpProtocol::TCP => Tcp::parse(l4).map(|tcp| with(tcp.ports())),
@@ -149,14 +150,19 @@ fn whole(protocol: IpProtocol, l4: &[u8]) -> Result<(Carries, Option<Ports>), Ma
         IpProtocol::ICMP => Icmp::parse(IcmpFamily::V4, l4).map(message),
         IpProtocol::ICMPV6 => Icmp::parse(IcmpFamily::V6, l4).map(message),
         other if other.has_ports() => Ports::parse(l4).map(with),
-        _ => Ok((Carries::Other, None)),
+        other => Ok(portless(cx, other)),
     }
 }
 
 /// What a piece carries. The first has to hold the transport's header whole, and no other may reach into it: who judges
 /// by the first must see what its receiver will (RFC 1858 section 3, RFC 3128).
 #[cold]
-fn piece(protocol: IpProtocol, l4: &[u8], fragment: Fragment) -> Result<(Carries, Option<Ports>), Exit> {
+fn piece(
+    cx: &Context<'_>,
+    protocol: IpProtocol,
+    l4: &[u8],
+    fragment: Fragment,
+) -> Result<(Carries, Option<Ports>), Exit> {
     let header_len = match protocol {
         IpProtocol::TCP => tcp::HEADER_LEN,
         IpProtocol::SCTP => sctp::HEADER_LEN,
@@ -185,7 +191,22 @@ fn piece(protocol: IpProtocol, l4: &[u8], fragment: Fragment) -> Result<(Carries
         IpProtocol::ICMP => first_of_message(IcmpFamily::V4, l4),
         IpProtocol::ICMPV6 => first_of_message(IcmpFamily::V6, l4),
         other if other.has_ports() => with(Ports::parse(l4).map_err(|_| DropReason::FragmentTiny)?),
-        _ => Ok((Carries::Other, None)),
+        other => Ok(portless(cx, other)),
+    }
+}
+
+/// The ports of a protocol that has none and is followed all the same.
+pub(crate) const NO_PORTS: Ports = Ports {
+    source: 0,
+    destination: 0,
+};
+
+/// What a protocol without ports carries.
+fn portless(cx: &Context<'_>, protocol: IpProtocol) -> (Carries, Option<Ports>) {
+    if cx.tables.local.follows(protocol) {
+        (Carries::Connection, Some(NO_PORTS))
+    } else {
+        (Carries::Other, None)
     }
 }
 

@@ -90,13 +90,19 @@ fn open_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> 
 
 /// An untunnelled packet: not from an address that only ever comes through a tunnel.
 fn plain(tables: &NodeTables, source: IpAddr) -> Result<Option<Inner>, Exit> {
+    if may_come_plain(tables, source) {
+        Ok(None)
+    } else {
+        Err(DropReason::PlainFromOverlay.into())
+    }
+}
+
+/// Whether what comes from the wire outside of any tunnel may have this source.
+pub(crate) fn may_come_plain(tables: &NodeTables, source: IpAddr) -> bool {
     let local = &*tables.local;
     let is_peers =
         || tables.peers.by_inner_source(source).is_some() && !local.node_addresses.contains(&source);
-    if is_this_nodes(local, source) || is_peers() {
-        return Err(DropReason::PlainFromOverlay.into());
-    }
-    Ok(None)
+    !is_this_nodes(local, source) && !is_peers()
 }
 
 /// Whether nobody but this node may send from `address`.

@@ -184,7 +184,7 @@ impl NodePipeline {
             own: Own {
                 wrapper: Wrapper::new(key, worker),
                 pieces: Pieces::new(key),
-                senders: Senders::new(),
+                senders: Senders::NONE,
             },
             steps: [const { Step::FIRST }; BATCH_MAX],
         }

@@ -16,7 +16,7 @@ use crate::packet::Packet;
 use crate::police::police;
 use crate::route::{Way, route};
 use crate::source::{Source, source};
-use crate::track::{Course, answer, steer_echo};
+use crate::track::{Course, answer, steer_answers};
 
 /// Begins a connection; `None` if another worker has begun it meanwhile.
 #[inline]
@@ -48,8 +48,8 @@ pub(crate) fn open<'t, A: Family>(
     if let Some(choice) = &choice {
         cx.tables.services.counts().connection(cx.worker, choice);
     }
-    if packet.protocol == A::ICMP_PROTOCOL {
-        steer_echo(cx, tuple, &leaving, &found)?;
+    if !packet.protocol.has_ports() {
+        steer_answers(cx, tuple, &leaving, &found)?;
     }
     let backend = choice.map_or(SubjectId::NONE, |choice| choice.backend.subject());
     A::flows(&cx.connections.flows).store_answer(claimed.original, &answer(cx, &found, backend));
@@ -159,5 +159,5 @@ fn claim<A: Family>(
             Err(ClaimError::TcpInvalid) => return Err(DropReason::TcpInvalid.into()),
         }
     }
-    Err(DropReason::SnatExhausted.into())
+    Err(Source::exhausted(tuple).into())
 }

@@ -59,7 +59,8 @@ pub(crate) struct Packet {
     pub(crate) protocol: IpProtocol,
     pub(crate) carries: Carries,
     /// The transport's ports, if it has any and this piece of the packet holds them. An echo request has its id as
-    /// source port and 0 as destination port, an echo reply the other way round.
+    /// source port and 0 as destination port, an echo reply the other way round; of a protocol that has none and is
+    /// followed all the same both are 0.
     pub(crate) ports: Option<Ports>,
     /// Where the transport begins, in bytes from the IP header's start.
     pub(crate) transport_at: u16,

@@ -1,5 +1,5 @@
-//! Packets that belong to no connection: what the switch sends itself, protocols without ports, ICMP errors and pieces
-//! whose connection is not known.
+//! Packets that belong to no connection: what the switch sends itself, protocols without ports that are not
+//! followed, ICMP errors and pieces whose connection is not known.
 
 use millrace_dataplane::verdict::{DropReason, Exit};
 
@@ -25,15 +25,13 @@ pub(crate) fn pass<'t, A: Family>(
         police_loose(cx, packet)?;
     }
     let found = route(cx.tables, cx.entry, destination, false)?;
-    // Under whose address it would leave, only its connection could tell.
-    let needs_connection = match packet.carries {
-        Carries::LaterPiece => Some(DropReason::FragmentUnknown),
-        Carries::Error => Some(DropReason::IcmpUnrelated),
-        Carries::Other | Carries::Connection => None,
-    };
-    if let Some(reason) = needs_connection.filter(|_| is_loose)
-        && is_masqueraded(cx, &found.way, destination)
-    {
+    if is_loose && is_masqueraded(cx, &found.way, destination) {
+        // Under whose address it would leave, only its connection could tell; and nobody leaves under its own.
+        let reason = match packet.carries {
+            Carries::LaterPiece => DropReason::FragmentUnknown,
+            Carries::Error => DropReason::IcmpUnrelated,
+            Carries::Other | Carries::Connection => DropReason::MasqueradeProtocol,
+        };
         return Err(reason.into());
     }
     let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;

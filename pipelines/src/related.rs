@@ -8,7 +8,7 @@ use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::checksum::{self, Delta, Sum};
 use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, PortsMut, eth, icmp};
 
-use crate::classify::echo_ports;
+use crate::classify::{NO_PORTS, echo_ports};
 use crate::connections::Context;
 use crate::family::Family;
 use crate::limit::limit;
@@ -36,7 +36,7 @@ pub(crate) fn related<A: Family>(
 ) -> Result<Related<A>, Exit> {
     let at = eth::HEADER_LEN + usize::from(packet.transport_at) + icmp::HEADER_LEN;
     let body = frame.bytes().get(at..).unwrap_or(&[]);
-    let Some(answer) = quoted_tuple::<A>(body).map(Tuple::reversed) else {
+    let Some(answer) = quoted_tuple::<A>(cx, body).map(Tuple::reversed) else {
         return Ok(Related::Unknown);
     };
     // An error is for the sender of what it quotes.
@@ -61,13 +61,15 @@ pub(crate) fn related<A: Family>(
 }
 
 /// The tuple of a quoted packet.
-fn quoted_tuple<A: Family>(bytes: &[u8]) -> Option<Tuple<A>> {
+fn quoted_tuple<A: Family>(cx: &Context<'_>, bytes: &[u8]) -> Option<Tuple<A>> {
     let quoted = A::quoted(bytes)?;
     let ports = if quoted.protocol == A::ICMP_PROTOCOL {
         let icmp = Icmp::parse(A::ICMP, quoted.transport).ok()?;
         echo_ports(icmp.echo()?.id, icmp.is_echo_request())
     } else if quoted.protocol.has_ports() {
         Ports::parse(quoted.transport).ok()?
+    } else if cx.tables.local.follows(quoted.protocol) {
+        NO_PORTS
     } else {
         return None;
     };
@@ -145,6 +147,9 @@ fn write_quoted<A: Family>(l4: &mut [u8], as_sent: &Tuple<A>, change: Delta) -> 
         let is_request = Icmp::parse(A::ICMP, l4)?.is_echo_request();
         write_echo_id(l4, echo_id(as_sent.ports, is_request))?;
         IcmpMut::parse(A::ICMP, l4)?.adjust_checksum(change);
+        return Ok(());
+    }
+    if !as_sent.protocol.has_ports() {
         return Ok(());
     }
     PortsMut::parse(l4)?.replace(as_sent.ports);

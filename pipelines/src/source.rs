@@ -15,6 +15,8 @@ const TRIES: u16 = 64;
 const FIRST_PORT: u16 = 1024;
 /// The last one.
 const LAST_PORT: u16 = u16::MAX;
+/// The only one that a protocol without ports has: its connections are told apart by their addresses.
+const NO_PORT: (u16, u16) = (0, 0);
 
 /// Where a connection goes on from.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +39,16 @@ pub(crate) fn source<A: Family>(
 ) -> Result<Source<A>, Exit> {
     let local = &cx.tables.local;
     let client = leaving.ports.source;
+    let is_portless = is_portless(leaving);
     if !masquerade {
         // Were its port taken, another is found: two connections of one client may have got the same backend.
         let is_hosts = way.is_to_wire() && local.owns(leaving.source.into());
         return Ok(Source {
             address: leaving.source,
             own: Some(client),
-            range: if is_hosts {
+            range: if is_portless {
+                NO_PORT
+            } else if is_hosts {
                 local.uplink_ports
             } else {
                 (FIRST_PORT, LAST_PORT)
@@ -58,6 +63,7 @@ pub(crate) fn source<A: Family>(
             Role::Host | Role::Pod => (sources.gateway, (FIRST_PORT, LAST_PORT)),
         },
     };
+    let range = if is_portless { NO_PORT } else { range };
     Ok(Source {
         address: address.ok_or(DropReason::SnatExhausted)?,
         own: (range.0..=range.1).contains(&client).then_some(client),
@@ -65,7 +71,22 @@ pub(crate) fn source<A: Family>(
     })
 }
 
+/// Whether a connection's protocol has neither ports nor an echo's id.
+fn is_portless<A: Family>(tuple: &Tuple<A>) -> bool {
+    !tuple.protocol.has_ports() && tuple.protocol != A::ICMP_PROTOCOL
+}
+
 impl<A: Family> Source<A> {
+    /// Why a connection has none of the ports that were tried.
+    #[cold]
+    pub(crate) fn exhausted(tuple: &Tuple<A>) -> DropReason {
+        if is_portless(tuple) {
+            DropReason::MasqueradeTaken
+        } else {
+            DropReason::SnatExhausted
+        }
+    }
+
     /// The ports to try, in order: the client's own, then some from a place in the range that nobody can foresee. Never
     /// one on which tunnel packets come.
     #[inline]

@@ -8,8 +8,8 @@ use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
 };
 use millrace_dataplane::table::service::Serving;
-use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
-use millrace_dataplane::wire::{IpProtocol, Ports, Tcp, eth};
+use millrace_dataplane::verdict::{Awaited, DropReason, Exit, PuntDetail, PuntReason};
+use millrace_dataplane::wire::{IpProtocol, Tcp, eth};
 
 use crate::connections::Context;
 use crate::depart::depart;
@@ -238,8 +238,8 @@ fn renew<'t, A: Family>(
         leaving.destination.into(),
         flow.rewrite.is_some(),
     )?;
-    if flow.answer.is_none() && packet.protocol == A::ICMP_PROTOCOL {
-        steer_echo(cx, tuple, &leaving, &found)?;
+    if flow.answer.is_none() && !packet.protocol.has_ports() {
+        steer_answers(cx, tuple, &leaving, &found)?;
     }
     flows.store_answer(flow.id, &answer(cx, &found, backend));
     Ok(Some(found.way))
@@ -282,10 +282,10 @@ fn bound_to<A: Family>(cx: &Context<'_>, tuple: &Tuple<A>, flow: &Flow<A>) -> Bo
     }
 }
 
-/// Holds the first echo request back that leaves by the uplink with an id of ours, until the uplink's steering knows
-/// the id: the reply would go to the node's own network stack.
+/// Holds the first echo request back that leaves by the uplink with an id of ours, and the first packet of a protocol
+/// without ports to a remote, until the uplink's steering knows: the answer would go to the node's own network stack.
 #[inline]
-pub(crate) fn steer_echo<A: Family>(
+pub(crate) fn steer_answers<A: Family>(
     cx: &Context<'_>,
     tuple: &Tuple<A>,
     leaving: &Tuple<A>,
@@ -294,9 +294,13 @@ pub(crate) fn steer_echo<A: Family>(
     let is_ours = found.way.is_to_wire() && leaving.source != tuple.source && leaving.ports.destination == 0;
     let is_steered = matches!(cx.entry, Entry::Held { is_steered: true, .. });
     if is_ours && !is_steered {
-        let Ports { source: id, .. } = leaving.ports;
-        let detail = PuntDetail::Echo(id, leaving.destination.into());
-        return Err(Exit::Punt(PuntReason::EchoId, detail));
+        let (reason, awaited) = if tuple.protocol == A::ICMP_PROTOCOL {
+            (PuntReason::EchoId, Awaited::Echo(leaving.ports.source))
+        } else {
+            (PuntReason::Portless, Awaited::Protocol(tuple.protocol))
+        };
+        let detail = PuntDetail::Answers(awaited, leaving.destination.into());
+        return Err(Exit::Punt(reason, detail));
     }
     Ok(())
 }

@@ -41,7 +41,9 @@ fn translate_transport<A: Family>(l4: &mut [u8], packet: &Packet, rewrite: &Rewr
         IpProtocol::TCP => tcp::CHECKSUM_OFFSET + 2,
         IpProtocol::UDP | IpProtocol::UDP_LITE => udp::HEADER_LEN,
         IpProtocol::SCTP => return translate_sctp(l4, packet, ports),
-        _ => return translate_echo(l4, packet, *rewrite),
+        protocol if protocol == A::ICMP_PROTOCOL => return translate_echo(l4, packet, *rewrite),
+        // It has no ports, and what else it has is not known.
+        _ => return Ok(()),
     };
     if l4.len() < least {
         return Err(DropReason::TransportMalformed.into());

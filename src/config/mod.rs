@@ -8,6 +8,7 @@
 
 mod flows;
 mod overlay;
+mod portless;
 mod services;
 mod uplink;
 mod value;
@@ -23,6 +24,7 @@ use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use overlay::{Overlay, OverlayKind};
+pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
 pub use uplink::{
     BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,

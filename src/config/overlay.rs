@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::portless::PortlessProtocols;
 use super::value::{Choice, Ranged, choice};
 use crate::objects::Vni;
 
@@ -34,6 +35,10 @@ pub struct Overlay {
     /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
     /// address, as with flannel's `--ip-masq`. Default true.
     pub masquerade: bool,
+    /// `masquerade-protocols`: protocols without ports in which pods may do so too, by name (`gre`, `esp`, `ah`, `ipv6`,
+    /// `l2tp`) or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
+    /// itself does not use. Default none: such packets do not leave.
+    pub masquerade_protocols: PortlessProtocols,
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
@@ -58,6 +63,7 @@ impl Default for Overlay {
             vni: Vni::FLANNEL,
             port: FLANNEL_PORT,
             masquerade: true,
+            masquerade_protocols: PortlessProtocols::default(),
         }
     }
 }

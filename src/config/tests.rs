@@ -115,6 +115,7 @@ kind = \"ipip\"
 vni = 4096
 port = 65535
 masquerade = false
+masquerade-protocols = [\"gre\", \"253\"]
 [services]
 cidrs = [\"10.43.0.0/16\", \"fd00:43::/112\"]
 node-port-range = \"20000-20999\"
@@ -380,6 +381,21 @@ const WRONG: &[(&str, &str, &str)] = &[
         "cores = [0]",
         "cores = [0]\n[overlay]\nvni = 16777216",
         ":9: overlay.vni: 16777216 is out of range",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nmasquerade-protocols = [\"esp\", \"tls\"]",
+        ":9: overlay.masquerade-protocols[1]: `tls` is no protocol, write one of gre, esp, ah, ipv6, l2tp or a number",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nmasquerade-protocols = [\"17\"]",
+        ":9: overlay.masquerade-protocols[0]: `17` has ports and needs no leave; leave it out",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nmasquerade-protocols = [\"89\"]",
+        ":9: overlay.masquerade-protocols[0]: `89` is what routers speak: IGMP, EIGRP, OSPF, PIM and VRRP are the node's",
     ),
     (
         "cores = [0]",

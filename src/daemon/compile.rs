@@ -184,6 +184,7 @@ fn local(
         sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, None, as_v6),
         masquerade: inputs.config.overlay.masquerade,
+        masquerade_protocols: inputs.config.overlay.masquerade_protocols.numbers().collect(),
         uplink_ports: (
             inputs.config.services.snat_ports.first(),
             inputs.config.services.snat_ports.last(),

@@ -1,5 +1,5 @@
-//! The connections, as the control thread has to do with them: the table's file, what of it is shown, and echo ids that
-//! the uplink's steering has to know.
+//! The connections, as the control thread has to do with them: the table's file, what of it is shown, and answers that
+//! the uplink's steering has to know of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,6 +13,7 @@ use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState
 use millrace_dataplane::table::{
     AffinityTable, FlowShard, FlowTable, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable, Tick,
 };
+use millrace_dataplane::verdict::Awaited;
 use millrace_dataplane::wire::{IpProtocol, Ports};
 use millrace_dataplane::xdp::SteeringProgram;
 use millrace_pipelines::Connections;
@@ -23,7 +24,7 @@ use super::compile::services::ServiceChanges;
 use super::explain::Reasons;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
-use crate::slowpath::EchoRequest;
+use crate::slowpath::SteerRequest;
 
 /// The flow table's file in the state folder.
 pub(super) const FILE: &str = "flows";
@@ -112,74 +113,66 @@ impl Daemon {
     }
 }
 
-/// The echoes whose replies the uplink's steering has been told of, by who replies and the id.
+/// The answers that the uplink's steering has been told of, and who gives them.
 #[derive(Debug, Default)]
-pub(super) struct Echoes(BTreeSet<(IpAddr, u16)>);
+pub(super) struct AwaitedAnswers(BTreeSet<(IpAddr, Awaited)>);
 
-impl Echoes {
+impl AwaitedAnswers {
     /// Those that there are.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, Awaited)> + '_ {
         self.0.iter().copied()
     }
 }
 
 impl Daemon {
-    /// Sends an echo request on, once replies with its id find their way here. Without that it is not sent: the reply
-    /// would go to the node's own network stack, and the next request asks again.
-    pub(super) fn steer_echo(&mut self, echo: EchoRequest) {
-        let key = (echo.remote, echo.id);
-        if !self.echoes.0.contains(&key) {
+    /// Sends a packet on, once answers to it find their way here. Without that it is not sent: they would go to the
+    /// node's own network stack, and the next packet asks again.
+    pub(super) fn steer_answers(&mut self, request: SteerRequest) {
+        let key = (request.remote, request.awaited);
+        if !self.awaited.0.contains(&key) {
             let steered = self
                 .uplink_program()
-                .map(|program| program.steer_echo(key.0, key.1));
+                .map(|program| program.steer_answers(key.0, key.1));
             match steered {
-                Some(Ok(())) => self.echoes.0.insert(key),
+                Some(Ok(())) => self.awaited.0.insert(key),
                 Some(Err(error)) => return debug!("{error}"),
                 None => return,
             };
         }
-        if let Some(worker) = self.fabric.workers().get(echo.worker) {
+        if let Some(worker) = self.fabric.workers().get(request.worker) {
             // A worker without room drops it; it counts what it drops.
-            let _ = worker.inject(echo.injection);
+            let _ = worker.inject(request.injection);
         }
     }
 
-    /// Leaves the replies to echoes that are over to the node's own network stack again.
-    pub(super) fn release_echoes(&mut self) {
+    /// Leaves answers within connections that are over to the node's own network stack again.
+    pub(super) fn release_answers(&mut self) {
         let (flows, local) = (&self.connections.flows, &self.tables.local);
-        let lives = |remote: IpAddr, id: u16| match remote {
+        let lives = |remote: IpAddr, awaited: Awaited| match remote {
             IpAddr::V4(remote) => {
                 let own = local.sources_v4.uplink;
-                own.is_some_and(|own| {
-                    flows
-                        .v4()
-                        .lookup(&reply(remote, own, IpProtocol::ICMP, id))
-                        .is_some()
-                })
+                let answer = own.map(|own| answer(remote, own, IpProtocol::ICMP, awaited));
+                answer.is_some_and(|answer| flows.v4().lookup(&answer).is_some())
             }
             IpAddr::V6(remote) => {
                 let own = local.sources_v6.uplink;
-                own.is_some_and(|own| {
-                    flows
-                        .v6()
-                        .lookup(&reply(remote, own, IpProtocol::ICMPV6, id))
-                        .is_some()
-                })
+                let answer = own.map(|own| answer(remote, own, IpProtocol::ICMPV6, awaited));
+                answer.is_some_and(|answer| flows.v6().lookup(&answer).is_some())
             }
         };
         let over: Vec<_> = self
-            .echoes
+            .awaited
             .iter()
-            .filter(|(remote, id)| !lives(*remote, *id))
+            .filter(|(remote, awaited)| !lives(*remote, *awaited))
             .collect();
-        for (remote, id) in over {
+        for (remote, awaited) in over {
             let released = self
                 .uplink_program()
-                .map(|program| program.release_echo(remote, id));
+                .map(|program| program.release_answers(remote, awaited));
             if let Some(Err(error)) = released {
                 debug!("{error}");
             } else {
-                self.echoes.0.remove(&(remote, id));
+                self.awaited.0.remove(&(remote, awaited));
             }
         }
     }
@@ -230,8 +223,12 @@ fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
     })
 }
 
-/// The tuple of an echo reply from the uplink.
-fn reply<A>(remote: A, own: A, protocol: IpProtocol, id: u16) -> Tuple<A> {
+/// The tuple of an answer from the uplink; echoes are `icmp`'s.
+fn answer<A>(remote: A, own: A, icmp: IpProtocol, awaited: Awaited) -> Tuple<A> {
+    let (protocol, id) = match awaited {
+        Awaited::Echo(id) => (icmp, id),
+        Awaited::Protocol(protocol) => (protocol, 0),
+    };
     Tuple {
         source: remote,
         destination: own,

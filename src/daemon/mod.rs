@@ -43,11 +43,11 @@ use crate::admin::server::Call;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
-use crate::slowpath::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathEvent};
+use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
 use compile::services::{HostListens, ServiceCompiler};
 use compile::{Compiled, Inputs, Numbers, PortInput};
 use fabric::Fabric;
-use flows::Echoes;
+use flows::AwaitedAnswers;
 use health::Health;
 use host_path::HostPath;
 use ports::{PodRow, Ports, Saved};
@@ -75,7 +75,7 @@ struct Inbox {
     follower: KernelFollower,
     stores: watch::Receiver<Arc<Store>>,
     neighbours: mpsc::Receiver<NeighbourRequest>,
-    echoes: mpsc::Receiver<EchoRequest>,
+    steering: mpsc::Receiver<SteerRequest>,
     requests: mpsc::Receiver<Call>,
 }
 
@@ -92,7 +92,7 @@ struct Daemon {
     ports: Ports,
     saved: Saved,
     connections: Connections,
-    echoes: Echoes,
+    awaited: AwaitedAnswers,
     /// What this run changed at the uplink's device, and what earlier runs had written down.
     nic_changes: Option<nic::NicBefore>,
     nic_found: Option<nic::NicBefore>,
@@ -157,7 +157,7 @@ impl Daemon {
                     publish_at.get_or_insert(not_before);
                 }
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
-                Some(echo) = inbox.echoes.recv() => self.steer_echo(echo),
+                Some(request) = inbox.steering.recv() => self.steer_answers(request),
                 Some((request, answer)) = inbox.requests.recv() => {
                     self.answer(request, answer).await;
                     if self.leaving {
@@ -191,7 +191,7 @@ impl Daemon {
         if let Some(worker) = self.fabric.dead_worker() {
             bail!("worker {worker} has ended by itself; a restart takes over all ports");
         }
-        self.release_echoes();
+        self.release_answers();
         self.health.beat();
         self.end_denied();
         self.restore_own_services();

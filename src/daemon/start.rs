@@ -32,15 +32,15 @@ use crate::config::{self, Config};
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
-    self, EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent,
+    self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
 
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
 /// Neighbour requests of the slow path that may wait.
 const NEIGHBOUR_REQUESTS: usize = 256;
-/// Echo requests that may wait for their ids to be steered.
-const ECHO_REQUESTS: usize = 256;
+/// Packets that may wait for their answers to be steered.
+const STEER_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -79,7 +79,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
-    let (slow_path, slow_path_stats, (neighbours, echoes)) =
+    let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
@@ -103,7 +103,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         saved,
         tables: nothing,
         connections,
-        echoes: flows::Echoes::default(),
+        awaited: flows::AwaitedAnswers::default(),
         publisher,
         numbers: Numbers::default(),
         policing: Policing::new(key, workers),
@@ -129,7 +129,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         follower,
         stores,
         neighbours,
-        echoes,
+        steering,
         requests,
     };
     Ok((daemon, inbox))
@@ -158,7 +158,7 @@ fn before(first: Epoch) -> NodeTables {
 type SlowPathEnds = (
     Sender<SlowPathEvent>,
     SharedSlowPathStats,
-    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<EchoRequest>),
+    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<SteerRequest>),
 );
 
 fn start_slow_path(
@@ -169,7 +169,7 @@ fn start_slow_path(
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
-    let (echoes_in, echoes) = mpsc::channel(ECHO_REQUESTS);
+    let (steering_in, steering) = mpsc::channel(STEER_REQUESTS);
     let limits = SlowPathConfig {
         icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
     };
@@ -179,9 +179,9 @@ fn start_slow_path(
         events,
         fabric.workers().to_vec(),
         tables,
-        (neighbours_in, echoes_in),
+        (neighbours_in, steering_in),
     )?;
-    Ok((events_in, stats, (neighbours, echoes)))
+    Ok((events_in, stats, (neighbours, steering)))
 }
 
 /// What the node file asks for and cannot be had is said as such.
@@ -320,12 +320,12 @@ impl Daemon {
             pod: None,
         });
         let steering = self.compile(&inputs, Epoch(0)).steering;
-        let echoes: Vec<_> = self.echoes.iter().collect();
+        let awaited: Vec<_> = self.awaited.iter().collect();
         let kind = (link.ifindex, ProgramKind::Uplink, mode);
         let steered = steer(kind, limit, |program| {
             // More Services than there is room for keep nobody from the others.
             program.set_tables(&steering).or_else(full_is_told)?;
-            program.set_echoes(echoes)
+            program.set_awaited(awaited)
         })?;
         self.steering = steering;
         Ok(steered)

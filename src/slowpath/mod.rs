@@ -27,7 +27,7 @@ use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
 use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
-use millrace_dataplane::verdict::{PuntDetail, PuntReason};
+use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
@@ -56,16 +56,17 @@ pub struct NeighbourRequest {
     pub address: IpAddr,
 }
 
-/// Asks the control plane to have echo replies with an id of ours steered to the switch, and to send the request on.
+/// Asks the control plane to have answers steered to the switch that come to no port of ours, and to send on what they
+/// answer.
 #[derive(Debug)]
-pub struct EchoRequest {
-    /// The id that the request will leave with.
-    pub id: u16,
-    /// Who is to reply.
+pub struct SteerRequest {
+    /// What will be answered.
+    pub awaited: Awaited,
+    /// By whom.
     pub remote: IpAddr,
-    /// Which worker sends the request.
+    /// Which worker sends it.
     pub worker: usize,
-    /// The request.
+    /// The packet.
     pub injection: Injection,
 }
 
@@ -76,8 +77,8 @@ pub struct Actions {
     pub injection: Option<Injection>,
     /// A neighbour to be found.
     pub request: Option<NeighbourRequest>,
-    /// An ICMP id to be steered.
-    pub echo: Option<EchoRequest>,
+    /// Answers to be steered.
+    pub steer: Option<SteerRequest>,
 }
 
 impl From<Injection> for Actions {
@@ -161,9 +162,10 @@ impl SlowPath {
         errors
     }
 
-    /// An echo request has not got through to the control plane, and is dropped: the next one of its flow asks again.
-    pub fn echo_lost(&mut self) {
-        self.stats.echo_ids_lost.add(1);
+    /// A packet whose answers are to be steered has not got through to the control plane, and is dropped: the next one of
+    /// its flow asks again.
+    pub fn steer_lost(&mut self, awaited: Awaited) {
+        self.stats.steering(awaited).1.add(1);
     }
 
     /// A request has not got through to the control plane: the next packet to this neighbour makes another.
@@ -185,7 +187,7 @@ impl SlowPath {
                 let original = read()?;
                 self.speak(to_switch::refuse(&original)?, &original, now)?
             }
-            PuntReason::EchoId => return self.announce_echo(punt),
+            PuntReason::EchoId | PuntReason::Portless => return self.announce(punt),
             PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),
             PuntReason::TimeExceeded => self.complain(&read()?, Complaint::TimeExceeded, tables, now)?,
             PuntReason::PacketTooBig => {
@@ -238,14 +240,14 @@ impl SlowPath {
         })
     }
 
-    /// Has the control plane tell the uplink's steering of an ICMP id of ours; it sends the request on afterwards.
-    fn announce_echo(&mut self, punt: &Punt) -> Result<Actions, Silence> {
-        let PuntDetail::Echo(id, remote) = punt.detail else {
+    /// Has the control plane tell the uplink's steering of answers to come; it sends the packet on afterwards.
+    fn announce(&mut self, punt: &Punt) -> Result<Actions, Silence> {
+        let PuntDetail::Answers(awaited, remote) = punt.detail else {
             return Err(Silence::Malformed);
         };
-        self.stats.echo_ids.add(1);
-        let request = EchoRequest {
-            id,
+        self.stats.steering(awaited).0.add(1);
+        let request = SteerRequest {
+            awaited,
             remote,
             worker: punt.worker,
             injection: Injection {
@@ -254,7 +256,7 @@ impl SlowPath {
             },
         };
         Ok(Actions {
-            echo: Some(request),
+            steer: Some(request),
             ..Actions::default()
         })
     }

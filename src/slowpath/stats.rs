@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_dataplane::stats::Counter;
+use millrace_dataplane::verdict::Awaited;
 
 /// The counters, as both the thread that writes them and those that read them hold them.
 pub type SharedSlowPathStats = Arc<SlowPathStats>;
@@ -89,6 +90,11 @@ counters! {
     echo_ids,
     /// Echo requests dropped because the control plane had no room for the question.
     echo_ids_lost,
+    /// First packets of protocols without ports for which the control plane was asked to have answers steered to the
+    /// switch.
+    portless,
+    /// Such packets dropped because the control plane had no room for the question.
+    portless_lost,
 }
 
 /// Why a packet gets no answer: one counter each.
@@ -124,6 +130,15 @@ impl From<millrace_dataplane::wire::Malformed> for Silence {
 }
 
 impl SlowPathStats {
+    /// The counters of packets whose answers are to be steered: of those that the control plane was asked about, and of
+    /// those that were lost.
+    pub(super) fn steering(&self, awaited: Awaited) -> (&Counter, &Counter) {
+        match awaited {
+            Awaited::Echo(_) => (&self.echo_ids, &self.echo_ids_lost),
+            Awaited::Protocol(_) => (&self.portless, &self.portless_lost),
+        }
+    }
+
     /// Counts a packet that gets no answer.
     pub(super) fn silent(&self, silence: Silence) {
         let counter = match silence {

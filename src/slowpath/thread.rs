@@ -9,7 +9,7 @@ use millrace_dataplane::table::{NodeTables, Reader};
 use millrace_dataplane::worker::{Injection, Punt, WorkerHandle};
 use tokio::sync::mpsc;
 
-use super::{EchoRequest, NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig};
+use super::{NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig, SteerRequest};
 
 /// The thread's name, as the system shows it.
 const NAME: &str = "slow-path";
@@ -48,7 +48,7 @@ pub fn spawn<P: Send + 'static>(
     events: Receiver<SlowPathEvent>,
     workers: Vec<WorkerHandle<P>>,
     tables: Reader<NodeTables>,
-    (neighbours, echoes): (mpsc::Sender<NeighbourRequest>, mpsc::Sender<EchoRequest>),
+    (neighbours, steering): (mpsc::Sender<NeighbourRequest>, mpsc::Sender<SteerRequest>),
 ) -> Result<SharedSlowPathStats, SlowPathError> {
     let slow_path = SlowPath::new(config);
     let stats = Arc::clone(slow_path.stats());
@@ -59,7 +59,7 @@ pub fn spawn<P: Send + 'static>(
         workers,
         tables,
         neighbours,
-        echoes,
+        steering,
     })?;
     Ok(stats)
 }
@@ -79,7 +79,7 @@ pub(super) struct Loop<P> {
     pub(super) workers: Vec<WorkerHandle<P>>,
     pub(super) tables: Reader<NodeTables>,
     pub(super) neighbours: mpsc::Sender<NeighbourRequest>,
-    pub(super) echoes: mpsc::Sender<EchoRequest>,
+    pub(super) steering: mpsc::Sender<SteerRequest>,
 }
 
 impl<P> Loop<P> {
@@ -122,10 +122,11 @@ impl<P> Loop<P> {
             {
                 self.slow_path.request_lost(request);
             }
-            if let Some(echo) = actions.echo
-                && self.echoes.try_send(echo).is_err()
-            {
-                self.slow_path.echo_lost();
+            if let Some(request) = actions.steer {
+                let awaited = request.awaited;
+                if self.steering.try_send(request).is_err() {
+                    self.slow_path.steer_lost(awaited);
+                }
             }
         }
     }

@@ -312,7 +312,7 @@ impl Talk<'_> {
         };
         let packet = from.wrap(frame.clone())?;
         let (mut verdict, mut left) = self.node.receive(from.port(), &packet);
-        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Echo(..)) = verdict {
+        if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(..)) = verdict {
             (verdict, left) = self.node.originate(Origin::Steered(from.port()), &frame);
         }
         let Verdict::Forward(exit) = verdict else {
@@ -321,11 +321,7 @@ impl Talk<'_> {
         check(exit, &left);
         let (to, inner) = Place::unwrap(exit, &left)?;
         if is_piece {
-            let (start, _, more) = Self::part(piece);
-            // One with everything in it is whole, and has nothing to do with others of its identifier (RFC 6946).
-            if start != 0 || more {
-                self.note_piece(ends, piece, id);
-            }
+            self.note_piece(ends, piece, id);
             return None;
         }
         check_sums(&inner);
@@ -359,6 +355,10 @@ impl Talk<'_> {
     /// No part of a packet goes on twice, until all of it has.
     fn note_piece(&mut self, ends: Ends, piece: u8, id: u8) {
         let (start, end, more) = Self::part(piece);
+        if start == 0 && !more {
+            // All of a packet in a piece's clothes is judged by itself (RFC 6946).
+            return;
+        }
         // In IPv6 the protocol does not tell packets apart.
         let protocol = if ends.family() == Family::V4 {
             ends.protocol

@@ -2,10 +2,12 @@
 //! families; and what its translation may make of a source address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::table::service::{BackendId, Serving};
+use millrace_dataplane::table::{Local, NodeTables};
+use millrace_dataplane::wire::IpProtocol;
 
 use crate::packets::Family;
 use crate::sketch::{At, Sketch, backend, external, tables, vip};
@@ -96,7 +98,15 @@ pub fn served(is_less: bool) -> NodeTables {
             sketch.has_endpoints = !sketch.backends.is_empty();
         }
     }
-    tables(&sketches)
+    let tables = tables(&sketches);
+    let local = Local {
+        masquerade_protocols: vec![IpProtocol::GRE],
+        ..Local::clone(&tables.local)
+    };
+    NodeTables {
+        local: Arc::new(local),
+        ..tables
+    }
 }
 
 /// Every backend, as something that may have changed.

@@ -49,6 +49,8 @@ pub enum Body {
     Tcp(u16, u16, Vec<u8>),
     Segment(Segment),
     Sctp(u16, u16, Vec<u8>),
+    /// Ports, and how many bytes the checksum covers; 0 for all.
+    UdpLite((u16, u16), u16, Vec<u8>),
     Echo(u16, Vec<u8>),
     EchoReply(u16, Vec<u8>),
     /// Any protocol number over any bytes.
@@ -111,6 +113,7 @@ impl Ip {
             Body::Udp(_, _, data)
             | Body::Tcp(_, _, data)
             | Body::Sctp(_, _, data)
+            | Body::UdpLite(_, _, data)
             | Body::Segment(Segment { data, .. })
             | Body::Echo(_, data)
             | Body::EchoReply(_, data)
@@ -142,6 +145,10 @@ impl Ip {
             Body::Sctp(from, to, data) => {
                 step.write(&mut bytes, IpNumber(132), &sctp((*from, *to), data))
                     .unwrap();
+            }
+            Body::UdpLite(ports, coverage, data) => {
+                let datagram = udp_lite((self.source, self.destination), *ports, *coverage, data);
+                step.write(&mut bytes, IpNumber(136), &datagram).unwrap();
             }
             Body::EchoReply(id, data) if v4 => {
                 step.icmpv4_echo_reply(*id, 1).write(&mut bytes, data).unwrap()
@@ -221,6 +228,46 @@ fn sctp((from, to): (u16, u16), data: &[u8]) -> Vec<u8> {
     }
     packet[8..12].copy_from_slice(&(!remainder).to_le_bytes());
     packet
+}
+
+/// A UDP-Lite datagram: its pseudo-header has the length of all of it, whatever the checksum covers (RFC 3828 section 3.1).
+fn udp_lite(
+    (source, destination): (IpAddr, IpAddr),
+    (from, to): (u16, u16),
+    coverage: u16,
+    data: &[u8],
+) -> Vec<u8> {
+    let address = |address| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let header = [from, to, coverage, 0].map(u16::to_be_bytes).concat();
+    let mut datagram = [&header[..], data].concat();
+    let covered = if coverage == 0 {
+        datagram.len()
+    } else {
+        coverage.into()
+    };
+    let len = u32::try_from(datagram.len()).unwrap();
+    let mut summed = [
+        address(source),
+        address(destination),
+        len.to_be_bytes().to_vec(),
+        vec![0, 136],
+        datagram[..covered].to_vec(),
+    ]
+    .concat();
+    summed.resize(summed.len().next_multiple_of(2), 0);
+    let words = summed
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    // Zero is no checksum, and all of a datagram's is needed (the same section).
+    let checksum = if checksum == 0 { u16::MAX } else { checksum };
+    datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+    datagram
 }
 
 /// An Ethernet frame.

@@ -340,9 +340,10 @@ fn connections_in(flows: FlowTable, affinity: usize) -> Connections {
 /// knows is what the stages do.
 pub struct Node {
     publisher: Publisher<NodeTables>,
-    pipeline: NodePipeline,
+    /// On the heap, as a worker's is: a test thread's stack is small.
+    pipeline: Box<NodePipeline>,
     pub connections: Connections,
-    stages: Option<NodePipeline>,
+    stages: Option<Box<NodePipeline>>,
     pool: Pool,
     now: Tick,
 }
@@ -367,7 +368,7 @@ impl Node {
         let key = HashKey::random();
         let table = || connections_in(FlowTable::in_memory_with(options, key).unwrap(), affinity);
         let mut node = Self::keyed(tables, table(), key);
-        let mut stages = NodePipeline::new(node.publisher.reader(), table(), key, 0);
+        let mut stages = Box::new(NodePipeline::new(node.publisher.reader(), table(), key, 0));
         stages.walk_every_stage();
         node.stages = Some(stages);
         node
@@ -387,7 +388,8 @@ impl Node {
 
     fn keyed(tables: NodeTables, connections: Connections, key: HashKey) -> Self {
         let publisher = Publisher::new(tables);
-        let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), key, 0);
+        let reader = publisher.reader();
+        let pipeline = Box::new(NodePipeline::new(reader, connections.clone(), key, 0));
         Self {
             publisher,
             pipeline,
@@ -434,7 +436,7 @@ impl Node {
     }
 
     /// The switch, and the one behind it.
-    fn pipelines(&mut self) -> impl Iterator<Item = &mut NodePipeline> {
+    fn pipelines(&mut self) -> impl Iterator<Item = &mut Box<NodePipeline>> {
         [&mut self.pipeline].into_iter().chain(&mut self.stages)
     }
 
@@ -452,7 +454,7 @@ impl Node {
             now,
             ..
         } = self;
-        let mut run = |pipeline: &mut NodePipeline| {
+        let mut run = |pipeline: &mut Box<NodePipeline>| {
             let taken = packets.iter().map(|bytes| pool.take_with(bytes).unwrap());
             let (mut frames, mut verdicts): (Vec<_>, _) = (taken.collect(), Vec::new());
             walk(pipeline, &mut frames, &mut verdicts, *now);

@@ -12,7 +12,9 @@ use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
-use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId};
+use millrace_dataplane::table::{
+    AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId, SubjectKind,
+};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
 use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
@@ -73,7 +75,7 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let tables = tables(walk.overlay(), walk.services())?;
+        let tables = tables(walk.overlay(), walk.services(), walk.is_policed())?;
         let publisher = Publisher::new(tables.clone());
         let options = FlowOptions {
             ipv4: (flows.saturating_mul(2))
@@ -143,6 +145,11 @@ impl Case {
         (self.walk, self.flows) == (walk, flows)
     }
 
+    /// Whether each packet is the first of its connection.
+    pub(super) fn opens(&self) -> bool {
+        self.walk.opens()
+    }
+
     /// Whether something else changes while it walks.
     pub(super) fn churns(&self) -> bool {
         self.walk.churns()
@@ -201,14 +208,20 @@ impl Case {
         changes * 1e9 / ns
     }
 
-    /// Publishes tables in which a backend changed that no packet goes to, as often as is due. There is one at most
+    /// Publishes tables in which something changed that no packet has to do with, as often as is due. There is one at most
     /// before each lap, which takes less than that.
     fn change_something_else(&mut self) {
         if self.clock.to_ns(self.walked_cycles) < self.changes * CHANGE_EVERY_NS {
             return;
         }
         self.changes += 1;
-        let changed = HashSet::from([SubjectId::backend(SubjectId::NUMBER_MAX >> 8)]);
+        // In turn: an endpoint of another Service, and what a label's change makes of the policy of another pod.
+        let changed = if self.changes.is_multiple_of(2) {
+            SubjectId::backend(SubjectId::NUMBER_MAX >> 8)
+        } else {
+            SubjectId::of(SubjectKind::Policy, u32::from(PortId::LIMIT) - 1)
+        };
+        let changed = HashSet::from([changed]);
         let epoch = self.tables.epoch.next();
         self.tables.subjects = self.tables.subjects.with_changes(&changed, epoch);
         self.tables.epoch = epoch;

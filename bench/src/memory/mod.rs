@@ -5,6 +5,7 @@
 //! that counts. Laps of the cases are interleaved, so that a disturbance of the machine hits all of them.
 
 mod case;
+mod policies;
 mod scene;
 mod services;
 mod walk;
@@ -142,6 +143,11 @@ fn report(cases: &[Measured], packets: u64, output: &Path) -> anyhow::Result<()>
             "batch_p99_ns": case.batch_p99_ns(),
             "laps": cycles.len(),
         });
+        if case.opens() {
+            let rate = cycles_per_ns * 1e9 / middle;
+            println!("{:<24}{rate:>10.0} connections a second", "");
+            figure["per_second"] = rounded(rate, 0).into();
+        }
         if case.churns() {
             let rate = case.changes_per_second();
             println!("{:<24}{rate:>10.1} changes a second", "");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
     Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
     PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
@@ -12,6 +13,7 @@ use millrace_dataplane::table::{
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
+use super::policies::policy_table;
 pub(super) use super::services::service_address;
 use super::services::service_table;
 
@@ -93,7 +95,7 @@ fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
 }
 
 /// All tables of the node.
-pub(super) fn tables(overlay: Overlay, services: u32) -> anyhow::Result<NodeTables> {
+pub(super) fn tables(overlay: Overlay, services: u32, is_policed: bool) -> anyhow::Result<NodeTables> {
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
@@ -118,7 +120,13 @@ pub(super) fn tables(overlay: Overlay, services: u32) -> anyhow::Result<NodeTabl
         (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
     });
     let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
+    let policies = if is_policed {
+        policy_table()?
+    } else {
+        PolicyTable::default()
+    };
     Ok(NodeTables {
+        policies: Arc::new(policies),
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
         routes: Arc::new(RouteTable::build(routes)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),

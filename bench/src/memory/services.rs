@@ -7,7 +7,7 @@ use anyhow::Context;
 use millrace_dataplane::table::HashKey;
 use millrace_dataplane::table::service::{
     Backend, BackendId, BackendSet, Frontend, FrontendKey, Maglev, Scope, Service, ServiceCounts, ServiceId,
-    ServiceTable, ladder_size,
+    ServiceTable,
 };
 use millrace_dataplane::wire::IpProtocol;
 
@@ -67,7 +67,7 @@ fn service(id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
         .iter()
         .map(|backend| (backend.address, backend.port))
         .collect();
-    let slots = Maglev::build(key, &ends, ladder_size(ends.len(), None));
+    let slots = Maglev::build(key, &ends);
     Ok(Service {
         id: ServiceId::new(id).context("too many Services")?,
         cluster: BackendSet::new(backends, Some(slots)),

@@ -53,17 +53,38 @@ pub(crate) enum Walk {
     Service,
     /// The same among ten thousand Services
     ServiceOfMany,
-    /// As `service`, while an endpoint of another Service changes a hundred times a second
+    /// As `service`, while an endpoint of another Service, or another pod's label, changes a hundred times a second
     ServiceChurn,
-    /// The first packet of a connection to a Service, among ten thousand
-    ServiceOpen,
+    /// From one pod to another on the same node, both isolated by policies that let the connection through
+    Policy,
+    /// From an isolated pod to a Service, through its policy, whose backends are behind a VXLAN tunnel
+    ChainOut,
+    /// The same among ten thousand Services
+    ChainOutOfMany,
+    /// The first packet of a connection of that kind, among ten thousand Services
+    NewConnections,
     /// From a pod to the world, under the node's address
     Masquerade,
 }
 
+/// What the switch does to a packet.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// From pod to pod.
+    Local,
+    /// From a pod into a tunnel.
+    Push,
+    /// From a tunnel to a pod.
+    Pull,
+    /// From a pod to a Service, whose backends are behind a tunnel.
+    Call,
+    /// From a pod to the world.
+    Leave,
+}
+
 impl Walk {
     /// Every walk.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Forward,
         Self::VxlanPush,
         Self::VxlanPull,
@@ -72,7 +93,10 @@ impl Walk {
         Self::Service,
         Self::ServiceOfMany,
         Self::ServiceChurn,
-        Self::ServiceOpen,
+        Self::Policy,
+        Self::ChainOut,
+        Self::ChainOutOfMany,
+        Self::NewConnections,
         Self::Masquerade,
     ];
 
@@ -84,10 +108,13 @@ impl Walk {
             Self::VxlanPull => "vxlan-pull",
             Self::IpipPush => "ipip-push",
             Self::IpipPull => "ipip-pull",
-            Self::Service => "service-10",
+            Self::Service => "service",
             Self::ServiceOfMany => "service-10000",
             Self::ServiceChurn => "service-churn",
-            Self::ServiceOpen => "service-open",
+            Self::Policy => "policy",
+            Self::ChainOut => "chain-out",
+            Self::ChainOutOfMany => "chain-out-10000",
+            Self::NewConnections => "new-connections",
             Self::Masquerade => "masquerade",
         }
     }
@@ -95,23 +122,40 @@ impl Walk {
     /// Which tunnel the node and its peers use.
     pub(super) fn overlay(self) -> Overlay {
         match self {
-            Self::Forward
-            | Self::VxlanPush
-            | Self::VxlanPull
-            | Self::Service
+            Self::IpipPush | Self::IpipPull => Overlay::Ipip,
+            _ => Overlay::Vxlan,
+        }
+    }
+
+    /// What the packet is to the switch: where it comes in and leaves, and what is done to it.
+    fn kind(self) -> Kind {
+        match self {
+            Self::Forward | Self::Policy => Kind::Local,
+            Self::VxlanPush | Self::IpipPush => Kind::Push,
+            Self::VxlanPull | Self::IpipPull => Kind::Pull,
+            Self::Service
             | Self::ServiceOfMany
             | Self::ServiceChurn
-            | Self::ServiceOpen
-            | Self::Masquerade => Overlay::Vxlan,
-            Self::IpipPush | Self::IpipPull => Overlay::Ipip,
+            | Self::ChainOut
+            | Self::ChainOutOfMany
+            | Self::NewConnections => Kind::Call,
+            Self::Masquerade => Kind::Leave,
         }
+    }
+
+    /// Whether the pods at its ends are isolated, and the rules of their policies that let it through.
+    pub(super) fn is_policed(self) -> bool {
+        matches!(
+            self,
+            Self::Policy | Self::ChainOut | Self::ChainOutOfMany | Self::NewConnections
+        )
     }
 
     /// How many Services the node has.
     pub(super) fn services(self) -> u32 {
         match self {
-            Self::Service | Self::ServiceChurn => FEW_SERVICES,
-            Self::ServiceOfMany | Self::ServiceOpen => MANY_SERVICES,
+            Self::Service | Self::ServiceChurn | Self::ChainOut => FEW_SERVICES,
+            Self::ServiceOfMany | Self::ChainOutOfMany | Self::NewConnections => MANY_SERVICES,
             _ => 0,
         }
     }
@@ -119,10 +163,9 @@ impl Walk {
     /// The numbers of flows that it is measured with.
     pub(super) fn flows(self) -> &'static [u32] {
         match self {
-            Self::Service | Self::ServiceOfMany => &[64, 65_536, MANY_FLOWS],
-            Self::Masquerade => &[64, 65_536],
-            Self::ServiceOpen | Self::ServiceChurn => &[MANY_FLOWS],
-            _ => &[1, 65_536],
+            Self::Masquerade => &[1, 65_536],
+            Self::NewConnections | Self::ServiceChurn => &[MANY_FLOWS],
+            _ => &[1, 65_536, MANY_FLOWS],
         }
     }
 
@@ -133,7 +176,7 @@ impl Walk {
 
     /// Whether each packet is the first of its connection.
     pub(super) fn opens(self) -> bool {
-        self == Self::ServiceOpen
+        self == Self::NewConnections
     }
 
     /// Whether something changes while it is measured that none of its packets has to do with.
@@ -143,46 +186,29 @@ impl Walk {
 
     /// The port it begins at.
     pub(super) fn ingress(self) -> u16 {
-        match self {
-            Self::Forward
-            | Self::VxlanPush
-            | Self::IpipPush
-            | Self::Service
-            | Self::ServiceOfMany
-            | Self::ServiceChurn
-            | Self::ServiceOpen
-            | Self::Masquerade => POD_A,
-            Self::VxlanPull | Self::IpipPull => UPLINK,
+        match self.kind() {
+            Kind::Local | Kind::Push | Kind::Call | Kind::Leave => POD_A,
+            Kind::Pull => UPLINK,
         }
     }
 
     /// The port it ends at.
     pub(super) fn egress(self) -> u16 {
-        match self {
-            Self::Forward => POD_B,
-            Self::VxlanPush
-            | Self::IpipPush
-            | Self::Service
-            | Self::ServiceOfMany
-            | Self::ServiceChurn
-            | Self::ServiceOpen
-            | Self::Masquerade => UPLINK,
-            Self::VxlanPull | Self::IpipPull => POD_A,
+        match self.kind() {
+            Kind::Local => POD_B,
+            Kind::Push | Kind::Call | Kind::Leave => UPLINK,
+            Kind::Pull => POD_A,
         }
     }
 
     /// Moves a frame's bounds back to where they were before the walk; its bytes are not touched.
     pub(super) fn undo(self, frame: &mut Frame) -> Result<(), NoRoom> {
-        match self {
-            Self::Forward | Self::Masquerade => Ok(()),
-            Self::VxlanPush
-            | Self::Service
-            | Self::ServiceOfMany
-            | Self::ServiceChurn
-            | Self::ServiceOpen => frame.pull(VXLAN_GROWTH),
-            Self::IpipPush => frame.pull(IPIP_GROWTH),
-            Self::VxlanPull => frame.push::<VXLAN_GROWTH>().map(|_| ()),
-            Self::IpipPull => frame.push::<IPIP_GROWTH>().map(|_| ()),
+        match (self.kind(), self.overlay()) {
+            (Kind::Local | Kind::Leave, _) => Ok(()),
+            (Kind::Push | Kind::Call, Overlay::Vxlan) => frame.pull(VXLAN_GROWTH),
+            (Kind::Push | Kind::Call, Overlay::Ipip) => frame.pull(IPIP_GROWTH),
+            (Kind::Pull, Overlay::Vxlan) => frame.push::<VXLAN_GROWTH>().map(|_| ()),
+            (Kind::Pull, Overlay::Ipip) => frame.push::<IPIP_GROWTH>().map(|_| ()),
         }
     }
 
@@ -202,18 +228,18 @@ impl Walk {
             };
             Ok(vec![Template::new(&shape)?])
         };
-        match self {
-            Self::Forward => from_pod(space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?),
-            Self::VxlanPush | Self::IpipPush => {
+        match self.kind() {
+            Kind::Local => from_pod(space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?),
+            Kind::Push => {
                 // The peers' pod networks lie one behind the other.
                 let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
                 from_pod(space(&local_pod(POD_A).into(), &networks)?)
             }
-            Self::Service | Self::ServiceOfMany | Self::ServiceChurn | Self::ServiceOpen => {
+            Kind::Call => {
                 let addresses = Addresses(service_address(0), CALLED_SERVICES);
                 from_pod(space(&local_pod(POD_A).into(), &addresses)?)
             }
-            Self::Masquerade => {
+            Kind::Leave => {
                 // So few ports to each address that the node's own range suffices for all of them.
                 let (ports, addresses) = (1000, 1024);
                 let space = FlowSpace {
@@ -224,7 +250,7 @@ impl Walk {
                 };
                 from_pod(space)
             }
-            Self::VxlanPull | Self::IpipPull => {
+            Kind::Pull => {
                 let peers = if flows == 1 { 1 } else { PEERS };
                 ensure!(
                     flows.is_multiple_of(u32::from(peers)),
@@ -273,16 +299,12 @@ impl Walk {
     /// Makes sure that a packet left as this walk has to leave it: how it is wrapped, its length, its checksums.
     pub(super) fn check(self, before: usize, packet: &[u8]) -> anyhow::Result<()> {
         let found = recognise(packet).context("what left is not what came in")?;
-        let (wrapping, len) = match self {
-            Self::Forward | Self::Masquerade => (Wrapping::Plain, before),
-            Self::VxlanPush
-            | Self::Service
-            | Self::ServiceOfMany
-            | Self::ServiceChurn
-            | Self::ServiceOpen => (Wrapping::Vxlan, before + VXLAN_GROWTH),
-            Self::VxlanPull => (Wrapping::Plain, before - VXLAN_GROWTH),
-            Self::IpipPush => (Wrapping::Ipip, before + IPIP_GROWTH),
-            Self::IpipPull => (Wrapping::Plain, before - IPIP_GROWTH),
+        let (wrapping, len) = match (self.kind(), self.overlay()) {
+            (Kind::Local | Kind::Leave, _) => (Wrapping::Plain, before),
+            (Kind::Push | Kind::Call, Overlay::Vxlan) => (Wrapping::Vxlan, before + VXLAN_GROWTH),
+            (Kind::Push | Kind::Call, Overlay::Ipip) => (Wrapping::Ipip, before + IPIP_GROWTH),
+            (Kind::Pull, Overlay::Vxlan) => (Wrapping::Plain, before - VXLAN_GROWTH),
+            (Kind::Pull, Overlay::Ipip) => (Wrapping::Plain, before - IPIP_GROWTH),
         };
         if (found.wrapping, packet.len(), found.is_intact) != (wrapping, len, true) {
             bail!(

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Lpm, Prefix};
 use crate::port::PortId;
-use crate::wire::{MacAddr, Vni};
+use crate::wire::{IpProtocol, MacAddr, Vni};
 
 /// What kind of tunnel ends at an [`Endpoint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -78,6 +78,8 @@ pub struct Local {
     pub sources_v6: SourceAddresses<Ipv6Addr>,
     /// Whether pods that leave the cluster do so under this node's address.
     pub masquerade: bool,
+    /// Protocols without ports in which they may do so: the node itself does not use them.
+    pub masquerade_protocols: Vec<IpProtocol>,
     /// The first and the last port, or ICMP id, that source NAT gives to what leaves by the uplink: the node's own
     /// network stack leaves them alone.
     pub uplink_ports: (u16, u16),
@@ -109,6 +111,13 @@ impl Local {
     #[must_use]
     pub fn is_pod(&self, address: IpAddr) -> bool {
         self.pod_networks.lookup(address).is_some()
+    }
+
+    /// Whether packets of this protocol without ports belong to connections, one between any two addresses.
+    #[inline]
+    #[must_use]
+    pub fn follows(&self, protocol: IpProtocol) -> bool {
+        self.masquerade_protocols.contains(&protocol)
     }
 
     /// Whether VXLAN is taken on this UDP port, on any of our addresses.

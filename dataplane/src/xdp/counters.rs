@@ -30,7 +30,8 @@ pub enum SteeringCounter {
     ToSwitchService = 9,
     /// Uplink: to a Service's node port, handed to a socket.
     ToSwitchNodePort = 10,
-    /// Uplink: to a port of source NAT, handed to a socket.
+    /// Uplink: to a port of source NAT, or from a remote with which a pod talks in a protocol without ports; handed to a
+    /// socket.
     ToSwitchSnatReply = 11,
     /// Uplink: echo reply to a request of source NAT, handed to a socket.
     ToSwitchEchoReply = 12,

@@ -52,7 +52,7 @@ struct fragment_header {
 	__be32 identification;
 };
 
-/* The first bytes of TCP, UDP and SCTP. */
+/* The first bytes of TCP, UDP, SCTP and UDP-Lite. */
 struct ports {
 	__be16 source;
 	__be16 destination;
@@ -196,7 +196,8 @@ ALWAYS_INLINE bool is_icmp(const struct packet *packet)
 /* Whether the payload begins with ports that somebody may own. */
 ALWAYS_INLINE bool has_ports(const struct packet *packet)
 {
-	return packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_SCTP;
+	return packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP ||
+	       packet->protocol == IPPROTO_SCTP || packet->protocol == IPPROTO_UDPLITE;
 }
 
 #endif

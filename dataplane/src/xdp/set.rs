@@ -14,6 +14,7 @@ use super::error::map_error;
 use super::program::{is_no_entry, missing};
 use super::tables::{NodePort, ServicePort};
 use super::{ProgramKind, XdpError};
+use crate::verdict::Awaited;
 
 /// The value of an entry.
 const PRESENT: u8 = 1;
@@ -31,8 +32,10 @@ pub(super) type PrefixKey = (u32, AddressKey);
 pub(super) type NodePortKey = [u8; 4];
 /// `struct service_port`.
 pub(super) type ServicePortKey = [u8; 20];
-/// `struct echo`.
-pub(super) type EchoKey = [u8; 20];
+/// `struct awaited`.
+pub(super) type AwaitedKey = [u8; 20];
+/// `AWAITED_PROTOCOL`.
+const AWAITED_PROTOCOL: u32 = 0x1_0000;
 
 /// A key that can go into a map and leave it.
 pub(super) trait Entry: Copy + Ord {
@@ -187,9 +190,13 @@ pub(super) fn service_port_key(service_port: ServicePort) -> ServicePortKey {
     addressed(address, node_port_key(NodePort { protocol, port }))
 }
 
-/// The key of an echo with `remote` under `id`, host byte order.
-pub(super) fn echo_key(remote: IpAddr, id: u16) -> EchoKey {
-    addressed(remote, u32::from(id).to_ne_bytes())
+/// The key of answers from `remote`.
+pub(super) fn awaited_key(remote: IpAddr, awaited: Awaited) -> AwaitedKey {
+    let what = match awaited {
+        Awaited::Echo(id) => u32::from(id),
+        Awaited::Protocol(protocol) => AWAITED_PROTOCOL | u32::from(protocol.0),
+    };
+    addressed(remote, what.to_ne_bytes())
 }
 
 fn addressed(address: IpAddr, rest: [u8; 4]) -> [u8; 20] {
@@ -256,8 +263,13 @@ mod tests {
         );
         assert_eq!(key[16..18], 0x1234_u16.to_ne_bytes());
         assert_eq!(key[18..], 132_u16.to_ne_bytes());
-        let key = echo_key("fd00::7".parse().unwrap(), 0x1234);
+        let remote = "fd00::7".parse().unwrap();
+        let key = awaited_key(remote, Awaited::Echo(0x1234));
         assert_eq!(key[..2], [0xfd, 0]);
         assert_eq!(key[16..], 0x1234_u32.to_ne_bytes());
+        let key = awaited_key(remote, Awaited::Protocol(crate::wire::IpProtocol::GRE));
+        assert_eq!(key[16..], 0x1_002f_u32.to_ne_bytes());
+        let source = include_str!("uplink_tables.bpf.h");
+        assert!(source.contains("#define AWAITED_PROTOCOL 0x10000\n"));
     }
 }

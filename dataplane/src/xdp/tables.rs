@@ -15,16 +15,19 @@ use aya::maps::{Array, MapError};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::set::{
-    AddressKey, EchoKey, KernelSet, NodePortKey, PrefixKey, ServicePortKey, address_key, echo_key, failure,
-    map, node_port_key, prefix_key, service_port_key,
+    AddressKey, AwaitedKey, KernelSet, NodePortKey, PrefixKey, ServicePortKey, address_key, awaited_key,
+    failure, map, node_port_key, prefix_key, service_port_key,
 };
 use super::{ProgramKind, SteeringProgram, XdpError};
+use crate::verdict::Awaited;
 use crate::wire::IpProtocol;
 
 /// How long no run of a program takes.
 const RUNS_HAVE_ENDED: Duration = Duration::from_millis(10);
 
 const SETTINGS: &str = "settings";
+/// The map of answers that come to no port of ours.
+const AWAITED: &str = "awaited";
 /// `SETTING_IPIP` of `uplink_tables.bpf.h`.
 const SETTING_IPIP: u32 = 0;
 /// `SETTING_SNAT_PORTS` of the same.
@@ -49,7 +52,7 @@ pub struct NodePort {
     pub port: u16,
 }
 
-/// Everything that the uplink's program decides by, save echoes under way. Ports are in host byte order.
+/// Everything that the uplink's program decides by, save answers that are awaited. Ports are in host byte order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SteeringTables {
     /// The addresses of this node itself: of what comes to them, only what the other tables name is ours.
@@ -82,7 +85,7 @@ pub(super) struct Tables {
     failsafe_ports: KernelSet<u16>,
     service_ports: KernelSet<ServicePortKey>,
     node_ports: KernelSet<NodePortKey>,
-    echoes: KernelSet<EchoKey>,
+    awaited: KernelSet<AwaitedKey>,
 }
 
 impl Tables {
@@ -96,7 +99,7 @@ impl Tables {
             failsafe_ports: KernelSet::new("failsafe_ports"),
             service_ports: KernelSet::new("service_ports"),
             node_ports: KernelSet::new("node_ports"),
-            echoes: KernelSet::new("echoes"),
+            awaited: KernelSet::new(AWAITED),
         }
     }
 
@@ -253,36 +256,39 @@ impl SteeringProgram {
         held.pod_prefixes.replace(object, &wanted)
     }
 
-    /// Makes the replies to an echo request, sent by source NAT from an address of this node, ours: those that
-    /// `remote` sends under the identifier `id`, host byte order. To be called before the request leaves.
+    /// Makes answers ours that `remote` sends to an address of this node, to what source NAT sent from there. To be called
+    /// before that leaves.
     ///
     /// # Errors
-    /// As [`Self::set_tables`]; a full table means that the request cannot be answered.
-    pub fn steer_echo(&mut self, remote: IpAddr, id: u16) -> Result<(), XdpError> {
-        let (object, held) = self.tables("echoes")?;
-        held.echoes.add(object, echo_key(remote, id))
+    /// As [`Self::set_tables`]; a full table means that what is sent cannot be answered.
+    pub fn steer_answers(&mut self, remote: IpAddr, awaited: Awaited) -> Result<(), XdpError> {
+        let (object, held) = self.tables(AWAITED)?;
+        held.awaited.add(object, awaited_key(remote, awaited))
     }
 
-    /// Leaves the replies to such a request to the kernel again.
+    /// Leaves such answers to the kernel again.
     ///
     /// # Errors
     /// As [`Self::set_tables`].
-    pub fn release_echo(&mut self, remote: IpAddr, id: u16) -> Result<(), XdpError> {
-        let (object, held) = self.tables("echoes")?;
-        held.echoes.remove(object, echo_key(remote, id))
+    pub fn release_answers(&mut self, remote: IpAddr, awaited: Awaited) -> Result<(), XdpError> {
+        let (object, held) = self.tables(AWAITED)?;
+        held.awaited.remove(object, awaited_key(remote, awaited))
     }
 
-    /// Makes exactly these echoes, as [`Self::steer_echo`], ours.
+    /// Makes exactly these answers, as [`Self::steer_answers`], ours.
     ///
     /// # Errors
     /// As [`Self::set_tables`].
-    pub fn set_echoes(&mut self, echoes: impl IntoIterator<Item = (IpAddr, u16)>) -> Result<(), XdpError> {
-        let wanted = echoes
+    pub fn set_awaited(
+        &mut self,
+        awaited: impl IntoIterator<Item = (IpAddr, Awaited)>,
+    ) -> Result<(), XdpError> {
+        let wanted = awaited
             .into_iter()
-            .map(|(remote, id)| echo_key(remote, id))
+            .map(|(remote, awaited)| awaited_key(remote, awaited))
             .collect();
-        let (object, held) = self.tables("echoes")?;
-        held.echoes.replace(object, &wanted)
+        let (object, held) = self.tables(AWAITED)?;
+        held.awaited.replace(object, &wanted)
     }
 
     /// The maps, and what they hold; `map` is the one asked for.

@@ -134,11 +134,22 @@ ALWAYS_INLINE enum counter_slot claim_by_port(const struct packet *packet, const
 	return claim_port(&packet->id.destination, packet->protocol, port);
 }
 
+ALWAYS_INLINE bool is_awaited(const struct address *remote, __u32 what)
+{
+	struct awaited answer = { .remote = *remote, .what = what };
+
+	return bpf_map_lookup_elem(&awaited, &answer);
+}
+
 ALWAYS_INLINE bool is_our_echo(const struct address *remote, __be16 id)
 {
-	struct echo echo = { .remote = *remote, .id = NTOHS(id) };
+	return is_awaited(remote, NTOHS(id));
+}
 
-	return bpf_map_lookup_elem(&echoes, &echo);
+/* Whether a pod talks with this remote in a protocol without ports: one in which the node itself does not, as its file says. */
+ALWAYS_INLINE bool is_our_protocol(const struct address *remote, __u8 protocol)
+{
+	return is_awaited(remote, AWAITED_PROTOCOL | protocol);
 }
 
 /* Whether an ICMP error is about a packet that left this node by our doing: it is quoted from its first byte on. */
@@ -167,7 +178,7 @@ ALWAYS_INLINE enum counter_slot claim_error(const struct packet *packet, const s
 		return is_our_echo(&quoted.id.destination, request->id) ? SLOT_TO_SWITCH_ICMP_ERROR : SLOT_PASSED;
 	}
 	if (!has_ports(&quoted))
-		return SLOT_PASSED;
+		return is_our_protocol(&quoted.id.destination, quoted.protocol) ? SLOT_TO_SWITCH_ICMP_ERROR : SLOT_PASSED;
 	__u16 port = NTOHS(ports->source);
 
 	if (is_failsafe(port))
@@ -215,7 +226,7 @@ ALWAYS_INLINE enum counter_slot claim_local(const struct packet *packet, const v
 	else if (is_icmp(packet))
 		slot = claim_icmp(packet, end);
 	else
-		return SLOT_PASSED;
+		slot = is_our_protocol(&packet->id.source, packet->protocol) ? SLOT_TO_SWITCH_SNAT_REPLY : SLOT_PASSED;
 	if (packet->first_fragment)
 		note_first_fragment(packet, is_ours(slot));
 	return slot;

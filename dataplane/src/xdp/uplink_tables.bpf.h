@@ -14,7 +14,7 @@
 #define MAX_SERVICE_PREFIXES 65536
 #define MAX_SERVICE_PORTS 65536
 #define MAX_NODE_PORTS 16384
-#define MAX_ECHOES 65536
+#define MAX_AWAITED 65536
 #define MAX_FRAGMENTED_PACKETS 8192
 
 struct address_prefix {
@@ -34,11 +34,16 @@ struct service_port {
 	struct protocol_port at;
 };
 
-/* An echo under way: who is to reply, and its identifier in host byte order. */
-struct echo {
+/*
+ * Answers that come to no port of ours: from whom, and the identifier of an echo in host byte order, or
+ * AWAITED_PROTOCOL and a protocol without ports. Shared with set.rs.
+ */
+struct awaited {
 	struct address remote;
-	__u32 id;
+	__u32 what;
 };
+
+#define AWAITED_PROTOCOL 0x10000
 
 /* Index into `settings`. Shared with tables.rs. */
 enum setting {
@@ -107,14 +112,14 @@ struct {
 	MAP_TYPE(value, __u8);
 } node_ports SECTION(".maps");
 
-/* Echo requests that source NAT sent from an address of this node. */
+/* Answers to what source NAT sent from an address of this node: to echo requests, and in protocols without ports. */
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
-	MAP_NUMBER(max_entries, MAX_ECHOES);
+	MAP_NUMBER(max_entries, MAX_AWAITED);
 	MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
-	MAP_TYPE(key, struct echo);
+	MAP_TYPE(key, struct awaited);
 	MAP_TYPE(value, __u8);
-} echoes SECTION(".maps");
+} awaited SECTION(".maps");
 
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);

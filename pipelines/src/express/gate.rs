@@ -26,7 +26,8 @@ pub(super) enum Entrance {
     Pod(Ipv4Addr),
     /// The node's own network stack.
     Host,
-    /// Another node, through a tunnel to one of our ends: of each kind the first, if there are several.
+    /// Another node, through a tunnel to one of our ends (of each kind the first, if there are several), or anybody, as it
+    /// is.
     Wire {
         vxlan: Option<VxlanEnd>,
         ipip: Option<Ipv4Addr>,
@@ -75,9 +76,10 @@ impl Link {
 
 #[inline(always)]
 fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
-    let [first, last] = [header.first_chunk(), header.last_chunk()];
-    // INVARIANT: the header has 14 bytes, so both are there.
-    [first, last].map(|word| word.copied().map_or(0, u64::from_ne_bytes))
+    // INVARIANT: the header has 14 bytes, so both words are there.
+    let first = header.first_chunk().unwrap_or(&[0; 8]);
+    let last = header.last_chunk().unwrap_or(&[0; 8]);
+    [u64::from_ne_bytes(*first), u64::from_ne_bytes(*last)]
 }
 
 impl Gate {
@@ -87,7 +89,7 @@ impl Gate {
         let (from, entrance) = match ingress.role {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
-            Role::Uplink => (None, wire(local)?),
+            Role::Uplink => (None, wire(local)),
         };
         let mut tunnel_ports = [0; TUNNEL_PORTS];
         for (place, end) in local.endpoints.iter().filter_map(vxlan).enumerate() {
@@ -109,17 +111,16 @@ fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
     })
 }
 
-/// What comes from the wire; `None` if no tunnel ends here.
-fn wire(local: &Local) -> Option<Entrance> {
-    let vxlan = local.endpoints.iter().find_map(vxlan);
-    let ipip = local
-        .endpoints
-        .iter()
-        .find_map(|end| match (end.kind, end.local) {
+/// What comes from the wire.
+fn wire(local: &Local) -> Entrance {
+    let ours = || local.endpoints.iter().filter(|end| local.owns(end.local));
+    Entrance::Wire {
+        vxlan: ours().find_map(vxlan),
+        ipip: ours().find_map(|end| match (end.kind, end.local) {
             (EndpointKind::Ipip, IpAddr::V4(local)) => Some(local),
             (EndpointKind::Ipip | EndpointKind::Vxlan { .. }, _) => None,
-        });
-    (vxlan.is_some() || ipip.is_some()).then_some(Entrance::Wire { vxlan, ipip })
+        }),
+    }
 }
 
 fn vxlan(end: &Endpoint) -> Option<VxlanEnd> {

@@ -12,7 +12,7 @@ use millrace_dataplane::wire::checksum::{self, Sum};
 use millrace_dataplane::wire::{Ecn, IpProtocol, Ports, Udp, Vxlan, eth, ipv4, tcp, udp, vxlan};
 
 use super::gate::{Entrance, Gate, VxlanEnd};
-use super::senders::{Agreed, Senders};
+use super::senders::{Senders, Sent};
 use crate::martian::is_martian_v4;
 
 /// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
@@ -86,7 +86,7 @@ pub(crate) fn read(
             (found.ip.source == *address && !may_be_tunnel).then_some((0, found))?
         }
         Entrance::Host => (0, found(packet)?),
-        Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, (vxlan.as_ref(), *ipip))?,
+        Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, gate, (vxlan.as_ref(), *ipip))?,
     };
     let Found { ip, ports } = found;
     if is_martian_v4(ip.source) || is_martian_v4(ip.destination) {
@@ -170,45 +170,49 @@ fn found(packet: &[u8]) -> Option<Found> {
     })
 }
 
-/// Reads the plain packet in a tunnel packet to one of our ends, from a node that may send it; answers the length of the
-/// tunnel's headers, too.
+/// Reads the plain packet that comes from the wire, out of a tunnel to one of our ends or as it is, from somebody who may
+/// send it so; answers the length of the tunnel's headers, too.
 #[inline(always)]
 fn from_wire(
     tables: &NodeTables,
     senders: &mut Senders,
     packet: &[u8],
+    gate: &Gate,
     (vxlan, ipip): (Option<&VxlanEnd>, Option<Ipv4Addr>),
 ) -> Option<(usize, Found)> {
     let (header, _) = packet.split_first_chunk()?;
     let outer = ip(header, packet.len())?;
-    let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
-    let (pull, found, tunnel) = match outer.protocol {
-        IpProtocol::UDP => {
-            let end = vxlan.filter(|end| end.local == outer.destination)?;
-            (
-                vxlan::PUSH_LEN_IPV4,
-                in_vxlan(payload, end)?,
-                Agreed::Vxlan(end.port),
-            )
-        }
+    if outer.protocol == IpProtocol::IPIP {
+        let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
         // Nothing may follow the packet in it (`decap`).
-        IpProtocol::IPIP if ipip == Some(outer.destination) => {
-            let found = found(payload).filter(|found| usize::from(found.ip.len) == payload.len())?;
-            (ipv4::HEADER_LEN, found, Agreed::Ipip)
-        }
-        _ => return None,
-    };
-    let ends = (outer.source, found.ip.source);
-    (keeps_ecn(outer.ecn, found.ip.ecn) && senders.may(tables, ends, tunnel)).then_some((pull, found))
+        let inner = found(payload).filter(|inner| usize::from(inner.ip.len) == payload.len())?;
+        let may = ipip == Some(outer.destination) && may_send(tables, senders, &outer, &inner, Sent::Ipip);
+        return may.then_some((ipv4::HEADER_LEN, inner));
+    }
+    let outer = found(packet)?;
+    if outer.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&outer.ports.destination) {
+        let end =
+            vxlan.filter(|end| (end.local, end.port) == (outer.ip.destination, outer.ports.destination))?;
+        let inner = in_vxlan(packet.get(ipv4::HEADER_LEN..)?, end)?;
+        let sent = Sent::Vxlan(end.port);
+        return may_send(tables, senders, &outer.ip, &inner, sent).then_some((vxlan::PUSH_LEN_IPV4, inner));
+    }
+    let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source);
+    senders.may(tables, ends, Sent::Plain).then_some((0, outer))
+}
+
+/// Whether a packet came in a tunnel from a node that may send it, and leaves it with the ECN field that it has.
+#[inline(always)]
+fn may_send(tables: &NodeTables, senders: &mut Senders, outer: &Ip, inner: &Found, sent: Sent) -> bool {
+    keeps_ecn(outer.ecn, inner.ip.ecn) && senders.may(tables, (outer.source, inner.ip.source), sent)
 }
 
 /// Reads the plain packet in a VXLAN datagram to our end.
 #[inline(always)]
 fn in_vxlan(datagram: &[u8], end: &VxlanEnd) -> Option<Found> {
-    let datagram = Udp::parse(datagram).ok()?;
-    let tunnel = Vxlan::parse(datagram.payload()).ok()?;
+    let tunnel = Vxlan::parse(Udp::parse(datagram).ok()?.payload()).ok()?;
     let (link, packet) = tunnel.payload().split_first_chunk()?;
-    if datagram.destination_port() != end.port || tunnel.vni() != end.vni || !end.inner.fits(link) {
+    if tunnel.vni() != end.vni || !end.inner.fits(link) {
         return None;
     }
     found(packet)

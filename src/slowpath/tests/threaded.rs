@@ -76,7 +76,7 @@ fn bench() -> Bench {
         workers: vec![handle.clone()],
         tables: publisher.reader(),
         neighbours: requests_in,
-        echoes: mpsc::channel(4).0,
+        steering: mpsc::channel(4).0,
     };
     let thread = thread::start(body).unwrap();
     Bench {

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpFragOffset, Ipv4Options};
+use millrace_dataplane::verdict::Awaited;
+use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::{SteeringCounter, SteeringProgram};
 
 use crate::frames::*;
@@ -43,7 +45,11 @@ fn error6(kind: u8, quoted: &[u8]) -> Vec<u8> {
 fn program() -> SteeringProgram {
     let mut program = services::program(&services::tables());
     program
-        .set_echoes([(FAR.into(), 700), (FAR6.into(), 700)])
+        .set_awaited([
+            (FAR.into(), Awaited::Echo(700)),
+            (FAR6.into(), Awaited::Echo(700)),
+            (FAR.into(), Awaited::Protocol(IpProtocol::ESP)),
+        ])
         .unwrap();
     program
 }
@@ -91,6 +97,9 @@ fn about_ipv4_packets() {
         ("echo request of source NAT", about(&sent(NODE, 1, &icmp(8, 700, &[]))), ToSwitchIcmpError),
         ("echo request of the node's own", about(&sent(NODE, 1, &icmp(8, 701, &[]))), Passed),
         ("another protocol", about(&sent(NODE, 47, &ports(61_000, 80))), Passed),
+        ("a protocol without ports in which a pod talks there", about(&sent(NODE, 50, &ports(61_000, 80))), ToSwitchIcmpError),
+        ("UDP-Lite", own(136, 62_000, 7), ToSwitchIcmpError),
+        ("the node's own UDP-Lite", own(136, 40_000, 7), Passed),
         ("with options", about(&with_options), ToSwitchIcmpError),
         ("first fragment", about(&fragment(0)), ToSwitchIcmpError),
         ("later fragment has no port", about(&fragment(3)), Passed),

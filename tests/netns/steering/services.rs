@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use millrace_dataplane::verdict::Awaited;
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::{
     NodePort, ServicePort, SteeringAction, SteeringCounter, SteeringProgram, SteeringTables,
@@ -14,6 +15,7 @@ use crate::packets::{action_of, check_rows_of};
 
 const TCP: IpProtocol = IpProtocol::TCP;
 const UDP: IpProtocol = IpProtocol::UDP;
+const UDP_LITE: u8 = IpProtocol::UDP_LITE.0;
 /// A ClusterIP in 10.96.0.0/12, and a load balancer's address.
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
@@ -112,7 +114,13 @@ fn services_and_source_nat() {
         ("source NAT, IPv6", v6(NODE6, 17, &udp(62_000)), ToSwitchSnatReply),
         ("the kernel's last ephemeral port", plain(NODE, 6, &tcp(SNAT_FIRST - 1)), Passed),
         ("the kernel's first", plain(NODE, 17, &udp(32_768)), Passed),
-        ("source NAT's port in another protocol", plain(NODE, 136, &udp(62_000)), Passed),
+        ("source NAT, UDP-Lite", plain(NODE, UDP_LITE, &udp(62_000)), ToSwitchSnatReply),
+        ("UDP-Lite to the node", plain(NODE, UDP_LITE, &udp(PLAIN_PORT)), Passed),
+        ("UDP-Lite to a fail-safe port", plain(NODE, UDP_LITE, &udp(FAILSAFE_PORT)), FailsafePassed),
+        ("UDP-Lite to the tunnel's port", plain(NODE, UDP_LITE, &udp(TUNNEL_PORT)), Passed),
+        ("UDP-Lite to a node port", plain(NODE, UDP_LITE, &udp(NODE_PORT + 1)), Passed),
+        ("UDP-Lite cut short", plain(NODE, UDP_LITE, &udp(62_000)[..7]), MalformedPassed),
+        ("source NAT's port in another protocol", plain(NODE, 33, &udp(62_000)), Passed),
         ("tunnel", plain(NODE, 17, &udp(TUNNEL_PORT)), ToSwitchTunnel),
         ("SCTP cut short", plain(NODE, SCTP, &sctp(NODE_PORT + 2)[..7]), MalformedPassed),
         ("echo request to the node", plain(NODE, 1, &icmp(8, 7, &[0; 8])), Passed),
@@ -135,8 +143,8 @@ fn echo_replies_are_taken_by_remote_and_identifier() {
         expect(program, name, frame, action_of(counter), counter);
     };
     check(&program, "none was sent", &reply(700), Passed);
-    program.steer_echo(PEER.into(), 700).unwrap();
-    program.steer_echo(PEER.into(), 700).unwrap();
+    program.steer_answers(PEER.into(), Awaited::Echo(700)).unwrap();
+    program.steer_answers(PEER.into(), Awaited::Echo(700)).unwrap();
     #[rustfmt::skip]
     let rows = [
         ("reply", reply(700), ToSwitchEchoReply),
@@ -157,15 +165,69 @@ fn echo_replies_are_taken_by_remote_and_identifier() {
     for (name, frame, counter) in rows {
         check(&program, name, &frame, counter);
     }
-    program.steer_echo(PEER6.into(), 700).unwrap();
+    program.steer_answers(PEER6.into(), Awaited::Echo(700)).unwrap();
     check(&program, "IPv6", &reply6(700), ToSwitchEchoReply);
-    program.release_echo(PEER.into(), 700).unwrap();
-    program.release_echo(PEER.into(), 700).unwrap();
+    program.release_answers(PEER.into(), Awaited::Echo(700)).unwrap();
+    program.release_answers(PEER.into(), Awaited::Echo(700)).unwrap();
     check(&program, "released", &reply(700), Passed);
     check(&program, "IPv6 still", &reply6(700), ToSwitchEchoReply);
-    program.set_echoes([(PEER.into(), 9)]).unwrap();
+    program.set_awaited([(PEER.into(), Awaited::Echo(9))]).unwrap();
     check(&program, "replaced", &reply6(700), Passed);
     check(&program, "the new one", &reply(9), ToSwitchEchoReply);
+}
+
+/// The node's own conversations stay its own: all but what a remote says in a protocol in which a pod talks to it.
+#[test]
+fn protocols_without_ports_are_taken_by_remote_and_protocol() {
+    use SteeringCounter::{Passed, ToSwitchFragment, ToSwitchPod, ToSwitchSnatReply, ToSwitchTunnel};
+    const GRE: u8 = 47;
+    const ESP: u8 = 50;
+    let gre = plain(NODE, GRE, &[0; 24]);
+    let gre6 = v6(NODE6, GRE, &[0; 24]);
+    let by_other = v4(NODE, GRE, &[0; 24], |header| header.source = [192, 0, 2, 3]);
+    let to = |to, protocol: u8| plain(to, protocol, &[0; 24]);
+    let mut program = program(&tables());
+    let socket = any_xdp_socket();
+    program.register_socket(0, socket.as_fd()).unwrap();
+    let check = |program: &SteeringProgram, name: &str, frame: &[u8], counter| {
+        expect(program, name, frame, action_of(counter), counter);
+    };
+    for protocol in [GRE, ESP, 51, 89, 112, 253] {
+        check(&program, "nobody awaits it", &to(NODE, protocol), Passed);
+    }
+    let awaited = Awaited::Protocol(IpProtocol::GRE);
+    program.steer_answers(PEER.into(), awaited).unwrap();
+    // An echo's identifier is no protocol.
+    program
+        .steer_answers(PEER.into(), Awaited::Echo(ESP.into()))
+        .unwrap();
+    #[rustfmt::skip]
+    let rows = [
+        ("answer", gre.clone(), ToSwitchSnatReply),
+        ("with nothing in it", plain(NODE, GRE, &[]), ToSwitchSnatReply),
+        ("to the node's other address", to(OVERLAY, GRE), ToSwitchSnatReply),
+        ("by someone else", by_other, Passed),
+        ("in another protocol", to(NODE, ESP), Passed),
+        ("OSPF of the same neighbour", to(NODE, 89), Passed),
+        ("VRRP to its group", to(Ipv4Addr::new(224, 0, 0, 18), 112), Passed),
+        ("to someone else", to(Ipv4Addr::new(192, 0, 2, 77), GRE), Passed),
+        ("to a pod", to(POD, GRE), ToSwitchPod),
+        ("IP in IP is a tunnel's", to(NODE, 4), ToSwitchTunnel),
+        ("over IPv6", gre6.clone(), Passed),
+        ("a port that looks like source NAT's", plain(NODE, ESP, &udp(62_000)), Passed),
+        ("first fragment", v4_fragment(NODE, GRE, 5, 0, true, &[0; 24]), ToSwitchSnatReply),
+        ("later fragment", v4_fragment(NODE, GRE, 5, 3, false, &[0xa5; 24]), ToSwitchFragment),
+        ("first fragment, the node's own", v4_fragment(NODE, ESP, 6, 0, true, &[0; 24]), Passed),
+        ("and what follows it", v4_fragment(NODE, ESP, 6, 3, false, &[0xa5; 24]), Passed),
+    ];
+    for (name, frame, counter) in rows {
+        check(&program, name, &frame, counter);
+    }
+    program.steer_answers(PEER6.into(), awaited).unwrap();
+    check(&program, "IPv6", &gre6, ToSwitchSnatReply);
+    program.release_answers(PEER.into(), awaited).unwrap();
+    check(&program, "released", &gre, Passed);
+    check(&program, "IPv6 still", &gre6, ToSwitchSnatReply);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::world::{Node, node_address, pod, router_mac, world};
 const MTU: u16 = 1300;
 
 /// "Too big", about `quoted`, cut to `len` bytes.
-fn too_big(source: IpAddr, destination: IpAddr, quoted: &Ip, len: usize) -> Ip {
+pub fn too_big(source: IpAddr, destination: IpAddr, quoted: &Ip, len: usize) -> Ip {
     let bytes = quoted.build();
     let quote = &bytes[..bytes.len().min(len)];
     match (source, destination) {
@@ -244,14 +244,16 @@ fn a_pod_cannot_speak_for_others() {
 /// An echo that was given another id is quoted with its own.
 #[test]
 fn a_ping_s_error_quotes_the_id_that_the_pod_chose() {
-    use millrace_dataplane::verdict::{PuntDetail, Verdict};
+    use millrace_dataplane::verdict::{Awaited, PuntDetail, Verdict};
     use millrace_dataplane::worker::Origin;
     for family in Family::BOTH {
         let mut node = node(&[]);
         let request = |source, id| Ip::udp(source, world(family)).body(Body::Echo(id, vec![3; 40]));
         let sent = request(pod(family, 1, 2), 7);
         let frame = From::Pod(2).frame(&sent);
-        let (Verdict::Punt(_, PuntDetail::Echo(id, _)), _) = node.receive(From::Pod(2).port(), &frame) else {
+        let (Verdict::Punt(_, PuntDetail::Answers(Awaited::Echo(id), _)), _) =
+            node.receive(From::Pod(2).port(), &frame)
+        else {
             panic!("no id")
         };
         node.originate(Origin::Steered(From::Pod(2).port()), &frame);

@@ -1,11 +1,11 @@
 //! Pods that leave the cluster do so under the node's address, and their answers find back.
 
 use millrace_dataplane::table::{Local, NodeTables};
-use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
+use millrace_dataplane::verdict::{Awaited, DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Origin;
 use std::sync::Arc;
 
-use super::{Exchange, From, SCTP, TCP, To, UDP, hop, node, packet, say, tables};
+use super::{Exchange, From, SCTP, TCP, To, UDP, UDP_LITE, hop, node, packet, say, tables};
 use crate::packets::{Body, Family, Ip};
 use crate::rows::{Expect, Row};
 use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, uplink, world};
@@ -14,7 +14,7 @@ use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, up
 fn a_pod_is_the_node_to_the_world_and_keeps_a_port_that_may_be_kept() {
     for family in Family::BOTH {
         let mut node = node(&[]);
-        for protocol in [UDP, TCP, SCTP] {
+        for protocol in [UDP, TCP, SCTP, UDP_LITE] {
             Exchange {
                 name: format!("{family:?} {protocol}: to the world"),
                 protocol,
@@ -97,7 +97,8 @@ fn a_ping_leaves_with_an_id_of_ours_once_its_reply_is_steered() {
         let request = Ip::udp(pod(family, 1, 2), world(family)).body(Body::Echo(7, data.clone()));
         let frame = From::Pod(2).frame(&request);
         let (verdict, left) = node.receive(pod_port(2), &frame);
-        let Verdict::Punt(PuntReason::EchoId, PuntDetail::Echo(id, remote)) = verdict else {
+        let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(Awaited::Echo(id), remote)) = verdict
+        else {
             panic!("{verdict:?}")
         };
         assert_eq!((left, remote), (frame.clone(), world(family)));

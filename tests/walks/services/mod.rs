@@ -4,12 +4,13 @@
 
 mod balance;
 mod endpoints;
-mod errors;
+pub mod errors;
 mod limits;
 mod masquerade;
 mod outside;
 mod overlap;
 mod pieces;
+mod portless;
 mod sketch;
 mod stored;
 mod tcp;
@@ -26,14 +27,16 @@ use crate::world::{
     world,
 };
 
-pub use sketch::{At, SCTP, Sketch, TCP, UDP, backend, external, tables, vip};
+pub use sketch::{At, SCTP, Sketch, TCP, UDP, UDP_LITE, backend, external, tables, vip};
 
 /// Reasons that only a conversation shows, each in one of the files here.
-pub const DROPS: [DropReason; 13] = [
+pub const DROPS: [DropReason; 15] = [
     DropReason::ServiceUnknownAddress,
     DropReason::ServiceSourceRange,
     DropReason::ServiceNoLocalEndpoint,
     DropReason::SnatExhausted,
+    DropReason::MasqueradeProtocol,
+    DropReason::MasqueradeTaken,
     DropReason::FlowTableFull,
     DropReason::FlowPodCap,
     DropReason::TcpWindow,
@@ -45,9 +48,10 @@ pub const DROPS: [DropReason; 13] = [
     DropReason::FragmentChecksum,
 ];
 /// As [`DROPS`].
-pub const PUNTS: [PuntReason; 3] = [
+pub const PUNTS: [PuntReason; 4] = [
     PuntReason::ServiceReject,
     PuntReason::EchoId,
+    PuntReason::Portless,
     PuntReason::EndpointGone,
 ];
 
@@ -56,12 +60,13 @@ pub fn node(sketches: &[Sketch]) -> Node {
     Node::with(tables(sketches))
 }
 
-/// A packet of a protocol with ports, or of SCTP.
+/// A packet of a protocol with ports. UDP-Lite's checksum covers its header alone.
 pub fn packet(protocol: u8, (source, from): (IpAddr, u16), (destination, to): (IpAddr, u16)) -> Ip {
     let data = b"what a packet carries".to_vec();
     let body = match protocol {
         UDP => Body::Udp(from, to, data),
         TCP => Body::Tcp(from, to, data),
+        UDP_LITE => Body::UdpLite((from, to), 8, data),
         _ => Body::Sctp(from, to, data),
     };
     Ip::udp(source, destination).body(body)

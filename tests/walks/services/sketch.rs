@@ -16,6 +16,7 @@ use crate::world::{node_address, pod};
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const SCTP: u8 = 132;
+pub const UDP_LITE: u8 = 136;
 
 /// A Service's address inside the cluster.
 pub fn vip(family: Family, number: u8) -> IpAddr {

@@ -24,6 +24,8 @@ enum Class {
     Udp = 2,
     Icmp = 3,
     Sctp = 4,
+    /// A protocol without ports.
+    Portless = 5,
 }
 
 /// In a connection's notes: its class, whether a reply was seen, and what is TCP's own above.
@@ -37,13 +39,13 @@ const _: () = assert!(
 );
 
 impl Class {
-    /// Whatever else is tracked is followed as UDP is (UDP-Lite, for one).
     const fn of(protocol: IpProtocol) -> Self {
         match protocol {
             IpProtocol::TCP => Self::Tcp,
             IpProtocol::ICMP | IpProtocol::ICMPV6 => Self::Icmp,
             IpProtocol::SCTP => Self::Sctp,
-            _ => Self::Udp,
+            IpProtocol::UDP | IpProtocol::UDP_LITE => Self::Udp,
+            _ => Self::Portless,
         }
     }
 
@@ -52,6 +54,7 @@ impl Class {
             1 => Self::Tcp,
             3 => Self::Icmp,
             4 => Self::Sctp,
+            5 => Self::Portless,
             _ => Self::Udp,
         }
     }
@@ -113,7 +116,10 @@ fn tcp_of(notes: Notes, words: &[u64; TRACKING_WORDS]) -> Option<tcp::Connection
 /// not, since whoever is asked answers.
 pub(super) fn note_reply(notes: &mut Notes) {
     notes.bits |= REPLIED;
-    notes.is_kept |= matches!(Class::from_bits(notes.bits), Class::Udp | Class::Sctp);
+    notes.is_kept |= matches!(
+        Class::from_bits(notes.bits),
+        Class::Udp | Class::Sctp | Class::Portless
+    );
 }
 
 /// What a connection left behind, as a new process takes it up. `None` if it cannot have been.
@@ -159,5 +165,6 @@ pub(super) fn timeout_s(notes: Notes, timeouts: &Timeouts) -> u32 {
         (Class::Icmp, _) => timeouts.icmp_s,
         (Class::Sctp, false) => timeouts.sctp_s,
         (Class::Sctp, true) => timeouts.sctp_replied_s,
+        (Class::Portless, _) => timeouts.portless_s,
     }
 }

@@ -27,6 +27,8 @@ pub struct Timeouts {
     pub sctp_s: u32,
     /// SCTP that both sides have spoken; its heartbeat goes every 30 seconds (RFC 9260 section 8.3).
     pub sctp_replied_s: u32,
+    /// A protocol without ports: long, as tunnels may be silent; the same as the kernel's `nf_conntrack_generic_timeout`.
+    pub portless_s: u32,
 }
 
 impl Timeouts {
@@ -57,6 +59,7 @@ impl Default for Timeouts {
             icmp_s: 30,
             sctp_s: 60,
             sctp_replied_s: 210,
+            portless_s: 600,
         }
     }
 }

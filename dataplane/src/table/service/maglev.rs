@@ -15,34 +15,24 @@ use crate::table::HashKey;
 /// goes moves little more than its own connections (section 5.3 of the paper).
 pub const SLOTS_PER_BACKEND: usize = 100;
 
-/// Numbers of slots that a table can have: primes, each about four times the one before, so that sets of backends that
-/// grow or shrink a little keep their table's size.
-pub const MAGLEV_LADDER: [usize; 9] = [
-    127, 509, 2_039, 8_191, 32_749, 131_071, 524_287, 2_097_143, 6_553_577,
-];
+/// Numbers of slots that a table can have: primes, each about four times the one before. The first is for up to 20
+/// backends, so that hardly any Service ever crosses a border.
+pub const MAGLEV_LADDER: [usize; 7] = [2_039, 8_191, 32_749, 131_071, 524_287, 2_097_143, 6_553_577];
 
-/// The size of the table for so many backends, where `present` is its size so far: the smallest of the ladder with at
-/// least [`SLOTS_PER_BACKEND`] slots for each. A table that has grown keeps its size until there are
-/// [`SHRINK_SLACK`] times too many slots, so that a set at a border does not move every client with each pod.
+/// The size of the table for so many backends: the smallest of the ladder with at least [`SLOTS_PER_BACKEND`] slots for
+/// each.
 ///
-/// So two nodes choose alike if their tables have the same size: always while a set grows, and after it has shrunk
-/// unless one of the two was started in between.
+/// It depends on their number alone, not on how many there were before: a node that starts late, or has seen other
+/// changes, must choose as all others do. The price is that a set which crosses a border of the ladder (20, 81, 327,
+/// 1310, 5242, 20971) gives almost every hash another backend. Connections do not notice, since each keeps what it was
+/// given; what changes is where new ones of the same client go.
 #[must_use]
-pub fn ladder_size(backends: usize, present: Option<usize>) -> usize {
+pub fn ladder_size(backends: usize) -> usize {
     let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);
     let last = MAGLEV_LADDER[MAGLEV_LADDER.len() - 1];
-    let fits = |slots: usize| {
-        let size = MAGLEV_LADDER.iter().copied().find(|size| *size >= slots);
-        size.unwrap_or(last)
-    };
-    match present {
-        Some(present) if present >= wanted && present <= fits(wanted.saturating_mul(SHRINK_SLACK)) => present,
-        Some(_) | None => fits(wanted),
-    }
+    let size = MAGLEV_LADDER.iter().copied().find(|size| *size >= wanted);
+    size.unwrap_or(last)
 }
-
-/// How many times too large a table may be before it shrinks.
-pub const SHRINK_SLACK: usize = 8;
 
 /// A lookup table from slots to backends, which stand for themselves by their place in ascending order of address and
 /// port. A copy shares the slots.
@@ -80,11 +70,13 @@ impl Maglev {
     /// The most backends that a table can tell apart.
     pub const BACKENDS_MAX: usize = u16::MAX as usize;
 
-    /// The table for `backends`, which are in ascending order; those beyond [`Self::BACKENDS_MAX`] get nothing. `size`
-    /// is one of [`MAGLEV_LADDER`]; it has to be prime, so that each backend's steps reach every slot.
+    /// The table for `backends`, which are in ascending order; those beyond [`Self::BACKENDS_MAX`] get nothing. Its size
+    /// follows from their number ([`ladder_size`]).
     #[must_use]
-    pub fn build(key: &HashKey, backends: &[(IpAddr, u16)], size: usize) -> Self {
+    pub fn build(key: &HashKey, backends: &[(IpAddr, u16)]) -> Self {
         let backends = backends.get(..Self::BACKENDS_MAX).unwrap_or(backends);
+        // A prime, so that each backend's steps reach every slot.
+        let size = ladder_size(backends.len());
         let mut turns: Vec<Turn> = backends
             .iter()
             .map(|backend| Turn::new(key, *backend, size))

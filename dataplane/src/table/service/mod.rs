@@ -28,7 +28,7 @@ use crate::wire::IpProtocol;
 pub use backend::{Backend, BackendSet, Serving};
 pub use counts::{CountRow, ServiceCounts};
 pub use frontend::{Frontend, FrontendKey, NodeFacts, Scope, ServiceTable};
-pub use maglev::{MAGLEV_LADDER, Maglev, SHRINK_SLACK, SLOTS_PER_BACKEND, WeakMaglev, ladder_size};
+pub use maglev::{MAGLEV_LADDER, Maglev, SLOTS_PER_BACKEND, WeakMaglev, ladder_size};
 
 /// The number of a [`Service`]; it keeps it as long as it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

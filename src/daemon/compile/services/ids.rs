@@ -4,9 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use millrace_dataplane::table::HashKey;
-use millrace_dataplane::table::service::{
-    Backend, BackendId, BackendSet, Maglev, ServiceId, WeakMaglev, ladder_size,
-};
+use millrace_dataplane::table::service::{Backend, BackendId, BackendSet, Maglev, ServiceId, WeakMaglev};
 
 /// Gives out numbers; the one that has been free for longest comes first, so that what still names an old one has
 /// time to be found out.
@@ -53,8 +51,8 @@ impl Ids {
 /// Numbers that stay free for a while before they are used again.
 const FREE_MIN: usize = 1024;
 
-/// Addresses and ports in ascending order, and the size of the table for them.
-type SetKey = (Box<[(IpAddr, u16)]>, usize);
+/// Addresses and ports in ascending order.
+type SetKey = Box<[(IpAddr, u16)]>;
 
 /// Makes backend sets; those with equal endpoints share one lookup table.
 #[derive(Debug)]
@@ -77,18 +75,17 @@ impl Sets {
         }
     }
 
-    /// The set of these backends, in ascending order of address and port. `before` is the set in whose place it comes.
-    pub(super) fn make(&mut self, backends: Vec<Backend>, before: Option<&BackendSet>) -> BackendSet {
+    /// The set of these backends, in ascending order of address and port. What it chooses depends on nothing else, or
+    /// nodes with another history would choose otherwise.
+    pub(super) fn make(&mut self, backends: Vec<Backend>) -> BackendSet {
         if self.is_random || backends.len() < 2 {
             return BackendSet::new(backends, None);
         }
-        let present = before.and_then(BackendSet::slots).map(Maglev::size);
-        let size = ladder_size(backends.len(), present);
         let endpoints = backends
             .iter()
             .map(|backend| (backend.address, backend.port))
             .collect();
-        let slots = self.table((endpoints, size));
+        let slots = self.table(endpoints);
         BackendSet::new(backends, Some(slots))
     }
 
@@ -100,7 +97,7 @@ impl Sets {
             self.known.retain(|_, table| table.is_used());
             self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
         }
-        let table = Maglev::build(&self.key, &key.0, key.1);
+        let table = Maglev::build(&self.key, &key);
         self.known.insert(key, table.downgrade());
         table
     }

@@ -86,7 +86,7 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes a Service; numbers and sizes go on from what it was `before`.
+    /// Makes a Service; numbers go on from what it was `before`.
     pub(super) fn make(&mut self, entry: &Arc<ServiceEntry>, before: Option<&Made>) -> Made {
         let record = &entry.record;
         let mut made = Made {
@@ -224,7 +224,7 @@ impl Maker<'_> {
             .collect();
         match before {
             Some(before) if before.backends() == backends => before.clone(),
-            Some(_) | None => self.sets.make(backends, before),
+            Some(_) | None => self.sets.make(backends),
         }
     }
 }

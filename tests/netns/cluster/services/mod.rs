@@ -4,6 +4,7 @@ mod endpoints;
 mod inside;
 mod outside;
 mod own;
+mod portless;
 mod restart;
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};

@@ -12,6 +12,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     icmp_s: 29,
     sctp_s: 61,
     sctp_replied_s: 210,
+    portless_s: 600,
 };
 
 /// Sweeps everything once.
@@ -34,6 +35,8 @@ fn each_protocol_has_its_time_and_a_reply_lengthens_it() {
         (IpProtocol::ICMP, 29, 29),
         (IpProtocol::SCTP, 61, 210),
         (IpProtocol::TCP, 60, 60),
+        (IpProtocol::UDP_LITE, 30, 121),
+        (IpProtocol::GRE, 600, 600),
     ] {
         for (is_replied, timeout) in [(false, alone), (true, replied)] {
             let table = table(8);

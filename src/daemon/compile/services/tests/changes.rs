@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace_dataplane::table::service::{BackendId, Serving};
 use millrace_dataplane::wire::IpProtocol;
+use proptest::prelude::*;
 
 use super::super::ServiceChanges;
 use super::world::{World, service, slice};
@@ -247,6 +248,41 @@ fn nodes_choose_alike_by_seed_and_differently_by_another() {
     assert_eq!(world.compiler.memory().lookup_tables, 0);
     // Of 256 calls; that any one of the 38 is left out happens to one run in twenty-five.
     assert!(world.outcome(CALL).split(", ").count() >= 34, "all are chosen");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever a node has seen before, it chooses as one that starts now: any changes that end in the same endpoints,
+    /// across the borders of the lookup tables' sizes too, give the same tables.
+    #[test]
+    fn a_node_s_past_does_not_change_what_it_chooses(
+        past in prop::collection::vec((0_u8..100, 0_u8..3), 1..5),
+        (count, first) in (0_u8..100, 0_u8..3),
+    ) {
+        let objects = |(count, first): (u8, u8)| {
+            let endpoint = |last: u8| {
+                let node = if last.is_multiple_of(2) { "node-a" } else { "node-b" };
+                format!("10.244.1.{} {node}", 2 + first * 7 + last)
+            };
+            let endpoints: Vec<String> = (0..count).map(endpoint).collect();
+            let spec = "clusterIP: 10.96.0.10, type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]";
+            [service("web", spec), slice("web", 80, &endpoints.join(", "))].concat()
+        };
+        let now = objects((count, first));
+        let mut old = World::new(&objects(past[0]));
+        past[1..].iter().for_each(|past| old.set(&objects(*past)));
+        old.set(&now);
+        let young = World::new(&now);
+        let slots = |world: &World| {
+            let called = (ip("10.96.0.10"), 80);
+            let frontend = world.compiler.table().frontend(ip("10.244.1.9"), IpProtocol::TCP, called);
+            let service = &frontend.unwrap().service;
+            [&service.cluster, &service.local].map(|set| set.slots().cloned())
+        };
+        prop_assert!(slots(&old) == slots(&young));
+        prop_assert_eq!(slots(&young).map(|slots| slots.is_some()), [count > 1, count > 2]);
+    }
 }
 
 /// Another node's own address stays that node's, from the moment that the node is there.
