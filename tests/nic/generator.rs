@@ -6,7 +6,7 @@ use millrace_dataplane::port::QueueId;
 use millrace_dataplane::xdp::XdpMode;
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::pktgen::settings::{Settings, setup, trial};
-use millrace_tools::pktgen::{Binding, Listening, Place, Receiver, Session};
+use millrace_tools::pktgen::{Binding, Listening, Place, Receiver, Session, Sink};
 use serde_json::Value;
 
 use crate::rig::{PATIENCE, Rig, await_that};
@@ -109,4 +109,26 @@ pub(crate) fn assert_counts_exactly(rig: &Rig) {
         before.contains("xdp") || before.contains("PROMISC"),
         "{after}"
     );
+}
+
+/// What docs/pktgen.md says of the kernel's own generator, with fewer packets, a millisecond apart.
+const KERNELS_OWN: &str = "\
+set -e
+echo 'add_device eth1' > /proc/net/pktgen/kpktgend_0
+for line in 'count 300' 'clone_skb 0' 'pkt_size 60' 'dst 198.19.0.1' 'dst_mac MAC' 'udp_dst_min 9' 'udp_dst_max 9' 'burst 1' \
+    'delay 1000000'; do echo \"$line\" > /proc/net/pktgen/eth1; done
+echo start > /proc/net/pktgen/pgctrl
+grep -q 'Result: OK' /proc/net/pktgen/eth1
+echo rem_device_all > /proc/net/pktgen/kpktgend_0
+";
+
+/// The kernel's own generator is counted like anyone.
+pub(crate) fn assert_counts_the_kernels_own(rig: &Rig) {
+    let _step = rig.step("the kernel's pktgen");
+    let stock = rig.lab.node("node-a").unwrap();
+    let sink = Sink::attach(&Place::inside(UPLINK, stock.namespace().name()), XdpMode::Auto).unwrap();
+    let script = KERNELS_OWN.replace("MAC", &stock.plan().uplink_mac().to_string());
+    rig.node.machine().write("/tmp/pktgen.sh", &script).unwrap();
+    rig.inside("sh /tmp/pktgen.sh");
+    await_that("300 packets", || sink.packets().unwrap() >= 300);
 }

@@ -42,6 +42,7 @@ fn four_queues() {
 fn the_generator_in_zero_copy() {
     let rig = Rig::new(2, false);
     generator::assert_counts_exactly(&rig);
+    generator::assert_counts_the_kernels_own(&rig);
     rig.close();
 }
 

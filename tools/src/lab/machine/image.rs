@@ -32,7 +32,7 @@ const SEARCH_PATH: [&str; 6] = [
     "/bin",
 ];
 /// The modules: the NIC, the pods' veths, and what tells `ss` of AF_XDP sockets. All else is part of Debian's kernel.
-const MODULES: [&str; 3] = ["virtio_net", "veth", "xsk_diag"];
+const MODULES: [&str; 4] = ["virtio_net", "veth", "xsk_diag", "pktgen"];
 /// The device numbers of `/dev/console` (Linux, `Documentation/admin-guide/devices.txt`).
 const CONSOLE: (u32, u32) = (5, 1);
 
