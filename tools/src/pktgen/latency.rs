@@ -64,7 +64,8 @@ impl Latency {
             max: histogram.max(),
             curve: points
                 .map(|point| Point {
-                    percentile: point.quantile_iterated_to() * 100.0,
+                    // Without what binary fractions leave behind.
+                    percentile: (point.quantile_iterated_to() * 1e9).round() / 1e7,
                     ns: point.value_iterated_to(),
                 })
                 .collect(),
