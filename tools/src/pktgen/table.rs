@@ -185,7 +185,7 @@ pub fn of_search(findings: &Findings) -> String {
             Some(found) if found.rate <= 0.0 => "none: the lowest rate tried loses packets".to_owned(),
             Some(found) => {
                 let limit = if found.is_generators_limit {
-                    "; the generator goes no faster, what is tested may"
+                    "; nothing faster was sent, what is tested may do more"
                 } else {
                     ""
                 };
