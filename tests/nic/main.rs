@@ -8,6 +8,7 @@
 
 mod counters;
 mod faults;
+mod generator;
 mod life;
 mod picture;
 mod rig;
@@ -35,6 +36,14 @@ fn two_queues() {
 #[test]
 fn four_queues() {
     try_four_queues(Extent::Short);
+}
+
+#[test]
+fn the_generator_in_zero_copy() {
+    let rig = Rig::new(2, false);
+    generator::assert_counts_exactly(&rig);
+    generator::assert_counts_the_kernels_own(&rig);
+    rig.close();
 }
 
 #[test]
