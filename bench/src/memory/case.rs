@@ -159,6 +159,16 @@ impl Case {
         (self.walk, self.flows) == (walk, flows)
     }
 
+    /// Laps before those that count: as many packets as there are flows, so that the caches hold of them what they would
+    /// hold if no other case were measured in between. Each connection can be opened once only.
+    pub(super) fn warm_up(&self) -> u32 {
+        if self.opens() {
+            1
+        } else {
+            self.flows.div_ceil(self.frames)
+        }
+    }
+
     /// Whether each packet is the first of its connection.
     pub(super) fn opens(&self) -> bool {
         self.walk.opens()
