@@ -20,6 +20,7 @@ use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
 
 use super::answers::Answers;
+use super::head::renew;
 use super::random::Random;
 use super::scene::{PORTS, for_ever, tables};
 use super::walk::Walk;
@@ -377,19 +378,6 @@ impl Case {
         );
         Ok(())
     }
-}
-
-/// Makes a frame's packet a fresh one of this flow of the template's, by writing no more than its head. Its sequence number
-/// is that of its flow among all.
-fn renew(frame: &mut Frame, template: &Template, flow: u32, number: u32) -> anyhow::Result<()> {
-    let head = template.head();
-    frame
-        .bytes_mut()
-        .get_mut(..head.len())
-        .context("a frame is shorter than its head")?
-        .copy_from_slice(head);
-    template.stamp(frame.bytes_mut(), flow, u64::from(number))?;
-    Ok(())
 }
 
 impl Drop for Case {

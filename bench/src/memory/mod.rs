@@ -6,6 +6,7 @@
 
 mod answers;
 mod case;
+mod head;
 mod policies;
 mod random;
 mod scene;
