@@ -78,6 +78,13 @@ impl<A: Address> FlowShard<A> {
         over.map(|connection| u32::from(self.remove(connection.id))).sum()
     }
 
+    /// Removes what is charged to `port` and of protocols without ports.
+    pub(super) fn end_portless(&self, port: PortId) {
+        self.remove_where(|connection| {
+            connection.opener == Some(port) && protocol::is_portless(connection.original.protocol)
+        });
+    }
+
     /// Every connection, each as it was at one moment; those that come and go meanwhile may or may not be there.
     pub fn connections(&self) -> impl Iterator<Item = Connection<A>> + '_ {
         (0..self.store.used()).filter_map(|record| self.connection_in(record, |_| true))
