@@ -78,13 +78,6 @@ impl<A: Address> FlowShard<A> {
         over.map(|connection| u32::from(self.remove(connection.id))).sum()
     }
 
-    /// Removes what is charged to `port` and of protocols without ports.
-    pub(super) fn end_portless(&self, port: PortId) {
-        self.remove_where(|connection| {
-            connection.opener == Some(port) && protocol::is_portless(connection.original.protocol)
-        });
-    }
-
     /// Every connection, each as it was at one moment; those that come and go meanwhile may or may not be there.
     pub fn connections(&self) -> impl Iterator<Item = Connection<A>> + '_ {
         (0..self.store.used()).filter_map(|record| self.connection_in(record, |_| true))
@@ -94,25 +87,40 @@ impl<A: Address> FlowShard<A> {
     /// connection.
     pub(super) fn charge_anew(&self, opener: impl Fn(&Connection<A>) -> Option<PortId>) {
         for connection in self.connections() {
-            let (old, new) = (connection.opener, opener(&connection));
-            if old == new {
-                continue;
+            self.charge_to(&connection, opener(&connection));
+        }
+    }
+
+    /// Charges nothing to `port` any more, and ends what it has in protocols without ports.
+    pub(super) fn forget_opener(&self, port: PortId) {
+        for connection in self.connections().filter(|found| found.opener == Some(port)) {
+            if protocol::is_portless(connection.original.protocol) {
+                self.remove(connection.id);
+            } else {
+                self.charge_to(&connection, None);
             }
-            if let Some(port) = new {
-                self.charges.charge_existing(port);
+        }
+    }
+
+    fn charge_to(&self, connection: &Connection<A>, new: Option<PortId>) {
+        let old = connection.opener;
+        if old == new {
+            return;
+        }
+        if let Some(port) = new {
+            self.charges.charge_existing(port);
+        }
+        let word = |by| {
+            Opened {
+                at: connection.created,
+                by,
             }
-            let word = |by| {
-                Opened {
-                    at: connection.created,
-                    by,
-                }
-                .word()
-            };
-            // Who takes the word out of a record settles what it says: here, or where the connection is removed.
-            let exchanged = self.store.reopen(connection.id.record(), word(old), word(new));
-            if let Some(port) = if exchanged { old } else { new } {
-                self.charges.release(port);
-            }
+            .word()
+        };
+        // Who takes the word out of a record settles what it says: here, or where the connection is removed.
+        let exchanged = self.store.reopen(connection.id.record(), word(old), word(new));
+        if let Some(port) = if exchanged { old } else { new } {
+            self.charges.release(port);
         }
     }
 }

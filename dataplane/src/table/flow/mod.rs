@@ -253,10 +253,8 @@ impl FlowTable {
     /// protocols without ports is over: as long as that lasts, no other can have the same remote. Looks at every
     /// connection.
     pub fn forget_opener(&self, port: PortId) {
-        self.v4.end_portless(port);
-        self.v6.end_portless(port);
-        self.v4.charge_anew(|c| c.opener.filter(|opener| *opener != port));
-        self.v6.charge_anew(|c| c.opener.filter(|opener| *opener != port));
+        self.v4.forget_opener(port);
+        self.v6.forget_opener(port);
     }
 }
 
