@@ -91,7 +91,7 @@ const PROSE_MAX_BYTES: u64 = 4 << 20;
 /// First parts of absolute paths that exist on somebody's machine only.
 const MACHINE_FOLDERS: [&str; 5] = ["home", "root", "work", "Users", "mnt"];
 /// Hosts that a reader may be sent to; what is fetched by a build is named by package, never by host.
-const HOSTS: [&str; 14] = [
+const HOSTS: [&str; 15] = [
     "github.com",
     "docs.kernel.org",
     "www.kernel.org",
@@ -106,6 +106,8 @@ const HOSTS: [&str; 14] = [
     "docs.rs",
     "doc.rust-lang.org",
     "www.tcpdump.org",
+    // In the name of SVG's XML namespace.
+    "www.w3.org",
 ];
 /// Last parts of the names of package registries' hosts, without the dots, so that they do not stand here either.
 const REGISTRIES: [&[&str]; 6] = [

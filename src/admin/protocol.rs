@@ -237,6 +237,10 @@ pub struct QueueRow {
     pub bind_mode: Option<String>,
     /// Whether it is left to the kernel, and has no socket.
     pub kernel: bool,
+    /// For how long frames have waited in its transmit ring without any being taken or coming back, in milliseconds; 0 for
+    /// a queue that sends.
+    #[serde(default)]
+    pub stalled_ms: u64,
 }
 
 /// A row of [`Request::ShowRoutes`].

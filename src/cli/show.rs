@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::output::{Table, grouped, understand};
 use super::{Subject, policies, services};
 use crate::admin::protocol::{
-    Failure, Flows, NeighbourRow, PeerRow, PortRow, Request, RouteRow, ServiceRow, ShowFilter, WorkerRow,
+    Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow, ShowFilter,
+    WorkerRow,
 };
 
 /// Stands where there is nothing to say.
@@ -122,14 +123,22 @@ fn ports(rows: &[PortRow]) -> Table {
     table
 }
 
-/// How many queues, and which of them are left to the kernel.
+/// How many queues, which of them are left to the kernel, and which have frames to send and do not.
 fn queues(row: &PortRow) -> String {
-    let left = row.per_queue.iter().filter(|queue| queue.kernel);
-    let left: Vec<String> = left.map(|queue| queue.queue.to_string()).collect();
-    if left.is_empty() {
+    let named = |what: &str, belongs: fn(&QueueRow) -> bool| {
+        let numbers = row.per_queue.iter().filter(|queue| belongs(queue));
+        let numbers: Vec<String> = numbers.map(|queue| queue.queue.to_string()).collect();
+        (!numbers.is_empty()).then(|| format!("{what}: {}", numbers.join(",")))
+    };
+    let notes = [
+        named("kernel", |queue| queue.kernel),
+        named("stalled", |queue| queue.stalled_ms > 0),
+    ];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    if notes.is_empty() {
         return row.queues.to_string();
     }
-    format!("{} (kernel: {})", row.queues, left.join(","))
+    format!("{} ({})", row.queues, notes.join("; "))
 }
 
 fn routes(rows: Vec<RouteRow>) -> Table {
@@ -282,7 +291,8 @@ mod tests {
             "mac": "02:00:00:00:00:01", "peer_mac": null, "mtu": 1500, "queues": 4, "up": true,
             "xdp_mode": "generic (native refused: EOPNOTSUPP)", "bind_mode": "copy", "per_queue": [
                 {"queue": 0, "worker": null, "bind_mode": null, "kernel": true},
-                {"queue": 1, "worker": 1, "bind_mode": "copy", "kernel": false}]});
+                {"queue": 1, "worker": 1, "bind_mode": "copy", "kernel": false},
+                {"queue": 3, "worker": 1, "bind_mode": "copy", "kernel": false, "stalled_ms": 4000}]});
         let pod = json!({"id": 12, "interface": "mr1", "role": "pod", "pod": "default/web-0",
             "addresses": ["10.244.1.7", "fd00::7"], "mac": "02:00:00:00:00:02", "peer_mac": "02:00:00:00:00:03",
             "mtu": 1450, "queues": 1, "up": false, "xdp_mode": "native"});
@@ -291,11 +301,11 @@ mod tests {
             lines,
             [
                 "ID  INTERFACE  ROLE    POD            ADDRESSES           MAC                PEER-MAC            \
-                 MTU         QUEUES  STATE  XDP                                   BIND",
+                 MTU                     QUEUES  STATE  XDP                                   BIND",
                 " 1  eth1       uplink  -              -                   02:00:00:00:00:01  -                  \
-                 1500  4 (kernel: 0)  up     generic (native refused: EOPNOTSUPP)  copy",
+                 1500  4 (kernel: 0; stalled: 3)  up     generic (native refused: EOPNOTSUPP)  copy",
                 "12  mr1        pod     default/web-0  10.244.1.7,fd00::7  02:00:00:00:00:02  02:00:00:00:00:03  \
-                 1450              1  down   native                                -",
+                 1450                          1  down   native                                -",
             ]
         );
         let attached = render_attached("default/web-0", lines_of_pod());

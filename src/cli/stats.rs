@@ -47,6 +47,9 @@ struct Queue {
     dropped: Counts,
     punted: Counts,
     device: DeviceStatistics,
+    tx_waiting: u64,
+    tx_under_way: u64,
+    stalled_ms: u64,
 }
 
 /// A port with its queues.
@@ -292,6 +295,9 @@ fn port_table(ports: &[Port]) -> Table {
         ">TX-BYTES",
         ">DROPPED",
         ">PUNTED",
+        ">TX-WAITING",
+        ">TX-UNDER-WAY",
+        ">STALLED-MS",
     ];
     queue_table(ports, &headings, |queue| {
         let (dropped, punted) = (sum(&queue.dropped), sum(&queue.punted));
@@ -302,6 +308,9 @@ fn port_table(ports: &[Port]) -> Table {
             queue.tx_bytes,
             dropped,
             punted,
+            queue.tx_waiting,
+            queue.tx_under_way,
+            queue.stalled_ms,
         ]
     })
 }

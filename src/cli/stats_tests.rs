@@ -22,6 +22,9 @@ fn answer() -> Value {
         serde_json::to_value(QueueStats::new(PortId::new(1).unwrap(), QueueId(2)).read()).unwrap();
     queue["rx_packets"] = json!(1_234_567);
     queue["rx_bytes"] = json!(98_765_432);
+    queue["tx_waiting"] = json!(3);
+    queue["tx_under_way"] = json!(1_003);
+    queue["stalled_ms"] = json!(4_000);
     queue["device"]["rx_ring_full"] = json!(7);
     queue["device"]["tx_dropped"] = json!(9);
     json!({
@@ -73,7 +76,7 @@ fn page_has_every_number_and_what_it_means() {
         ("To the slow path", 1, "arp 12 An ARP request or reply."),
         ("Workers", 1, "0 3 42.3% 0 1,234,567 0 1,234,500 66 0 3 4 0 0 0 0"),
         ("Batches", 1, "0 0 0 64 0 1.5 us 20.0 us 0.0 us 0.0 us"),
-        ("Ports", 1, "eth1 2 1,234,567 98,765,432 0 0 0 0"),
+        ("Ports", 1, "eth1 2 1,234,567 98,765,432 0 0 0 0 3 1,003 4,000"),
         (
             "Kernel's statistics of the AF_XDP sockets",
             1,

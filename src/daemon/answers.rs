@@ -294,6 +294,7 @@ fn queue_rows(port: &AttachedPort) -> Vec<QueueRow> {
             worker: seat.map(|seat| seat.worker),
             bind_mode: seat.map(|seat| seat.mode.to_string()),
             kernel: seat.is_none(),
+            stalled_ms: seat.map_or(0, |seat| seat.stats.read().stalled_ms),
         }
     });
     rows.collect()

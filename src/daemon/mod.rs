@@ -18,6 +18,7 @@ mod neighbours;
 mod nic;
 mod pods;
 pub mod ports;
+mod stalls;
 mod start;
 mod uninstall;
 
@@ -67,7 +68,7 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 const REFRESH: Duration = Duration::from_secs(10);
 /// How long the answer to whoever ends the daemon may take to leave.
 const PARTING: Duration = Duration::from_millis(100);
-/// How often the uplink's queues are counted: nobody tells when they change.
+/// How often the uplink's queues are counted, and whether they send is looked at: nobody tells of either.
 const COUNT_QUEUES: Duration = Duration::from_secs(1);
 
 /// What reaches the control thread from outside.
@@ -120,6 +121,8 @@ struct Daemon {
     capture: Option<mpsc::WeakSender<CaptureLine>>,
     /// Whether the uplink had its link when it was last looked at.
     uplink_is_up: bool,
+    /// Which of its queues have stopped sending.
+    stalls: stalls::Stalls,
     /// Told to end for good: the uplink's program is off already.
     leaving: bool,
 }
@@ -164,7 +167,10 @@ impl Daemon {
                         break;
                     }
                 }
-                _ = count_queues.tick() => self.follow_queues().await,
+                _ = count_queues.tick() => {
+                    self.follow_queues().await;
+                    self.follow_stalls();
+                }
                 _ = refresh.tick() => self.refresh().await?,
                 () = async { match due { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     publish_at = None;

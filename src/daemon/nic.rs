@@ -7,6 +7,8 @@
 mod before;
 mod error;
 
+use std::path::Path;
+
 use millrace_dataplane::port::nic;
 use millrace_dataplane::port::own::BusyPoll;
 use millrace_dataplane::xdp;
@@ -37,6 +39,23 @@ pub(super) fn misconfigured(error: NicError) -> anyhow::Error {
 /// The name of an interface's driver, for people.
 pub(super) fn driver(interface: &str) -> String {
     nic::driver(interface).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Why a driver that offers zero-copy is not to be trusted with it unasked.
+pub(super) fn fault_of_zero_copy(interface: &str) -> Option<&'static str> {
+    // A driver that is part of the kernel has no such file.
+    let is_module = |name: &str| Path::new("/sys/module").join(name).join("initstate").exists();
+    let name = nic::driver(interface).ok()?;
+    known_fault(&name, is_module(&name))
+}
+
+/// virtio-net has the header it sends before every frame mapped as if it were the kernel's own memory (`xsk_hdr` in
+/// `drivers/net/virtio_net.c`, seen with 7.3): of a module, the device reads whatever is at some other address.
+fn known_fault(driver: &str, is_module: bool) -> Option<&'static str> {
+    (driver == "virtio_net" && is_module).then_some(
+        "virtio_net as a module was seen to send what stands anywhere in memory as the header of its packets, and to lose \
+         them; [uplink] mode = \"zero-copy\" would have it all the same",
+    )
 }
 
 /// Some drivers take another number of queues only without a program; ours goes on again a moment later.
@@ -321,6 +340,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn one_driver_is_not_trusted_with_zero_copy_as_a_module() {
+        assert!(known_fault("virtio_net", true).is_some());
+        assert_eq!(known_fault("virtio_net", false), None);
+        assert_eq!(known_fault("ice", true), None);
+    }
 
     #[test]
     fn a_table_deals_the_served_queues_in_turn() {

@@ -26,6 +26,7 @@ use super::look::{
     refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
+use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::{self, Config};
@@ -83,9 +84,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
-    let host = kernel
-        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
-        .await?;
+    let spec = host_port_spec(&config, &own, &uplink);
+    let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {
         state: follower.state().clone(),
@@ -121,6 +121,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: std::collections::BTreeMap::new(),
         capture: None,
         uplink_is_up: true,
+        stalls: Stalls::default(),
         leaving: false,
     };
     daemon.begin(&host, &uplink).await?;
@@ -295,6 +296,7 @@ impl Daemon {
         }
         let (queues, bind_mode) = (attached.spec.queues, attached.bind_mode());
         info!(interface = link.name, queues, %mode, %bind_mode, "uplink attached");
+        self.stalls = Stalls::default();
         self.ports.insert(Port {
             interface: link.name.clone(),
             pod: None,

@@ -64,14 +64,23 @@ impl Counters {
             .collect()
     }
 
-    /// Packets in and out of each queue of the uplink.
-    fn uplink_queues(&self) -> Vec<(u64, u64)> {
+    fn uplink(&self) -> &Value {
         let ports = self.0["ports"].as_array().unwrap();
         let uplink = ports.iter().find(|port| port["name"] == UPLINK);
-        let queues = uplink.and_then(|port| port["queues"].as_array());
-        let queues = queues.unwrap_or_else(|| panic!("no uplink in {:#}", self.0));
+        uplink.unwrap_or_else(|| panic!("no uplink in {:#}", self.0))
+    }
+
+    /// Packets in and out of each queue of the uplink.
+    fn uplink_queues(&self) -> Vec<(u64, u64)> {
+        let queues = self.uplink()["queues"].as_array().unwrap();
         let of = |queue: &Value| (number(&queue["rx_packets"]), number(&queue["tx_packets"]));
         queues.iter().map(of).collect()
+    }
+
+    /// Frames that the uplink was given to send and that have not come back.
+    pub(crate) fn uplink_under_way(&self) -> u64 {
+        let queues = self.uplink()["queues"].as_array().unwrap().iter();
+        queues.map(|queue| number(&queue["tx_under_way"])).sum()
     }
 
     /// How many packets were dropped for a reason.

@@ -100,6 +100,7 @@ pub(crate) fn assert_host_outlives_a_stuck_switch(rig: &Rig, queues: &[u32]) {
             }
         };
         rig.stock_pod().0.within(flood).unwrap();
+        rig.node.machine().rouse().unwrap();
         session.await_answers("while the switch hangs", SOME);
         rig.inside("busybox killall -CONT millrace");
     }
@@ -136,6 +137,35 @@ fn assert_outlives_other_rings(rig: &Rig) {
     rings("128");
     rings("256");
     Counters::settled(&rig.node);
+}
+
+/// What the device cannot be is refused with the key, the driver and what it can be.
+pub(crate) fn assert_refuses_too_much(rig: &mut Rig) {
+    let of = |what: &str| format!("{what}: {UPLINK} (driver virtio_net) has at most");
+    rig.assert_refused("queues = 3", &format!("{} 2;", of("queues = 3")));
+    rig.assert_refused(
+        "rx-ring = 512",
+        &format!("{} 256 descriptors", of("rx-ring = 512")),
+    );
+    rig.assert_refused(
+        "tx-ring = 512",
+        &format!("{} 256 descriptors", of("tx-ring = 512")),
+    );
+}
+
+/// The device has so many transmit descriptors a queue, and puts its interrupts off, as the node file asks; uninstall puts
+/// back what there was.
+pub(crate) fn assert_set(rig: &Rig, count: u32) {
+    let delay = rig.inside(&format!("cat /sys/class/net/{UPLINK}/napi_defer_hard_irqs"));
+    assert_ne!(delay.trim(), "0");
+    let told = rig.inside(&format!("ethtool -g {UPLINK}"));
+    let (most, now) = told.split_once("Current hardware settings:").unwrap();
+    let of = |part: &str| {
+        let numbers = part.lines().filter_map(|line| line.strip_prefix("TX:"));
+        numbers.map(|number| number.trim().parse::<u32>().unwrap()).next()
+    };
+    assert_eq!(of(now), Some(count), "{told}");
+    assert!(of(most) > Some(count), "{told}");
 }
 
 /// Somebody gives the NIC more queues under the running switch: it takes them.

@@ -8,6 +8,7 @@
 
 mod counters;
 mod faults;
+mod generator;
 mod life;
 mod picture;
 mod rig;
@@ -38,6 +39,14 @@ fn four_queues() {
 }
 
 #[test]
+fn the_generator_in_zero_copy() {
+    let rig = Rig::new(2, false);
+    generator::assert_counts_exactly(&rig);
+    generator::assert_counts_the_kernels_own(&rig);
+    rig.close();
+}
+
+#[test]
 #[ignore = "make test-nic-long"]
 fn two_queues_at_length() {
     try_two_queues(Extent::Long);
@@ -53,6 +62,15 @@ fn try_two_queues(extent: Extent) {
     const QUEUES: &[u32] = &[0, 1];
     let mut rig = Rig::new(2, extent == Extent::Long);
     let before = Picture::of(&rig);
+    if extent == Extent::Long {
+        life::assert_refuses_too_much(&mut rig);
+        let changes = before.changes(&Picture::of(&rig));
+        assert!(changes.is_empty(), "a start that is refused: {changes:#?}");
+        rig.start("native", &[("uplink", "queues = 2")]);
+        assert_eq!(rig.uplink()["bind_mode"], "copy", "chosen for this driver");
+        rig.assert_said("virtio_net as a module was seen");
+        rig.end("TERM");
+    }
     carry(&mut rig, &Setting::of(Mode::Copy, QUEUES));
     assert_near_the_nic(&rig);
     if extent == Extent::Long {
@@ -117,7 +135,7 @@ fn try_four_queues(extent: Extent) {
             ..Setting::of(Mode::Copy, &[1, 2, 3])
         },
         Setting {
-            uplink: "queues = 4\nbusy-poll = true",
+            uplink: "queues = 4\nbusy-poll = true\ntx-ring = 128",
             workers: "hugepages = \"always\"",
             ..Setting::of(Mode::ZeroCopy, QUEUES)
         },
@@ -125,6 +143,9 @@ fn try_four_queues(extent: Extent) {
     rig.inside("sysctl -w vm.nr_hugepages=64");
     for setting in settings {
         carry(&mut rig, &setting);
+        if setting.uplink.contains("tx-ring") {
+            life::assert_set(&rig, 128);
+        }
         if extent == Extent::Long || setting.mode == Mode::ZeroCopy {
             survive(&mut rig);
         }

@@ -128,13 +128,24 @@ impl Rig {
 
     /// Writes the node file with these lines in its tables, and starts the switch.
     pub(crate) fn start(&mut self, xdp_mode: &str, more: &[(&str, &str)]) {
+        self.configure(xdp_mode, more);
+        self.restart("start");
+    }
+
+    fn configure(&self, xdp_mode: &str, more: &[(&str, &str)]) {
         let options = MillraceOptions {
             cores: vec![0, 1],
             xdp_mode: xdp_mode.to_owned(),
             ..MillraceOptions::default()
         };
         self.node.configure(&options, more).unwrap();
-        self.restart("start");
+    }
+
+    /// A start with this line in `[uplink]` is refused, and the log says so in these words.
+    pub(crate) fn assert_refused(&mut self, uplink: &str, words: &str) {
+        self.configure("native", &[("uplink", uplink)]);
+        assert!(self.node.start().is_err(), "a start with {uplink}");
+        self.assert_said(words);
     }
 
     /// Starts the switch as the node file says.

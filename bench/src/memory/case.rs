@@ -11,7 +11,7 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::table::{
     AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId, SubjectKind,
 };
@@ -19,7 +19,9 @@ use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, Wo
 use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
 
-use super::scene::{PORTS, tables};
+use super::answers::Answers;
+use super::random::Random;
+use super::scene::{PORTS, for_ever, tables};
 use super::walk::Walk;
 
 /// As in a worker's own loop: turns between two looks at ports that had nothing to do.
@@ -51,6 +53,8 @@ pub(super) struct Case {
     frame_len: usize,
     flows: u32,
     templates: Vec<Template>,
+    /// The answers to what has left, where they are to be measured.
+    answers: Option<Answers>,
     publisher: Publisher<NodeTables>,
     /// The newest tables.
     tables: NodeTables,
@@ -106,12 +110,18 @@ impl Case {
             let stats = Arc::new(QueueStats::new(port, queue));
             worker.add(port, LoopPort::with_capacity(frames as usize), holder, stats);
         }
-        let templates = walk.templates(frame_len, flows)?;
+        let first = walk.answers().unwrap_or(walk);
+        let templates = first.templates(frame_len, flows)?;
+        let answers = walk.answers().map(|asked| -> anyhow::Result<Answers> {
+            let head = templates.first().context("a walk has packets")?.head();
+            Ok(Answers::new(flows, head.len() + asked.growth()))
+        });
         let mut case = Self {
-            walk,
+            walk: first,
             frame_len,
             flows,
             templates,
+            answers: answers.transpose()?,
             publisher,
             tables,
             worker,
@@ -132,6 +142,10 @@ impl Case {
         if !walk.opens() {
             case.establish()?;
         }
+        if case.answers.is_some() {
+            case.walk = walk;
+            case.turn_around()?;
+        }
         Ok(case)
     }
 
@@ -143,6 +157,16 @@ impl Case {
     /// Whether it is this walk, with so many flows.
     pub(super) fn is(&self, walk: Walk, flows: u32) -> bool {
         (self.walk, self.flows) == (walk, flows)
+    }
+
+    /// Laps before those that count: as many packets as there are flows, so that the caches hold of them what they would
+    /// hold if no other case were measured in between. Each connection can be opened once only.
+    pub(super) fn warm_up(&self) -> u32 {
+        if self.opens() {
+            1
+        } else {
+            self.flows.div_ceil(self.frames)
+        }
     }
 
     /// Whether each packet is the first of its connection.
@@ -183,6 +207,26 @@ impl Case {
         }
         self.is_random = true;
         Ok(())
+    }
+
+    /// Makes every frame an answer.
+    fn turn_around(&mut self) -> anyhow::Result<()> {
+        let answer = self.answers.as_ref().map_or(&[][..], Answers::whole);
+        for frame in &mut self.resting {
+            frame.fill(answer)?;
+        }
+        Ok(())
+    }
+
+    /// The length of the frames before their walk, in bytes.
+    fn len_before(&self) -> usize {
+        match &self.answers {
+            Some(answers) if self.walk.answers().is_some() => answers.whole().len(),
+            _ => self
+                .templates
+                .first()
+                .map_or(0, |template| template.bytes().len()),
+        }
     }
 
     /// The flow of the next packet: one at random of those that are known, or one that is not known yet.
@@ -276,9 +320,12 @@ impl Case {
         for mut frame in resting.drain(..) {
             let flow = self.draw()?;
             let count = u32::try_from(self.templates.len())?;
-            if let Some(template) = self.templates.get((flow % count) as usize)
-                && let Err(error) = renew(&mut frame, template, flow / count)
-            {
+            let renewed = match (&self.answers, self.templates.get((flow % count) as usize)) {
+                (Some(answers), _) if self.walk.answers().is_some() => answers.write(flow, frame.bytes_mut()),
+                (_, Some(template)) => renew(&mut frame, template, flow / count, flow),
+                (_, None) => Ok(()),
+            };
+            if let Err(error) = renewed {
                 failed = Err(error);
             }
             let (port, _) = self
@@ -293,20 +340,22 @@ impl Case {
 
     /// Takes the frames from the end of the walk, and undoes what it did to their bounds.
     fn unload(&mut self) -> anyhow::Result<()> {
+        let before = self.len_before();
         let (port, _) = self
             .worker
             .port_mut(usize::from(self.walk.egress()))
             .context("no such port")?;
-        let before = self
-            .templates
-            .first()
-            .map_or(0, |template| template.bytes().len());
         let mut wrong = Ok(());
         while let Some(mut frame) = port.take_sent() {
             // Every frame's length, and a few frames' bytes: all of them would warm the cache with what the switch
             // never reads.
             if frame.index() % 256 == 0 {
                 wrong = wrong.and(self.walk.check(before, frame.bytes()));
+            }
+            if let Some(answers) = &mut self.answers
+                && self.walk.answers().is_none()
+            {
+                wrong = wrong.and(answers.note(frame.bytes()));
             }
             let undone = self.walk.undo(&mut frame);
             let restored = undone.is_ok() && frame.len() == before;
@@ -330,25 +379,16 @@ impl Case {
     }
 }
 
-/// No flow ends while its case is measured.
-fn for_ever() -> Timeouts {
-    const LONG_S: u32 = 1_000_000;
-    Timeouts {
-        udp_s: LONG_S,
-        udp_replied_s: LONG_S,
-        ..Timeouts::default()
-    }
-}
-
-/// Makes a frame's packet a fresh one of this flow, by writing no more than its head.
-fn renew(frame: &mut Frame, template: &Template, flow: u32) -> anyhow::Result<()> {
+/// Makes a frame's packet a fresh one of this flow of the template's, by writing no more than its head. Its sequence number
+/// is that of its flow among all.
+fn renew(frame: &mut Frame, template: &Template, flow: u32, number: u32) -> anyhow::Result<()> {
     let head = template.head();
     frame
         .bytes_mut()
         .get_mut(..head.len())
         .context("a frame is shorter than its head")?
         .copy_from_slice(head);
-    template.stamp(frame.bytes_mut(), flow, 0)?;
+    template.stamp(frame.bytes_mut(), flow, u64::from(number))?;
     Ok(())
 }
 
@@ -362,25 +402,5 @@ impl Drop for Case {
                 port.drain(pool);
             }
         }
-    }
-}
-
-/// Marsaglia's xorshift64 (Journal of Statistical Software 8(14), 2003).
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        Self(clock::cycles() | 1)
-    }
-
-    /// A number below `limit`, uniformly.
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        // INVARIANT: the product's upper half is below `limit`.
-        #[allow(clippy::cast_possible_truncation)]
-        let number = (((self.0 >> 32) * u64::from(limit)) >> 32) as u32;
-        number
     }
 }

@@ -4,8 +4,10 @@
 //! round and round: a lap takes all of them through one walk, and what the walk changed is restored outside the time
 //! that counts. Laps of the cases are interleaved, so that a disturbance of the machine hits all of them.
 
+mod answers;
 mod case;
 mod policies;
+mod random;
 mod scene;
 mod services;
 mod walk;
@@ -32,7 +34,7 @@ pub(crate) struct Options {
     /// The walks to measure [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     walks: Vec<Walk>,
-    /// Rounds over all cases; each gives every case its warm-up lap and its timed laps
+    /// Rounds over all cases; each gives every case its warm-up and its timed laps
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(5..))]
     rounds: u32,
     /// Timed laps of a case in each round
@@ -65,7 +67,9 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     let mut cases = cases(options)?;
     for _ in 0..options.rounds {
         for measured in &mut cases {
-            measured.case.lap(false)?;
+            for _ in 0..measured.case.warm_up() {
+                measured.case.lap(false)?;
+            }
             for _ in 0..options.laps {
                 let Lap { cycles, allocations } = measured.case.lap(true)?;
                 measured.cycles.push(cycles);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
     Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
@@ -220,4 +221,14 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         uplink_ports: (61_000, u16::MAX),
         ..Local::default()
     })
+}
+
+/// No flow ends while its case is measured.
+pub(super) fn for_ever() -> Timeouts {
+    const LONG_S: u32 = 1_000_000;
+    Timeouts {
+        udp_s: LONG_S,
+        udp_replied_s: LONG_S,
+        ..Timeouts::default()
+    }
 }

@@ -24,6 +24,8 @@ const IPIP_GROWTH: usize = ipip::PUSH_LEN - eth::HEADER_LEN;
 const FIRST_PORT: u16 = 1024;
 /// The UDP destination ports of the flows: discard, and the next.
 const DESTINATION_PORTS: (u16, u16) = (9, 10);
+/// Those between two pods, who have one address each: enough of them for all flows.
+const LOCAL_PORTS: (u16, u16) = (9, 24);
 /// How many Services there are, where there are few, and where there are many.
 const FEW_SERVICES: u32 = 10;
 const MANY_SERVICES: u32 = 10_000;
@@ -61,6 +63,8 @@ pub(crate) enum Walk {
     ChainOut,
     /// The same among ten thousand Services
     ChainOutOfMany,
+    /// The answer to `chain-out`: out of the tunnel, back to the isolated pod
+    ChainBack,
     /// The first packet of a connection of that kind, among ten thousand Services
     NewConnections,
     /// From a pod to the world, under the node's address
@@ -84,7 +88,7 @@ enum Kind {
 
 impl Walk {
     /// Every walk.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Forward,
         Self::VxlanPush,
         Self::VxlanPull,
@@ -96,6 +100,7 @@ impl Walk {
         Self::Policy,
         Self::ChainOut,
         Self::ChainOutOfMany,
+        Self::ChainBack,
         Self::NewConnections,
         Self::Masquerade,
     ];
@@ -114,9 +119,15 @@ impl Walk {
             Self::Policy => "policy",
             Self::ChainOut => "chain-out",
             Self::ChainOutOfMany => "chain-out-10000",
+            Self::ChainBack => "chain-back",
             Self::NewConnections => "new-connections",
             Self::Masquerade => "masquerade",
         }
+    }
+
+    /// The walk that has to be taken before, whose answers take this one.
+    pub(super) fn answers(self) -> Option<Self> {
+        (self == Self::ChainBack).then_some(Self::ChainOut)
     }
 
     /// Which tunnel the node and its peers use.
@@ -132,7 +143,7 @@ impl Walk {
         match self {
             Self::Forward | Self::Policy => Kind::Local,
             Self::VxlanPush | Self::IpipPush => Kind::Push,
-            Self::VxlanPull | Self::IpipPull => Kind::Pull,
+            Self::VxlanPull | Self::IpipPull | Self::ChainBack => Kind::Pull,
             Self::Service
             | Self::ServiceOfMany
             | Self::ServiceChurn
@@ -147,14 +158,14 @@ impl Walk {
     pub(super) fn is_policed(self) -> bool {
         matches!(
             self,
-            Self::Policy | Self::ChainOut | Self::ChainOutOfMany | Self::NewConnections
+            Self::Policy | Self::ChainOut | Self::ChainOutOfMany | Self::ChainBack | Self::NewConnections
         )
     }
 
     /// How many Services the node has.
     pub(super) fn services(self) -> u32 {
         match self {
-            Self::Service | Self::ServiceChurn | Self::ChainOut => FEW_SERVICES,
+            Self::Service | Self::ServiceChurn | Self::ChainOut | Self::ChainBack => FEW_SERVICES,
             Self::ServiceOfMany | Self::ChainOutOfMany | Self::NewConnections => MANY_SERVICES,
             _ => 0,
         }
@@ -229,7 +240,13 @@ impl Walk {
             Ok(vec![Template::new(&shape)?])
         };
         match self.kind() {
-            Kind::Local => from_pod(space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?),
+            Kind::Local => {
+                let (first, last) = LOCAL_PORTS;
+                from_pod(FlowSpace {
+                    destination_ports: PortRange::new(first, last).context("no ports")?,
+                    ..space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?
+                })
+            }
             Kind::Push => {
                 // The peers' pod networks lie one behind the other.
                 let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
@@ -296,13 +313,22 @@ impl Walk {
         Ok(Template::new(&shape)?)
     }
 
+    /// Bytes that it adds to a frame, if it adds any.
+    pub(super) fn growth(self) -> usize {
+        match (self.kind(), self.overlay()) {
+            (Kind::Push | Kind::Call, Overlay::Vxlan) => VXLAN_GROWTH,
+            (Kind::Push | Kind::Call, Overlay::Ipip) => IPIP_GROWTH,
+            (Kind::Local | Kind::Leave | Kind::Pull, _) => 0,
+        }
+    }
+
     /// Makes sure that a packet left as this walk has to leave it: how it is wrapped, its length, its checksums.
     pub(super) fn check(self, before: usize, packet: &[u8]) -> anyhow::Result<()> {
         let found = recognise(packet).context("what left is not what came in")?;
         let (wrapping, len) = match (self.kind(), self.overlay()) {
             (Kind::Local | Kind::Leave, _) => (Wrapping::Plain, before),
-            (Kind::Push | Kind::Call, Overlay::Vxlan) => (Wrapping::Vxlan, before + VXLAN_GROWTH),
-            (Kind::Push | Kind::Call, Overlay::Ipip) => (Wrapping::Ipip, before + IPIP_GROWTH),
+            (Kind::Push | Kind::Call, Overlay::Vxlan) => (Wrapping::Vxlan, before + self.growth()),
+            (Kind::Push | Kind::Call, Overlay::Ipip) => (Wrapping::Ipip, before + self.growth()),
             (Kind::Pull, Overlay::Vxlan) => (Wrapping::Plain, before - VXLAN_GROWTH),
             (Kind::Pull, Overlay::Ipip) => (Wrapping::Plain, before - IPIP_GROWTH),
         };

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Port, Settled};
+use super::{Port, Settled, Transmission};
 use crate::frame::{Frame, Pool};
 
 /// The far end of a [`MemoryPort`].
@@ -21,6 +21,8 @@ pub struct Wire {
 struct Ends {
     to_switch: VecDeque<Vec<u8>>,
     from_switch: VecDeque<Vec<u8>>,
+    held: bool,
+    calls: u32,
 }
 
 impl Wire {
@@ -31,6 +33,17 @@ impl Wire {
     /// Sends a packet to the switch.
     pub fn put(&self, packet: &[u8]) {
         self.ends().to_switch.push_back(packet.to_vec());
+    }
+
+    /// Has the device take nothing more, or go on.
+    pub fn hold(&self, held: bool) {
+        self.ends().held = held;
+    }
+
+    /// How often the device was called on although it stood still ([`Port::urge`]).
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.ends().calls
     }
 
     /// Takes the oldest packet that the switch sent.
@@ -48,6 +61,10 @@ pub struct MemoryPort {
     sent: Vec<Frame>,
     ring_len: usize,
     sends: bool,
+    /// A flush could not hand over all.
+    left: bool,
+    taken: u32,
+    completed: u32,
 }
 
 impl MemoryPort {
@@ -62,6 +79,9 @@ impl MemoryPort {
                 sent: Vec::new(),
                 ring_len,
                 sends: true,
+                left: false,
+                taken: 0,
+                completed: 0,
             },
             wire,
         )
@@ -105,19 +125,45 @@ impl Port for MemoryPort {
 
     fn flush(&mut self) {
         let mut ends = self.wire.ends();
+        self.left = ends.held && !self.queued.is_empty();
+        if self.left {
+            return;
+        }
         for frame in self.queued.drain(..) {
+            self.taken = self.taken.wrapping_add(1);
             ends.from_switch.push_back(frame.bytes().to_vec());
             self.sent.push(frame);
         }
     }
 
     fn settle(&mut self, pool: &mut Pool) -> Settled {
+        if self.left {
+            self.flush();
+        }
         let completed = self.sent.len();
+        self.completed = self.completed.wrapping_add(in_u32(completed));
         self.sent.drain(..).for_each(|frame| pool.give(frame));
         Settled {
             completed,
             ..Settled::default()
         }
+    }
+
+    fn pending(&mut self) -> bool {
+        self.left
+    }
+
+    fn transmission(&mut self) -> Transmission {
+        Transmission {
+            waiting: in_u32(self.queued.len()),
+            under_way: in_u32(self.queued.len() + self.sent.len()),
+            taken: self.taken,
+            completed: self.completed,
+        }
+    }
+
+    fn urge(&mut self) {
+        self.wire.ends().calls += 1;
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -127,6 +173,10 @@ impl Port for MemoryPort {
     fn last_error(&mut self) -> Option<i32> {
         None
     }
+}
+
+fn in_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// A port that hands out its own frames round and round, and takes back whatever is sent to it.

@@ -82,6 +82,19 @@ pub struct Settled {
     pub starved: bool,
 }
 
+/// How far a queue is with what it was given to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Transmission {
+    /// Frames in the transmit ring that the device has not taken.
+    pub waiting: u32,
+    /// Frames that have not come back, those that wait included.
+    pub under_way: u32,
+    /// Frames the device has taken; the number wraps.
+    pub taken: u32,
+    /// Frames that have come back; the number wraps.
+    pub completed: u32,
+}
+
 /// One queue of a port, as its worker sees it.
 ///
 /// Frames go in and out as owned tokens of the worker's one [`Pool`]. Nothing here blocks.
@@ -103,6 +116,14 @@ pub trait Port {
     fn pending(&mut self) -> bool {
         false
     }
+
+    /// How far it is with what it was given to send; nothing for a port that sends at once.
+    fn transmission(&mut self) -> Transmission {
+        Transmission::default()
+    }
+
+    /// Calls on a device that has frames and does not move, whether it asks for that or not: a wake-up may be lost.
+    fn urge(&mut self) {}
 
     /// Whether frames leave by this queue; one that only receives is no exit of its port.
     fn sends(&self) -> bool {

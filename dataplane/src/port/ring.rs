@@ -88,6 +88,12 @@ impl<S: Shared> Producer<S> {
         self.seen = self.shared.consumed();
         self.published.wrapping_sub(self.seen)
     }
+
+    /// How many entries the other side had consumed when that was looked at last; the number wraps.
+    #[inline]
+    pub(crate) fn consumed(&self) -> u32 {
+        self.seen
+    }
 }
 
 impl<E: Copy> Producer<Mapped<E>> {

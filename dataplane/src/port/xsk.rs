@@ -8,16 +8,18 @@
 //! - the second mapping of the rings holds the socket's file, so it goes first when a port is dropped.
 
 mod bind;
+mod wake;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use super::own::statistics;
 use super::umem::{UMEM_RING_LEN, Umem};
-use super::{Port, QueueId, Settled};
+use super::{Port, QueueId, Settled, Transmission};
 use crate::frame::{Frame, Holder, Pool};
 use crate::stats::DeviceStatistics;
 use bind::Bound;
+use wake::{wake_by_poll, wake_to_receive, wake_to_send};
 
 pub use bind::{BindError, BindMode, OwnBind, SOCKET_RING_LEN};
 
@@ -57,6 +59,7 @@ pub struct XskPort {
     pressed: bool,
     lent: u32,
     in_flight: u32,
+    completed: u32,
     error: Option<i32>,
     strays: u64,
     dropped_by_device: u64,
@@ -110,6 +113,7 @@ impl XskPort {
             pressed: false,
             lent,
             in_flight: 0,
+            completed: 0,
             error: None,
             strays: 0,
             dropped_by_device: 0,
@@ -306,6 +310,23 @@ impl Port for XskPort {
         self.socket.transmit.outstanding() > 0
     }
 
+    fn transmission(&mut self) -> Transmission {
+        Transmission {
+            waiting: self.socket.transmit.outstanding(),
+            under_way: self.in_flight,
+            taken: self.socket.transmit.consumed(),
+            completed: self.completed,
+        }
+    }
+
+    fn urge(&mut self) {
+        // In copy mode nothing is a driver's to lose: what waits is sent by every flush.
+        if self.socket.mode == BindMode::ZeroCopy {
+            wake_to_send(self.socket());
+            wake_by_poll(self.socket());
+        }
+    }
+
     fn settle(&mut self, pool: &mut Pool) -> Settled {
         let mut settled = Settled::default();
         let (holder, strays) = (self.holder, &mut self.strays);
@@ -314,6 +335,7 @@ impl Port for XskPort {
             *strays += u64::from(pool.complete(address, holder).is_err());
         });
         self.in_flight = self.in_flight.saturating_sub(completed);
+        self.completed = self.completed.wrapping_add(completed);
         settled.completed = completed as usize;
         // Left behind by an earlier flush (a full device queue, a link that was down): once more.
         self.kick();
@@ -339,57 +361,5 @@ impl Port for XskPort {
 
     fn strays(&self) -> u64 {
         self.strays
-    }
-}
-
-/// Asks the kernel to send; answers its error number. (xsk-rs has this call too, but keeps most errors to itself.)
-#[allow(unsafe_code)]
-fn wake_to_send(socket: BorrowedFd<'_>) -> Option<i32> {
-    // SAFETY: no memory is passed; the descriptor is open as long as it is borrowed.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            std::ptr::null(),
-            0,
-            libc::MSG_DONTWAIT,
-            std::ptr::null(),
-            0,
-        )
-    };
-    if sent < 0 {
-        io::Error::last_os_error().raw_os_error()
-    } else {
-        None
-    }
-}
-
-/// Asks the driver to look for packets and for frames to put them in. An error (its link is down) says nothing that the
-/// next call would not say again.
-#[allow(unsafe_code)]
-fn wake_to_receive(socket: BorrowedFd<'_>) {
-    // SAFETY: no memory is passed; the descriptor is open as long as it is borrowed.
-    unsafe {
-        libc::recvfrom(
-            socket.as_raw_fd(),
-            std::ptr::null_mut(),
-            0,
-            libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
-    }
-}
-
-/// Wakes the driver by looking at the socket, without waiting (`xsk_poll` in `net/xdp/xsk.c`).
-#[allow(unsafe_code)]
-fn wake_by_poll(socket: BorrowedFd<'_>) {
-    let mut look = libc::pollfd {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: the pointer is to one live structure; the descriptor is open as long as it is borrowed.
-    unsafe {
-        libc::poll(std::ptr::from_mut(&mut look), 1, 0);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Counter, Exits};
-use crate::port::{PortId, QueueId};
+use crate::port::{PortId, QueueId, Transmission};
 use crate::verdict::{DropReason, PuntReason};
 
 /// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`).
@@ -74,6 +74,10 @@ pub struct QueueStats {
     tx_bytes: Counter,
     exits: Exits,
     device: [Counter; 7],
+    tx_waiting: Counter,
+    tx_under_way: Counter,
+    tx_completed: Counter,
+    stalled_ms: Counter,
 }
 
 impl QueueStats {
@@ -89,6 +93,10 @@ impl QueueStats {
             tx_bytes: Counter::default(),
             exits: Exits::default(),
             device: Default::default(),
+            tx_waiting: Counter::default(),
+            tx_under_way: Counter::default(),
+            tx_completed: Counter::default(),
+            stalled_ms: Counter::default(),
         }
     }
 
@@ -116,6 +124,18 @@ impl QueueStats {
         }
     }
 
+    /// Shows how far transmission is, and for how long it has stood still, in milliseconds.
+    pub(crate) fn set_transmission(&self, now: Transmission, stalled_ms: u64) {
+        // The count wraps where it is kept, so what it grew by is added.
+        #[allow(clippy::cast_possible_truncation)]
+        let before = self.tx_completed.get() as u32;
+        self.tx_completed
+            .add(u64::from(now.completed.wrapping_sub(before)));
+        self.tx_waiting.set(u64::from(now.waiting));
+        self.tx_under_way.set(u64::from(now.under_way));
+        self.stalled_ms.set(stalled_ms);
+    }
+
     /// The values now.
     #[must_use]
     pub fn read(&self) -> QueueCounters {
@@ -129,6 +149,10 @@ impl QueueStats {
             dropped: self.exits.dropped(),
             punted: self.exits.punted(),
             device: DeviceStatistics::from_fields(std::array::from_fn(|i| self.device[i].get())),
+            tx_waiting: self.tx_waiting.get(),
+            tx_under_way: self.tx_under_way.get(),
+            tx_completed: self.tx_completed.get(),
+            stalled_ms: self.stalled_ms.get(),
         }
     }
 }
@@ -154,4 +178,12 @@ pub struct QueueCounters {
     pub punted: BTreeMap<&'static str, u64>,
     /// The kernel's own counters.
     pub device: DeviceStatistics,
+    /// Frames in the transmit ring that the device has not taken.
+    pub tx_waiting: u64,
+    /// Frames that were given to the device and have not come back, those that wait included.
+    pub tx_under_way: u64,
+    /// Frames that have come back.
+    pub tx_completed: u64,
+    /// For how long frames have waited without any being taken or coming back, in milliseconds; 0 for a queue that sends.
+    pub stalled_ms: u64,
 }

@@ -7,6 +7,7 @@ mod handle;
 mod orders;
 mod relay;
 mod sleep;
+mod stall;
 mod turn;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::verdict::Verdict;
 use handle::Inbox;
 use relay::Outlet;
 use sleep::Bed;
+use stall::StallWatch;
 
 /// The largest batch.
 pub const BATCH_MAX: usize = 64;
@@ -125,6 +127,7 @@ struct Slot<P> {
     armed: bool,
     /// Frames went in or out since the last settling.
     stirred: bool,
+    watch: StallWatch,
 }
 
 impl<P> Slot<P> {

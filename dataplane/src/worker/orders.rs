@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::TryRecvError;
 
 use super::handle::Command;
-use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, Worker};
+use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, StallWatch, Worker};
 use crate::frame::Holder;
 use crate::port::{Port, PortId};
 use crate::stats::QueueStats;
@@ -70,6 +70,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             tried: false,
             armed: false,
             stirred: true,
+            watch: StallWatch::default(),
         });
         self.list_exits();
     }

@@ -155,6 +155,35 @@ fn a_full_transmit_ring_is_a_drop() {
 }
 
 #[test]
+fn a_queue_that_stands_still_is_shown_called_on_and_goes_on() {
+    let mut bench = bench(2, 1, 4);
+    bench.wires[1].hold(true);
+    (0..6).for_each(|_| bench.wires[0].put(&[0; 60]));
+    while bench.worker.turn(true) > 0 {}
+    let queue = Arc::clone(&bench.worker.slots[1].stats);
+    let beat = |bench: &mut Bench| {
+        std::thread::sleep(Duration::from_millis(2));
+        bench.worker.beat();
+        let now = queue.read();
+        (
+            now.tx_waiting,
+            now.tx_under_way,
+            now.tx_completed,
+            now.stalled_ms > 0,
+        )
+    };
+    assert_eq!(beat(&mut bench), (4, 4, 0, false), "seen for the first time");
+    assert_eq!(beat(&mut bench), (4, 4, 0, true));
+    assert_eq!(bench.wires[1].calls(), 1, "called on once a beat");
+    bench.wires[1].hold(false);
+    bench.settle();
+    assert_eq!(beat(&mut bench), (0, 0, 4, false));
+    assert_eq!(bench.wires[1].calls(), 1, "and no more");
+    let dropped = bench.handle.stats().read().dropped;
+    assert_eq!(dropped.get("transmit_ring_full"), Some(&2));
+}
+
+#[test]
 fn more_packets_than_a_ring_holds_are_flushed_on_the_way() {
     let mut bench = bench(2, 1, 4);
     (0..40).for_each(|_| bench.wires[0].put(&[0; 60]));

@@ -1,6 +1,7 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
 use super::handle::{Injection, Punt, Way};
+use super::stall::Course;
 use super::{Idle, Origin, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
@@ -13,6 +14,7 @@ use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 const PATIENCE_US: u64 = 50;
 /// How often histograms, the frame census and the kernel's counters are shown to the outside.
 const BEAT_MS: u32 = 1000;
+const NS_PER_MS: u64 = 1_000_000;
 /// How long a worker sleeps at most while frames wait that a device did not take.
 const PENDING_MS: u32 = 1;
 /// Turns between two looks at queues that had nothing to do.
@@ -337,10 +339,21 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         self.stats
             .strays
             .set(self.slots.iter().map(|slot| slot.io.strays()).sum());
-        for slot in &self.slots {
+        let now = clock::cycles();
+        for slot in &mut self.slots {
             if let Some(device) = slot.io.device_statistics() {
                 slot.stats.set_device(device);
             }
+            let transmission = slot.io.transmission();
+            let course = slot.watch.look(transmission, now);
+            if course != Course::Moving {
+                slot.io.urge();
+            }
+            let stalled = match course {
+                Course::Standing(cycles) => self.clock.to_ns(cycles) / NS_PER_MS,
+                Course::Moving | Course::Holding => 0,
+            };
+            slot.stats.set_transmission(transmission, stalled);
         }
     }
 

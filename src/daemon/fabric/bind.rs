@@ -31,6 +31,11 @@ impl Fabric {
         let Sockets::Own(own) = spec.sockets else {
             return self.bind_all(spec, BindMode::Copy, None);
         };
+        if own.mode == config::BindMode::Auto
+            && let Some(fault) = super::super::nic::fault_of_zero_copy(&spec.interface)
+        {
+            return self.bind_all(spec, BindMode::Copy, Some(fault.to_owned()));
+        }
         let native = attached == AttachedMode::Native;
         let tried = match own.mode {
             config::BindMode::Copy => return self.bind_all(spec, BindMode::Copy, None),

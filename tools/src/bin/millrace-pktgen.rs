@@ -1,347 +1,392 @@
-//! `millrace-pktgen`: sends packets from one interface and counts what arrives at another.
+//! `millrace-pktgen`: sends packets from one interface, or into memory, and says exactly what became of them.
 #![forbid(unsafe_code)]
 
-use std::io;
-use std::net::Ipv4Addr;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
-use millrace_dataplane::port::QueueId;
-use millrace_dataplane::wire::{MacAddr, Vni, vxlan};
-use millrace_dataplane::xdp::XdpMode;
-use millrace_tools::pktgen::run::{Counting, Plan, run};
-use millrace_tools::pktgen::{
-    AddressRange, FlowSpace, Flows, Link, Order, Outer, PktgenError, Place, PortRange, ReceiverOptions,
-    SenderOptions, Shape, Template, Tunnel,
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use millrace_tools::lab::{LabError, clean_leftovers};
+use millrace_tools::pktgen::example::{Between, Stage};
+use millrace_tools::pktgen::search::{Tried, search};
+use millrace_tools::pktgen::settings::{
+    Packets, Receive, Search, Send, Settings, Speed, Times, Wrap, criteria, setup, trial,
 };
+use millrace_tools::pktgen::{PktgenError, Progress, Session, svg, table};
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Exit status for packets that cannot be built as asked; clap uses the same for a line it cannot read.
+/// Exit status for what makes no sense as asked; clap uses the same for a line it cannot read.
 const WRONG_USAGE: u8 = 2;
+/// What the lab is called.
+const LAB_NAME: &str = "pktgen";
 
-/// Sends UDP packets from one interface as fast as it takes them, or at a rate, and counts what arrives at another.
+/// Sends packets from one interface, or into memory, and says exactly what became of them.
 ///
-/// Must run as root. A counting interface gets an XDP program for the time of the run and is deaf to everything else
-/// meanwhile.
+/// Must run as root, except in memory. A receiving interface gets an XDP program for the time of the run and is deaf to everything
+/// else meanwhile.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(
+    version,
+    about,
+    after_help = "Exit status: 0 done, a run that lost packets or was stopped by Ctrl-C too; 1 it failed; 2 wrong usage.\n\
+                  docs/pktgen.md has examples, without any NIC and with one."
+)]
 struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send for a time, receive, or both, and print what became of every packet
+    #[command(after_help = "Examples:\n  \
+        millrace-pktgen run --send eth1 --receive eth2 --destination-mac 02:00:00:00:00:01 --rate 1Mpps --flows 10000\n  \
+        millrace-pktgen run --send memory --receive memory --size imix\n  \
+        millrace-pktgen run --config load.toml --seconds 60 --json")]
+    Run(RunOptions),
+    /// Look for the highest rates without loss (NDR) and with little (PDR), and for the latency below
+    #[command(after_help = "Example:\n  \
+        millrace-pktgen search --send eth1 --receive eth2 --destination-mac 02:00:00:00:00:01 --seconds 60 --svg rates.svg")]
+    Search(SearchOptions),
+    /// The same in network namespaces made for it, without any NIC: a search, or with --run a run
+    #[command(
+        after_help = "Examples:\n  millrace-pktgen lab --seconds 2\n  millrace-pktgen lab --between nothing --run --rate 100kpps"
+    )]
+    Lab(LabOptions),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  millrace-pktgen completions bash > /etc/bash_completion.d/millrace-pktgen"
+    )]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
     #[command(flatten)]
-    ends: Ends,
+    common: Shared,
     #[command(flatten)]
-    packet: PacketOptions,
+    speed: Speed,
+}
+
+#[derive(Debug, Args)]
+struct SearchOptions {
     #[command(flatten)]
-    tunnel: TunnelOptions,
-    /// Packets per second [default: as many as go]
-    #[arg(long, value_name = "PPS", value_parser = clap::value_parser!(u64).range(1..))]
-    rate: Option<u64>,
-    /// Packets in all [default: as many as go in the time]
-    #[arg(long, value_name = "N")]
-    packets: Option<u64>,
-    /// How long rates are measured, in seconds
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
-    seconds: f64,
-    /// How long the run goes before rates are measured, in seconds
-    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = seconds)]
-    warm_up: f64,
-    /// Print the report as JSON
+    common: Shared,
+    #[command(flatten)]
+    search: Search,
+}
+
+#[derive(Debug, Args)]
+struct LabOptions {
+    #[command(flatten)]
+    common: Shared,
+    #[command(flatten)]
+    speed: Speed,
+    #[command(flatten)]
+    search: Search,
+    /// What is between the two ends
+    #[arg(long, value_enum, default_value_t = Between::Kernel)]
+    between: Between,
+    /// A run instead of a search
+    #[arg(long)]
+    run: bool,
+}
+
+/// What every kind of run has.
+#[derive(Debug, Args)]
+struct Shared {
+    /// File of settings; what stands on the line overrides it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// The two ends of the run.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Interfaces")]
-struct Ends {
-    /// Interface to send from
-    #[arg(long, value_name = "INTERFACE", required_unless_present = "receive")]
-    send: Option<String>,
-    /// Network namespace of it, a name or a file [default: this one]
-    #[arg(long, value_name = "NAMESPACE", requires = "send")]
-    send_netns: Option<String>,
-    /// Queue of it
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    send_queue: u32,
-    /// Core the sending thread is pinned to [default: none]
-    #[arg(long, value_name = "CORE")]
-    send_core: Option<usize>,
-    /// Packets handed to the kernel at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: u16,
-    /// Interface to count at
-    #[arg(long, value_name = "INTERFACE")]
-    receive: Option<String>,
-    /// Network namespace of it, a name or a file [default: this one]
-    #[arg(long, value_name = "NAMESPACE", requires = "receive")]
-    receive_netns: Option<String>,
-    /// Core the receiving thread is pinned to [default: none]
-    #[arg(long, value_name = "CORE")]
-    receive_core: Option<usize>,
-    /// How arriving packets are counted
-    #[arg(long, value_enum, default_value_t = Count::Verify)]
-    count: Count,
-    /// How the XDP program is attached to the counting interface
-    #[arg(long, value_enum, default_value_t = Mode::Auto)]
-    xdp_mode: Mode,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Count {
-    /// Look into each: whose it is, its checksums, its order
-    Verify,
-    /// Count and drop them in the kernel, whatever they are; much cheaper
-    Drop,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mode {
-    /// Native, and generic where the driver refuses
-    Auto,
-    /// In the driver
-    Native,
-    /// In the kernel's stack
-    Generic,
-}
-
-impl From<Mode> for XdpMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Auto => Self::Auto,
-            Mode::Native => Self::Native,
-            Mode::Generic => Self::Generic,
-        }
-    }
-}
-
-/// What is sent. A range is FIRST-LAST.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Packets")]
-struct PacketOptions {
-    /// Source MAC address [default: the sending interface's]
-    #[arg(long, value_name = "MAC")]
-    source_mac: Option<MacAddr>,
-    /// Destination MAC address
-    #[arg(long, value_name = "MAC", default_value_t = MacAddr::BROADCAST)]
-    destination_mac: MacAddr,
-    /// Source address, or a range
-    #[arg(long, value_name = "ADDRESS", default_value = "198.18.0.1")]
-    source: AddressRange,
-    /// Destination address, or a range
-    #[arg(long, value_name = "ADDRESS", default_value = "198.19.0.1")]
-    destination: AddressRange,
-    /// UDP source port, or a range
-    #[arg(long, value_name = "PORT", default_value = "1024-65535")]
-    source_port: PortRange,
-    /// UDP destination port, or a range
-    #[arg(long, value_name = "PORT", default_value = "9")]
-    destination_port: PortRange,
-    /// How many flows: combinations of the addresses and ports, destination addresses first
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    flows: u32,
-    /// Draw each packet's flow at random, instead of one after the other
+    /// Draw throughput and latency into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Tell how it is going on standard error, even if that is no terminal
     #[arg(long)]
-    random: bool,
-    /// Length in bytes, from the (inner) Ethernet header to the end, without the frame check sequence
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    size: usize,
+    progress: bool,
+    #[command(flatten)]
+    send: Send,
+    #[command(flatten)]
+    receive: Receive,
+    #[command(flatten)]
+    packets: Packets,
+    #[command(flatten)]
+    tunnel: Wrap,
+    #[command(flatten)]
+    time: Times,
 }
 
-/// The tunnel packets are put in, to play another node.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Tunnel")]
-struct TunnelOptions {
-    /// Put each packet into a tunnel
-    #[arg(long, value_enum, requires_all = ["outer_source", "outer_destination"])]
-    tunnel: Option<TunnelKind>,
-    /// Outer source address
-    #[arg(long, value_name = "ADDRESS")]
-    outer_source: Option<Ipv4Addr>,
-    /// Outer destination address
-    #[arg(long, value_name = "ADDRESS")]
-    outer_destination: Option<Ipv4Addr>,
-    /// VXLAN network identifier
-    #[arg(long, value_name = "VNI", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..1 << 24))]
-    vni: u32,
-    /// Outer UDP destination port
-    #[arg(long, value_name = "PORT", default_value_t = vxlan::LINUX_PORT)]
-    outer_port: u16,
-    /// Inner source MAC address of VXLAN
-    #[arg(long, value_name = "MAC", default_value_t = MacAddr::ZERO)]
-    inner_source_mac: MacAddr,
-    /// Inner destination MAC address of VXLAN
-    #[arg(long, value_name = "MAC", default_value_t = MacAddr::ZERO)]
-    inner_destination_mac: MacAddr,
+/// Why the program failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Pktgen(#[from] PktgenError),
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error("cannot heed signals: {0}")]
+    Signals(io::Error),
+    #[error("cannot write the result: {0}")]
+    Result(#[from] serde_json::Error),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TunnelKind {
-    /// VXLAN over IPv4
-    Vxlan,
-    /// IPv4 in IPv4
-    Ipip,
-}
-
-/// Reads a time that makes sense for a run.
-fn seconds(text: &str) -> Result<f64, String> {
-    /// Longer than anyone waits.
-    const LONGEST: f64 = 86_400.0;
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=LONGEST).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("a number of seconds, 0 to {LONGEST}, would be right")),
-    }
-}
-
-fn place(interface: &str, namespace: Option<&String>) -> Place {
-    namespace.map_or_else(
-        || Place::here(interface),
-        |namespace| Place::inside(interface, namespace),
-    )
-}
-
-impl TunnelOptions {
-    fn outer(&self) -> Option<Outer> {
-        let (kind, source, destination) = (self.tunnel?, self.outer_source?, self.outer_destination?);
-        let tunnel = match kind {
-            TunnelKind::Ipip => Tunnel::Ipip,
-            TunnelKind::Vxlan => Tunnel::Vxlan {
-                inner: Link {
-                    source: self.inner_source_mac,
-                    destination: self.inner_destination_mac,
-                },
-                // clap has checked the range.
-                vni: Vni::try_from(self.vni).ok()?,
-                port: self.outer_port,
-            },
-        };
-        Some(Outer {
-            source,
-            destination,
-            tunnel,
-        })
-    }
-}
-
-impl Cli {
-    fn plan(&self) -> Result<Plan, PktgenError> {
-        let run = fresh_run();
-        let send = match &self.ends.send {
-            None => None,
-            Some(interface) => {
-                let place = place(interface, self.ends.send_netns.as_ref());
-                Some((self.template(&place, run)?, self.sender(place)))
-            }
-        };
-        let receive = self.ends.receive.as_ref().map(|interface| {
-            let options = ReceiverOptions {
-                place: place(interface, self.ends.receive_netns.as_ref()),
-                core: self.ends.receive_core,
-                mode: self.ends.xdp_mode.into(),
-                // Who only receives cannot know the run.
-                run: send.as_ref().map(|_| run),
-            };
-            match self.ends.count {
-                Count::Verify => Counting::Verified(options),
-                Count::Drop => Counting::Steered(options),
-            }
-        });
-        let time = Duration::from_secs_f64;
-        Ok(Plan {
-            send,
-            receive,
-            warm_up: time(self.warm_up),
-            duration: time(self.seconds),
-        })
-    }
-
-    fn template(&self, place: &Place, run: u16) -> Result<Template, PktgenError> {
-        let packet = &self.packet;
-        let source = match packet.source_mac {
-            Some(mac) => mac,
-            None => place.facts()?.mac,
-        };
-        let space = FlowSpace {
-            sources: packet.source,
-            destinations: packet.destination,
-            source_ports: packet.source_port,
-            destination_ports: packet.destination_port,
-        };
-        let shape = Shape {
-            link: Link {
-                source,
-                destination: packet.destination_mac,
-            },
-            outer: self.tunnel.outer(),
-            flows: Flows::new(space, packet.flows)?,
-            frame_len: packet.size,
-            run,
-        };
-        Ok(Template::new(&shape)?)
-    }
-
-    fn sender(&self, place: Place) -> SenderOptions {
-        SenderOptions {
-            place,
-            queue: QueueId(self.ends.send_queue),
-            core: self.ends.send_core,
-            batch: usize::from(self.ends.batch),
-            rate: self.rate,
-            packets: self.packets,
-            order: if self.packet.random {
-                Order::Random
-            } else {
-                Order::RoundRobin
-            },
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Pktgen(
+                PktgenError::Template(_)
+                | PktgenError::Flows(_)
+                | PktgenError::Replay(_)
+                | PktgenError::Core { .. }
+                | PktgenError::TooLong { .. }
+                | PktgenError::SameQueue { .. }
+                | PktgenError::Settings(_),
+            ) => WRONG_USAGE,
+            _ => 1,
         }
     }
 }
 
-/// A number for this run that the last one most likely had not.
-fn fresh_run() -> u16 {
-    // INVARIANT: masked to 16 bits.
-    #[allow(clippy::cast_possible_truncation)]
-    let run = (millrace_dataplane::clock::cycles() >> 16 & 0xffff) as u16;
-    run
+/// How results and news are told.
+struct Output {
+    json: bool,
+    svg: Option<PathBuf>,
+    is_terminal: bool,
+    tells: bool,
+}
+
+impl Output {
+    fn new(common: &Shared) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        Self {
+            json: common.json,
+            svg: common.svg.clone(),
+            is_terminal,
+            tells: is_terminal || common.progress,
+        }
+    }
+
+    /// The line of progress: on a terminal always the same one.
+    fn progress(&self, progress: &Progress) {
+        if !self.tells {
+            return;
+        }
+        let line = table::of_progress(progress);
+        if self.is_terminal {
+            eprint!("\r\x1b[K{line}");
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    fn trial(&self, tried: &Tried) {
+        if self.tells {
+            let clear = if self.is_terminal { "\r\x1b[K" } else { "" };
+            eprintln!("{clear}{}", table::of_trial(tried));
+        }
+    }
+
+    fn result<T: Serialize>(
+        &self,
+        result: &T,
+        table: impl Fn(&T) -> String,
+        picture: impl Fn(&T) -> String,
+    ) -> Result<(), Failure> {
+        if self.is_terminal {
+            eprint!("\r\x1b[K");
+        }
+        if let Some(path) = &self.svg {
+            write_picture(path, &picture(result))?;
+        }
+        let text = if self.json {
+            serde_json::to_string(result)? + "\n"
+        } else {
+            table(result)
+        };
+        // Who closes the pipe has read enough.
+        let _ = io::stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn write_picture(path: &Path, picture: &str) -> Result<(), PktgenError> {
+    fs::write(path, picture).map_err(|source| PktgenError::Output {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// The settings of the line over those of the file over those of the lab.
+fn settings(common: Shared, speed: Speed, search: Search, lab: Settings) -> Result<Settings, PktgenError> {
+    let file = common
+        .config
+        .as_deref()
+        .map(Settings::read)
+        .transpose()?
+        .unwrap_or_default();
+    let line = Settings {
+        send: common.send,
+        receive: common.receive,
+        packets: common.packets,
+        tunnel: common.tunnel,
+        time: common.time,
+        run: speed,
+        search,
+    };
+    Ok(line.over(file).over(lab))
+}
+
+fn open(settings: &Settings) -> Result<Session, PktgenError> {
+    let resolved = setup(settings)?;
+    if resolved.skipped > 0 {
+        eprintln!(
+            "millrace-pktgen: {} packets of the recording are cut short or too long, and are not sent",
+            resolved.skipped
+        );
+    }
+    Session::open(resolved.setup)
+}
+
+fn one_run(settings: &Settings, output: &Output, stop: &AtomicBool) -> Result<(), Failure> {
+    let (trial, warm_up) = trial(settings)?;
+    let mut session = open(settings)?;
+    let watch = &mut |progress: &Progress| output.progress(progress);
+    if let Some(warm_up) = warm_up {
+        session.run(&warm_up, stop, watch)?;
+    }
+    let outcome = session.run(&trial, stop, watch)?;
+    drop(session);
+    output.result(&outcome, table::of_run, svg::of_run)
+}
+
+fn one_search(settings: &Settings, output: &Output, stop: &AtomicBool) -> Result<(), Failure> {
+    // What no search can do is said before an interface is touched.
+    criteria(settings, 1.0)?;
+    let mut session = open(settings)?;
+    let criteria = criteria(settings, session.mean_len())?;
+    let watch = &mut |progress: &Progress| output.progress(progress);
+    let told = &mut |tried: &Tried| output.trial(tried);
+    let findings = search(&mut session, &criteria, stop, watch, told)?;
+    drop(session);
+    output.result(&findings, table::of_search, svg::of_search)
+}
+
+fn in_lab(options: LabOptions, stop: &AtomicBool) -> Result<(), Failure> {
+    clean_leftovers()?;
+    let stage = Stage::bring_up(LAB_NAME, options.between)?;
+    let output = Output::new(&options.common);
+    let settings = settings(options.common, options.speed, options.search, stage.settings())?;
+    if options.run {
+        one_run(&settings, &output, stop)
+    } else {
+        one_search(&settings, &output, stop)
+    }
 }
 
 /// A flag that the signals which end a program raise.
-fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(Failure::Signals)?;
     }
     Ok(flag)
 }
 
-fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let stop = match stop_flag() {
-        Ok(stop) => stop,
-        Err(error) => {
-            eprintln!("millrace-pktgen: cannot heed signals: {error}");
-            return ExitCode::FAILURE;
+fn carry_out(command: Command) -> Result<(), Failure> {
+    let none = Settings::default;
+    let stop = stop_flag()?;
+    match command {
+        Command::Run(RunOptions { common, speed }) => {
+            let output = Output::new(&common);
+            one_run(
+                &settings(common, speed, Search::default(), none())?,
+                &output,
+                &stop,
+            )
         }
-    };
-    match cli.plan().and_then(|plan| run(plan, &stop)) {
-        Ok(report) if cli.json => match serde_json::to_string(&report) {
-            Ok(line) => println!("{line}"),
-            Err(error) => {
-                eprintln!("millrace-pktgen: cannot write the report: {error}");
-                return ExitCode::FAILURE;
-            }
-        },
-        Ok(report) => println!("{report}"),
-        Err(error) => {
-            eprintln!("millrace-pktgen: {error}");
-            return match error {
-                PktgenError::Template(_) | PktgenError::Flows(_) | PktgenError::Core { .. } => {
-                    ExitCode::from(WRONG_USAGE)
-                }
-                _ => ExitCode::FAILURE,
-            };
+        Command::Search(SearchOptions { common, search }) => {
+            let output = Output::new(&common);
+            one_search(
+                &settings(common, Speed::default(), search, none())?,
+                &output,
+                &stop,
+            )
+        }
+        Command::Lab(options) => in_lab(options, &stop),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "millrace-pktgen", &mut script);
+            let _ = io::stdout().write_all(&script);
+            Ok(())
         }
     }
-    ExitCode::SUCCESS
+}
+
+fn main() -> ExitCode {
+    match carry_out(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("millrace-pktgen: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_completion_knows_its_commands() {
+        Cli::command().debug_assert();
+        for shell in [
+            clap_complete::Shell::Bash,
+            clap_complete::Shell::Zsh,
+            clap_complete::Shell::Fish,
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "millrace-pktgen", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            for word in ["search", "new-connections", "zipf", "outer-source"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_goes_over_the_lab() {
+        let line = [
+            "millrace-pktgen",
+            "lab",
+            "--run",
+            "--send",
+            "memory",
+            "--promiscuous",
+            "--send-queue",
+            "0,2",
+        ];
+        let Command::Lab(options) = Cli::parse_from(line).command else {
+            panic!("another command");
+        };
+        let mut lab = Settings::default();
+        lab.send.interface = Some("out".to_owned());
+        lab.send.netns = Some("left".to_owned());
+        let Ok(settings) = settings(options.common, options.speed, options.search, lab) else {
+            panic!("no settings");
+        };
+        assert_eq!(settings.send.interface.as_deref(), Some("memory"));
+        assert_eq!(settings.send.netns.as_deref(), Some("left"));
+        assert_eq!(settings.send.queues, Some(vec![0, 2]));
+        assert_eq!(settings.receive.promiscuous, Some(true));
+    }
 }

@@ -6,7 +6,8 @@ use millrace_dataplane::port::umem::UmemError;
 use millrace_dataplane::port::xsk::BindError;
 use millrace_dataplane::xdp::XdpError;
 
-use super::flows::TooFewFlows;
+use super::flows::InvalidFlows;
+use super::replay::ReplayError;
 use super::template::TemplateError;
 
 /// A failure of a generator or of a counting end.
@@ -17,7 +18,47 @@ pub enum PktgenError {
     Template(#[from] TemplateError),
     /// The flows asked for are not there.
     #[error(transparent)]
-    Flows(#[from] TooFewFlows),
+    Flows(#[from] InvalidFlows),
+    /// The recording cannot be sent.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// Packets are longer than the interface takes.
+    #[error(
+        "frames of {len} bytes by {place}, whose MTU is {mtu}: {} bytes at most, tunnel included, or a larger MTU would be right",
+        mtu + 14
+    )]
+    TooLong {
+        /// The longest frame, in bytes without frame check sequence.
+        len: usize,
+        /// The interface and its namespace.
+        place: String,
+        /// What it takes behind the Ethernet header, in bytes.
+        mtu: u32,
+    },
+    /// The interface is down.
+    #[error("{0} is down: `ip link set {0} up` would be right")]
+    Down(String),
+    /// One queue cannot have two sockets of two memories.
+    #[error(
+        "{place} is to send and to receive by queue {queue}: queues of its own for each, or two interfaces, would be right"
+    )]
+    SameQueue {
+        /// The interface and its namespace.
+        place: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// What was asked for makes no sense together.
+    #[error("{0}")]
+    Settings(String),
+    /// A file of results cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Output {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A network namespace cannot be entered.
     #[error("cannot enter the network namespace {namespace}: {source}")]
     Namespace {

@@ -1,19 +1,19 @@
 //! Which flows a generator sends: every combination of some addresses and ports, up to a number.
 
-use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use millrace_dataplane::wire::Ports;
 
-/// An inclusive range of IPv4 addresses: `10.0.0.1` or `10.0.0.1-10.0.0.9`.
+/// An inclusive range of addresses of one family: `10.0.0.1`, `10.0.0.1-10.0.0.9` or `2001:db8::1-2001:db8::ff`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
-    first: u32,
-    last: u32,
+    first: IpAddr,
+    /// How many addresses there are; what does not fit stands for as many as fit.
+    len: u64,
 }
 
-/// An inclusive range of UDP ports: `9` or `1024-65535`.
+/// An inclusive range of ports: `9` or `1024-65535`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRange {
     first: u16,
@@ -52,31 +52,44 @@ fn parse_range<T: FromStr + PartialOrd + Copy>(
 impl AddressRange {
     /// The range of this one address.
     #[must_use]
-    pub fn one(address: Ipv4Addr) -> Self {
+    pub fn one(address: impl Into<IpAddr>) -> Self {
         Self {
-            first: address.to_bits(),
-            last: address.to_bits(),
+            first: address.into(),
+            len: 1,
         }
     }
 
     /// The range from `first` on, of `count` addresses, as far as there are so many.
     #[must_use]
-    pub fn starting_at(first: Ipv4Addr, count: u32) -> Self {
-        let first = first.to_bits();
+    pub fn starting_at(first: impl Into<IpAddr>, count: u32) -> Self {
+        let first = first.into();
+        let after = match first {
+            IpAddr::V4(first) => u64::from(u32::MAX - first.to_bits()),
+            IpAddr::V6(first) => u64::try_from(u128::MAX - first.to_bits()).unwrap_or(u64::MAX),
+        };
         Self {
             first,
-            last: first.saturating_add(count.saturating_sub(1)),
+            len: u64::from(count.max(1)).min(after.saturating_add(1)),
         }
     }
 
     /// The first address.
     #[must_use]
-    pub fn first(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first)
+    pub fn first(self) -> IpAddr {
+        self.first
     }
 
-    fn len(self) -> u64 {
-        u64::from(self.last - self.first) + 1
+    /// Address `place` of the range, counted from 0.
+    #[inline]
+    fn at(self, place: u64) -> IpAddr {
+        match self.first {
+            // INVARIANT: a place within the range, so that the sum is an address of its family.
+            #[allow(clippy::cast_possible_truncation)]
+            IpAddr::V4(first) => IpAddr::V4(Ipv4Addr::from_bits(first.to_bits().wrapping_add(place as u32))),
+            IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from_bits(
+                first.to_bits().wrapping_add(u128::from(place)),
+            )),
+        }
     }
 }
 
@@ -84,13 +97,22 @@ impl FromStr for AddressRange {
     type Err = InvalidRange;
 
     fn from_str(text: &str) -> Result<Self, InvalidRange> {
-        let (first, last): (Ipv4Addr, Ipv4Addr) = parse_range(
-            text,
-            "an IPv4 address, or two with a dash between, the lower first",
-        )?;
+        let wanted = "an IP address, or two of one family with a dash between, the lower first";
+        let (first, last): (IpAddr, IpAddr) = parse_range(text, wanted)?;
+        let beyond = match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Some(u64::from(last.to_bits() - first.to_bits())),
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                Some(u64::try_from(last.to_bits() - first.to_bits()).unwrap_or(u64::MAX))
+            }
+            _ => None,
+        };
+        let beyond = beyond.ok_or_else(|| InvalidRange {
+            text: text.to_owned(),
+            wanted,
+        })?;
         Ok(Self {
-            first: first.to_bits(),
-            last: last.to_bits(),
+            first,
+            len: beyond.saturating_add(1),
         })
     }
 }
@@ -129,10 +151,10 @@ impl FromStr for PortRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Source address.
-    pub source: Ipv4Addr,
-    /// Destination address.
-    pub destination: Ipv4Addr,
-    /// UDP ports.
+    pub source: IpAddr,
+    /// Destination address, of the same family.
+    pub destination: IpAddr,
+    /// Ports; of an ICMP echo, its identifier and sequence number.
     pub ports: Ports,
 }
 
@@ -149,6 +171,22 @@ pub struct FlowSpace {
     pub destination_ports: PortRange,
 }
 
+impl FlowSpace {
+    /// How many combinations there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        let addresses = self.destinations.len.saturating_mul(self.sources.len);
+        let ports = self.source_ports.len() * self.destination_ports.len();
+        addresses.saturating_mul(ports)
+    }
+
+    /// Never: every range has something in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The flows a generator sends.
 #[derive(Debug, Clone, Copy)]
 pub struct Flows {
@@ -156,39 +194,57 @@ pub struct Flows {
     count: u32,
 }
 
-/// There are not so many flows in the ranges.
+/// Flows that cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub struct TooFewFlows {
-    /// Flows asked for.
-    pub wanted: u32,
-    /// Flows there are.
-    pub there: u64,
-}
-
-impl fmt::Display for TooFewFlows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { wanted, there } = self;
-        write!(
-            f,
-            "{wanted} flows are wanted, but the address and port ranges make {there}: at least one flow, and ranges \
-             wide enough for all of them, would be right"
-        )
-    }
+pub enum InvalidFlows {
+    /// There are not so many in the ranges.
+    #[error(
+        "{wanted} flows are wanted, but the address and port ranges make {there}: at least one flow, and ranges wide \
+         enough for all of them, would be right"
+    )]
+    TooFew {
+        /// Flows asked for.
+        wanted: u32,
+        /// Flows there are.
+        there: u64,
+    },
+    /// One end is IPv4 and the other IPv6.
+    #[error(
+        "sources from {source_address} on and destinations from {destination} on: two ranges of one family would be right"
+    )]
+    Families {
+        /// The first source address.
+        source_address: IpAddr,
+        /// The first destination address.
+        destination: IpAddr,
+    },
 }
 
 impl Flows {
     /// The first `count` combinations: destinations vary fastest, then sources, source ports, destination ports.
     ///
     /// # Errors
-    /// [`TooFewFlows`] if there are fewer combinations, or none is wanted.
-    pub fn new(space: FlowSpace, count: u32) -> Result<Self, TooFewFlows> {
-        let addresses = space.destinations.len() * space.sources.len().min(u64::from(u32::MAX));
-        let ports = space.source_ports.len() * space.destination_ports.len();
-        let there = addresses.saturating_mul(ports);
+    /// [`InvalidFlows`] if there are fewer combinations, none is wanted, or addresses are of two families.
+    pub fn new(space: FlowSpace, count: u32) -> Result<Self, InvalidFlows> {
+        let there = space.len();
+        if space.sources.first.is_ipv4() != space.destinations.first.is_ipv4() {
+            return Err(InvalidFlows::Families {
+                source_address: space.sources.first,
+                destination: space.destinations.first,
+            });
+        }
         if count == 0 || u64::from(count) > there {
-            return Err(TooFewFlows { wanted: count, there });
+            return Err(InvalidFlows::TooFew { wanted: count, there });
         }
         Ok(Self { space, count })
+    }
+
+    /// Every combination, as far as they can be numbered.
+    ///
+    /// # Errors
+    /// [`InvalidFlows::Families`].
+    pub fn all(space: FlowSpace) -> Result<Self, InvalidFlows> {
+        Self::new(space, u32::try_from(space.len()).unwrap_or(u32::MAX))
     }
 
     /// How many flows there are; at least one.
@@ -197,17 +253,21 @@ impl Flows {
         self.count
     }
 
+    /// Whether their addresses are IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        self.space.sources.first.is_ipv4()
+    }
+
     /// Flow `number`, counted from 0; numbers from [`Self::count`] on start over.
     #[inline]
     #[must_use]
     pub fn flow(&self, number: u32) -> Flow {
         let mut rest = u64::from(number % self.count);
-        // INVARIANT: a remainder by a range's length added to its first stays within the range, and so in its type.
-        #[allow(clippy::cast_possible_truncation)]
         let mut pick = |len: u64| {
             let place = rest % len;
             rest /= len;
-            place as u32
+            place
         };
         let FlowSpace {
             sources,
@@ -215,12 +275,14 @@ impl Flows {
             source_ports,
             destination_ports,
         } = self.space;
-        let destination = Ipv4Addr::from_bits(destinations.first + pick(destinations.len()));
-        let source = Ipv4Addr::from_bits(sources.first + pick(sources.len()));
+        let destination = destinations.at(pick(destinations.len));
+        let source = sources.at(pick(sources.len));
+        // INVARIANT: a remainder by a range's length added to its first stays within the range, and so in its type.
         #[allow(clippy::cast_possible_truncation)]
+        let mut port = |range: PortRange| range.first + pick(range.len()) as u16;
         let ports = Ports {
-            source: source_ports.first + pick(source_ports.len()) as u16,
-            destination: destination_ports.first + pick(destination_ports.len()) as u16,
+            source: port(source_ports),
+            destination: port(destination_ports),
         };
         Flow {
             source,
@@ -254,7 +316,7 @@ mod tests {
         assert_eq!(flows.flow(48), flows.flow(0));
         assert_eq!(
             flows.flow(1).destination,
-            Ipv4Addr::new(10, 1, 1, 0),
+            IpAddr::from([10, 1, 1, 0]),
             "destinations vary fastest"
         );
         assert_eq!(flows.flow(1).source, flows.flow(0).source);
@@ -266,7 +328,7 @@ mod tests {
         assert!(Flows::new(ranges, 4).is_ok());
         assert_eq!(
             Flows::new(ranges, 5).unwrap_err(),
-            TooFewFlows { wanted: 5, there: 4 }
+            InvalidFlows::TooFew { wanted: 5, there: 4 }
         );
         assert!(Flows::new(ranges, 0).is_err());
         let everything = space(
@@ -279,6 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn flows_of_ipv6_are_numbered_the_same_way() {
+        let flows = Flows::new(
+            space("2001:db8::ffff-2001:db8::1:1", "2001:db8:1::1", "7", "9"),
+            3,
+        )
+        .unwrap();
+        assert!(!flows.is_ipv4());
+        let sources: Vec<_> = (0..3)
+            .map(|number| flows.flow(number).source.to_string())
+            .collect();
+        assert_eq!(sources, ["2001:db8::ffff", "2001:db8::1:0", "2001:db8::1:1"]);
+        let everything = space("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::-::ff", "1", "1");
+        assert_eq!(Flows::all(everything).unwrap().count(), u32::MAX);
+        let two = space("2001:db8::1", "10.0.0.1", "1", "1");
+        assert!(matches!(Flows::new(two, 1), Err(InvalidFlows::Families { .. })));
+    }
+
+    #[test]
     fn ranges_that_are_none_are_refused() {
         for text in [
             "",
@@ -286,7 +366,8 @@ mod tests {
             "10.0.0",
             "10.0.0.1-",
             "10.0.0.1-10.0.0.2-10.0.0.3",
-            "::1",
+            "::2-::1",
+            "10.0.0.1-::1",
         ] {
             assert!(text.parse::<AddressRange>().is_err(), "{text:?}");
         }

@@ -34,6 +34,12 @@ pub struct Facts {
     pub mac: MacAddr,
     /// How many queues it may receive by; it may use fewer of them.
     pub queues: u32,
+    /// The longest packet it takes, in bytes behind the Ethernet header.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Whether it was told to take frames for anybody.
+    pub is_promiscuous: bool,
 }
 
 /// One interface in the output of `ip -json -details link show`.
@@ -42,6 +48,9 @@ struct Link {
     ifindex: u32,
     address: String,
     num_rx_queues: Option<u32>,
+    mtu: Option<u32>,
+    #[serde(default)]
+    flags: Vec<String>,
 }
 
 impl Place {
@@ -111,15 +120,35 @@ impl Place {
             place: self.to_string(),
             reason,
         };
-        let mut ask = Command::new("ip");
-        ask.args(["-json", "-details", "link", "show", "dev", &self.interface]);
+        let arguments = ["-json", "-details", "link", "show", "dev", &self.interface];
+        parse_facts(&self.ip(&arguments)?).map_err(failed)
+    }
+
+    /// Takes frames for anybody from now on, or no longer.
+    ///
+    /// # Errors
+    /// [`PktgenError::Interface`] with what `ip` said.
+    pub(crate) fn set_promiscuous(&self, is_on: bool) -> Result<(), PktgenError> {
+        let state = if is_on { "on" } else { "off" };
+        self.ip(&["link", "set", "dev", &self.interface, "promisc", state])
+            .map(drop)
+    }
+
+    /// Has `ip` do something in the interface's namespace; answers what it printed.
+    fn ip(&self, arguments: &[&str]) -> Result<Vec<u8>, PktgenError> {
+        let failed = |reason: String| PktgenError::Interface {
+            place: self.to_string(),
+            reason,
+        };
+        let mut line = Command::new("ip");
+        line.args(arguments);
         let output = self
-            .within(move || ask.output())?
+            .within(move || line.output())?
             .map_err(|e| failed(format!("`ip` does not run: {e}")))?;
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
-        parse_facts(&output.stdout).map_err(failed)
+        Ok(output.stdout)
     }
 }
 
@@ -132,10 +161,14 @@ fn parse_facts(json: &[u8]) -> Result<Facts, String> {
         .address
         .parse()
         .map_err(|_| format!("it has no Ethernet address, but {:?}", link.address))?;
+    let has = |flag: &str| link.flags.iter().any(|other| other == flag);
     Ok(Facts {
         ifindex: link.ifindex,
         mac,
         queues: link.num_rx_queues.unwrap_or(1).max(1),
+        mtu: link.mtu.unwrap_or(u32::MAX),
+        is_up: has("UP"),
+        is_promiscuous: has("PROMISC"),
     })
 }
 
@@ -161,6 +194,9 @@ mod tests {
             ifindex: 7,
             mac: MacAddr([2, 0, 0, 0, 0, 7]),
             queues: 2,
+            mtu: 1500,
+            is_up: true,
+            is_promiscuous: false,
         };
         assert_eq!(parse_facts(json), Ok(facts));
         for (text, problem) in [

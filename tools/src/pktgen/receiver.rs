@@ -1,40 +1,44 @@
-//! The receiving end that looks into every packet: one thread, a socket on each queue of the interface.
+//! The receiving end that looks into every packet: a socket on each queue of the interface, read by one or more threads.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::mem;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use millrace_dataplane::frame::{Frame, Holder, Pool};
-use millrace_dataplane::port::umem::Umem;
-use millrace_dataplane::port::xsk::{FillPolicy, XskPort};
-use millrace_dataplane::port::{Port, QueueId};
+use hdrhistogram::Histogram;
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::port::QueueId;
+use millrace_dataplane::port::xsk::{BindMode, XskPort};
 use millrace_dataplane::stats::Counter;
-use millrace_dataplane::xdp::XdpMode;
+use millrace_dataplane::xdp::{AttachedMode, XdpMode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::Serialize;
 
 use super::affinity::{check_core, pin};
+pub use super::books::Received;
+use super::books::{Books, look};
 use super::error::PktgenError;
-use super::marker::{Recognised, Wrapping, recognise};
+use super::link::{Binding, ReceiveEnd, bind_receivers};
+use super::marker::{Runs, now_ns};
 use super::place::Place;
 use super::steering::Steering;
 
-/// Frames of packet memory for each queue.
-const FRAMES_PER_QUEUE: u32 = 4096;
 /// Packets taken from a queue at once.
 const BATCH: usize = 64;
+/// How long a thread looks for packets again and again before it sleeps, as a worker of the switch does.
+const ATTENTION: Duration = Duration::from_micros(50);
 /// How long a wait for packets goes on before the thread looks whether it is to stop.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
-/// What the kernel answers who binds to a queue that an interface does not use.
-const NO_SUCH_QUEUE: i32 = rustix::io::Errno::INVAL.raw_os_error();
+/// The same where there is nothing that would wake it.
+const NAP: Duration = Duration::from_micros(100);
 /// The thread's name.
 const THREAD: &str = "pktgen-receive";
 
-/// How packets are received.
+/// How packets are received by one thread, in copy mode.
 #[derive(Debug, Clone)]
 pub struct ReceiverOptions {
     /// By which interface.
@@ -47,62 +51,52 @@ pub struct ReceiverOptions {
     pub run: Option<u16>,
 }
 
-/// What was received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Received {
-    /// Packets of the run.
-    pub packets: u64,
-    /// Their bytes, from the (outer) Ethernet header on.
-    pub bytes: u64,
-    /// Those among them that came in VXLAN.
-    pub vxlan: u64,
-    /// Those among them that came in IP-in-IP.
-    pub ipip: u64,
-    /// Those among them with a wrong checksum somewhere.
-    pub corrupt: u64,
-    /// Those among them that came after a later one of the same queue.
-    pub reordered: u64,
-    /// Packets of anyone else.
-    pub strangers: u64,
-    /// Packets the socket had no room for.
-    pub overrun: u64,
+/// How packets are received.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// By which interface.
+    pub place: Place,
+    /// By which of its queues; none for all of them. What comes by another is counted and dropped.
+    pub queues: Vec<QueueId>,
+    /// One thread for each of these cores, which share the queues; none for one thread, anywhere.
+    pub cores: Vec<usize>,
+    /// How the steering program is attached.
+    pub mode: XdpMode,
+    /// How sockets are bound.
+    pub binding: Binding,
 }
 
-/// Shared with the thread, which alone writes the counters.
-#[derive(Debug, Default)]
+/// How an interface was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The mode the steering program runs in.
+    pub attached: AttachedMode,
+    /// How packets get into packet memory.
+    pub bound: BindMode,
+}
+
+/// Shared with the threads.
+#[derive(Debug)]
 struct Shared {
-    packets: Counter,
-    bytes: Counter,
-    vxlan: Counter,
-    ipip: Counter,
-    corrupt: Counter,
-    reordered: Counter,
-    strangers: Counter,
-    overrun: Counter,
+    books: Mutex<Books>,
+    overrun: Vec<Counter>,
     stop: AtomicBool,
 }
 
 impl Shared {
-    fn read(&self) -> Received {
-        Received {
-            packets: self.packets.get(),
-            bytes: self.bytes.get(),
-            vxlan: self.vxlan.get(),
-            ipip: self.ipip.get(),
-            corrupt: self.corrupt.get(),
-            reordered: self.reordered.get(),
-            strangers: self.strangers.get(),
-            overrun: self.overrun.get(),
-        }
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A receiving end at work. Dropping it stops it and takes its program off the interface.
-#[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    _steering: Steering,
+    threads: Vec<JoinHandle<()>>,
+    /// What had been overrun when the books were opened.
+    overrun_before: u64,
+    opened: Option<Opened>,
+    steering: Option<Steering>,
 }
 
 impl Receiver {
@@ -112,43 +106,139 @@ impl Receiver {
     /// [`PktgenError`] when there is no such interface or core, or the interface has an XDP program already; nothing is
     /// left behind.
     pub fn start(options: &ReceiverOptions) -> Result<Self, PktgenError> {
-        if let Some(core) = options.core {
-            check_core(core)?;
-        }
+        let listening = Listening {
+            place: options.place.clone(),
+            queues: Vec::new(),
+            cores: options.core.into_iter().collect(),
+            mode: options.mode,
+            binding: Binding::Copy,
+        };
+        let runs = options.run.map(|first| Runs { first, count: 1 });
+        Self::listen(&listening, runs)
+    }
+
+    /// Starts receiving packets of some runs, or of any.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn listen(options: &Listening, runs: Option<Runs>) -> Result<Self, PktgenError> {
+        options.cores.iter().try_for_each(|core| check_core(*core))?;
         let place = &options.place;
         let facts = place.facts()?;
-        let (ports, pool) = place.within(|| bind(&place.interface, facts.queues))??;
-        let sockets: Vec<_> = ports.iter().map(XskPort::socket).collect();
-        let steering = Steering::attach(place, facts, options.mode, &sockets)?;
-        let shared = Arc::new(Shared::default());
-        let work = Work {
-            latest: HashMap::new(),
-            frames: Vec::with_capacity(BATCH),
-            ports,
+        let all: Vec<_> = (0..facts.queues).map(QueueId).collect();
+        let is_all = options.queues.is_empty();
+        let queues = if is_all { &all } else { &options.queues };
+        let threads = options.cores.len().clamp(1, queues.len().max(1));
+        let interface = (place.interface.as_str(), facts.ifindex);
+        let mut ends = Vec::new();
+        let mut bound = BindMode::ZeroCopy;
+        let mut sockets: Vec<(QueueId, usize, usize)> = Vec::new();
+        for thread in 0..threads {
+            let mine: Vec<_> = queues.iter().copied().skip(thread).step_by(threads).collect();
+            let may_be_fewer = is_all;
+            let (ports, pool, mode) =
+                place.within(|| bind_receivers(interface, &mine, options.binding, may_be_fewer))??;
+            if mode == BindMode::Copy {
+                bound = mode;
+            }
+            sockets.extend(
+                (0..ports.len())
+                    .zip(&mine)
+                    .map(|(port, queue)| (*queue, thread, port)),
+            );
+            ends.push((ports, pool));
+        }
+        let fd = |thread: usize, port: usize| ends.get(thread).and_then(|(ports, _)| ports.get(port));
+        let by_queue: Vec<_> = sockets
+            .iter()
+            .filter_map(|(queue, thread, port)| Some((*queue, fd(*thread, *port)?.socket())))
+            .collect();
+        let steering = Steering::attach_to(place, facts, options.mode, &by_queue)?;
+        let opened = Opened {
+            attached: steering.mode(),
+            bound,
+        };
+        let ends = ends.into_iter().map(|(ports, pool)| ReceiveEnd {
+            ports: ports.into_iter().map(boxed).collect(),
             pool,
+        });
+        let mut receiver = Self::read(ends.collect(), &options.cores, runs)?;
+        receiver.opened = Some(opened);
+        receiver.steering = Some(steering);
+        Ok(receiver)
+    }
+
+    /// Starts reading ends that are open, each by a thread of its own, on these cores.
+    ///
+    /// # Errors
+    /// [`PktgenError`] without such a core, or a thread.
+    pub fn read(ends: Vec<ReceiveEnd>, cores: &[usize], runs: Option<Runs>) -> Result<Self, PktgenError> {
+        cores.iter().try_for_each(|core| check_core(*core))?;
+        let shared = Arc::new(Shared {
+            books: Mutex::new(Books::new(runs)),
+            overrun: ends.iter().map(|_| Counter::default()).collect(),
+            stop: AtomicBool::new(false),
+        });
+        let mut receiver = Self {
             shared: Arc::clone(&shared),
-            run: options.run,
+            threads: Vec::new(),
+            overrun_before: 0,
+            opened: None,
+            steering: None,
         };
-        let core = options.core;
-        let body = move || {
-            pin(core);
-            work.run();
-        };
-        let thread = thread::Builder::new()
-            .name(THREAD.to_owned())
-            .spawn(body)
-            .map_err(|source| PktgenError::Thread { name: THREAD, source })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-            _steering: steering,
-        })
+        let mut first_queue = 0;
+        for (number, end) in ends.into_iter().enumerate() {
+            let work = Work {
+                first_queue,
+                frames: Vec::with_capacity(BATCH),
+                seen: Vec::with_capacity(BATCH),
+                number,
+                shared: Arc::clone(&shared),
+                end,
+            };
+            first_queue += work.end.ports.len();
+            let core = cores.get(number).copied();
+            let body = move || {
+                pin(core);
+                work.run();
+            };
+            let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(body);
+            let thread = thread.map_err(|source| PktgenError::Thread { name: THREAD, source })?;
+            receiver.threads.push(thread);
+        }
+        Ok(receiver)
+    }
+
+    /// How the interface was opened; none for ends that were.
+    #[must_use]
+    pub fn opened(&self) -> Option<Opened> {
+        self.opened
+    }
+
+    /// Begins anew, for other runs.
+    pub fn reopen(&mut self, runs: Option<Runs>) {
+        self.overrun_before = self.overrun();
+        *self.shared.books() = Books::new(runs);
+    }
+
+    fn overrun(&self) -> u64 {
+        self.shared.overrun.iter().map(Counter::get).sum()
     }
 
     /// What was received so far.
     #[must_use]
     pub fn received(&self) -> Received {
-        self.shared.read()
+        let received = self.shared.books().read();
+        Received {
+            overrun: self.overrun().saturating_sub(self.overrun_before),
+            ..received
+        }
+    }
+
+    /// How long packets were under way so far, in nanoseconds.
+    #[must_use]
+    pub fn latency(&self) -> Histogram<u64> {
+        self.shared.books().latency().clone()
     }
 
     /// Stops, and answers what was received in all.
@@ -157,13 +247,18 @@ impl Receiver {
     /// [`PktgenError::Panicked`].
     pub fn stop(mut self) -> Result<Received, PktgenError> {
         self.end()?;
-        Ok(self.shared.read())
+        Ok(self.received())
     }
 
     fn end(&mut self) -> Result<(), PktgenError> {
+        // Before the sockets: with some drivers the other order ends badly (docs/hardware.md).
+        self.steering = None;
         self.shared.stop.store(true, Ordering::Relaxed);
-        let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        joined.map_err(|_| PktgenError::Panicked(THREAD))
+        let joined: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
+        if joined.iter().any(Result::is_err) {
+            return Err(PktgenError::Panicked(THREAD));
+        }
+        Ok(())
     }
 }
 
@@ -174,115 +269,87 @@ impl Drop for Receiver {
     }
 }
 
-/// Takes memory and binds a socket to every queue, all in the interface's namespace: the first socket on a UMEM is the
-/// one that the memory was registered with, and so belongs to the namespace in which that happened.
-fn bind(interface: &str, queues: u32) -> Result<(Vec<XskPort>, Pool), PktgenError> {
-    let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE.saturating_mul(queues))?;
-    let mut ports = Vec::new();
-    for (queue, holder) in (0..queues).zip(0..u16::MAX) {
-        match XskPort::bind(
-            &umem,
-            interface,
-            QueueId(queue),
-            Holder::port(holder),
-            FillPolicy::WIDE,
-        ) {
-            Ok(mut port) => {
-                port.settle(&mut pool);
-                ports.push(port);
-            }
-            // An interface may have been made for more queues than it uses.
-            Err(error) if queue > 0 && error.errno == Some(NO_SUCH_QUEUE) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok((ports, pool))
+fn boxed(port: XskPort) -> Box<dyn millrace_dataplane::port::Port + Send> {
+    Box::new(port)
 }
 
-/// The thread's own.
+/// A thread's own.
 struct Work {
-    ports: Vec<XskPort>,
-    pool: Pool,
+    end: ReceiveEnd,
+    number: usize,
+    /// The number of its first queue among all.
+    first_queue: usize,
     frames: Vec<Frame>,
+    seen: Vec<super::books::Seen>,
     shared: Arc<Shared>,
-    run: Option<u16>,
-    /// The highest sequence number seen, by queue and run.
-    latest: HashMap<(usize, u16), u64>,
 }
 
 impl Work {
     fn run(mut self) {
+        let mut busy_at = Instant::now();
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let count: usize = (0..self.ports.len()).map(|queue| self.take(queue)).sum();
-            if count == 0 {
+            if self.turn() > 0 {
+                busy_at = Instant::now();
+            } else if busy_at.elapsed() < ATTENTION {
+                std::hint::spin_loop();
+            } else {
                 self.note_overrun();
                 self.wait();
             }
         }
         // What is in the rings when it is told to stop has been received.
-        while (0..self.ports.len()).map(|queue| self.take(queue)).sum::<usize>() > 0 {}
+        while self.turn() > 0 {}
         self.note_overrun();
+    }
+
+    fn turn(&mut self) -> usize {
+        (0..self.end.ports.len()).map(|queue| self.take(queue)).sum()
     }
 
     /// Takes a batch from a queue; answers how many packets it was.
     fn take(&mut self, queue: usize) -> usize {
-        let Some(port) = self.ports.get_mut(queue) else {
+        let ReceiveEnd { ports, pool } = &mut self.end;
+        let Some(port) = ports.get_mut(queue) else {
             return 0;
         };
-        let count = port.receive(&mut self.pool, &mut self.frames, BATCH);
-        let mut frames = std::mem::take(&mut self.frames);
-        for frame in frames.drain(..) {
-            self.count(queue, frame.bytes());
-            self.pool.give(frame);
+        let count = port.receive(pool, &mut self.frames, BATCH);
+        let now = now_ns();
+        if count > 0 {
+            let runs = self.shared.books().runs;
+            let mut frames = mem::take(&mut self.frames);
+            for frame in frames.drain(..) {
+                self.seen.push(look(frame.bytes(), runs));
+                pool.give(frame);
+            }
+            self.frames = frames;
+            self.shared
+                .books()
+                .note(self.first_queue + queue, &self.seen, now);
+            self.seen.clear();
         }
-        self.frames = frames;
-        if let Some(port) = self.ports.get_mut(queue) {
-            port.settle(&mut self.pool);
-        }
+        port.settle(pool);
         count
-    }
-
-    fn count(&mut self, queue: usize, packet: &[u8]) {
-        let shared = &self.shared;
-        let ours = recognise(packet).filter(|found| self.run.is_none_or(|run| run == found.marker.run));
-        let Some(Recognised {
-            marker,
-            wrapping,
-            is_intact,
-        }) = ours
-        else {
-            shared.strangers.add(1);
-            return;
-        };
-        shared.packets.add(1);
-        shared.bytes.add(packet.len() as u64);
-        match wrapping {
-            Wrapping::Plain => {}
-            Wrapping::Vxlan => shared.vxlan.add(1),
-            Wrapping::Ipip => shared.ipip.add(1),
-        }
-        shared.corrupt.add(u64::from(!is_intact));
-        let latest = self.latest.entry((queue, marker.run)).or_insert(marker.sequence);
-        shared.reordered.add(u64::from(marker.sequence < *latest));
-        *latest = marker.sequence.max(*latest);
     }
 
     /// Reads what the kernel could not deliver.
     fn note_overrun(&self) {
-        let lost = |port: &XskPort| {
+        let lost = self.end.ports.iter().filter_map(|port| port.device_statistics());
+        if let Some(counter) = self.shared.overrun.get(self.number) {
             // An empty fill ring is among the dropped ones.
-            port.device_statistics()
-                .map_or(0, |kernel| kernel.rx_dropped + kernel.rx_ring_full)
-        };
-        self.shared.overrun.set(self.ports.iter().map(lost).sum());
+            counter.set(lost.map(|kernel| kernel.rx_dropped + kernel.rx_ring_full).sum());
+        }
     }
 
     /// Sleeps until there is something to receive, for a while.
     fn wait(&self) {
-        let mut events: Vec<_> = self
-            .ports
-            .iter()
-            .map(|port| PollFd::from_borrowed_fd(port.socket(), PollFlags::IN))
+        let descriptors: Vec<BorrowedFd<'_>> = self.end.ports.iter().filter_map(|port| port.fd()).collect();
+        if descriptors.is_empty() {
+            thread::sleep(NAP);
+            return;
+        }
+        let mut events: Vec<_> = descriptors
+            .into_iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
             .collect();
         // A signal, or an error, only shortens the wait: the thread looks into its rings itself.
         let _ = poll(&mut events, Some(&PATIENCE));

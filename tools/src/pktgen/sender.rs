@@ -1,43 +1,32 @@
-//! The sending end: one thread, one AF_XDP socket, one core.
+//! The sending end: one thread, one queue, one core.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace_dataplane::clock::{self, Clock};
-use millrace_dataplane::frame::{Frame, Holder, Pool};
-use millrace_dataplane::port::umem::Umem;
-use millrace_dataplane::port::xsk::{FillPolicy, XskPort};
+use millrace_dataplane::clock;
+use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::{Port, QueueId};
 use millrace_dataplane::stats::Counter;
 use serde::Serialize;
 
 use super::affinity::{check_core, pin};
 use super::error::PktgenError;
-use super::pace::{Due, Pace};
+use super::link::{Binding, SendEnd};
+use super::marker::now_ns;
+use super::order::{Order, Share};
 use super::place::Place;
+use super::rate::{Pace, Rate, Rest};
 use super::template::Template;
+use super::traffic::{Mix, Traffic, Writer};
 
-/// Frames of packet memory: more than the transmit ring holds, so that the ring is the limit.
-const FRAMES: u32 = 4096;
-/// A sending socket has no frames to receive into.
-const NO_RECEIVING: FillPolicy = FillPolicy { base: 0, max: 0 };
 /// How long the end of a run waits for the device to take what is in the ring.
 const DRAIN: Duration = Duration::from_millis(200);
 /// The thread's name.
 const THREAD: &str = "pktgen-send";
 
-/// In which order flows are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// One after the other, round and round.
-    RoundRobin,
-    /// Each packet's flow drawn uniformly at random.
-    Random,
-}
-
-/// How packets are sent.
+/// How packets of one template are sent.
 #[derive(Debug, Clone)]
 pub struct SenderOptions {
     /// By which interface.
@@ -56,6 +45,27 @@ pub struct SenderOptions {
     pub order: Order,
 }
 
+/// What one sender does in one run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What it sends.
+    pub traffic: Traffic,
+    /// In which order the flows come.
+    pub order: Order,
+    /// Which of how many senders it is.
+    pub share: Share,
+    /// The run that its packets are marked with.
+    pub run: u16,
+    /// How fast all senders together send.
+    pub rate: Rate,
+    /// How many packets in all; `None` for as many as go until it is stopped.
+    pub packets: Option<u64>,
+    /// Packets handed to the port at once.
+    pub batch: usize,
+    /// On which core; `None` for wherever the scheduler likes.
+    pub core: Option<usize>,
+}
+
 /// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Sent {
@@ -63,8 +73,14 @@ pub struct Sent {
     pub packets: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Those among them without a mark, of a recording: nobody can tell whether they arrive.
+    pub unmarked: u64,
+    /// Packets that the device refused; they are not among those sent, and their sequence numbers never arrive.
+    pub refused: u64,
     /// Times the device reported an error.
     pub device_errors: u64,
+    /// How long it took, from the first packet on, in nanoseconds; the device's emptying its ring left out.
+    pub active_ns: u64,
 }
 
 /// Shared with the thread, which alone writes the counters.
@@ -72,7 +88,10 @@ pub struct Sent {
 struct Shared {
     packets: Counter,
     bytes: Counter,
+    unmarked: Counter,
+    refused: Counter,
     device_errors: Counter,
+    active_ns: Counter,
     stop: AtomicBool,
 }
 
@@ -81,20 +100,22 @@ impl Shared {
         Sent {
             packets: self.packets.get(),
             bytes: self.bytes.get(),
+            unmarked: self.unmarked.get(),
+            refused: self.refused.get(),
             device_errors: self.device_errors.get(),
+            active_ns: self.active_ns.get(),
         }
     }
 }
 
 /// A generator at work. Dropping it stops it.
-#[derive(Debug)]
 pub struct Sender {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<SendEnd>>,
 }
 
 impl Sender {
-    /// Starts sending.
+    /// Opens a queue and starts sending by it.
     ///
     /// # Errors
     /// [`PktgenError`] when there is no such interface, queue, core or memory; nothing is left behind.
@@ -102,24 +123,50 @@ impl Sender {
         if let Some(core) = options.core {
             check_core(core)?;
         }
-        let (port, pool) = options.place.within(|| bind(options))??;
-        let shared = Arc::new(Shared::default());
-        let work = Work {
-            template,
-            port,
-            pool,
-            shared: Arc::clone(&shared),
-            pace: Pace::new(options.rate, Clock::calibrated()),
-            batch: options.batch.max(1) as u64,
-            limit: options.packets.unwrap_or(u64::MAX),
+        let place = &options.place;
+        // In copy mode a socket is bound by its interface's name.
+        let (end, _) =
+            place.within(|| SendEnd::bind((&place.interface, 0), options.queue, Binding::Copy))??;
+        let run = template.run();
+        #[allow(clippy::cast_precision_loss)] // INVARIANT: rates are far below 2^52.
+        let rate = options.rate.map_or(Rate::Max, |rate| Rate::Packets(rate as f64));
+        let job = Job {
+            traffic: Traffic::Mix(Mix::one(template)),
             order: options.order,
-            state: clock::cycles() | 1,
-            sequence: 0,
+            share: Share::WHOLE,
+            run,
+            rate,
+            packets: options.packets,
+            batch: options.batch,
+            core: options.core,
         };
-        let core = options.core;
+        Self::launch(end, job)
+    }
+
+    /// Starts sending by an end that is open.
+    ///
+    /// # Errors
+    /// [`PktgenError`] without such a core, or a thread.
+    pub fn launch(end: SendEnd, job: Job) -> Result<Self, PktgenError> {
+        if let Some(core) = job.core {
+            check_core(core)?;
+        }
+        let shared = Arc::new(Shared::default());
+        let pace = job.traffic.pace(job.rate, job.share.of);
+        let core = job.core;
+        let work = Work {
+            writer: Writer::new(job.traffic, job.order, job.share, job.run, clock::cycles()),
+            end,
+            shared: Arc::clone(&shared),
+            pace,
+            batch: job.batch.max(1) as u64,
+            limit: job.packets.unwrap_or(u64::MAX),
+            sent: 0,
+            refused_before: 0,
+        };
         let body = move || {
             pin(core);
-            work.run();
+            work.run()
         };
         let thread = thread::Builder::new()
             .name(THREAD.to_owned())
@@ -147,15 +194,27 @@ impl Sender {
     ///
     /// # Errors
     /// [`PktgenError::Panicked`].
-    pub fn stop(mut self) -> Result<Sent, PktgenError> {
-        self.end()?;
-        Ok(self.shared.read())
+    pub fn stop(self) -> Result<Sent, PktgenError> {
+        self.finish().map(|(sent, _)| sent)
     }
 
-    fn end(&mut self) -> Result<(), PktgenError> {
+    /// The same, with the end back, for another run.
+    ///
+    /// # Errors
+    /// [`PktgenError::Panicked`].
+    pub fn finish(mut self) -> Result<(Sent, SendEnd), PktgenError> {
+        let end = self.end().ok_or(PktgenError::Panicked(THREAD))?;
+        Ok((self.shared.read(), end))
+    }
+
+    /// Tells the thread to stop, without waiting for it.
+    pub(crate) fn ask_to_stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        joined.map_err(|_| PktgenError::Panicked(THREAD))
+    }
+
+    fn end(&mut self) -> Option<SendEnd> {
+        self.ask_to_stop();
+        self.thread.take()?.join().ok()
     }
 }
 
@@ -166,119 +225,117 @@ impl Drop for Sender {
     }
 }
 
-/// Takes memory and binds a socket, both in the interface's namespace: the first socket on a UMEM is the one that the
-/// memory was registered with, and so belongs to the namespace in which that happened.
-fn bind(options: &SenderOptions) -> Result<(XskPort, Pool), PktgenError> {
-    let (umem, pool) = Umem::new(FRAMES)?;
-    let (interface, holder) = (&options.place.interface, Holder::port(0));
-    let port = XskPort::bind(&umem, interface, options.queue, holder, NO_RECEIVING)?;
-    Ok((port, pool))
-}
-
 /// The thread's own.
 struct Work {
-    template: Template,
-    port: XskPort,
-    pool: Pool,
+    writer: Writer,
+    end: SendEnd,
     shared: Arc<Shared>,
     pace: Pace,
     batch: u64,
     limit: u64,
-    order: Order,
-    /// State of the random numbers; never zero.
-    state: u64,
-    sequence: u64,
+    sent: u64,
+    /// What the device had refused before the run.
+    refused_before: u64,
 }
 
 impl Work {
-    fn run(mut self) {
-        self.port.settle(&mut self.pool);
-        let start = clock::cycles();
-        while self.sequence < self.limit && !self.shared.stop.load(Ordering::Relaxed) {
-            match self
-                .pace
-                .due(clock::cycles().wrapping_sub(start), self.sequence, self.batch)
-            {
-                Due::Packets(count) => self.send(count.min(self.limit - self.sequence)),
-                Due::Spin => std::hint::spin_loop(),
-                Due::SleepUs(pause_us) => thread::sleep(Duration::from_micros(pause_us)),
+    fn run(mut self) -> SendEnd {
+        let SendEnd { port, pool } = &mut self.end;
+        port.settle(pool);
+        self.refused_before = refused(port.as_ref());
+        if self.writer.is_empty() {
+            self.limit = 0;
+        }
+        let start = now_ns();
+        while self.sent < self.limit && !self.shared.stop.load(Ordering::Relaxed) {
+            let now = now_ns();
+            let Some(due) = self.pace.due_ns(self.sent).map(|due| start.saturating_add(due)) else {
+                self.send(start, now);
+                continue;
+            };
+            if due <= now {
+                self.send(start, now);
+                continue;
+            }
+            match Pace::rest(due - now) {
+                Rest::Spin => std::hint::spin_loop(),
+                Rest::Sleep { ns } => thread::sleep(Duration::from_nanos(ns)),
             }
         }
+        self.shared.active_ns.set(now_ns().saturating_sub(start));
         self.drain();
+        self.end
     }
 
-    /// Sends up to `count` packets; fewer when the ring is full.
-    fn send(&mut self, count: u64) {
+    /// Sends a batch of what is due by now; less when the ring is full.
+    fn send(&mut self, start: u64, now: u64) {
         let (mut packets, mut bytes) = (0, 0);
-        while packets < count {
-            let Some(frame) = self.next_frame() else { break };
-            let len = frame.len() as u64;
-            if let Err(frame) = self.port.send(&mut self.pool, frame) {
-                self.pool.give(frame);
+        let most = self.batch.min(self.limit - self.sent);
+        while packets < most {
+            let number = self.sent + packets;
+            let due = self
+                .pace
+                .due_ns(number)
+                .map_or(now, |due| start.saturating_add(due));
+            if due > now {
                 break;
             }
-            self.sequence += 1;
+            let Some(frame) = self.next_frame(number, due) else {
+                break;
+            };
+            let len = frame.len() as u64;
+            let SendEnd { port, pool } = &mut self.end;
+            if let Err(frame) = port.send(pool, frame) {
+                pool.give(frame);
+                break;
+            }
             packets += 1;
             bytes += len;
         }
-        self.port.flush();
-        self.port.settle(&mut self.pool);
-        self.shared.packets.add(packets);
-        self.shared.bytes.add(bytes);
-        self.shared
-            .device_errors
-            .add(u64::from(self.port.last_error().is_some()));
+        let SendEnd { port, pool } = &mut self.end;
+        port.flush();
+        port.settle(pool);
+        self.sent += packets;
+        let shared = &self.shared;
+        shared.packets.add(packets);
+        shared.bytes.add(bytes);
+        shared.active_ns.set(now.saturating_sub(start));
+        shared.device_errors.add(u64::from(port.last_error().is_some()));
     }
 
-    /// The next packet, in a frame of its own; `None` when all frames are under way.
+    /// Packet `number`, in a frame of its own; `None` when all frames are under way.
     #[inline]
-    fn next_frame(&mut self) -> Option<Frame> {
-        let mut frame = self.pool.take()?;
-        let flow = self.next_flow();
-        let written = frame.fill(self.template.bytes()).is_ok()
-            && self
-                .template
-                .stamp(frame.bytes_mut(), flow, self.sequence)
-                .is_ok();
-        if written {
+    fn next_frame(&mut self, number: u64, due: u64) -> Option<Frame> {
+        let mut frame = self.end.pool.take()?;
+        if self.writer.write(&mut frame, number, due) {
             return Some(frame);
         }
-        // INVARIANT: the template fits a frame and can be stamped: its maker has tried.
-        self.pool.give(frame);
+        self.end.pool.give(frame);
         None
-    }
-
-    #[inline]
-    fn next_flow(&mut self) -> u32 {
-        let count = u64::from(self.template.flows().count());
-        let number = match self.order {
-            Order::RoundRobin => self.sequence % count,
-            Order::Random => {
-                // Marsaglia's xorshift64 (Journal of Statistical Software 8(14), 2003).
-                self.state ^= self.state << 13;
-                self.state ^= self.state >> 7;
-                self.state ^= self.state << 17;
-                ((self.state >> 32) * count) >> 32
-            }
-        };
-        // INVARIANT: below the number of flows, which is 32 bits wide.
-        u32::try_from(number).unwrap_or(0)
     }
 
     /// Waits until the device has taken everything; what it has not after a while was never sent.
     fn drain(&mut self) {
+        let SendEnd { port, pool } = &mut self.end;
         let deadline = Instant::now() + DRAIN;
-        while self.pool.census().in_ports > 0 && Instant::now() < deadline {
-            self.port.flush();
-            self.port.settle(&mut self.pool);
+        while (pool.census().in_ports > 0 || port.pending()) && Instant::now() < deadline {
+            port.flush();
+            port.settle(pool);
         }
-        let unsent = u64::from(self.pool.census().in_ports);
-        self.shared
-            .packets
-            .set(self.shared.packets.get().saturating_sub(unsent));
-        let unsent_bytes = unsent * self.template.bytes().len() as u64;
-        self.shared
-            .bytes
-            .set(self.shared.bytes.get().saturating_sub(unsent_bytes));
+        let refused = refused(port.as_ref()).saturating_sub(self.refused_before);
+        let unsent = u64::from(pool.census().in_ports) + refused;
+        let (packets, bytes) = (self.shared.packets.get(), self.shared.bytes.get());
+        let left = packets.saturating_sub(unsent);
+        self.shared.packets.set(left);
+        self.shared.refused.set(refused);
+        // Of several sizes, the mean is as near as one can come.
+        let unsent_bytes = bytes.checked_div(packets).unwrap_or(0) * unsent;
+        self.shared.bytes.set(bytes.saturating_sub(unsent_bytes));
+        self.shared.unmarked.set(self.writer.unmarked_among(left));
     }
+}
+
+/// Packets that a port's device did not take.
+fn refused(port: &dyn Port) -> u64 {
+    port.device_statistics().map_or(0, |device| device.tx_dropped)
 }

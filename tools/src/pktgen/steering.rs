@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use millrace_dataplane::port::QueueId;
 use millrace_dataplane::xdp::{AttachedMode, ProgramKind, SteeringProgram, XdpMode, detach_ours, query};
 
 use super::error::PktgenError;
@@ -28,9 +29,26 @@ impl Steering {
         mode: XdpMode,
         sockets: &[BorrowedFd<'_>],
     ) -> Result<Self, PktgenError> {
+        let sockets: Vec<_> = (0..facts.queues)
+            .map(QueueId)
+            .zip(sockets.iter().copied())
+            .collect();
+        Self::attach_to(place, facts, mode, &sockets)
+    }
+
+    /// The same with sockets for certain queues.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_to(
+        place: &Place,
+        facts: Facts,
+        mode: XdpMode,
+        sockets: &[(QueueId, BorrowedFd<'_>)],
+    ) -> Result<Self, PktgenError> {
         let mut program = SteeringProgram::load(ProgramKind::Port, facts.queues)?;
-        for (queue, socket) in (0..facts.queues).zip(sockets) {
-            program.register_socket(queue, *socket)?;
+        for (queue, socket) in sockets {
+            program.register_socket(queue.0, *socket)?;
         }
         let attached = place.within(|| {
             if let Some(other) = query(facts.ifindex)? {

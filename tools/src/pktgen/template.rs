@@ -1,29 +1,28 @@
-//! What a generator sends: UDP over IPv4 over Ethernet, plain or in a tunnel.
+//! What a generator sends: UDP, TCP or ICMP over IPv4 or IPv6 over Ethernet, plain or in a tunnel.
 //!
 //! The packet is built once, with etherparse, and so by other code than the switch's own. For each packet sent, its
 //! bytes are copied and stamped with a flow and a mark; checksums are carried along (RFC 1624).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{IpNumber, PacketBuilder};
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::wire::checksum::Delta;
 use millrace_dataplane::wire::{
-    EthernetMut, Ipv4Mut, MacAddr, Malformed, UdpMut, Vni, eth, ipip, ipv4, udp, vxlan,
+    EthernetMut, Ipv4Mut, Ipv6Mut, MacAddr, Malformed, Ports, UdpMut, Vni, eth, ipip, ipv4, ipv6, udp, vxlan,
 };
 
 use super::flows::{Flow, Flows};
-use super::marker::{MARKER_LEN, Marker, SEQUENCE_AT};
+use super::marker::{MARKER_LEN, Marker};
+use super::protocol::Protocol;
+use super::stamp::{Prepared, Stamp};
 
-/// TTL of everything a generator sends: the kernel's default.
+/// TTL and hop limit of everything a generator sends: the kernel's default.
 const TTL: u8 = 64;
 
-/// Length of the headers before the mark, without a tunnel, in bytes.
-const HEADERS_LEN: usize = eth::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN;
-
-/// The shortest frame that a generator sends, in bytes: Ethernet's own minimum, which has room for a mark.
+/// The shortest frame that a generator sends, in bytes: Ethernet's own minimum, which has room for IPv4, UDP and a mark.
 pub const SHORTEST: usize = eth::MIN_FRAME_LEN;
-const _: () = assert!(SHORTEST >= HEADERS_LEN + MARKER_LEN);
+const _: () = assert!(SHORTEST >= eth::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN + MARKER_LEN);
 
 /// The first outer UDP source port of a VXLAN packet (RFC 7348 section 5 recommends the dynamic range).
 const OUTER_SOURCE_PORT_FIRST: u16 = 49152;
@@ -85,8 +84,11 @@ pub struct Shape {
 /// Why packets of some shape cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// The frame is too short or too long.
-    #[error("frames of {len} bytes, tunnel included: {shortest} to {longest} would be right")]
+    /// The frame is too short for its headers and a mark, or too long.
+    #[error(
+        "frames of {len} bytes, tunnel included: {shortest} to {longest} would be right (headers, {MARKER_LEN} bytes of \
+         sequence number, time stamp and checksum; and what a frame of packet memory holds)"
+    )]
     Length {
         /// Length asked for, with the tunnel's headers.
         len: usize,
@@ -95,6 +97,11 @@ pub enum TemplateError {
         /// The longest that fits a frame of packet memory.
         longest: usize,
     },
+    /// IP-in-IP with anything but IPv4 in it.
+    #[error(
+        "IPv6 flows in an IPIP tunnel: RFC 2003 puts IPv4 into IPv4; IPv4 flows, or VXLAN, would be right"
+    )]
+    Family,
     /// The packet was built, and is not what it should be.
     #[error("the packet cannot be built: {0}")]
     Build(String),
@@ -104,45 +111,86 @@ pub enum TemplateError {
 #[derive(Debug, Clone)]
 pub struct Template {
     bytes: Vec<u8>,
-    /// Where the inner IPv4 header stands, in bytes.
+    /// Where the inner IP header stands, in bytes.
     ip_at: usize,
+    /// Where the ports, or what stands for them, are.
+    ports_at: usize,
+    /// The flow of the bytes.
+    first: Flow,
     /// Where the outer UDP header of a VXLAN packet stands, in bytes.
     outer_udp_at: Option<usize>,
+    protocol: Protocol,
     flows: Flows,
+    stamp: Prepared,
     run: u16,
 }
 
+/// The shortest frame with these headers and a mark, in bytes, without a tunnel.
+#[must_use]
+pub fn shortest(flows: &Flows, protocol: Protocol) -> usize {
+    let ip = if flows.is_ipv4() {
+        ipv4::HEADER_LEN
+    } else {
+        ipv6::HEADER_LEN
+    };
+    SHORTEST.max(eth::HEADER_LEN + ip + protocol.header_len() + MARKER_LEN)
+}
+
 impl Template {
-    /// Builds a packet of this shape.
+    /// Builds a UDP packet of this shape.
     ///
     /// # Errors
     /// [`TemplateError`] for a length that no frame can have.
     pub fn new(shape: &Shape) -> Result<Self, TemplateError> {
-        let grown = match shape.outer.map(|outer| outer.tunnel) {
+        Self::of(shape, Protocol::Udp)
+    }
+
+    /// Builds a packet of this shape and protocol.
+    ///
+    /// # Errors
+    /// [`TemplateError`] for a length that no frame can have, or IPv6 in IPIP.
+    pub fn of(shape: &Shape, protocol: Protocol) -> Result<Self, TemplateError> {
+        let tunnel = shape.outer.map(|outer| outer.tunnel);
+        let grown = match tunnel {
             None => 0,
             Some(Tunnel::Vxlan { .. }) => vxlan::PUSH_LEN_IPV4,
             Some(Tunnel::Ipip) => ipip::PUSH_LEN - eth::HEADER_LEN,
         };
+        if tunnel == Some(Tunnel::Ipip) && !shape.flows.is_ipv4() {
+            return Err(TemplateError::Family);
+        }
         let len = shape.frame_len.saturating_add(grown);
-        if shape.frame_len < SHORTEST || len > MAX_PACKET_LEN {
-            let shortest = SHORTEST + grown;
+        let shortest = shortest(&shape.flows, protocol);
+        if shape.frame_len < shortest || len > MAX_PACKET_LEN {
             return Err(TemplateError::Length {
                 len,
-                shortest,
+                shortest: shortest + grown,
                 longest: MAX_PACKET_LEN,
             });
         }
-        let bytes = build(shape).map_err(|error| TemplateError::Build(error.to_string()))?;
+        let bytes = build(shape, protocol).map_err(|error| TemplateError::Build(error.to_string()))?;
         let vxlan_udp = eth::HEADER_LEN + ipv4::HEADER_LEN;
-        let (ip_at, outer_udp_at) = match shape.outer.map(|outer| outer.tunnel) {
+        let (ip_at, outer_udp_at) = match tunnel {
             None => (eth::HEADER_LEN, None),
             Some(Tunnel::Vxlan { .. }) => (grown + eth::HEADER_LEN, Some(vxlan_udp)),
             Some(Tunnel::Ipip) => (ipip::PUSH_LEN, None),
         };
+        let l4_at =
+            ip_at + shape.frame_len - eth::HEADER_LEN - payload_len(shape, protocol) - protocol.header_len();
+        let stamp = Stamp {
+            mark_at: l4_at + protocol.header_len(),
+            end: bytes.len(),
+            checksum_at: l4_at + protocol.checksum_at(),
+            is_udp: protocol == Protocol::Udp,
+        };
         let template = Self {
+            stamp: stamp.prepared(&bytes),
             bytes,
             ip_at,
+            ports_at: l4_at + protocol.ports_at(),
+            first: shape.flows.flow(0),
             outer_udp_at,
+            protocol,
             flows: shape.flows,
             run: shape.run,
         };
@@ -154,7 +202,7 @@ impl Template {
         Ok(template)
     }
 
-    /// The packet with flow 0 and sequence number 0.
+    /// The packet with flow 0, sequence number 0 and time 0.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -166,10 +214,21 @@ impl Template {
         &self.flows
     }
 
+    /// The run.
+    #[must_use]
+    pub fn run(&self) -> u16 {
+        self.run
+    }
+
+    /// The same packets, of another run.
+    pub fn set_run(&mut self, run: u16) {
+        self.run = run;
+    }
+
     /// All that is not the same payload in every packet, in bytes from the start.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        let end = self.ip_at + ipv4::HEADER_LEN + udp::HEADER_LEN + MARKER_LEN;
+        let end = self.stamp.mark_at + MARKER_LEN;
         self.bytes.get(..end).unwrap_or(&self.bytes)
     }
 
@@ -179,34 +238,56 @@ impl Template {
     /// [`Malformed`] if `packet` is no copy of the template.
     #[inline]
     pub fn stamp(&self, packet: &mut [u8], flow: u32, sequence: u64) -> Result<(), Malformed> {
-        let Flow {
-            source,
-            destination,
-            ports,
-        } = self.flows.flow(flow);
+        self.stamp_at(packet, flow, sequence, 0)
+    }
+
+    /// The same, with the time at which it is due ([`now_ns`](super::now_ns)).
+    ///
+    /// # Errors
+    /// [`Malformed`] if `packet` is no copy of the template.
+    #[inline]
+    pub fn stamp_at(&self, packet: &mut [u8], flow: u32, sequence: u64, time: u64) -> Result<(), Malformed> {
+        let flow_number = flow;
+        let flow = self.flows.flow(flow_number);
         if let Some(at) = self.outer_udp_at {
             let mut outer = UdpMut::parse(packet.get_mut(at..).unwrap_or_default())?;
-            outer.set_source_port(OUTER_SOURCE_PORT_FIRST + spread(flow));
+            outer.set_source_port(OUTER_SOURCE_PORT_FIRST + spread(flow_number));
         }
-        let mut ip = Ipv4Mut::parse(packet.get_mut(self.ip_at..).unwrap_or_default())?;
-        let changed = ip.set_source(source).and(ip.set_destination(destination));
-        let mut datagram = UdpMut::parse(ip.payload_mut())?;
-        datagram.set_source_port(ports.source);
-        datagram.set_destination_port(ports.destination);
-        if let Some(mark) = datagram.payload_mut().first_chunk_mut() {
-            *mark = Marker {
-                run: self.run,
-                sequence,
+        let header = packet.get_mut(self.ip_at..).unwrap_or_default();
+        let addresses = match (flow.source, flow.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut ip = Ipv4Mut::parse(header)?;
+                ip.set_source(source).and(ip.set_destination(destination))
             }
-            .to_bytes();
-        }
-        // The template's own sequence number is 0. Both halves stand at even places of the datagram.
-        const { assert!(SEQUENCE_AT.is_multiple_of(2)) };
-        #[allow(clippy::cast_possible_truncation)] // INVARIANT: the halves of 64 bits.
-        let (high, low) = ((sequence >> 32) as u32, sequence as u32);
-        datagram.adjust_checksum(changed.and(Delta::u32(0, high)).and(Delta::u32(0, low)));
-        Ok(())
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut ip = Ipv6Mut::parse(header)?;
+                ip.set_source(source).and(ip.set_destination(destination))
+            }
+            // INVARIANT: flows are of one family.
+            _ => Delta::ZERO,
+        };
+        let covered = if self.protocol == (Protocol::Icmp) && self.flows.is_ipv4() {
+            Delta::ZERO
+        } else {
+            addresses
+        };
+        let ports = write_ports(packet, self.ports_at, self.first.ports, flow.ports)?;
+        let marker = Marker {
+            run: self.run,
+            sequence,
+            time,
+        };
+        self.stamp.write(packet, marker, covered.and(ports))
     }
+}
+
+/// Writes the ports where the template has `old` ones.
+#[inline]
+fn write_ports(packet: &mut [u8], at: usize, old: Ports, new: Ports) -> Result<Delta, Malformed> {
+    let field = packet.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>());
+    let word = |ports: Ports| u32::from(ports.source) << 16 | u32::from(ports.destination);
+    *field.ok_or(Malformed::PortsTruncated)? = word(new).to_be_bytes();
+    Ok(Delta::u32(word(old), word(new)))
 }
 
 /// A number below [`OUTER_SOURCE_PORTS`] for a flow: neighbouring flows lie far apart.
@@ -218,30 +299,43 @@ fn spread(flow: u32) -> u16 {
     number
 }
 
+/// How long the payload is, mark included, in bytes.
+fn payload_len(shape: &Shape, protocol: Protocol) -> usize {
+    let ip = if shape.flows.is_ipv4() {
+        ipv4::HEADER_LEN
+    } else {
+        ipv6::HEADER_LEN
+    };
+    shape.frame_len - eth::HEADER_LEN - ip - protocol.header_len()
+}
+
 /// Builds the packet of flow 0 with sequence number 0.
-fn build(shape: &Shape) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let Flow {
-        source,
-        destination,
-        ports,
-    } = shape.flows.flow(0);
-    let mut payload = vec![0; shape.frame_len - HEADERS_LEN];
-    if let Some(mark) = payload.first_chunk_mut() {
-        *mark = Marker {
+fn build(shape: &Shape, protocol: Protocol) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let flow = shape.flows.flow(0);
+    let mut payload = vec![0; payload_len(shape, protocol)];
+    if let Some((mark, rest)) = payload.split_first_chunk_mut() {
+        let marker = Marker {
             run: shape.run,
-            sequence: 0,
-        }
-        .to_bytes();
+            ..Marker::default()
+        };
+        *mark = marker.to_bytes(super::marker::rest_check(rest));
     }
     let inner_link = match shape.outer.map(|outer| outer.tunnel) {
         Some(Tunnel::Vxlan { inner, .. }) => inner,
         Some(Tunnel::Ipip) | None => shape.link,
     };
-    let mut frame = Vec::new();
-    PacketBuilder::ethernet2(inner_link.source.octets(), inner_link.destination.octets())
-        .ipv4(source.octets(), destination.octets(), TTL)
-        .udp(ports.source, ports.destination)
-        .write(&mut frame, &payload)?;
+    let link = PacketBuilder::ethernet2(inner_link.source.octets(), inner_link.destination.octets());
+    let frame = match (flow.source, flow.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let ip = link.ipv4(source.octets(), destination.octets(), TTL);
+            protocol.write(ip, flow.ports, true, &payload)?
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let ip = link.ipv6(source.octets(), destination.octets(), TTL);
+            protocol.write(ip, flow.ports, false, &payload)?
+        }
+        _ => return Err("addresses of two families".into()),
+    };
     match shape.outer {
         None => Ok(frame),
         Some(outer) => wrap(shape.link, outer, &frame),
@@ -282,139 +376,5 @@ fn clear_outer_checksum(packet: &mut [u8]) -> Result<(), Malformed> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::flows::FlowSpace;
-    use super::super::marker::{Wrapping, recognise};
-    use super::*;
-    use etherparse::SlicedPacket;
-
-    const LINK: Link = Link {
-        source: MacAddr([2, 0, 0, 0, 0, 1]),
-        destination: MacAddr([2, 0, 0, 0, 0, 2]),
-    };
-
-    fn flows(count: u32) -> Flows {
-        let space = FlowSpace {
-            sources: "10.244.1.2".parse().unwrap(),
-            destinations: "10.244.2.0-10.244.2.255".parse().unwrap(),
-            source_ports: "1024-65535".parse().unwrap(),
-            destination_ports: "9".parse().unwrap(),
-        };
-        Flows::new(space, count).unwrap()
-    }
-
-    fn outer(tunnel: Tunnel) -> Outer {
-        let source = Ipv4Addr::new(192, 0, 2, 1);
-        Outer {
-            source,
-            destination: Ipv4Addr::new(192, 0, 2, 2),
-            tunnel,
-        }
-    }
-
-    fn vxlan() -> Tunnel {
-        Tunnel::Vxlan {
-            inner: LINK,
-            vni: Vni::try_from(1).unwrap(),
-            port: vxlan::LINUX_PORT,
-        }
-    }
-
-    fn shape(outer: Option<Outer>, frame_len: usize, count: u32) -> Shape {
-        Shape {
-            link: LINK,
-            outer,
-            flows: flows(count),
-            frame_len,
-            run: 0xbeef,
-        }
-    }
-
-    #[test]
-    fn every_stamped_packet_is_whole_and_carries_its_flow_and_number() {
-        let rows = [
-            (None, Wrapping::Plain, 0),
-            (Some(outer(vxlan())), Wrapping::Vxlan, 50),
-            (Some(outer(Tunnel::Ipip)), Wrapping::Ipip, 20),
-        ];
-        for (outer, wrapping, grown) in rows {
-            for len in [SHORTEST, 64, 65, 1500] {
-                let template = Template::new(&shape(outer, len, 65_536)).unwrap();
-                assert_eq!(template.bytes().len(), len + grown);
-                for (flow, sequence) in [(0, 0), (1, 1), (65_535, 0x1234_5678_9abc_def0), (777, u64::MAX)] {
-                    let mut packet = template.bytes().to_vec();
-                    template.stamp(&mut packet, flow, sequence).unwrap();
-                    let found = recognise(&packet).unwrap();
-                    let marker = Marker {
-                        run: 0xbeef,
-                        sequence,
-                    };
-                    let case = format!("{wrapping:?}, {len} bytes, flow {flow}");
-                    assert_eq!(
-                        found,
-                        super::super::marker::Recognised {
-                            marker,
-                            wrapping,
-                            is_intact: true
-                        },
-                        "{case}"
-                    );
-                    let ip = etherparse::Ipv4Slice::from_slice(&packet[template.ip_at..]).unwrap();
-                    let expected = template.flows().flow(flow);
-                    assert_eq!(ip.header().destination_addr(), expected.destination, "{case}");
-                    let ports = etherparse::UdpHeaderSlice::from_slice(ip.payload().payload).unwrap();
-                    assert_eq!(ports.source_port(), expected.ports.source, "{case}");
-                    assert!(SlicedPacket::from_ethernet(&packet).is_ok(), "{case}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_packet_whose_head_is_written_anew_can_be_stamped_again() {
-        let template = Template::new(&shape(Some(outer(vxlan())), 200, 256)).unwrap();
-        let (mut twice, mut once) = (template.bytes().to_vec(), template.bytes().to_vec());
-        template.stamp(&mut twice, 9, 9).unwrap();
-        twice[..template.head().len()].copy_from_slice(template.head());
-        template.stamp(&mut twice, 200, 200).unwrap();
-        template.stamp(&mut once, 200, 200).unwrap();
-        assert_eq!(twice, once);
-    }
-
-    #[test]
-    fn damage_shows_and_strangers_are_not_recognised() {
-        let template = Template::new(&shape(None, 100, 1)).unwrap();
-        let mut packet = template.bytes().to_vec();
-        packet[99] ^= 1;
-        assert!(!recognise(&packet).unwrap().is_intact);
-        packet[HEADERS_LEN] ^= 1;
-        assert_eq!(recognise(&packet), None, "no magic number");
-        for len in 0..HEADERS_LEN + MARKER_LEN {
-            assert_eq!(recognise(&template.bytes()[..len]), None, "cut to {len} bytes");
-        }
-    }
-
-    #[test]
-    fn lengths_that_no_frame_has_are_refused() {
-        for (outer, len) in [
-            (None, SHORTEST - 1),
-            (None, MAX_PACKET_LEN + 1),
-            (Some(outer(vxlan())), MAX_PACKET_LEN - 49),
-            (None, usize::MAX),
-        ] {
-            let refused = Template::new(&shape(outer, len, 1)).unwrap_err();
-            assert!(
-                matches!(refused, TemplateError::Length { .. }),
-                "{len}: {refused}"
-            );
-        }
-    }
-
-    #[test]
-    fn flows_of_a_tunnel_spread_over_its_source_ports() {
-        let ports: std::collections::HashSet<u16> = (0..4096).map(spread).collect();
-        assert!(ports.len() > 3500, "{} ports for 4096 flows", ports.len());
-        assert!(ports.iter().all(|port| *port < OUTER_SOURCE_PORTS));
-    }
-}
+#[path = "template_tests.rs"]
+mod tests;

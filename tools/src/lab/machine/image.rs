@@ -18,6 +18,8 @@ const INIT: &str = include_str!("init.sh");
 const BUSYBOX: &str = "busybox";
 /// The guest's program, built beside this one's.
 const GUEST: &str = "millrace-guest";
+/// The load generator.
+const GENERATOR: &str = "millrace-pktgen";
 /// What the machine's own setting up and the tests run inside.
 const PROGRAMS: [&str; 4] = ["ip", "ss", "ethtool", "ping"];
 /// Where programs are looked for: root's search path need not have the second half.
@@ -30,7 +32,7 @@ const SEARCH_PATH: [&str; 6] = [
     "/bin",
 ];
 /// The modules: the NIC, the pods' veths, and what tells `ss` of AF_XDP sockets. All else is part of Debian's kernel.
-const MODULES: [&str; 3] = ["virtio_net", "veth", "xsk_diag"];
+const MODULES: [&str; 4] = ["virtio_net", "veth", "xsk_diag", "pktgen"];
 /// The device numbers of `/dev/console` (Linux, `Documentation/admin-guide/devices.txt`).
 const CONSOLE: (u32, u32) = (5, 1);
 
@@ -45,9 +47,9 @@ pub(super) fn build(kernel: &Kernel, folder: &Path, path: &Path) -> Result<(), L
     }
     archive.file("/init", INIT.as_bytes()).map_err(packing())?;
     let millrace = find_program()?;
-    let guest = millrace.with_file_name(GUEST);
+    let beside = [GUEST, GENERATOR].map(|name| millrace.with_file_name(name));
     let mut libraries = BTreeSet::new();
-    for program in [millrace, guest] {
+    for program in [millrace].into_iter().chain(beside) {
         libraries.extend(libraries_of(&program)?);
         let lean = strip(&program, folder)?;
         pack(&mut archive, &program_path(&program), &lean).map_err(packing())?;

@@ -15,16 +15,31 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Plugs the NIC's cable in, or pulls it.
 pub(super) fn set_cable(socket: &Path, plugged: bool) -> io::Result<()> {
+    let arguments = json!({ "name": NIC, "up": plugged });
+    give(
+        socket,
+        &[json!({ "execute": "set_link", "arguments": arguments })],
+    )
+}
+
+/// Halts the machine and has it go on.
+pub(super) fn pause(socket: &Path) -> io::Result<()> {
+    give(
+        socket,
+        &[json!({ "execute": "stop" }), json!({ "execute": "cont" })],
+    )
+}
+
+/// Gives these commands, one after the other.
+fn give(socket: &Path, commands: &[Value]) -> io::Result<()> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut monitor = BufReader::new(stream);
     // Commands are taken once the capabilities that the greeting offers are settled.
     execute(&mut monitor, &json!({ "execute": "qmp_capabilities" }))?;
-    let arguments = json!({ "name": NIC, "up": plugged });
-    execute(
-        &mut monitor,
-        &json!({ "execute": "set_link", "arguments": arguments }),
-    )
+    commands
+        .iter()
+        .try_for_each(|command| execute(&mut monitor, command))
 }
 
 /// Gives a command and waits for its answer, among greeting and events.
