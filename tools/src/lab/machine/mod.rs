@@ -195,7 +195,8 @@ impl Machine {
     /// QEMU that spreads packets over queues in software (RSS where its BPF program cannot be loaded; seen with 7.2) keeps
     /// a packet for which its queue has no buffer, and reads no more from the tap's queue it came by. It is reminded by a
     /// call of that other queue's number, which never comes while that one has buffers: everything the rack puts into that
-    /// queue of the tap is lost from then on, while the machine and its rings are well. So what floods a machine calls this.
+    /// queue of the tap is lost from then on, while the machine and its rings are well. So who floods a machine, or misses an
+    /// answer of it, calls this. Nothing in the machine is told of it: a driver or a switch that stands still goes on doing so.
     ///
     /// # Errors
     /// [`LabError::Io`] with QEMU's words.
