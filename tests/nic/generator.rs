@@ -31,7 +31,7 @@ pub(crate) fn assert_counts_exactly(rig: &Rig) {
         let to = stock.plan().uplink_mac();
         let line = format!(
             "millrace-pktgen run --json --send {UPLINK} --send-queue 0,1 --send-bind zero-copy --destination-mac {to} \
-             --size 1000 --rate {RATE} --packets {PACKETS} --seconds 25"
+             --size 1000 --rate {RATE} --packets {PACKETS} --seconds 60"
         );
         let outcome: Value = serde_json::from_str(&rig.inside(&line)).unwrap();
         let sent = outcome.pointer("/sent/packets").and_then(Value::as_u64);

@@ -19,8 +19,8 @@ use serde_json::Value;
 use crate::counters::Counters;
 use crate::session::Session;
 
-/// Longer than anything takes that is to come about at all: the machine is emulated.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anything takes that is to come about at all: the machine is emulated, and QEMU may have to wait for a processor.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The pods inside the machine, and the one on the stock node.
 pub(crate) const PODS: [&str; 2] = ["pod-b1", "pod-b2"];
 pub(crate) const STOCK_POD: &str = "pod-a1";
@@ -319,7 +319,7 @@ impl Rig {
     }
 
     fn assert_pings_from_inside(&self, to: Ipv4Addr) {
-        let line = format!("ip netns exec {} ping -n -c 3 -i 0.2 -W 30 {to}", PODS[0]);
+        let line = format!("ip netns exec {} ping -n -c 3 -i 0.2 -W 80 {to}", PODS[0]);
         let told = self.inside(&line);
         assert!(told.contains("3 packets transmitted, 3 received"), "{told}");
     }
