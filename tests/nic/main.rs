@@ -11,6 +11,7 @@ mod faults;
 mod generator;
 mod life;
 mod picture;
+mod reach;
 mod rig;
 mod session;
 mod traffic;
