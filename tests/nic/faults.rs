@@ -31,7 +31,7 @@ pub(crate) fn assert_outlives_stalled_ring(rig: &Rig) {
     /// its completion ring, without a place in which the kernel takes no packet out of the first.
     const TAKEN_MAX: u64 = 1024 + 2048;
     let session = rig.open_session();
-    session.await_answers("before the wire stands still", SOME);
+    session.await_answers(rig, "before the wire stands still", SOME);
     let (stopped, resumed) = (said(rig, STOPPED), said(rig, RESUMED));
     {
         let _step = rig.step("a transmit ring that stands still");
@@ -52,7 +52,7 @@ pub(crate) fn assert_outlives_stalled_ring(rig: &Rig) {
         said(rig, RESUMED) > resumed && stalled_queues(rig).is_empty()
     });
     rig.await_reach();
-    session.await_answers("after the wire stood still", SOME);
+    session.await_answers(rig, "after the wire stood still", SOME);
     session.end();
     Counters::settled(&rig.node);
 }
@@ -107,7 +107,7 @@ fn stalled_queues(rig: &Rig) -> Vec<Value> {
 /// resets the device, and the switch has sockets on all queues of the new interface.
 pub(crate) fn assert_outlives_driver(rig: &Rig, queues: &[u32]) {
     let session = rig.open_session();
-    session.await_answers("before the driver goes", SOME);
+    session.await_answers(rig, "before the driver goes", SOME);
     let device = {
         let _step = rig.step("the driver is taken off");
         let device = rig.node.unbind_driver().unwrap();
@@ -127,7 +127,7 @@ pub(crate) fn assert_outlives_driver(rig: &Rig, queues: &[u32]) {
         });
         rig.assert_said(&format!("{UPLINK} is back"));
         rig.await_reach();
-        session.await_answers("after the driver came back", SOME);
+        session.await_answers(rig, "after the driver came back", SOME);
         session.end();
     }
     talk(rig, queues);

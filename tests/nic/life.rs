@@ -23,7 +23,7 @@ const DISCARD: u16 = 9;
 /// reached again, and the machine's own connection lives.
 pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
     let session = rig.open_session();
-    session.await_answers("before anything happens", SOME);
+    session.await_answers(rig, "before anything happens", SOME);
     {
         let _step = rig.step("link down and up");
         rig.inside(&format!("ip link set {UPLINK} down"));
@@ -34,7 +34,7 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         rig.inside(&format!("ip link set {UPLINK} up"));
         rig.await_reach();
         rig.assert_said(&format!("{UPLINK} has its link again"));
-        session.await_answers("after the link came up", SOME);
+        session.await_answers(rig, "after the link came up", SOME);
         Counters::settled(&rig.node);
     }
     {
@@ -47,7 +47,7 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         rig.node.machine().set_cable(true).unwrap();
         rig.await_reach();
         assert_eq!(rig.uplink()["up"], true);
-        session.await_answers("after the cable was plugged in", SOME);
+        session.await_answers(rig, "after the cable was plugged in", SOME);
         Counters::settled(&rig.node);
     }
     {
@@ -56,7 +56,7 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         assert_largest(rig, SMALLER_MTU);
         change_mtu(rig, MTU);
         assert_largest(rig, MTU);
-        session.await_answers("after the MTU changed", SOME);
+        session.await_answers(rig, "after the MTU changed", SOME);
     }
     {
         let _step = rig.step("fewer queues are refused while sockets are on them");
@@ -69,7 +69,7 @@ pub(crate) fn assert_recovers(rig: &mut Rig, queues: &[u32]) {
         rig.assert_pings();
     }
     assert_outlives_other_rings(rig);
-    session.await_answers("after the rings changed", SOME);
+    session.await_answers(rig, "after the rings changed", SOME);
     session.end();
     talk(rig, queues);
 }
@@ -81,7 +81,7 @@ pub(crate) fn assert_host_outlives_a_stuck_switch(rig: &Rig, queues: &[u32]) {
     const FLOOD: usize = 12_000;
     const SOURCES: usize = 16;
     let session = rig.open_session();
-    session.await_answers("before the switch hangs", SOME);
+    session.await_answers(rig, "before the switch hangs", SOME);
     let before = ring_full(rig);
     {
         let _step = rig.step("the machine's own connection, the switch hanging with full rings");
@@ -101,9 +101,11 @@ pub(crate) fn assert_host_outlives_a_stuck_switch(rig: &Rig, queues: &[u32]) {
         };
         rig.stock_pod().0.within(flood).unwrap();
         rig.node.machine().rouse().unwrap();
-        session.await_answers("while the switch hangs", SOME);
+        session.await_answers(rig, "while the switch hangs", SOME);
         rig.inside("busybox killall -CONT millrace");
     }
+    let _step = rig.step("the same switch when it goes on");
+    rig.drain();
     rig.await_reach();
     session.end();
     Counters::settled(&rig.node);

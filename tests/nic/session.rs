@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use millrace_tools::lab::Namespace;
 use millrace_tools::lab::traffic::tcp_connect;
-use millrace_tools::lab::{Namespace, wait_until};
 
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, Rig};
 
 /// Bytes of a request: several segments.
 const REQUEST: usize = 6000;
@@ -56,15 +56,14 @@ impl Session {
     }
 
     /// Waits for so many more answers: the connection lives.
-    pub(crate) fn await_answers(&self, when: &str, count: u64) {
+    pub(crate) fn await_answers(&self, rig: &Rig, when: &str, count: u64) {
         let goal = self.answered.load(Ordering::Relaxed) + count;
         let what = format!("{count} answers of the machine's own kernel {when}");
-        wait_until(&what, PATIENCE, || {
+        rig.await_answer(&what, || {
             let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
             assert!(!ended, "{what}: the connection has ended");
             Ok(self.answered.load(Ordering::Relaxed) >= goal)
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
+        });
     }
 
     /// Ends the talk; a connection that broke, or an answer that was changed, is a panic.

@@ -204,15 +204,15 @@ pub(crate) fn talk(rig: &Rig, queues: &[u32]) {
 /// SIGKILL, and a start again: the machine's own connection over the same NIC lives through both.
 pub(crate) fn survive(rig: &mut Rig) {
     let session = rig.open_session();
-    session.await_answers("while the switch runs", SOME);
+    session.await_answers(rig, "while the switch runs", SOME);
     rig.end("KILL");
     {
         let _step = rig.step("the machine's own connection, the switch being dead");
-        session.await_answers("while the switch is dead", SOME);
+        session.await_answers(rig, "while the switch is dead", SOME);
     }
     rig.restart("start again");
     let _step = rig.step("the machine's own connection and the pods after it");
-    session.await_answers("after a new start", SOME);
+    session.await_answers(rig, "after a new start", SOME);
     session.end();
     rig.await_reach();
     Counters::settled(&rig.node);

@@ -14,11 +14,12 @@ use super::super::{LabError, interrupt};
 /// The port's name, by which the guest finds it.
 pub(super) const PORT: &str = "millrace.control";
 /// How long QEMU may take to make its end of the port.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a read goes on before the interrupt flag is looked at again.
 const BEAT: Duration = Duration::from_millis(50);
-/// How much longer than its order says an answer may take to come: the machine is emulated.
-const SLACK: Duration = Duration::from_secs(15);
+/// How much longer than its order says an answer may take to come: the machine is emulated, by a program that may have to
+/// wait for a processor itself.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// What the guest is told to do.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

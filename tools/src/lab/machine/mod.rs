@@ -51,9 +51,9 @@ const CORES: u32 = 2;
 /// the kernel takes for each. A queue that has more waits. In bytes.
 const TAP_BUFFER: u32 = 1 << 16;
 /// How long a start may take on a busy machine, without hardware's help.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a command inside may take if nothing else is said.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 /// Kernel command line: a console that is read as a file, an end instead of a hang, and no work for attacks that an emulated
 /// processor is not open to.
 ///
@@ -192,10 +192,12 @@ impl Machine {
 
     /// Has QEMU look again at what came for the machine, which halts for that moment.
     ///
-    /// QEMU that spreads packets over queues in software (RSS where its BPF program cannot be loaded; seen with 7.2) keeps
-    /// a packet for which its queue has no buffer, and reads no more from the tap's queue it came by. It is reminded by a
-    /// call of that other queue's number, which never comes while that one has buffers: everything the rack puts into that
-    /// queue of the tap is lost from then on, while the machine and its rings are well. So what floods a machine calls this.
+    /// QEMU that spreads packets over queues in software (RSS where its BPF program cannot be loaded, as that of Debian's 7.2
+    /// cannot: its maps are declared in a way that libbpf has given up with 1.0) keeps a packet for which its queue has no
+    /// buffer, and reads no more from the tap's queue it came by. It is reminded by a call of that other queue's number, which
+    /// never comes while that one has buffers: everything the rack puts into that queue of the tap is lost from then on, while
+    /// the machine and its rings are well. So who floods a machine, or misses an answer of it, calls this. Nothing in the
+    /// machine is told of it: a driver or a switch that stands still goes on doing so.
     ///
     /// # Errors
     /// [`LabError::Io`] with QEMU's words.

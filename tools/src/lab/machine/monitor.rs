@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// The NIC's name in the machine.
 pub(super) const NIC: &str = "uplink";
 /// How long QEMU may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Plugs the NIC's cable in, or pulls it.
 pub(super) fn set_cable(socket: &Path, plugged: bool) -> io::Result<()> {

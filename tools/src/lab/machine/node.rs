@@ -26,11 +26,11 @@ const FLOWS: &str = "\n[flows]\nipv4 = 65536\nipv6 = 4096\n";
 /// The end of the line by which the daemon says that it works.
 const READY: &str = " ready";
 /// How long a start may take until the admin socket answers.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the daemon may take to end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a client command may take.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A pod inside a machine: its namespace has its name.
 #[derive(Clone, Debug, PartialEq, Eq)]

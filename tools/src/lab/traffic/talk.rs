@@ -13,7 +13,7 @@ use super::super::{LabError, interrupt};
 use super::udp::{self, UdpExchange, UdpReport};
 
 /// How long a connection or an answer may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Packets of this size fit through a tunnel on an Ethernet of 1500 bytes.
 const PACKET_BYTES: u32 = 1450;
 /// Bytes written or read at a time.
