@@ -43,7 +43,9 @@ impl Beats {
             self.lost,
             self.answered
         );
-        let bound = STANDSTILL + 4 * machine.longest_silence;
+        // What is lost is waited for.
+        let waited = LOST_AFTER * u32::try_from(self.lost).unwrap_or(u32::MAX);
+        let bound = STANDSTILL + waited + 4 * machine.longest_silence;
         assert!(
             self.longest_silence < bound,
             "{what}: {:?} without an answer, of {} answers; the machine: {machine:?}",
