@@ -261,7 +261,7 @@ pub struct WorkerCounters {
 
 impl WorkerCounters {
     /// `received + originated + taken_over - transmitted - dropped - punted - handed_over`: zero whenever the worker is
-    /// between two batches.
+    /// between two turns: what a turn sends is counted at its end.
     #[must_use]
     pub fn balance(&self) -> i128 {
         let sum = |exits: &BTreeMap<&str, u64>| exits.values().map(|count| i128::from(*count)).sum::<i128>();

@@ -10,8 +10,7 @@ use millrace_dataplane::worker::Origin;
 pub(crate) enum Entry<'t> {
     /// It came in at this port.
     Port(PortId, &'t PortFacts),
-    /// It came in at this port earlier, was let in, and waited in the slow path; for the steering of its echo reply,
-    /// perhaps.
+    /// It came in at this port earlier, was let in, and waited in the slow path; for the steering of its answers, perhaps.
     Held {
         port: PortId,
         facts: &'t PortFacts,

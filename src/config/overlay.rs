@@ -35,8 +35,8 @@ pub struct Overlay {
     /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
     /// address, as with flannel's `--ip-masq`. Default true.
     pub masquerade: bool,
-    /// `masquerade-protocols`: protocols without ports in which pods may do so too, by name (`gre`, `esp`, `ah`, `ipv6`,
-    /// `l2tp`) or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
+    /// `masquerade-protocols`: protocols without ports in which pods may do so too, by name (`gre`, `esp`, `ipv6`, `l2tp`)
+    /// or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
     /// itself does not use. Default none: such packets do not leave.
     pub masquerade_protocols: PortlessProtocols,
 }

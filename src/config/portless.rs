@@ -8,16 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::value::ValueError;
 
 /// Those that have a name in the node file.
-const NAMES: [(&str, IpProtocol); 5] = [
+const NAMES: [(&str, IpProtocol); 4] = [
     ("gre", IpProtocol::GRE),
     ("esp", IpProtocol::ESP),
-    ("ah", IpProtocol::AH),
     ("ipv6", IpProtocol::IPV6),
     ("l2tp", IpProtocol(115)),
 ];
 
 /// Those that a pod cannot have under the node's address, and why (IANA protocol numbers registry).
-const REFUSED: [(&[u8], &str); 6] = [
+const REFUSED: [(&[u8], &str); 7] = [
     (&[6, 17, 132, 136], "has ports and needs no leave"),
     (
         &[1, 58],
@@ -33,6 +32,11 @@ const REFUSED: [(&[u8], &str); 6] = [
     ),
     (&[4], "is what nodes' tunnels are made of"),
     (&[33], "is DCCP, whose checksum covers addresses"),
+    // RFC 3715 section 2.1.
+    (
+        &[51],
+        "is AH, which authenticates addresses, so that none may change",
+    ),
 ];
 
 /// A protocol without ports: its name in the node file or its number, as text.

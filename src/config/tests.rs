@@ -385,12 +385,17 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "cores = [0]",
         "cores = [0]\n[overlay]\nmasquerade-protocols = [\"esp\", \"tls\"]",
-        ":9: overlay.masquerade-protocols[1]: `tls` is no protocol, write one of gre, esp, ah, ipv6, l2tp or a number",
+        ":9: overlay.masquerade-protocols[1]: `tls` is no protocol, write one of gre, esp, ipv6, l2tp or a number",
     ),
     (
         "cores = [0]",
         "cores = [0]\n[overlay]\nmasquerade-protocols = [\"17\"]",
         ":9: overlay.masquerade-protocols[0]: `17` has ports and needs no leave; leave it out",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nmasquerade-protocols = [\"51\"]",
+        ":9: overlay.masquerade-protocols[0]: `51` is AH, which authenticates addresses",
     ),
     (
         "cores = [0]",

@@ -310,7 +310,11 @@ impl Talk<'_> {
         } else {
             whole
         };
-        let packet = from.wrap(frame.clone())?;
+        let mut packet = from.wrap(frame.clone())?;
+        if !is_piece {
+            // What the link fills short frames up with.
+            packet.resize(packet.len() + usize::from(piece % 32), 0xa5);
+        }
         let (mut verdict, mut left) = self.node.receive(from.port(), &packet);
         if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(..)) = verdict {
             (verdict, left) = self.node.originate(Origin::Steered(from.port()), &frame);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use millrace_dataplane::frame::{Census, Frame, Pool};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::SubjectId;
-use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::flow::{Address, FlowOptions, FlowShard, Timeouts};
 use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
     AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
@@ -344,6 +344,8 @@ pub struct Node {
     pipeline: Box<NodePipeline>,
     pub connections: Connections,
     stages: Option<Box<NodePipeline>>,
+    /// The second one's.
+    connections_by_stages: Option<Connections>,
     pool: Pool,
     now: Tick,
 }
@@ -368,9 +370,12 @@ impl Node {
         let key = HashKey::random();
         let table = || connections_in(FlowTable::in_memory_with(options, key).unwrap(), affinity);
         let mut node = Self::keyed(tables, table(), key);
-        let mut stages = Box::new(NodePipeline::new(node.publisher.reader(), table(), key, 0));
+        let connections = table();
+        let reader = node.publisher.reader();
+        let mut stages = Box::new(NodePipeline::new(reader, connections.clone(), key, 0));
         stages.walk_every_stage();
         node.stages = Some(stages);
+        node.connections_by_stages = Some(connections);
         node
     }
 
@@ -383,6 +388,7 @@ impl Node {
     #[allow(dead_code, reason = "the fuzzer has no use for it")]
     pub fn alone(mut self) -> Self {
         self.stages = None;
+        self.connections_by_stages = None;
         self
     }
 
@@ -395,6 +401,7 @@ impl Node {
             pipeline,
             connections,
             stages: None,
+            connections_by_stages: None,
             pool: Pool::on_heap(128),
             now: Tick::from_seconds(1_000_000),
         }
@@ -402,6 +409,7 @@ impl Node {
 
     /// Lets time pass, and the pipeline clear up after it.
     pub fn wait(&mut self, seconds: u32) {
+        self.assert_alike();
         let now = Tick::from_seconds(self.now.seconds() + seconds);
         self.now = now;
         for pipeline in self.pipelines() {
@@ -509,6 +517,15 @@ impl Node {
         (verdict, left)
     }
 
+    /// Both switches remember the same of every connection.
+    fn assert_alike(&self) {
+        if let Some(other) = &self.connections_by_stages {
+            let (flows, others) = (&self.connections.flows, &other.flows);
+            assert_eq!(remembered(flows.v4()), remembered(others.v4()));
+            assert_eq!(remembered(flows.v6()), remembered(others.v6()));
+        }
+    }
+
     fn assert_whole(&self) {
         let free = self.pool.frames();
         assert_eq!(
@@ -520,4 +537,22 @@ impl Node {
             }
         );
     }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_alike();
+        }
+    }
+}
+
+/// All that a table tells of its connections.
+fn remembered<A: Address>(flows: &FlowShard<A>) -> Vec<String> {
+    let mut all: Vec<_> = flows
+        .connections()
+        .map(|connection| format!("{connection:?}"))
+        .collect();
+    all.sort_unstable();
+    all
 }

@@ -20,6 +20,7 @@ use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
 
 use super::answers::Answers;
+use super::head::renew;
 use super::random::Random;
 use super::scene::{PORTS, for_ever, tables};
 use super::walk::Walk;
@@ -157,6 +158,16 @@ impl Case {
     /// Whether it is this walk, with so many flows.
     pub(super) fn is(&self, walk: Walk, flows: u32) -> bool {
         (self.walk, self.flows) == (walk, flows)
+    }
+
+    /// Laps before those that count: as many packets as there are flows, so that the caches hold of them what they would
+    /// hold if no other case were measured in between. Each connection can be opened once only.
+    pub(super) fn warm_up(&self) -> u32 {
+        if self.opens() {
+            1
+        } else {
+            self.flows.div_ceil(self.frames)
+        }
     }
 
     /// Whether each packet is the first of its connection.
@@ -367,19 +378,6 @@ impl Case {
         );
         Ok(())
     }
-}
-
-/// Makes a frame's packet a fresh one of this flow of the template's, by writing no more than its head. Its sequence number
-/// is that of its flow among all.
-fn renew(frame: &mut Frame, template: &Template, flow: u32, number: u32) -> anyhow::Result<()> {
-    let head = template.head();
-    frame
-        .bytes_mut()
-        .get_mut(..head.len())
-        .context("a frame is shorter than its head")?
-        .copy_from_slice(head);
-    template.stamp(frame.bytes_mut(), flow, u64::from(number))?;
-    Ok(())
 }
 
 impl Drop for Case {

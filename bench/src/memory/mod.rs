@@ -6,6 +6,7 @@
 
 mod answers;
 mod case;
+mod head;
 mod policies;
 mod random;
 mod scene;
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     /// The walks to measure [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     walks: Vec<Walk>,
-    /// Rounds over all cases; each gives every case its warm-up lap and its timed laps
+    /// Rounds over all cases; each gives every case its warm-up and its timed laps
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(5..))]
     rounds: u32,
     /// Timed laps of a case in each round
@@ -67,7 +68,9 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     let mut cases = cases(options)?;
     for _ in 0..options.rounds {
         for measured in &mut cases {
-            measured.case.lap(false)?;
+            for _ in 0..measured.case.warm_up() {
+                measured.case.lap(false)?;
+            }
             for _ in 0..options.laps {
                 let Lap { cycles, allocations } = measured.case.lap(true)?;
                 measured.cycles.push(cycles);

@@ -42,7 +42,7 @@ pub enum Origin {
     Switch,
     /// It came in at this port and waited in the slow path: what is decided about it is decided as if it came in now.
     Held(PortId),
-    /// As [`Origin::Held`], and what it waited for was the steering of its echo reply, which is settled.
+    /// As [`Origin::Held`], and what it waited for was the steering of its answers, which is settled.
     Steered(PortId),
 }
 

@@ -87,6 +87,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 continue;
             }
             let mut slot = self.slots.remove(place);
+            // Orders come between two turns, and a turn ends with counting what it queued.
+            debug_assert_eq!(slot.queued, 0, "frames that nobody has counted");
             self.bed.remove(&mut slot);
             removed.push(slot.io);
         }

@@ -92,8 +92,12 @@ impl Gate {
             Role::Uplink => (None, wire(local)),
         };
         let mut tunnel_ports = [0; TUNNEL_PORTS];
-        for (place, end) in local.endpoints.iter().filter_map(vxlan).enumerate() {
-            *tunnel_ports.get_mut(place)? = end.port;
+        let ports = local.endpoints.iter().filter_map(|end| match end.kind {
+            EndpointKind::Vxlan { port, .. } => Some(port),
+            EndpointKind::Ipip => None,
+        });
+        for (place, port) in ports.enumerate() {
+            *tunnel_ports.get_mut(place)? = port;
         }
         Some(Self {
             link: Link::new(ingress.mac, from),

@@ -34,9 +34,11 @@ pub(crate) fn go(
     let way = standing(cx, &flow, freshness).ok()??;
     let hop = limit(cx.entry, (plain.hops, plain.len), &way).ok()?;
     if plain.tuple.protocol == IpProtocol::TCP {
+        // As far as its packet goes: what the link filled up behind it is no data.
+        let ip = eth::HEADER_LEN + plain.pull;
         let segment = frame
             .bytes()
-            .get(eth::HEADER_LEN + plain.pull + ipv4::HEADER_LEN..)?;
+            .get(ip + ipv4::HEADER_LEN..ip + usize::from(plain.len))?;
         let segment = TcpSegment::new(&Tcp::parse(segment).ok()?);
         match judge(flows.track_tcp(flow.id, &segment)) {
             Ok(Judged::Accepted) => {}

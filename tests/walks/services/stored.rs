@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use millrace_dataplane::table::{
-    HashKey, NeighbourId, NeighbourTable, NodeTables, Prefix, RouteTable, SubjectId, Target,
+    HashKey, Local, NeighbourId, NeighbourTable, NodeTables, PeerTable, Prefix, RouteTable, SubjectId, Target,
 };
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::wire::MacAddr;
@@ -141,5 +141,45 @@ fn connections_outlive_the_process_that_began_them() {
         let mut next = Node::sharing(tables(&[]), node.connections.clone());
         let (verdict, after) = next.receive(pod_port(2), &From::Pod(2).frame(&ip));
         assert_eq!((verdict, after), (Verdict::Forward(uplink()), before));
+    }
+}
+
+/// What a node, or anybody, may send is asked anew in every snapshot, also of connections whose answers stand.
+#[test]
+fn who_may_send_no_longer_does_not() {
+    for family in Family::BOTH {
+        let (target, base) = (pod(family, 1, 2), tables(&[]));
+        let no_peers = NodeTables {
+            peers: Arc::new(PeerTable::build([], [])),
+            ..base.clone()
+        };
+        let local = Local {
+            gateways: vec![world(family)],
+            ..Local::clone(&base.local)
+        };
+        let our_own = NodeTables {
+            local: Arc::new(local),
+            ..base.clone()
+        };
+        for (from, source, changed, reason) in [
+            (
+                From::Peer,
+                pod(family, 2, 5),
+                no_peers,
+                DropReason::TunnelUnknownPeer,
+            ),
+            (From::World, world(family), our_own, DropReason::PlainFromOverlay),
+        ] {
+            let mut node = node(&[]);
+            let ip = packet(UDP, (source, 4000), (target, 53));
+            let delivered = || To::Pod(2).expect(&hop(&ip));
+            for name in ["first", "second", "third"] {
+                say(&mut node, name, from, &ip, delivered());
+            }
+            node.publish_changed(changed, &HashSet::new());
+            say(&mut node, "no longer", from, &ip, Expect::Drop(reason));
+            node.publish_changed(base.clone(), &HashSet::new());
+            say(&mut node, "again", from, &ip, delivered());
+        }
     }
 }

@@ -87,25 +87,40 @@ impl<A: Address> FlowShard<A> {
     /// connection.
     pub(super) fn charge_anew(&self, opener: impl Fn(&Connection<A>) -> Option<PortId>) {
         for connection in self.connections() {
-            let (old, new) = (connection.opener, opener(&connection));
-            if old == new {
-                continue;
+            self.charge_to(&connection, opener(&connection));
+        }
+    }
+
+    /// Charges nothing to `port` any more, and ends what it has in protocols without ports.
+    pub(super) fn forget_opener(&self, port: PortId) {
+        for connection in self.connections().filter(|found| found.opener == Some(port)) {
+            if protocol::is_portless(connection.original.protocol) {
+                self.remove(connection.id);
+            } else {
+                self.charge_to(&connection, None);
             }
-            if let Some(port) = new {
-                self.charges.charge_existing(port);
+        }
+    }
+
+    fn charge_to(&self, connection: &Connection<A>, new: Option<PortId>) {
+        let old = connection.opener;
+        if old == new {
+            return;
+        }
+        if let Some(port) = new {
+            self.charges.charge_existing(port);
+        }
+        let word = |by| {
+            Opened {
+                at: connection.created,
+                by,
             }
-            let word = |by| {
-                Opened {
-                    at: connection.created,
-                    by,
-                }
-                .word()
-            };
-            // Who takes the word out of a record settles what it says: here, or where the connection is removed.
-            let exchanged = self.store.reopen(connection.id.record(), word(old), word(new));
-            if let Some(port) = if exchanged { old } else { new } {
-                self.charges.release(port);
-            }
+            .word()
+        };
+        // Who takes the word out of a record settles what it says: here, or where the connection is removed.
+        let exchanged = self.store.reopen(connection.id.record(), word(old), word(new));
+        if let Some(port) = if exchanged { old } else { new } {
+            self.charges.release(port);
         }
     }
 }

@@ -249,11 +249,12 @@ impl FlowTable {
             .charge_anew(|c| c.opener.or_else(|| owner(c.original.source.into())));
     }
 
-    /// Charges nothing to `port` any more: its pod is gone, and the number may be another's soon. Looks at every
+    /// Charges nothing to `port` any more: its pod is gone, and the number may be another's soon. What the pod had in
+    /// protocols without ports is over: as long as that lasts, no other can have the same remote. Looks at every
     /// connection.
     pub fn forget_opener(&self, port: PortId) {
-        self.v4.charge_anew(|c| c.opener.filter(|opener| *opener != port));
-        self.v6.charge_anew(|c| c.opener.filter(|opener| *opener != port));
+        self.v4.forget_opener(port);
+        self.v6.forget_opener(port);
     }
 }
 

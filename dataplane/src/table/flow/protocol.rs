@@ -142,6 +142,11 @@ pub(super) fn salvage(
     Some(of_tcp(&connection))
 }
 
+/// Whether a protocol has neither ports nor an echo's id.
+pub(super) fn is_portless(protocol: IpProtocol) -> bool {
+    Class::of(protocol) == Class::Portless
+}
+
 /// How far a connection with these notes has come.
 pub(super) fn state(notes: Notes) -> ProtocolState {
     match tcp_of(notes, &[0; TRACKING_WORDS]) {

@@ -224,6 +224,39 @@ fn a_pod_is_held_to_its_cap_over_both_families() {
     assert_eq!(table.v4().len(), 1);
 }
 
+/// Two pods to one remote in a protocol without ports: the second can have it once the first is gone.
+#[test]
+fn what_a_pod_has_without_ports_ends_with_it() {
+    let table = table(8);
+    let by = |pod: u32, protocol, opener: u16| {
+        let original = tuple::<Ipv4Addr>(protocol, (pod, 0), (9, 0));
+        New {
+            reply: Tuple {
+                destination: Ipv4Addr::number(5),
+                ..original.reversed()
+            },
+            opener: Some(port(opener)),
+            ..plain(original)
+        }
+    };
+    let claim = |new: New<Ipv4Addr>| table.v4().claim(&new, at(1)).map(|_| ());
+    for protocol in [IpProtocol::GRE, IpProtocol::ICMP, IpProtocol::UDP] {
+        claim(by(1, protocol, 7)).unwrap();
+    }
+    assert_eq!(claim(by(2, IpProtocol::GRE, 8)), Err(ClaimError::ReplyTaken));
+    table.forget_opener(port(8));
+    assert_eq!(claim(by(2, IpProtocol::GRE, 8)), Err(ClaimError::ReplyTaken));
+    table.forget_opener(port(7));
+    claim(by(2, IpProtocol::GRE, 8)).unwrap();
+    for protocol in [IpProtocol::ICMP, IpProtocol::UDP] {
+        assert_eq!(
+            claim(by(2, protocol, 8)),
+            Err(ClaimError::ReplyTaken),
+            "{protocol}"
+        );
+    }
+}
+
 #[test]
 fn capacities_that_make_no_sense_are_refused_by_name() {
     for connections in [0, FlowOptions::CONNECTIONS_MAX + 1] {
