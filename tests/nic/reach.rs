@@ -38,7 +38,7 @@ impl Rig {
         });
         if roused > 0 {
             eprintln!(
-                "nic:         {}: QEMU was roused {roused} times: {what}",
+                "nic:         {}: QEMU roused, waiting for {what}: {roused}",
                 self.title
             );
         }
@@ -57,10 +57,7 @@ impl Rig {
             before = now;
             came < A_FEW
         });
-        eprintln!(
-            "nic:         {}: QEMU was roused {roused} times after a flood",
-            self.title
-        );
+        eprintln!("nic:         {}: QEMU roused after a flood: {roused}", self.title);
     }
 
     /// Waits until the stock node's pod has an answer from a pod of the machine, and has three more.
