@@ -133,6 +133,9 @@ pub(crate) fn read(
         finish_checksum(frame, pull, found.ip)?;
     }
     let key = KeyV4::new(found.ip.addresses, found.ports, found.ip.protocol);
+    if pull == 0 {
+        frame.prefetch_headroom();
+    }
     let hash = flows.hash_of(&key);
     flows.prefetch_bucket(hash);
     Some(Plain {
