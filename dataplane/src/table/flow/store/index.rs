@@ -16,7 +16,7 @@
 
 use std::io;
 
-use super::memory::{Memory, prefetch, with_upper_half};
+use super::memory::{Memory, lower_half_of, prefetch};
 use super::{AtomicU64, GOLDEN, Ordering, Place};
 
 /// Slots of a bucket.
@@ -135,11 +135,8 @@ impl Index {
 
     #[inline(always)]
     fn find_in(bucket: &Bucket, hash: u64) -> Option<Place> {
-        // All slots at once: which of them fits cannot be foretold. The control word is none.
-        let tag = (Self::slot(hash, 0) >> 32) as u32;
-        let fitting = with_upper_half(bucket, tag) & !(3 << (2 * CONTROL));
-        let slot = bucket.get(fitting.trailing_zeros() as usize / 2)?;
-        Some((slot.load(Ordering::Relaxed) & 0xffff_ffff) as Place)
+        const { assert!(CONTROL == 0) };
+        lower_half_of(bucket, (Self::slot(hash, 0) >> 32) as u32)
     }
 
     /// Shows every place in both buckets.

@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use super::AtomicU64;
+use super::{AtomicU64, lower};
 
 #[cfg(not(crossbeam_loom))]
 pub(in crate::table::flow) use mapped::Memory;
@@ -28,12 +28,12 @@ pub(super) fn prefetch(word: &AtomicU64) {
     let _ = word;
 }
 
-/// Which words of a cache line have these upper halves: two bits for each word, from the first on.
+/// The lower half of a word of a cache line, the first word aside, that has this upper half; of one of them, if several have.
 ///
-/// A word is looked at in halves and not atomically, so what is found is a hint until the word itself has been read.
+/// All are looked at at once, in halves and not atomically; then the word that was found is read.
 #[cfg(all(target_arch = "x86_64", not(crossbeam_loom)))]
 #[inline(always)]
-pub(super) fn with_upper_half(line: &[AtomicU64; 8], upper: u32) -> u32 {
+pub(super) fn lower_half_of(line: &[AtomicU64; 8], upper: u32) -> Option<u32> {
     debug_assert!(line.as_ptr().cast::<u128>().is_aligned());
     let found: u32;
     // SAFETY: it reads the 64 bytes of `line`, which lies at a multiple of 64 bytes from the start of a page, and writes
@@ -60,20 +60,25 @@ pub(super) fn with_upper_half(line: &[AtomicU64; 8], upper: u32) -> u32 {
             options(nostack, readonly, preserves_flags),
         );
     }
-    found
+    // Two bits for each word. The bits of none stand for a word beyond the last.
+    let place = (found & !3).trailing_zeros() as usize / 2;
+    Some(lower(line.get(place)?.load(super::Ordering::Relaxed)))
 }
 
 /// The same, word by word.
 #[cfg(not(all(target_arch = "x86_64", not(crossbeam_loom))))]
 #[inline(always)]
-pub(super) fn with_upper_half<const N: usize>(line: &[AtomicU64; N], upper: u32) -> u32 {
-    let word = |word: &AtomicU64| word.load(super::Ordering::Relaxed) >> 32 == u64::from(upper);
-    line.iter().enumerate().fold(
-        0,
-        |found, (place, at)| {
-            if word(at) { found | 3 << (2 * place) } else { found }
-        },
-    )
+pub(super) fn lower_half_of<const N: usize>(line: &[AtomicU64; N], upper: u32) -> Option<u32> {
+    let words = line.iter().skip(1);
+    let words = words.map(|word| word.load(super::Ordering::Relaxed));
+    // No early end: which of them fits cannot be foretold.
+    words.fold(None, |found, word| {
+        if word >> 32 == u64::from(upper) {
+            found.or(Some(lower(word)))
+        } else {
+            found
+        }
+    })
 }
 
 #[cfg(all(test, not(crossbeam_loom)))]
@@ -87,14 +92,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_word_with_the_upper_half_is_found_and_no_other(
-            words in prop::array::uniform8((0_u32..4, any::<u32>())),
-            upper in 0_u32..4,
+        fn the_word_with_the_upper_half_is_found_and_no_other(
+            words in prop::array::uniform8((0_u32..8, any::<u32>())),
+            upper in 0_u32..8,
         ) {
-            let wide = |half: u32| half.wrapping_mul(0x5555_5555);
+            let wide = |half: u32| half.wrapping_mul(0x3333_3333);
             let line = Line(words.map(|(half, rest)| AtomicU64::new(u64::from(wide(half)) << 32 | u64::from(rest))));
-            let wanted = (0..8).filter(|place| words[*place].0 == upper).fold(0, |all, place| all | 3 << (2 * place));
-            prop_assert_eq!(with_upper_half(&line.0, wide(upper)), wanted);
+            let fitting = words.iter().skip(1).find(|(half, _)| *half == upper);
+            prop_assert_eq!(lower_half_of(&line.0, wide(upper)), fitting.map(|(_, rest)| *rest));
         }
     }
 }
