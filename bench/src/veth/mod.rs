@@ -1,9 +1,9 @@
 //! The whole switch between real interfaces, beside a forwarder that does nothing else, and beside the kernel.
 
 mod arm;
-mod processor;
+pub(crate) mod processor;
 mod quota;
-mod setting;
+pub(crate) mod setting;
 mod window;
 
 use std::path::Path;
@@ -251,7 +251,7 @@ fn report(options: &Options, share: u32, measured: &[Measured], output: &Path) -
 }
 
 /// Turns the signals that end a program into an interrupt of the labs, so that they are taken down in order.
-fn heed_signals() -> anyhow::Result<()> {
+pub(crate) fn heed_signals() -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot heed signals")?;
     let heed = move || {
         for _ in signals.forever() {

@@ -54,7 +54,7 @@ pub(super) fn template(lab: &Lab, frame_len: usize) -> anyhow::Result<Template> 
 }
 
 /// The link address of the pod's gateway, as the pod finds it.
-pub(super) fn gateway_mac(lab: &Lab) -> anyhow::Result<MacAddr> {
+pub(crate) fn gateway_mac(lab: &Lab) -> anyhow::Result<MacAddr> {
     let namespace = lab.pod(POD)?.namespace();
     let gateway = lab.node(NODE)?.plan().gateway().to_string();
     namespace.run("ping", &["-c", "1", "-W", "2", &gateway])?;

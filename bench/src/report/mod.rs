@@ -1,0 +1,80 @@
+//! The report: what the summary says, written into the pages' tables and drawn as pictures.
+//!
+//! A page marks where a table stands; the prose around it is its own. A part of the bench that is not in the summary
+//! leaves its tables as they are.
+
+mod figures;
+mod marks;
+mod plots;
+mod table;
+mod tables;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::summary;
+use figures::Figures;
+
+/// The pages that have tables, below the root.
+const PAGES: [&str; 2] = ["README.md", "bench/README.md"];
+/// The folder of the pictures, below the root.
+const PICTURES: &str = "docs/bench";
+
+/// Where the report is written.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The folder of the project's sources, whose pages are written
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    root: PathBuf,
+}
+
+/// Writes the tables of the pages and the pictures, and says what was not measured.
+///
+/// # Errors
+/// When a page has a mark that means nothing, naming its line, and when a file cannot be read or written.
+pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
+    let figures = Figures::new(summary::read(output)?);
+    let mut missing = Vec::new();
+    let mut pages = Vec::new();
+    // Every page is read before any is written, so that a wrong mark leaves all as they were.
+    for name in PAGES {
+        let path = options.root.join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let written = marks::fill(&text, |table| tables::write(table, &figures));
+        let filled = written.map_err(|fault| fault.of(name))?;
+        missing.extend(filled.left.into_iter().map(|table| (name, table)));
+        pages.push((path, text, filled.text));
+    }
+    for (path, before, after) in pages {
+        write(&path, (before != after).then_some(after))?;
+    }
+    let folder = options.root.join(PICTURES);
+    for (name, draw) in plots::ALL {
+        let path = folder.join(format!("{name}.svg"));
+        match draw(&figures) {
+            Some(picture) => {
+                fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+                write(&path, Some(picture))?;
+            }
+            None => missing.push((PICTURES, (*name).to_owned())),
+        }
+    }
+    for (page, table) in missing {
+        println!(
+            "{page}: `{table}` stays as it is: {} has no figures for it",
+            output.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes a file, if there is something to write.
+fn write(path: &Path, text: Option<String>) -> anyhow::Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written: {}", path.display());
+    Ok(())
+}
