@@ -7,14 +7,14 @@ use anyhow::{Context, ensure};
 use millrace_dataplane::port::QueueId;
 use millrace_tools::lab::POD_INTERFACE;
 use millrace_tools::pktgen::{
-    AddressRange, FlowSpace, Flows, Link, Order, Place, PortRange, Sender, SenderOptions, Shape, Template,
+    AddressRange, FlowSpace, Flows, Order, Place, PortRange, Sender, SenderOptions, Shape, Template,
 };
 use serde_json::{Map, Value, json};
 
-use super::node::{FROM, Idle, Node, TO};
+use super::node::{Idle, Node, TO};
 use super::wait;
+use crate::arms::{POD, link_out};
 use crate::statistics::{median, rounded};
-use crate::veth::setting::gateway_mac;
 
 /// What is sent of what the worker can take, in hundredths.
 const SHARES: [u32; 4] = [0, 10, 50, 90];
@@ -173,19 +173,15 @@ impl Stand {
         let node = Node::bring_up("idle-load", Idle::Sleep, vec![core])?;
         let sink = node.socket(TO)?;
         let lab = node.lab();
-        let (from, to) = (lab.pod(FROM)?, lab.pod(TO)?);
+        let (from, to) = (lab.pod(POD)?, lab.pod(TO)?);
         let space = FlowSpace {
             sources: AddressRange::one(from.address()),
             destinations: AddressRange::one(to.address()),
             source_ports: PortRange::new(FIRST_PORT, u16::MAX).context("no ports")?,
             destination_ports: PortRange::one(sink.local_addr()?.port()),
         };
-        let link = Link {
-            source: Place::inside(POD_INTERFACE, from.namespace().name()).facts()?.mac,
-            destination: gateway_mac(lab)?,
-        };
         let shape = Shape {
-            link,
+            link: link_out(lab)?,
             outer: None,
             flows: Flows::new(space, FLOWS)?,
             frame_len: FRAME_LEN,
@@ -232,7 +228,7 @@ impl Stand {
     }
 
     fn sender(&self, rate: Option<u64>) -> anyhow::Result<Sender> {
-        let pod = self.node.lab().pod(FROM)?;
+        let pod = self.node.lab().pod(POD)?;
         let options = SenderOptions {
             place: Place::inside(POD_INTERFACE, pod.namespace().name()),
             queue: QueueId(0),

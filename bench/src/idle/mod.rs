@@ -15,10 +15,9 @@ use millrace_tools::lab::interrupt;
 use millrace_tools::pktgen::check_core;
 use serde_json::{Map, Value, json};
 
+use crate::arms::{heed_signals, thread_times};
 use crate::statistics::{median, rounded};
 use crate::summary;
-use crate::veth::heed_signals;
-use crate::veth::processor::thread_times;
 use node::{Idle, Node};
 use probe::{Probe, Sleeper, Times, measure};
 

@@ -6,10 +6,10 @@ use anyhow::Context;
 use millrace_tools::lab::{Lab, MillraceOptions, NodeKind, Signal, Topology};
 use serde_json::Value;
 
-/// Who sends, and to whom: two pods of the one node.
-pub(super) const FROM: &str = "pod-a1";
+use crate::arms::NODE;
+
+/// To whom the pod sends: another of the one node.
 pub(super) const TO: &str = "pod-a2";
-const NODE: &str = "node-a";
 
 /// What the node's workers do when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

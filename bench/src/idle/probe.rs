@@ -15,7 +15,8 @@ use hdrhistogram::Histogram;
 use millrace_tools::lab::interrupt;
 use millrace_tools::pktgen::pin;
 
-use super::node::{FROM, Node, TO};
+use super::node::{Node, TO};
+use crate::arms::POD;
 
 /// The silence before a packet: far longer than a worker's patience.
 const SILENCE: Duration = Duration::from_millis(10);
@@ -62,7 +63,7 @@ impl Probe {
     /// # Errors
     /// When a socket cannot be made.
     pub(super) fn new(node: &Node) -> anyhow::Result<Self> {
-        let (from, to) = (node.socket(FROM)?, node.socket(TO)?);
+        let (from, to) = (node.socket(POD)?, node.socket(TO)?);
         from.connect(to.local_addr()?)
             .context("cannot connect the pods' sockets")?;
         to.set_nonblocking(true)?;
