@@ -16,10 +16,12 @@ mod arms;
 mod facts;
 mod flows;
 mod idle;
+mod iperf;
 mod measure;
 mod memory;
 mod policies;
 mod report;
+mod scale;
 mod services;
 mod statistics;
 mod summary;
@@ -60,6 +62,10 @@ enum Command {
     Veth(veth::Options),
     /// The switch at rest: its processor time, its wake-up, and what its load figure says. Needs root
     Idle(idle::Options),
+    /// iperf3 between pods, through the switch and through the kernel. Needs root
+    Iperf(iperf::Options),
+    /// Cost per packet and memory against flows, Services, policies, ports and workers, in memory. Needs no privileges
+    Scale(scale::Options),
     /// Writes the summary's figures into the tables of the project's pages, and draws them
     Report(report::Options),
 }
@@ -85,6 +91,8 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Flows(options) => flows::run(options, output).map(|()| "flows"),
         Command::Veth(options) => veth::run(options, output).map(|()| "veth"),
         Command::Idle(options) => idle::run(options, output).map(|()| "idle"),
+        Command::Iperf(options) => iperf::run(options, output).map(|()| "iperf"),
+        Command::Scale(options) => scale::run(options, output).map(|()| "scale"),
         Command::Report(options) => return report::run(options, output),
     };
     facts::note(part?, output)

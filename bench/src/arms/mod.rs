@@ -33,7 +33,7 @@ pub(crate) use catch::Catcher;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kernel::{Kernel, Ruleset};
 pub(crate) use measured::{Measured, find_share};
-pub(crate) use processor::{CoreTime, process_time, thread_times};
+pub(crate) use processor::{machine_busy, thread_times};
 pub(crate) use setting::{beside_this_program, link_out, pod_port};
 pub(crate) use signals::heed_signals;
 pub(crate) use switch::{Objects, Switch};

@@ -46,6 +46,15 @@ impl CoreTime {
     }
 }
 
+/// How long all cores together have done something else than idling, in seconds.
+///
+/// # Errors
+/// When `/proc/stat` cannot be read.
+pub(crate) fn machine_busy() -> anyhow::Result<f64> {
+    let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+    (0..cores.get()).map(|core| Ok(CoreTime::of(core)?.busy)).sum()
+}
+
 /// How long a process has run on any core, in seconds, all threads that are alive together.
 ///
 /// # Errors
@@ -111,5 +120,6 @@ mod tests {
         let threads = thread_times(own).unwrap();
         assert!(threads.iter().all(|(name, _)| !name.is_empty()), "{threads:?}");
         assert!(process_time(u32::MAX).is_err());
+        assert!(machine_busy().unwrap() >= CoreTime::of(0).unwrap().busy);
     }
 }

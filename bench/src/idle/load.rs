@@ -12,8 +12,8 @@ use millrace_tools::pktgen::{
 use serde_json::{Map, Value, json};
 
 use super::node::{Idle, Node, TO};
-use super::wait;
-use crate::arms::{POD, link_out};
+use super::{WORKER, wait};
+use crate::arms::{POD, link_out, thread_times};
 use crate::statistics::{median, rounded};
 
 /// What is sent of what the worker can take, in hundredths.
@@ -23,7 +23,8 @@ const SHARES: [u32; 4] = [0, 10, 50, 90];
 const WARM_UP: Duration = Duration::from_millis(1500);
 /// How long packets are counted, at the end of which the load is read.
 const WINDOW: Duration = Duration::from_secs(2);
-/// A worker that is sent more than it can take says at least so many thousandths.
+/// A worker that is sent more than it can take says at least so many thousandths of the time that it was given: another
+/// program on its core may take some.
 const SATURATED_PERMILLE: f64 = 900.0;
 /// One that is sent half of that, or less, says less than so many. Between the two there is little to tell: the fewer
 /// packets wait, the fewer there are in a batch, and the more each of them costs.
@@ -53,6 +54,8 @@ struct Seen {
     offered: f64,
     forwarded: f64,
     permille: f64,
+    /// The share of its core's time that the worker was given.
+    given: f64,
 }
 
 impl Load {
@@ -132,6 +135,7 @@ pub(super) fn show(loads: &[Load], figures: &mut Map<String, Value>) {
             "offered_per_second": rounded(offered, 0),
             "forwarded_per_second": rounded(forwarded, 0),
             "load_permille": rounded(permille, 0),
+            "core_share": rounded(load.median(|seen| seen.given), 4),
         });
         figures.insert(format!("idle/load/{}", load.name()), figure);
     }
@@ -151,11 +155,14 @@ pub(super) fn judge(loads: &[Load]) -> anyhow::Result<()> {
             "a load of {permille:.0} thousandths at `{name}` is less than at a lower rate: {before:.0}"
         );
         match load.share {
-            None => ensure!(
-                permille >= SATURATED_PERMILLE,
-                "a load of {permille:.0} thousandths of a worker that is sent more than it can take; \
-                 at least {SATURATED_PERMILLE} would be right"
-            ),
+            None => {
+                let least = SATURATED_PERMILLE * load.median(|seen| seen.given).min(1.0);
+                ensure!(
+                    permille >= least,
+                    "a load of {permille:.0} thousandths of a worker that is sent more than it can take; \
+                     at least {least:.0} would be right"
+                );
+            }
             Some(share) if share <= UNHURRIED_SHARE => ensure!(
                 permille < UNHURRIED_PERMILLE,
                 "a load of {permille:.0} thousandths of a worker that is sent {share} % of what it can take; \
@@ -206,7 +213,9 @@ impl Stand {
         wait(WARM_UP)?;
         let sent = || sender.as_ref().map_or(0, |sender| sender.sent().packets);
         let (began, sent_before, before) = (std::time::Instant::now(), sent(), self.forwarded()?);
+        let worked_before = self.worked()?;
         wait(WINDOW)?;
+        let worked = self.worked()? - worked_before;
         let stats = self.node.stats()?;
         let (seconds, sent_after) = (began.elapsed().as_secs_f64(), sent());
         let after = number(&stats, "/workers/0/transmitted")?;
@@ -220,11 +229,19 @@ impl Stand {
             offered: per_second(sent_after - sent_before),
             forwarded: per_second(after - before),
             permille: f64::from(u32::try_from(number(&stats, "/workers/0/load_permille")?)?),
+            given: worked / WINDOW.as_secs_f64(),
         })
     }
 
     fn forwarded(&self) -> anyhow::Result<u64> {
         number(&self.node.stats()?, "/workers/0/transmitted")
+    }
+
+    /// The processor time that the worker has had so far, in seconds.
+    fn worked(&self) -> anyhow::Result<f64> {
+        let times = thread_times(self.node.pid()?)?;
+        let workers = times.iter().filter(|(name, _)| name.starts_with(WORKER));
+        Ok(workers.map(|(_, seconds)| seconds).sum())
     }
 
     fn sender(&self, rate: Option<u64>) -> anyhow::Result<Sender> {

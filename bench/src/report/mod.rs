@@ -78,3 +78,50 @@ fn write(path: &Path, text: Option<String>) -> anyhow::Result<()> {
     println!("written: {}", path.display());
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    #[test]
+    fn every_mark_of_the_pages_is_known_and_without_figures_all_stays() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let nothing = Figures::new(Map::new());
+        for name in PAGES {
+            let page = fs::read_to_string(root.join(name)).unwrap();
+            let filled = marks::fill(&page, |table| tables::write(table, &nothing));
+            let filled = filled.map_err(|fault| fault.of(name).to_string()).unwrap();
+            assert!(filled.text == page, "{name} does not stay as it is");
+            assert!(!filled.left.is_empty(), "{name} has no tables");
+        }
+    }
+
+    #[test]
+    fn a_report_written_twice_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        fs::create_dir(root.join("bench")).unwrap();
+        let page = "words\n<!-- table: memory -->\n<!-- end -->\n<!-- table: veth -->\nold\n<!-- end -->\n";
+        for name in PAGES {
+            fs::write(root.join(name), page).unwrap();
+        }
+        let output = root.join("summary.json");
+        fs::write(&output, r#"{"forward/64/65536": {"ns": 70.0, "cycles": 161.0}}"#).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            run(&Options { root: root.clone() }, &output).unwrap();
+            let text = fs::read_to_string(root.join(PAGES[0])).unwrap();
+            let picture = fs::read_to_string(root.join(PICTURES).join("memory.svg")).unwrap();
+            seen.push((text, picture));
+        }
+        assert!(
+            seen[0].0.contains("| `forward` |") && seen[0].0.contains("\nold\n"),
+            "{}",
+            seen[0].0
+        );
+        assert_eq!(seen[0], seen[1]);
+    }
+}

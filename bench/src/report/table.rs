@@ -114,7 +114,7 @@ mod tests {
             (12.0, "12 bytes"),
             (7_000_000.0, "7.0 MB"),
             (44e6, "44 MB"),
-            (1.25e9, "1.3 GB"),
+            (1.27e9, "1.3 GB"),
         ] {
             assert_eq!(bytes(value), text);
         }

@@ -1,9 +1,16 @@
 //! The tables of the pages, by the names their marks give them.
 
+mod chain;
 mod control;
+mod iperf;
 mod memory;
+mod peers;
+mod rest;
+mod scale;
 mod targets;
 mod veth;
+
+pub(super) use scale::sizes;
 
 use super::figures::Figures;
 use super::marks::Content;
@@ -14,7 +21,7 @@ use crate::facts;
 type Make = fn(&Figures) -> Option<String>;
 
 /// Every table.
-const ALL: [(&str, Make); 9] = [
+const ALL: [(&str, Make); 17] = [
     ("machine", machine),
     ("memory", memory::walks),
     ("flows", memory::flows),
@@ -22,6 +29,14 @@ const ALL: [(&str, Make); 9] = [
     ("policies", control::policies),
     ("veth", veth::arms),
     ("veth-ratios", veth::ratios),
+    ("chain", chain::arms),
+    ("chain-ratios", chain::ratios),
+    ("tables", peers::tables),
+    ("dpdk", peers::dpdk),
+    ("wake-up", rest::wake_up),
+    ("load", rest::load),
+    ("scale", scale::growth),
+    ("iperf", iperf::transfers),
     ("targets-memory", targets::memory),
     ("targets", targets::others),
 ];

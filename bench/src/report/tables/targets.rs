@@ -2,6 +2,7 @@
 
 use super::super::figures::Figures;
 use super::super::table::{Table, cell, percent, two_digits, whole};
+use super::chain::{beside_idle_ports, delay_beside_kernel, worse_ratio};
 
 /// Flows of the three columns of [`MEMORY`].
 const FLOWS: [u32; 3] = [1, 65_536, 1_000_000];
@@ -56,7 +57,7 @@ fn cost(figures: &Figures, of: &str, to: &str) -> Option<f64> {
     Some(figures.number(of, "/cycles")? / figures.number(to, "/cycles")?)
 }
 
-const OTHERS: [Aim; 7] = [
+const OTHERS: [Aim; 11] = [
     Aim {
         what: "new connections a second (`new-connections`)",
         side: Side::AtLeast,
@@ -101,6 +102,34 @@ const OTHERS: [Aim; 7] = [
         write: ratio,
     },
     Aim {
+        what: "the same with 10,000 Services and policies (`chain`, the worse way)",
+        side: Side::AtLeast,
+        aim: 0.95,
+        seen: |figures| worse_ratio(figures, "switch_of_forwarder"),
+        write: ratio,
+    },
+    Aim {
+        what: "times the kernel's packets, with both cores (`chain`, the worse way)",
+        side: Side::AtLeast,
+        aim: 3.5,
+        seen: |figures| worse_ratio(figures, "switch_of_kernel_on_both_cores"),
+        write: two_digits,
+    },
+    Aim {
+        what: "p99 latency at half the kernel's load beside the kernel's (`chain`)",
+        side: Side::Below,
+        aim: 1.0,
+        seen: delay_beside_kernel,
+        write: ratio,
+    },
+    Aim {
+        what: "packets with 250 idle ports beside none (`chain`, the worse way)",
+        side: Side::AtLeast,
+        aim: 0.95,
+        seen: beside_idle_ports,
+        write: ratio,
+    },
+    Aim {
         what: "a worker's share of a core without traffic (`idle`)",
         side: Side::Below,
         aim: 0.03,
@@ -134,7 +163,7 @@ pub(super) fn others(figures: &Figures) -> Option<String> {
             Side::AtLeast => ("at least", seen.map(|seen| seen >= aim)),
             Side::Below => ("below", seen.map(|seen| seen < aim)),
         };
-        let aim = if aim == f64::MIN_POSITIVE {
+        let aim = if aim <= f64::MIN_POSITIVE {
             "none".to_owned()
         } else {
             format!("{word} {}", write(aim))
