@@ -3,8 +3,8 @@
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
 //! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
 //! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
-//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel. `README.md` says
-//! how each figure is got and what limits it.
+//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel; `chain` does that
+//! with all the work there is, and many objects. `README.md` says how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
 #[allow(
@@ -13,6 +13,7 @@
     reason = "the part `chain`, which is next, needs all of it"
 )]
 mod arms;
+mod chain;
 mod flows;
 mod measure;
 mod memory;
@@ -55,6 +56,8 @@ enum Command {
     Flows(flows::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
+    /// The whole chain between real interfaces, proven and beside the kernel; searches, latency, idle ports. Needs root
+    Chain(chain::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Services(options) => services::run(options, &cli.output),
         Command::Flows(options) => flows::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),
+        Command::Chain(options) => chain::run(options, &cli.output),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
