@@ -3,8 +3,10 @@
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
 //! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
 //! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
-//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel; `idle` is about its
-//! rest. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits it.
+//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel; `chain` does that
+//! with all the work there is, and many objects; `iperf` sends what people send; `idle` is about the switch's rest, `scale` about
+//! its growth. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what
+//! limits it.
 #![forbid(unsafe_code)]
 
 #[allow(
@@ -13,6 +15,7 @@
     reason = "the part `chain`, which is next, needs all of it"
 )]
 mod arms;
+mod chain;
 mod facts;
 mod flows;
 mod idle;
@@ -60,6 +63,8 @@ enum Command {
     Flows(flows::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
+    /// The whole chain between real interfaces, proven and beside the kernel; searches, latency, idle ports. Needs root
+    Chain(chain::Options),
     /// The switch at rest: its processor time, its wake-up, and what its load figure says. Needs root
     Idle(idle::Options),
     /// iperf3 between pods, through the switch and through the kernel. Needs root
@@ -90,6 +95,7 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Services(options) => services::run(options, output).map(|()| "services"),
         Command::Flows(options) => flows::run(options, output).map(|()| "flows"),
         Command::Veth(options) => veth::run(options, output).map(|()| "veth"),
+        Command::Chain(options) => chain::run(options, output).map(|()| "chain"),
         Command::Idle(options) => idle::run(options, output).map(|()| "idle"),
         Command::Iperf(options) => iperf::run(options, output).map(|()| "iperf"),
         Command::Scale(options) => scale::run(options, output).map(|()| "scale"),
