@@ -28,7 +28,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 const SATURATED_PERMILLE: f64 = 900.0;
 /// One that is sent half of that, or less, says less than so many. Between the two there is little to tell: the fewer
 /// packets wait, the fewer there are in a batch, and the more each of them costs.
-const UNHURRIED_PERMILLE: f64 = 850.0;
+const UNHURRIED_PERMILLE: f64 = 900.0;
 const UNHURRIED_SHARE: u32 = 50;
 /// So much less a load may be than at a lower rate before it counts as less.
 const TOLERANCE_PERMILLE: f64 = 20.0;
