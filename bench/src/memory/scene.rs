@@ -1,16 +1,17 @@
 //! The node whose walks are measured: its ports, its pods, its peers, and the tables that follow.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::flow::Timeouts;
+use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
 use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
-    PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
-    Underlay,
+    Endpoint, EndpointKind, FlowTable, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables,
+    OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses,
+    SubjectId, SubjectKind, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
@@ -33,6 +34,25 @@ pub(super) const POD_B: u16 = 3;
 /// How many ports there are.
 pub(super) const PORTS: u16 = 4;
 
+/// How large a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Services that it knows.
+    pub(crate) services: u32,
+    /// Services that are called, so that the flows are the same with few and with many.
+    pub(crate) called: u32,
+    /// Policies, of one rule each. Those of the pods that the walks know let through what these send.
+    pub(crate) policies: u32,
+    /// Ports; those beyond the four that the walks know are idle.
+    pub(crate) ports: u16,
+    /// Workers.
+    pub(crate) workers: usize,
+}
+
+/// The least and the most connections that a case has room for; the most is the default of a node.
+const ROOM_MIN: u32 = 1 << 17;
+const ROOM_MAX: u32 = 1 << 20;
+
 /// The overlay's network.
 pub(super) const VNI: u32 = 1;
 
@@ -47,14 +67,14 @@ pub(super) enum Overlay {
 
 /// The switch's own link address on a port.
 pub(super) fn switch_mac(port: u16) -> MacAddr {
-    let [_, low] = port.to_be_bytes();
-    MacAddr([2, 0, 0, 0, 1, low])
+    let [high, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, high, 1, low])
 }
 
 /// The link address of the station behind a pod's port or the host's.
 pub(super) fn station_mac(port: u16) -> MacAddr {
-    let [_, low] = port.to_be_bytes();
-    MacAddr([2, 0, 0, 0, 2, low])
+    let [high, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, high, 2, low])
 }
 
 /// The link address of a node on the underlay; number 0 is this one.
@@ -96,7 +116,7 @@ fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
 }
 
 /// All tables of the node.
-pub(super) fn tables(overlay: Overlay, services: u32, is_policed: bool) -> anyhow::Result<NodeTables> {
+pub(super) fn tables(overlay: Overlay, size: &Size, is_policed: bool) -> anyhow::Result<NodeTables> {
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
@@ -120,9 +140,9 @@ pub(super) fn tables(overlay: Overlay, services: u32, is_policed: bool) -> anyho
         let address = IpAddr::V4(underlay_address(node));
         (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
     });
-    let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(number))));
+    let ports = (0..size.ports).map(|number| Ok((port(number)?, facts(number))));
     let policies = if is_policed {
-        policy_table()?
+        policy_table(size)?
     } else {
         PolicyTable::default()
     };
@@ -133,7 +153,7 @@ pub(super) fn tables(overlay: Overlay, services: u32, is_policed: bool) -> anyho
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(overlay, uplink, host)?),
-        services: Arc::new(service_table(services)?),
+        services: Arc::new(service_table(size)?),
         ..NodeTables::default()
     })
 }
@@ -221,6 +241,33 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         uplink_ports: (61_000, u16::MAX),
         ..Local::default()
     })
+}
+
+/// A table with room for so many flows, as a node has it: no less, and for a million at most unless there are more.
+pub(crate) fn flow_table(flows: u32) -> anyhow::Result<FlowTable> {
+    let most = ROOM_MAX.max(flows.next_power_of_two());
+    let room = flows.saturating_mul(2).next_power_of_two();
+    let options = FlowOptions {
+        ipv4: room.clamp(ROOM_MIN, most),
+        ipv6: 1,
+        ..FlowOptions::default()
+    };
+    Ok(FlowTable::in_memory(&options)?)
+}
+
+/// The tables after something changed that no packet has to do with; in turn an endpoint of another Service, and what a
+/// label's change makes of the policy of another pod.
+pub(super) fn changed_elsewhere(tables: &NodeTables, change: u64) -> NodeTables {
+    let changed = if change.is_multiple_of(2) {
+        SubjectId::backend(SubjectId::NUMBER_MAX >> 8)
+    } else {
+        SubjectId::of(SubjectKind::Policy, u32::from(PortId::LIMIT) - 1)
+    };
+    let mut tables = tables.clone();
+    let epoch = tables.epoch.next();
+    tables.subjects = tables.subjects.with_changes(&HashSet::from([changed]), epoch);
+    tables.epoch = epoch;
+    tables
 }
 
 /// No flow ends while its case is measured.

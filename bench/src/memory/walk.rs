@@ -11,8 +11,8 @@ use millrace_tools::pktgen::{
 };
 
 use super::scene::{
-    Overlay, PEERS, POD_A, POD_B, UPLINK, VNI, local_pod, pod_address, service_address, station_mac,
-    switch_mac, tunnel_mac, underlay_address, underlay_mac,
+    Overlay, PEERS, POD_A, POD_B, PORTS, Size, UPLINK, VNI, local_pod, pod_address, service_address,
+    station_mac, switch_mac, tunnel_mac, underlay_address, underlay_mac,
 };
 
 /// Bytes that a VXLAN push adds to a frame.
@@ -33,6 +33,8 @@ const MANY_SERVICES: u32 = 10_000;
 const CALLED_SERVICES: u32 = 8;
 /// As many live flows as a node may have.
 pub(super) const MANY_FLOWS: u32 = 1_000_000;
+/// Policies of an isolated pod.
+const POLICIES: u32 = 10;
 /// The first address of the world that pods call.
 const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 0);
 /// The number that every packet's mark says.
@@ -171,6 +173,17 @@ impl Walk {
         }
     }
 
+    /// How large its node is.
+    pub(super) fn size(self) -> Size {
+        Size {
+            services: self.services(),
+            called: CALLED_SERVICES,
+            policies: POLICIES,
+            ports: PORTS,
+            workers: 1,
+        }
+    }
+
     /// The numbers of flows that it is measured with.
     pub(super) fn flows(self) -> &'static [u32] {
         match self {
@@ -224,7 +237,12 @@ impl Walk {
     }
 
     /// What the packets of this walk look like before it: `flows` flows, dealt evenly to the templates.
-    pub(super) fn templates(self, frame_len: usize, flows: u32) -> anyhow::Result<Vec<Template>> {
+    pub(super) fn templates(
+        self,
+        frame_len: usize,
+        flows: u32,
+        called: u32,
+    ) -> anyhow::Result<Vec<Template>> {
         let from_pod = |space| -> anyhow::Result<Vec<Template>> {
             let link = Link {
                 source: station_mac(POD_A),
@@ -253,7 +271,7 @@ impl Walk {
                 from_pod(space(&local_pod(POD_A).into(), &networks)?)
             }
             Kind::Call => {
-                let addresses = Addresses(service_address(0), CALLED_SERVICES);
+                let addresses = Addresses(service_address(0), called);
                 from_pod(space(&local_pod(POD_A).into(), &addresses)?)
             }
             Kind::Leave => {
