@@ -418,6 +418,24 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_are_no_files_are_marked_likewise() {
+        let frames = vec![
+            datagram(100),
+            vec![0; eth::HEADER_LEN - 1],
+            datagram(MARKER_LEN - 1),
+            vec![0; MAX_PACKET_LEN + 1],
+        ];
+        let replay = Replay::from_frames(frames.clone(), true);
+        assert_eq!((replay.len(), replay.skipped(), replay.marked), (2, 2, 1));
+        let whole = Replay::from_frames(frames, false);
+        assert_eq!(
+            (whole.packet(0).unwrap().0, whole.marked),
+            (&datagram(100)[..], 0)
+        );
+        assert!(Replay::from_frames(Vec::new(), true).is_empty());
+    }
+
+    #[test]
     fn packets_with_room_are_marked_and_the_others_sent_as_they_are() {
         let file = file(&[
             (100, datagram(100), 0),
