@@ -11,7 +11,6 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::flow::FlowOptions;
 use millrace_dataplane::table::{
     AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId, SubjectKind,
 };
@@ -80,15 +79,10 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let tables = tables(walk.overlay(), walk.services(), walk.is_policed())?;
+        let tables = tables(walk)?;
         let publisher = Publisher::new(tables.clone());
-        let options = FlowOptions {
-            ipv4: (flows.saturating_mul(2))
-                .next_power_of_two()
-                .clamp(ROOM_MIN, ROOM_MAX),
-            ipv6: 1,
-            ..FlowOptions::default()
-        };
+        let room = flows.saturating_mul(2).next_power_of_two();
+        let options = walk.family().flow_options(room.clamp(ROOM_MIN, ROOM_MAX));
         let connections = Connections {
             flows: Arc::new(FlowTable::in_memory(&options)?),
             affinity: Arc::new(AffinityTable::new(AFFINITIES)),
@@ -115,7 +109,7 @@ impl Case {
         let templates = first.templates(frame_len, flows)?;
         let answers = walk.answers().map(|asked| -> anyhow::Result<Answers> {
             let head = templates.first().context("a walk has packets")?.head();
-            Ok(Answers::new(flows, head.len() + asked.growth()))
+            Ok(Answers::new(walk.family(), flows, head.len() + asked.growth()))
         });
         let mut case = Self {
             walk: first,

@@ -1,7 +1,7 @@
 //! The policies of the node whose walks are measured: both pods are isolated, for both directions, and the last of their
 //! ten rules lets everything through that the walks send.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -13,25 +13,24 @@ use millrace_dataplane::table::policy::{
 };
 use millrace_dataplane::wire::IpProtocol;
 
-use super::scene::{POD_A, POD_B, local_pod};
+use super::family::Family;
+use super::scene::{POD_A, POD_B};
 
 /// Rules that accept, of each pod and direction.
 const RULES: u32 = 10;
-/// All pods of all nodes.
-const PODS: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 244, 0, 0), Ipv4Addr::new(10, 244, 255, 255));
 
-/// The table.
-pub(super) fn policy_table() -> anyhow::Result<PolicyTable> {
+/// The table, for pods with addresses of this family.
+pub(super) fn policy_table(family: Family) -> anyhow::Result<PolicyTable> {
     let mut stations = Stations::with_hasher(HashKey::random());
     let mut pods = Vec::new();
-    let rules = Arc::new(rules()?);
+    let rules = Arc::new(rules(family)?);
     for number in [POD_A, POD_B] {
         let port = PortId::new(number).context("there is no such port number")?;
         let station = Station::Pod {
             identity: Some(Identity::new(number.into())),
             port: Some(port),
         };
-        stations.insert(IpAddr::V4(local_pod(number)), station);
+        stations.insert(family.local_pod(number), station);
         let policies = PodPolicies {
             egress: Some(Arc::clone(&rules)),
             ingress: Some(Arc::clone(&rules)),
@@ -51,26 +50,25 @@ pub(super) fn policy_table() -> anyhow::Result<PolicyTable> {
 }
 
 /// Nine rules for somebody else, one for the walks, and the isolation.
-fn rules() -> anyhow::Result<RuleSet> {
-    let accept = |number: u32, first, last| RuleSpec {
+fn rules(family: Family) -> anyhow::Result<RuleSet> {
+    let accept = |number: u32, (first, last): (IpAddr, IpAddr)| RuleSpec {
         id: RuleId::new(number),
         tier: Tier::Middle,
         action: Action::Accept,
-        addresses: Some(vec![AddressRange {
-            first: IpAddr::V4(first),
-            last: IpAddr::V4(last),
-        }]),
+        addresses: Some(vec![AddressRange { first, last }]),
         ports: Some(vec![PortRange {
             protocol: IpProtocol::UDP,
             first: 1,
             last: u16::MAX,
         }]),
     };
-    let elsewhere = |number: u32| Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 0).to_bits() + number * 256);
     let mut specs: Vec<_> = (1..RULES)
-        .map(|number| accept(number, elsewhere(number), elsewhere(number + 1)))
+        .map(|number| {
+            let addresses = (family.elsewhere(number), family.elsewhere(number + 1));
+            accept(number, addresses)
+        })
         .collect();
-    specs.push(accept(RULES, PODS.0, PODS.1));
+    specs.push(accept(RULES, family.all_pods()));
     specs.push(RuleSpec {
         id: RuleId::new(RULES + 1),
         tier: Tier::Middle,
