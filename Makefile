@@ -8,12 +8,15 @@ export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOM
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
+# The parts of the bench, in the order in which they are measured.
+BENCH_PARTS := memory services policies flows veth
+BENCH_FULL_PARTS := chain idle scale iperf
 SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nic test-nic-long lint bench fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
+.PHONY: help demo test test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
 
 help:
 	@echo 'make demo          three nodes in network namespaces, traffic between all their pods (as root)'
@@ -21,7 +24,8 @@ help:
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
 	@echo 'make test-nic-long the same in every setting, all that may happen to the NIC in most of them'
 	@echo 'make lint          format, clippy, docs, licences, scripts'
-	@echo 'make bench         packets through memory and over veth (as root)'
+	@echo 'make bench         packets through memory and over veth, under 15 minutes (as root)'
+	@echo 'make bench-full    beside others, at scale and at rest, under 30 minutes (as root)'
 	@echo 'make fuzz          every fuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) in all'
 	@echo 'make fuzz-short    the same for $(FUZZ_SHORT_SECONDS) seconds'
 	@echo 'make loom          the models of concurrent code'
@@ -65,13 +69,19 @@ fuzz-short:
 	@tools/install-deps.sh build
 	tests/fuzz/run.sh $(FUZZ_SHORT_SECONDS)
 
-bench: root
-	@tools/install-deps.sh bench
-	$(CARGO) run --locked --release -p millrace-bench -- memory
-	$(CARGO) run --locked --release -p millrace-bench -- services
-	$(CARGO) run --locked --release -p millrace-bench -- policies
-	$(CARGO) run --locked --release -p millrace-bench -- flows
-	$(CARGO) run --locked --release -p millrace-bench -- veth
+# A part that fails does not keep the others from being measured and reported.
+bench: PARTS := $(BENCH_PARTS)
+bench-full: PARTS := $(BENCH_FULL_PARTS)
+bench bench-full: root
+	@tools/install-deps.sh $@
+	$(CARGO) build --locked --release --workspace
+	@bench="$$CARGO_TARGET_DIR/release/millrace-bench --output $$CARGO_TARGET_DIR/bench/summary.json"; failed=; \
+	for part in $(PARTS); do \
+	    echo "bench: $$part"; \
+	    $$bench $$part || failed="$$failed $$part"; \
+	done; \
+	$$bench report && \
+	[ -z "$$failed" ] || { echo "bench: failed:$$failed" >&2; exit 1; }
 
 lint: fmt-check lock-check
 	@tools/install-deps.sh lint

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building, running and testing Millrace needs, and does nothing if all are there.
 #
-#   tools/install-deps.sh [build|demo|test|nic|bench|lint|all]
+#   tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]
 #
 # The Rust toolchain is not among them: it is the one thing to bring along.
 set -eu
@@ -29,13 +29,13 @@ fail() {
 
 case "${1:-all}" in
     build) wanted="$BUILD" ;;
-    demo | bench) wanted="$BUILD $LAB" ;;
+    demo | bench | bench-full) wanted="$BUILD $LAB" ;;
     test) wanted="$BUILD $LAB $SSH" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
     all) wanted="$BUILD $LAB $SSH $NIC $LINT" ;;
     *)
-        echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|lint|all]" >&2
+        echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
         exit 2
         ;;
 esac

@@ -27,7 +27,10 @@ pub(crate) fn merge(path: &Path, figures: Map<String, Value>) -> anyhow::Result<
 }
 
 /// What is in the file; nothing if there is none.
-fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
+///
+/// # Errors
+/// When the file cannot be read, or holds something else than a JSON object.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Map<String, Value>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),

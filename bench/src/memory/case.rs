@@ -1,6 +1,5 @@
 //! One case: a worker of its own, and frames that take one walk round and round.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -11,9 +10,7 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::{
-    AffinityTable, FlowTable, HashKey, NodeTables, Publisher, SubjectId, SubjectKind,
-};
+use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
 use millrace_pipelines::{Connections, NodePipeline};
 use millrace_tools::pktgen::Template;
@@ -21,18 +18,15 @@ use millrace_tools::pktgen::Template;
 use super::answers::Answers;
 use super::head::renew;
 use super::random::Random;
-use super::scene::{PORTS, for_ever, tables};
+use super::scene::{PORTS, Size, changed_elsewhere, flow_table, for_ever, tables};
 use super::walk::Walk;
 
 /// As in a worker's own loop: turns between two looks at ports that had nothing to do.
 const SETTLE_ALL_TURNS: u64 = 256;
 /// Longest turn that is told apart, in nanoseconds.
 const TURN_NS_MAX: u64 = 1_000_000_000;
-/// Packets that may wait for a slow path that nobody serves: one is enough to show that something is wrong.
+/// Packets that may wait for a slow path that nobody serves: one shows that something is wrong.
 const PUNTS: usize = 1;
-/// The least and the most connections that a case has room for; the most is the default of a node.
-const ROOM_MIN: u32 = 1 << 17;
-const ROOM_MAX: u32 = 1 << 20;
 /// So often something changes in a case that churns: a hundred times in a second of walking.
 const CHANGE_EVERY_NS: u64 = 10_000_000;
 /// Clients that session affinity can be remembered for.
@@ -40,15 +34,15 @@ const AFFINITIES: usize = 1024;
 
 /// What one lap of all frames cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Lap {
+pub(crate) struct Lap {
     /// Time-stamp counter cycles per packet.
-    pub(super) cycles: f64,
+    pub(crate) cycles: f64,
     /// Allocations in all.
-    pub(super) allocations: u64,
+    pub(crate) allocations: u64,
 }
 
 /// A case of the bench.
-pub(super) struct Case {
+pub(crate) struct Case {
     walk: Walk,
     frame_len: usize,
     flows: u32,
@@ -61,6 +55,8 @@ pub(super) struct Case {
     worker: Worker<LoopPort, NodePipeline>,
     handle: WorkerHandle<LoopPort>,
     _punts: Receiver<Punt>,
+    /// Which of how many workers it is.
+    share: (u32, u32),
     frames: u32,
     /// The frames between two laps; empty otherwise.
     resting: Vec<Frame>,
@@ -79,19 +75,31 @@ pub(super) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let tables = tables(walk)?;
+        let table = Arc::new(flow_table(walk.family(), flows)?);
+        Self::on(walk, frame_len, flows, frames, &walk.size(), 0, table)
+    }
+
+    /// The case of a worker of a node. Its workers share `table` and deal the flows among them.
+    pub(crate) fn on(
+        walk: Walk,
+        frame_len: usize,
+        flows: u32,
+        frames: u32,
+        size: &Size,
+        index: usize,
+        table: Arc<FlowTable>,
+    ) -> anyhow::Result<Self> {
+        let tables = tables(walk, size)?;
         let publisher = Publisher::new(tables.clone());
-        let room = flows.saturating_mul(2).next_power_of_two();
-        let options = walk.family().flow_options(room.clamp(ROOM_MIN, ROOM_MAX));
         let connections = Connections {
-            flows: Arc::new(FlowTable::in_memory(&options)?),
+            flows: table,
             affinity: Arc::new(AffinityTable::new(AFFINITIES)),
             timeouts: for_ever(),
-            workers: 1,
+            workers: size.workers,
         };
-        let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
+        let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), index);
         let config = WorkerConfig {
-            index: 0,
+            index,
             core: 0,
             batch: BATCH_MAX,
             idle: Idle::Poll,
@@ -99,14 +107,14 @@ impl Case {
         };
         let (punts_in, punts) = bounded(PUNTS);
         let (mut worker, handle) = Worker::new(config, Pool::on_heap(frames), pipeline, punts_in)?;
-        for number in 0..PORTS {
+        for number in 0..size.ports {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
             let stats = Arc::new(QueueStats::new(port, queue));
             worker.add(port, LoopPort::with_capacity(frames as usize), holder, stats);
         }
         let first = walk.answers().unwrap_or(walk);
-        let templates = first.templates(frame_len, flows)?;
+        let templates = first.templates(frame_len, flows, size.called)?;
         let answers = walk.answers().map(|asked| -> anyhow::Result<Answers> {
             let head = templates.first().context("a walk has packets")?.head();
             Ok(Answers::new(walk.family(), flows, head.len() + asked.growth()))
@@ -122,6 +130,7 @@ impl Case {
             worker,
             handle,
             _punts: punts,
+            share: (u32::try_from(index)?, u32::try_from(size.workers)?),
             frames,
             resting: Vec::with_capacity(frames as usize),
             random: Random::new(),
@@ -133,15 +142,21 @@ impl Case {
             clock: Clock::calibrated(),
             turn_ns: Histogram::new_with_bounds(1, TURN_NS_MAX, 3)?,
         };
-        case.fill()?;
-        if !walk.opens() {
-            case.establish()?;
-        }
-        if case.answers.is_some() {
-            case.walk = walk;
-            case.turn_around()?;
-        }
+        case.prepare(walk)?;
         Ok(case)
+    }
+
+    /// Fills the frames, opens the connections, and makes answers of the packets where those are to be measured.
+    fn prepare(&mut self, walk: Walk) -> anyhow::Result<()> {
+        self.fill()?;
+        if !walk.opens() {
+            self.establish()?;
+        }
+        if self.answers.is_some() {
+            self.walk = walk;
+            self.turn_around()?;
+        }
+        Ok(())
     }
 
     /// Its key in the summary.
@@ -156,7 +171,7 @@ impl Case {
 
     /// Laps before those that count: as many packets as there are flows, so that the caches hold of them what they would
     /// hold if no other case were measured in between. Each connection can be opened once only.
-    pub(super) fn warm_up(&self) -> u32 {
+    pub(crate) fn warm_up(&self) -> u32 {
         if self.opens() {
             1
         } else {
@@ -197,7 +212,7 @@ impl Case {
 
     /// Sends a packet of every flow, so that all of them are known.
     fn establish(&mut self) -> anyhow::Result<()> {
-        while self.next_flow < self.flows {
+        while self.next_flow < self.flows / self.share.1 {
             self.lap(false)?;
         }
         self.is_random = true;
@@ -226,10 +241,11 @@ impl Case {
 
     /// The flow of the next packet: one at random of those that are known, or one that is not known yet.
     fn draw(&mut self) -> anyhow::Result<u32> {
+        let (own, workers) = self.share;
         if self.is_random {
-            return Ok(self.random.below(self.flows));
+            return Ok(self.random.below(self.flows / workers) * workers + own);
         }
-        let flow = self.next_flow;
+        let flow = self.next_flow * workers + own;
         self.next_flow += 1;
         ensure!(
             flow < self.flows || !self.walk.opens(),
@@ -254,26 +270,23 @@ impl Case {
             return;
         }
         self.changes += 1;
-        // In turn: an endpoint of another Service, and what a label's change makes of the policy of another pod.
-        let changed = if self.changes.is_multiple_of(2) {
-            SubjectId::backend(SubjectId::NUMBER_MAX >> 8)
-        } else {
-            SubjectId::of(SubjectKind::Policy, u32::from(PortId::LIMIT) - 1)
-        };
-        let changed = HashSet::from([changed]);
-        let epoch = self.tables.epoch.next();
-        self.tables.subjects = self.tables.subjects.with_changes(&changed, epoch);
-        self.tables.epoch = epoch;
+        self.tables = changed_elsewhere(&self.tables, self.changes);
         self.publisher.publish(self.tables.clone());
     }
 
     /// One lap: every frame gets a flow drawn at random, and walks. Only the walk is timed. `is_measured` tells
     /// whether its batches count for the percentile.
     pub(super) fn lap(&mut self, is_measured: bool) -> anyhow::Result<Lap> {
+        self.lap_after(is_measured, || {})
+    }
+
+    /// A lap that calls `ready` before its frames walk, when everything is prepared.
+    pub(crate) fn lap_after(&mut self, is_measured: bool, ready: impl FnOnce()) -> anyhow::Result<Lap> {
         if self.walk.churns() {
             self.change_something_else();
         }
         self.load()?;
+        ready();
         let (mut cycles, mut packets) = (0, 0);
         let info = allocation_counter::measure(|| {
             loop {
@@ -301,11 +314,9 @@ impl Case {
         );
         // INVARIANT: a lap's cycles and packets are far below 2^52.
         #[allow(clippy::cast_precision_loss)]
-        let per_packet = cycles as f64 / packets as f64;
-        Ok(Lap {
-            cycles: per_packet,
-            allocations: info.count_total,
-        })
+        let cycles = cycles as f64 / packets as f64;
+        let allocations = info.count_total;
+        Ok(Lap { cycles, allocations })
     }
 
     /// Writes the packets' heads anew, each with a flow of its own, and puts the frames at the start of the walk.

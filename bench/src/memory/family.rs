@@ -9,7 +9,7 @@ use millrace_tools::pktgen::MARKER_LEN;
 
 /// What the packets of a walk are, inside the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -96,7 +96,7 @@ impl Family {
 
     /// The lengths of short and of long frames, in bytes. Behind IPv6 and UDP, 64 bytes have no room for a generator's mark:
     /// the shortest frame that has is taken instead.
-    pub(super) fn frame_lens(self) -> &'static [usize; 2] {
+    pub(crate) fn frame_lens(self) -> &'static [usize; 2] {
         const SHORTEST_V6: usize = eth::HEADER_LEN + ipv6::HEADER_LEN + udp::HEADER_LEN + MARKER_LEN;
         match self {
             Self::V4 => &[64, 1500],

@@ -25,8 +25,13 @@ use serde_json::{Map, Value, json};
 
 use crate::statistics::{median, rounded};
 use crate::summary;
-use case::{Case, Lap};
-use walk::{MANY_FLOWS, Walk};
+pub(crate) use case::{Case, Lap};
+pub(crate) use family::Family;
+pub(crate) use policies::policy_table;
+pub(crate) use scene::{Size, flow_table};
+pub(crate) use services::service_table;
+use walk::MANY_FLOWS;
+pub(crate) use walk::Walk;
 
 /// Fewer frames than this would stay in the processor's nearest caches.
 const FRAMES_MIN: u32 = 4096;

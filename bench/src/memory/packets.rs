@@ -19,8 +19,6 @@ const FIRST_PORT: u16 = 1024;
 const DESTINATION_PORTS: (u16, u16) = (9, 10);
 /// Those between two pods, who have one address each: enough of them for all flows.
 const LOCAL_PORTS: (u16, u16) = (9, 24);
-/// Services that are called, so that both cases have the same flows.
-const CALLED_SERVICES: u32 = 8;
 /// The first address of the world that pods call.
 const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 0);
 /// The number that every packet's mark says.
@@ -28,7 +26,12 @@ const RUN: u16 = 1;
 
 impl Walk {
     /// What the packets of this walk look like before it: `flows` flows, dealt evenly to the templates.
-    pub(super) fn templates(self, frame_len: usize, flows: u32) -> anyhow::Result<Vec<Template>> {
+    pub(super) fn templates(
+        self,
+        frame_len: usize,
+        flows: u32,
+        called: u32,
+    ) -> anyhow::Result<Vec<Template>> {
         let family = self.family();
         let pod_a = AddressRange::one(family.local_pod(POD_A));
         let from_pod = |space| -> anyhow::Result<Vec<Template>> {
@@ -60,7 +63,7 @@ impl Walk {
                 from_pod(space(pod_a, networks)?)
             }
             Kind::Call => {
-                let addresses = AddressRange::starting_at(family.service_address(0), CALLED_SERVICES);
+                let addresses = AddressRange::starting_at(family.service_address(0), called);
                 from_pod(space(pod_a, addresses)?)
             }
             Kind::Leave => {

@@ -1,5 +1,6 @@
 //! The node whose walks are measured: its ports, its pods, its peers, and the tables that follow.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer,
-    PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Target, Tunnel,
-    Underlay,
+    Endpoint, EndpointKind, FlowTable, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables,
+    OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses,
+    SubjectId, SubjectKind, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
@@ -34,6 +35,25 @@ pub(super) const POD_B: u16 = 3;
 /// How many ports there are.
 pub(super) const PORTS: u16 = 4;
 
+/// How large a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Services that it knows.
+    pub(crate) services: u32,
+    /// Services that are called, so that the flows are the same with few and with many.
+    pub(crate) called: u32,
+    /// Policies, of one rule each. Those of the pods that the walks know let through what these send.
+    pub(crate) policies: u32,
+    /// Ports; those beyond the four that the walks know are idle.
+    pub(crate) ports: u16,
+    /// Workers.
+    pub(crate) workers: usize,
+}
+
+/// The least and the most connections that a case has room for; the most is the default of a node.
+const ROOM_MIN: u32 = 1 << 17;
+const ROOM_MAX: u32 = 1 << 20;
+
 /// The overlay's network.
 pub(super) const VNI: u32 = 1;
 
@@ -48,14 +68,14 @@ pub(super) enum Overlay {
 
 /// The switch's own link address on a port.
 pub(super) fn switch_mac(port: u16) -> MacAddr {
-    let [_, low] = port.to_be_bytes();
-    MacAddr([2, 0, 0, 0, 1, low])
+    let [high, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, high, 1, low])
 }
 
 /// The link address of the station behind a pod's port or the host's.
 pub(super) fn station_mac(port: u16) -> MacAddr {
-    let [_, low] = port.to_be_bytes();
-    MacAddr([2, 0, 0, 0, 2, low])
+    let [high, low] = port.to_be_bytes();
+    MacAddr([2, 0, 0, high, 2, low])
 }
 
 /// The link address of a node on the underlay; number 0 is this one.
@@ -86,7 +106,7 @@ fn pod_prefix(family: Family, node: u8) -> anyhow::Result<Prefix> {
 }
 
 /// All tables of the node that a walk is through. Its pods have addresses of the walk's family.
-pub(super) fn tables(walk: Walk) -> anyhow::Result<NodeTables> {
+pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
     let (family, overlay) = (walk.family(), walk.overlay());
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
@@ -111,9 +131,9 @@ pub(super) fn tables(walk: Walk) -> anyhow::Result<NodeTables> {
         let address = IpAddr::V4(underlay_address(node));
         (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
     });
-    let ports = (0..PORTS).map(|number| Ok((port(number)?, facts(family, number))));
+    let ports = (0..size.ports).map(|number| Ok((port(number)?, facts(family, number))));
     let policies = if walk.is_policed() {
-        policy_table(family)?
+        policy_table(family, size)?
     } else {
         PolicyTable::default()
     };
@@ -124,7 +144,7 @@ pub(super) fn tables(walk: Walk) -> anyhow::Result<NodeTables> {
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
         local: Arc::new(local(family, overlay, uplink, host)?),
-        services: Arc::new(service_table(family, walk.services())?),
+        services: Arc::new(service_table(family, size)?),
         ..NodeTables::default()
     })
 }
@@ -232,6 +252,29 @@ fn v6(address: IpAddr) -> Option<Ipv6Addr> {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(address),
     }
+}
+
+/// A table with room for so many flows of a family, as a node has it: no less, and for a million at most unless there are more.
+pub(crate) fn flow_table(family: Family, flows: u32) -> anyhow::Result<FlowTable> {
+    let most = ROOM_MAX.max(flows.next_power_of_two());
+    let room = flows.saturating_mul(2).next_power_of_two();
+    let options = family.flow_options(room.clamp(ROOM_MIN, most));
+    Ok(FlowTable::in_memory(&options)?)
+}
+
+/// The tables after something changed that no packet has to do with; in turn an endpoint of another Service, and what a
+/// label's change makes of the policy of another pod.
+pub(super) fn changed_elsewhere(tables: &NodeTables, change: u64) -> NodeTables {
+    let changed = if change.is_multiple_of(2) {
+        SubjectId::backend(SubjectId::NUMBER_MAX >> 8)
+    } else {
+        SubjectId::of(SubjectKind::Policy, u32::from(PortId::LIMIT) - 1)
+    };
+    let mut tables = tables.clone();
+    let epoch = tables.epoch.next();
+    tables.subjects = tables.subjects.with_changes(&HashSet::from([changed]), epoch);
+    tables.epoch = epoch;
+    tables
 }
 
 /// No flow ends while its case is measured.

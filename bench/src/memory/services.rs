@@ -11,7 +11,7 @@ use millrace_dataplane::table::service::{
 use millrace_dataplane::wire::IpProtocol;
 
 use super::family::Family;
-use super::scene::PEERS;
+use super::scene::{PEERS, Size};
 
 /// Backends of each Service.
 const BACKENDS: u32 = 5;
@@ -21,11 +21,12 @@ const PORTS: [u16; 2] = [9, 10];
 const PODS_PER_PEER: u32 = 200;
 
 /// A table of so many Services with addresses of this family, each with two ports.
-pub(super) fn service_table(family: Family, count: u32) -> anyhow::Result<ServiceTable> {
+pub(crate) fn service_table(family: Family, size: &Size) -> anyhow::Result<ServiceTable> {
+    let count = size.services;
     let choice_key = HashKey::from_words([1, 2, 3]);
     let mut table = ServiceTable::new(HashKey::random(), choice_key, false);
     let ports = u32::try_from(PORTS.len())?;
-    let mut counts = ServiceCounts::new(1);
+    let mut counts = ServiceCounts::new(size.workers);
     counts.grow((count * ports) as usize, (count * ports * BACKENDS) as usize);
     table.set_counts(Arc::new(counts));
     for number in 0..count {

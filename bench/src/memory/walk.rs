@@ -7,7 +7,7 @@ use millrace_dataplane::wire::{eth, ipip, vxlan};
 use millrace_tools::pktgen::{Wrapping, recognise};
 
 use super::family::Family;
-use super::scene::{Overlay, POD_A, POD_B, UPLINK};
+use super::scene::{Overlay, POD_A, POD_B, PORTS, Size, UPLINK};
 
 /// Bytes that a VXLAN push adds to a frame.
 const VXLAN_GROWTH: usize = vxlan::PUSH_LEN_IPV4;
@@ -17,8 +17,12 @@ const IPIP_GROWTH: usize = ipip::PUSH_LEN - eth::HEADER_LEN;
 /// How many Services there are, where there are few, and where there are many.
 const FEW_SERVICES: u32 = 10;
 const MANY_SERVICES: u32 = 10_000;
+/// Services that are called, so that both cases have the same flows.
+const CALLED_SERVICES: u32 = 8;
 /// As many live flows as a node may have.
 pub(super) const MANY_FLOWS: u32 = 1_000_000;
+/// Policies of an isolated pod.
+const POLICIES: u32 = 10;
 
 /// A packet's way through the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -188,6 +192,17 @@ impl Walk {
             | Self::ChainBack6 => FEW_SERVICES,
             Self::ServiceOfMany | Self::ChainOutOfMany | Self::NewConnections => MANY_SERVICES,
             _ => 0,
+        }
+    }
+
+    /// How large its node is.
+    pub(super) fn size(self) -> Size {
+        Size {
+            services: self.services(),
+            called: CALLED_SERVICES,
+            policies: POLICIES,
+            ports: PORTS,
+            workers: 1,
         }
     }
 

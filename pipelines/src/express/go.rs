@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::flow::{FlowId, Freshness, Glance, KeyV4, Rewrite, TcpSegment};
+use millrace_dataplane::table::flow::{FlowId, FlowMemory, Freshness, Glance, KeyV4, Rewrite, TcpSegment};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{EtherType, IpProtocol, Tcp, eth, ipv4, tcp, udp};
 
@@ -34,11 +34,12 @@ pub(crate) fn go(
 ) -> Option<Result<PortId, Exit>> {
     let flows = cx.connections.flows.v4();
     let flow = flows.glance(plain.spot, &plain.key)?;
-    // Once in a second of each flow, and after a change, it is not.
-    let is_settled = flow.is_settled(cx.tables.epoch, cx.now);
-    if !is_settled && !stands(cx, flow, plain.key) {
-        return None;
-    }
+    // Once in a second of each flow, and after a change of anything, it is not.
+    let is_due = if flow.is_settled(cx.tables.epoch, cx.now) {
+        false
+    } else {
+        is_due(cx, flow.memory())?
+    };
     let way = recall(cx.tables, flow.onward()?, false).ok()??;
     let hop = limit(gate.is_from_us, (plain.hops, plain.len), &way).ok()?;
     if plain.key.protocol() == IpProtocol::TCP {
@@ -47,8 +48,8 @@ pub(crate) fn go(
             Err(reason) => return Some(Err(reason.into())),
         }
     }
-    if !is_settled {
-        settle(cx, flow, plain.key);
+    if is_due {
+        note(cx, flow, plain.key);
     }
     Some(change(wrapper, frame, plain, &way, hop, flow.rewrite(&plain.key)))
 }
@@ -71,15 +72,18 @@ fn follow(cx: &Context<'_>, frame: &Frame, plain: &Plain, id: FlowId) -> Option<
     }
 }
 
-/// Whether a flow's stored answer stands, though it may be an older snapshot's.
+/// Whether a packet of a flow is to be noted; `None` if the flow's stored answer, which may be an older snapshot's, does not
+/// stand. What the flow remembers comes in words: see [`go`].
 #[inline(never)]
-fn stands(cx: &Context<'_>, flow: Glance, key: KeyV4) -> bool {
-    freshness(cx, &flow.flow(&key)) != Freshness::Stale
+fn is_due(cx: &Context<'_>, memory: FlowMemory) -> Option<bool> {
+    let answer = memory.answer()?;
+    let freshness = answer.freshness(cx.tables.epoch, &cx.tables.subjects);
+    (freshness != Freshness::Stale).then(|| memory.is_due(cx.now))
 }
 
 /// Notes that the flow is in use, and what its answer holds in.
 #[inline(never)]
-fn settle(cx: &Context<'_>, flow: Glance, key: KeyV4) {
+fn note(cx: &Context<'_>, flow: Glance, key: KeyV4) {
     let flow = flow.flow(&key);
     touch(cx, &flow, freshness(cx, &flow));
 }

@@ -13,6 +13,8 @@ use super::pod::POD_NAMESPACE;
 pub struct MillraceOptions {
     /// The cores its workers are pinned to.
     pub cores: Vec<usize>,
+    /// `idle` of its workers: `sleep` or `poll`.
+    pub idle: String,
     /// `xdp-mode` of the uplink: `auto`, `native` or `generic`.
     pub xdp_mode: String,
     /// Lines appended to the node file, for what a test wants otherwise.
@@ -25,6 +27,7 @@ impl Default for MillraceOptions {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cores: (0..cores.min(2)).collect(),
+            idle: "sleep".to_owned(),
             xdp_mode: "auto".to_owned(),
             extra: String::new(),
         }
@@ -35,13 +38,14 @@ impl Default for MillraceOptions {
 pub(crate) fn node_file(plan: NodePlan, manifests: &Path, state: &Path, options: &MillraceOptions) -> String {
     let MillraceOptions {
         cores,
+        idle,
         xdp_mode,
         extra,
     } = options;
     format!(
         "[node]\nname = {name:?}\nmanifests = {manifests:?}\nstate-dir = {state:?}\n\n\
          [uplink]\ninterface = {UPLINK:?}\nxdp-mode = {xdp_mode:?}\n\n\
-         [workers]\ncores = {cores:?}\n\n\
+         [workers]\ncores = {cores:?}\nidle = {idle:?}\n\n\
          [overlay]\nkind = \"vxlan\"\nvni = {VNI}\nport = {VXLAN_PORT}\n{extra}",
         name = plan.name(),
     )
@@ -124,6 +128,7 @@ mod tests {
     fn the_node_file_says_what_the_lab_decided() {
         let options = MillraceOptions {
             cores: vec![0, 1],
+            idle: "poll".into(),
             xdp_mode: "native".into(),
             extra: "\n[slow-path]\nqueue = 8\n".into(),
         };
@@ -140,6 +145,7 @@ mod tests {
             "interface = \"eth1\"",
             "xdp-mode = \"native\"",
             "cores = [0, 1]",
+            "idle = \"poll\"",
             "port = 8472",
             "queue = 8",
         ] {

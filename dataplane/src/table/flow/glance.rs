@@ -5,10 +5,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::answer::onward;
+use super::answer::{onward, unpack};
+use super::flow::is_due;
+use super::shard::seen_at;
 use super::store::Words;
 use super::tuple::upper;
-use super::{Flow, FlowId, FlowShard, Hash, Onward, Rewrite, TupleV4};
+use super::{Answer, Flow, FlowId, FlowShard, Hash, Onward, Rewrite, TupleV4};
 use crate::table::{Epoch, Tick};
 use crate::wire::IpProtocol;
 
@@ -28,6 +30,12 @@ pub struct Glance {
     /// Names it.
     pub id: FlowId,
     rewrite: Rewrite<Ipv4Addr>,
+    memory: FlowMemory,
+}
+
+/// What a flow remembers of where its packets go, and of when the last was seen; as the words that its entry keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowMemory {
     answer: [u64; 2],
     stamp: u64,
 }
@@ -76,14 +84,14 @@ impl Glance {
     #[inline(always)]
     #[must_use]
     pub const fn is_settled(&self, epoch: Epoch, now: Tick) -> bool {
-        self.stamp == (epoch.0 as u64) << 32 | now.seconds() as u64
+        self.memory.stamp == (epoch.0 as u64) << 32 | now.seconds() as u64
     }
 
     /// Where its packets go; `None` until the first has found out.
     #[inline(always)]
     #[must_use]
     pub fn onward(&self) -> Option<Onward> {
-        onward(self.answer)
+        onward(self.memory.answer)
     }
 
     /// What is written into its packets; `None` if they pass as they are.
@@ -95,16 +103,39 @@ impl Glance {
             .then_some(self.rewrite)
     }
 
+    /// What it remembers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn memory(&self) -> FlowMemory {
+        self.memory
+    }
+
     /// All that there is to know of the flow.
     #[must_use]
     pub fn flow(&self, key: &KeyV4) -> Flow<Ipv4Addr> {
         Flow {
             id: self.id,
             rewrite: self.rewrite(key),
-            answer: super::answer::unpack(self.answer, Epoch(upper(self.stamp))),
-            last_seen: super::shard::seen_at(self.stamp),
-            stamp: self.stamp,
+            answer: self.memory.answer(),
+            last_seen: seen_at(self.memory.stamp),
+            stamp: self.memory.stamp,
         }
+    }
+}
+
+impl FlowMemory {
+    /// The stored answer; `None` until the first packet has found out.
+    #[inline]
+    #[must_use]
+    pub fn answer(&self) -> Option<Answer> {
+        unpack(self.answer, Epoch(upper(self.stamp)))
+    }
+
+    /// Whether a packet of now is to be noted, as [`Flow::is_due`] says.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, now: Tick) -> bool {
+        is_due(seen_at(self.stamp), now)
     }
 }
 
@@ -138,8 +169,10 @@ impl FlowShard<Ipv4Addr> {
                 version: seen.version,
             },
             rewrite: seen.body,
-            answer: seen.answer,
-            stamp: seen.stamp,
+            memory: FlowMemory {
+                answer: seen.answer,
+                stamp: seen.stamp,
+            },
         })
     }
 }

@@ -59,7 +59,7 @@ pub use file::{Adopted, FileRefusal, LAYOUT_VERSION};
 pub use flow::{
     Binding, Candidate, ClaimError, Claimed, Connection, Flow, FlowId, Hash, New, SweepCursor, Swept,
 };
-pub use glance::{Glance, KeyV4, Spot};
+pub use glance::{FlowMemory, Glance, KeyV4, Spot};
 pub use protocol::ProtocolState;
 pub use rewrite::Rewrite;
 pub use shard::FlowShard;

@@ -5,6 +5,7 @@
 
 mod capture;
 mod http;
+mod iperf;
 mod ping;
 pub mod talk;
 mod tcp;
@@ -12,6 +13,7 @@ mod udp;
 
 pub use capture::Capture;
 pub use http::{Download, DownloadReport, HttpServer, download};
+pub use iperf::{BulkReport, Ends, Load, bulk_transfer};
 pub use ping::{Ping, PingReport, ping};
 pub use tcp::{Amount, TcpReport, TcpTransfer, tcp_connect, tcp_transfer};
 pub use udp::{UdpEcho, UdpExchange, UdpReport, udp_exchange};

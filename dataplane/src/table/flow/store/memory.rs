@@ -76,6 +76,29 @@ pub(super) fn with_upper_half<const N: usize>(line: &[AtomicU64; N], upper: u32)
     )
 }
 
+#[cfg(all(test, not(crossbeam_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[repr(align(64))]
+    struct Line([AtomicU64; 8]);
+
+    proptest! {
+        #[test]
+        fn every_word_with_the_upper_half_is_found_and_no_other(
+            words in prop::array::uniform8((0_u32..4, any::<u32>())),
+            upper in 0_u32..4,
+        ) {
+            let wide = |half: u32| half.wrapping_mul(0x5555_5555);
+            let line = Line(words.map(|(half, rest)| AtomicU64::new(u64::from(wide(half)) << 32 | u64::from(rest))));
+            let wanted = (0..8).filter(|place| words[*place].0 == upper).fold(0, |all, place| all | 3 << (2 * place));
+            prop_assert_eq!(with_upper_half(&line.0, wide(upper)), wanted);
+        }
+    }
+}
+
 #[cfg(not(crossbeam_loom))]
 mod mapped {
     use std::fs::File;

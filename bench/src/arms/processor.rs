@@ -9,11 +9,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What one core did since it started, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CoreTime {
+pub(crate) struct CoreTime {
     /// Everything but idling.
-    pub(super) busy: f64,
+    pub(crate) busy: f64,
     /// In interrupts and their bottom halves: where the kernel forwards packets.
-    pub(super) interrupts: f64,
+    pub(crate) interrupts: f64,
 }
 
 impl CoreTime {
@@ -21,7 +21,7 @@ impl CoreTime {
     ///
     /// # Errors
     /// When there is no such core.
-    pub(super) fn of(core: usize) -> anyhow::Result<Self> {
+    pub(crate) fn of(core: usize) -> anyhow::Result<Self> {
         Self::parse(
             &fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?,
             core,
@@ -46,25 +46,46 @@ impl CoreTime {
     }
 }
 
+/// How long all cores together have done something else than idling, in seconds.
+///
+/// # Errors
+/// When `/proc/stat` cannot be read.
+pub(crate) fn machine_busy() -> anyhow::Result<f64> {
+    let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+    (0..cores.get()).map(|core| Ok(CoreTime::of(core)?.busy)).sum()
+}
+
 /// How long a process has run on any core, in seconds, all threads that are alive together.
 ///
 /// # Errors
 /// When there is no such process.
-pub(super) fn process_time(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn process_time(pid: u32) -> anyhow::Result<f64> {
+    Ok(thread_times(pid)?.iter().map(|(_, seconds)| seconds).sum())
+}
+
+/// The name of each thread of a process, and how long it has run on any core, in seconds.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn thread_times(pid: u32) -> anyhow::Result<Vec<(String, f64)>> {
     let folder = format!("/proc/{pid}/task");
-    let mut total_ns = 0.0;
+    let mut times = Vec::new();
     for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        // A thread that ends in between has no file any more.
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+        let thread = thread?.path();
+        // A thread that ends in between has no files any more.
+        let (Ok(name), Ok(text)) = (
+            fs::read_to_string(thread.join("comm")),
+            fs::read_to_string(thread.join("schedstat")),
+        ) else {
             continue;
         };
-        total_ns += text
+        let ns = text
             .split_whitespace()
             .next()
-            .and_then(|word| word.parse::<f64>().ok())
-            .unwrap_or(0.0);
+            .and_then(|word| word.parse::<f64>().ok());
+        times.push((name.trim_end().to_owned(), ns.unwrap_or(0.0) / 1e9));
     }
-    Ok(total_ns / 1e9)
+    Ok(times)
 }
 
 #[cfg(test)]
@@ -96,6 +117,9 @@ mod tests {
         }
         let had = process_time(own).unwrap() - before;
         assert!(had > 0.005, "{had} s");
+        let threads = thread_times(own).unwrap();
+        assert!(threads.iter().all(|(name, _)| !name.is_empty()), "{threads:?}");
         assert!(process_time(u32::MAX).is_err());
+        assert!(machine_busy().unwrap() >= CoreTime::of(0).unwrap().busy);
     }
 }
