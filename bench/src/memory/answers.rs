@@ -1,25 +1,31 @@
 //! The answers to what left by a VXLAN tunnel: for each flow, what the other end would send back.
 
 use anyhow::{Context as _, ensure};
-use millrace_dataplane::wire::{eth, ipv4, vxlan};
+use millrace_dataplane::wire::{MacAddr, eth, vxlan};
 use millrace_tools::pktgen::recognise;
 
-/// What is exchanged in an answer: pairs of fields by their offset, and their length, in bytes.
-const EXCHANGED: [(usize, usize, usize); 5] = [
-    (0, 6, 6),                                           // link addresses
-    (OUTER + SOURCE, OUTER + SOURCE + 4, 4),             // the nodes
-    (vxlan::PUSH_LEN_IPV4, vxlan::PUSH_LEN_IPV4 + 6, 6), // the tunnel's ends
-    (INNER + SOURCE, INNER + SOURCE + 4, 4),             // the pods
-    (PORTS, PORTS + 2, 2),
-];
-/// Where both IPv4 headers stand, and their source address in them.
+use super::family::Family;
+
+/// Where both IP headers stand.
 const OUTER: usize = eth::HEADER_LEN;
 const INNER: usize = vxlan::PUSH_LEN_IPV4 + eth::HEADER_LEN;
-const SOURCE: usize = 12;
-const PORTS: usize = INNER + ipv4::HEADER_LEN;
+
+/// What is exchanged in an answer to a packet of this family: pairs of neighbouring fields by the first one's offset, and
+/// the length of each, in bytes.
+fn exchanged(family: Family) -> [(usize, usize); 5] {
+    let beyond = |header: usize, (at, len): (usize, usize)| (header + at, len);
+    [
+        (0, size_of::<MacAddr>()),                       // link addresses
+        beyond(OUTER, Family::V4.source()),              // the nodes
+        (vxlan::PUSH_LEN_IPV4, size_of::<MacAddr>()),    // the tunnel's ends
+        beyond(INNER, family.source()),                  // the pods
+        (INNER + family.header_len(), size_of::<u16>()), // the ports
+    ]
+}
 
 /// One answer for each flow: of each packet as much as differs between them.
 pub(super) struct Answers {
+    family: Family,
     head_len: usize,
     heads: Vec<u8>,
     /// One of them, whole.
@@ -27,9 +33,10 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Of so many flows; `head_len` is how much of the packets differs from one that left to the next.
-    pub(super) fn new(flows: u32, head_len: usize) -> Self {
+    /// To packets of this family, of so many flows; `head_len` is how much of the packets differs from one that left to the next.
+    pub(super) fn new(family: Family, flows: u32, head_len: usize) -> Self {
         Self {
+            family,
             head_len,
             heads: vec![0; flows as usize * head_len],
             whole: Vec::new(),
@@ -40,14 +47,14 @@ impl Answers {
     pub(super) fn note(&mut self, left: &[u8]) -> anyhow::Result<()> {
         let found = recognise(left).context("what left is not what came in")?;
         let mut answer = left.to_vec();
-        for (one, other, len) in EXCHANGED {
+        for (at, len) in exchanged(self.family) {
             ensure!(
-                answer.len() >= other + len,
+                answer.len() >= at + 2 * len,
                 "a packet of {} bytes left",
                 answer.len()
             );
-            let (before, after) = answer.split_at_mut(other);
-            before[one..one + len].swap_with_slice(&mut after[..len]);
+            let (one, other) = answer[at..at + 2 * len].split_at_mut(len);
+            one.swap_with_slice(other);
         }
         // No checksum changes: the sums are over the same words.
         let at = usize::try_from(found.marker.sequence)? * self.head_len;

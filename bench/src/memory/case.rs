@@ -75,7 +75,7 @@ pub(crate) struct Case {
 impl Case {
     /// A case with so many frames on their way round.
     pub(super) fn new(walk: Walk, frame_len: usize, flows: u32, frames: u32) -> anyhow::Result<Self> {
-        let table = Arc::new(flow_table(flows)?);
+        let table = Arc::new(flow_table(walk.family(), flows)?);
         Self::on(walk, frame_len, flows, frames, &walk.size(), 0, table)
     }
 
@@ -89,7 +89,7 @@ impl Case {
         index: usize,
         table: Arc<FlowTable>,
     ) -> anyhow::Result<Self> {
-        let tables = tables(walk.overlay(), size, walk.is_policed())?;
+        let tables = tables(walk, size)?;
         let publisher = Publisher::new(tables.clone());
         let connections = Connections {
             flows: table,
@@ -117,7 +117,7 @@ impl Case {
         let templates = first.templates(frame_len, flows, size.called)?;
         let answers = walk.answers().map(|asked| -> anyhow::Result<Answers> {
             let head = templates.first().context("a walk has packets")?.head();
-            Ok(Answers::new(flows, head.len() + asked.growth()))
+            Ok(Answers::new(walk.family(), flows, head.len() + asked.growth()))
         });
         let mut case = Self {
             walk: first,

@@ -6,7 +6,9 @@
 
 mod answers;
 mod case;
+mod family;
 mod head;
+mod packets;
 mod policies;
 mod random;
 mod scene;
@@ -16,7 +18,7 @@ mod walk;
 use std::path::Path;
 
 use anyhow::{bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use millrace_dataplane::clock::Clock;
 use millrace_tools::pktgen::{check_core, pin};
 use serde_json::{Map, Value, json};
@@ -24,6 +26,7 @@ use serde_json::{Map, Value, json};
 use crate::statistics::{median, rounded};
 use crate::summary;
 pub(crate) use case::{Case, Lap};
+pub(crate) use family::Family;
 pub(crate) use policies::policy_table;
 pub(crate) use scene::{Size, flow_table};
 pub(crate) use services::service_table;
@@ -88,7 +91,7 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
 
 fn cases(options: &Options) -> anyhow::Result<Vec<Measured>> {
     let walks = if options.walks.is_empty() {
-        Walk::ALL.to_vec()
+        Walk::value_variants().to_vec()
     } else {
         options.walks.clone()
     };

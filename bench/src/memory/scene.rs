@@ -1,12 +1,12 @@
 //! The node whose walks are measured: its ports, its pods, its peers, and the tables that follow.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
+use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
     Endpoint, EndpointKind, FlowTable, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables,
@@ -15,16 +15,17 @@ use millrace_dataplane::table::{
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
+use super::family::Family;
 use super::policies::policy_table;
-pub(super) use super::services::service_address;
 use super::services::service_table;
+use super::walk::Walk;
 
 /// How many other nodes there are.
 pub(super) const PEERS: u8 = 64;
 /// The largest IP packet on the underlay, in bytes: the longest frame measured fits it in a tunnel.
 const UNDERLAY_MTU: u16 = 1600;
-/// Length of a node's pod prefix, in bits.
-const POD_PREFIX_LEN: u8 = 24;
+/// Length of the underlay's prefix, in bits.
+const UNDERLAY_PREFIX_LEN: u8 = 24;
 
 /// The ports, by number; their places in the worker are the same.
 pub(super) const UPLINK: u16 = 0;
@@ -96,40 +97,30 @@ pub(super) fn underlay_address(node: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, node + 1)
 }
 
-/// An address in a node's pod network.
-pub(super) fn pod_address(node: u8, host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 244, node + 1, host)
-}
-
-/// The address of the pod behind a port of this node.
-pub(super) fn local_pod(port: u16) -> Ipv4Addr {
-    let [_, low] = port.to_be_bytes();
-    pod_address(0, low)
-}
-
 fn port(number: u16) -> anyhow::Result<PortId> {
     PortId::new(number).context("there is no such port number")
 }
 
-fn pod_prefix(node: u8) -> anyhow::Result<Prefix> {
-    Ok(Prefix::new(IpAddr::V4(pod_address(node, 0)), POD_PREFIX_LEN)?)
+fn pod_prefix(family: Family, node: u8) -> anyhow::Result<Prefix> {
+    Ok(Prefix::new(family.pod_address(node, 0), family.pod_prefix_len())?)
 }
 
-/// All tables of the node.
-pub(super) fn tables(overlay: Overlay, size: &Size, is_policed: bool) -> anyhow::Result<NodeTables> {
+/// All tables of the node that a walk is through. Its pods have addresses of the walk's family.
+pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
+    let (family, overlay) = (walk.family(), walk.overlay());
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
         peers.push((id, peer(overlay, uplink, node)?));
-        inner_sources.push((pod_prefix(node)?, id));
+        inner_sources.push((pod_prefix(family, node)?, id));
         inner_sources.push((Prefix::host(IpAddr::V4(underlay_address(node))), id));
-        routes.push((pod_prefix(node)?, Target::Tunnel(id)));
+        routes.push((pod_prefix(family, node)?, Target::Tunnel(id)));
     }
     for pod in [POD_A, POD_B] {
-        routes.push((Prefix::host(IpAddr::V4(local_pod(pod))), Target::Port(port(pod)?)));
+        routes.push((Prefix::host(family.local_pod(pod)), Target::Port(port(pod)?)));
     }
-    routes.push((Prefix::host(IpAddr::V4(pod_address(0, 0))), Target::Port(host)));
-    let underlay = Prefix::containing(IpAddr::V4(underlay_address(0)), POD_PREFIX_LEN)?;
+    routes.push((Prefix::host(family.pod_address(0, 0)), Target::Port(host)));
+    let underlay = Prefix::containing(IpAddr::V4(underlay_address(0)), UNDERLAY_PREFIX_LEN)?;
     routes.push((underlay, Target::OnLink { port: uplink }));
     let gateway = Target::Via {
         port: uplink,
@@ -140,9 +131,9 @@ pub(super) fn tables(overlay: Overlay, size: &Size, is_policed: bool) -> anyhow:
         let address = IpAddr::V4(underlay_address(node));
         (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
     });
-    let ports = (0..size.ports).map(|number| Ok((port(number)?, facts(number))));
-    let policies = if is_policed {
-        policy_table(size)?
+    let ports = (0..size.ports).map(|number| Ok((port(number)?, facts(family, number))));
+    let policies = if walk.is_policed() {
+        policy_table(family, size)?
     } else {
         PolicyTable::default()
     };
@@ -152,8 +143,8 @@ pub(super) fn tables(overlay: Overlay, size: &Size, is_policed: bool) -> anyhow:
         routes: Arc::new(RouteTable::build(routes)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
         peers: Arc::new(PeerTable::build(peers, inner_sources)),
-        local: Arc::new(local(overlay, uplink, host)?),
-        services: Arc::new(service_table(size)?),
+        local: Arc::new(local(family, overlay, uplink, host)?),
+        services: Arc::new(service_table(family, size)?),
         ..NodeTables::default()
     })
 }
@@ -186,14 +177,14 @@ fn peer(overlay: Overlay, uplink: PortId, node: u8) -> anyhow::Result<Peer> {
 }
 
 /// As the daemon sets its ports up; the uplink stands for a NIC, which hands over finished checksums.
-fn facts(number: u16) -> PortFacts {
+fn facts(family: Family, number: u16) -> PortFacts {
     let role = match number {
         UPLINK => Role::Uplink,
         HOST => Role::Host,
         _ => Role::Pod,
     };
     let sources = if role == Role::Pod {
-        vec![IpAddr::V4(local_pod(number))]
+        vec![family.local_pod(number)]
     } else {
         Vec::new()
     };
@@ -207,8 +198,9 @@ fn facts(number: u16) -> PortFacts {
     }
 }
 
-fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local> {
+fn local(family: Family, overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local> {
     let own = IpAddr::V4(underlay_address(0));
+    let (own_pod, gateway) = (family.pod_address(0, 0), family.pod_address(0, 1));
     let kind = match overlay {
         Overlay::Ipip => EndpointKind::Ipip,
         Overlay::Vxlan => EndpointKind::Vxlan {
@@ -218,24 +210,29 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
         },
     };
     Ok(Local {
-        addresses: vec![own, IpAddr::V4(pod_address(0, 0))],
+        addresses: vec![own, own_pod],
         node_addresses: (0..=PEERS)
             .map(|node| IpAddr::V4(underlay_address(node)))
             .collect(),
         endpoints: vec![Endpoint { local: own, kind }],
-        gateways: vec![IpAddr::V4(pod_address(0, 1))],
-        pod_prefixes: vec![pod_prefix(0)?],
+        gateways: vec![gateway],
+        pod_prefixes: vec![pod_prefix(family, 0)?],
         uplink: Some(uplink),
         host: Some(host),
         pod_networks: Lpm::build(
             (0..=PEERS)
-                .map(|node| Ok((pod_prefix(node)?, ())))
+                .map(|node| Ok((pod_prefix(family, node)?, ())))
                 .collect::<anyhow::Result<Vec<_>>>()?,
         ),
         sources_v4: SourceAddresses {
-            gateway: Some(pod_address(0, 1)),
-            overlay: Some(pod_address(0, 0)),
+            gateway: v4(gateway),
+            overlay: v4(own_pod),
             uplink: Some(underlay_address(0)),
+        },
+        sources_v6: SourceAddresses {
+            gateway: v6(gateway),
+            overlay: v6(own_pod),
+            uplink: None,
         },
         masquerade: true,
         uplink_ports: (61_000, u16::MAX),
@@ -243,15 +240,25 @@ fn local(overlay: Overlay, uplink: PortId, host: PortId) -> anyhow::Result<Local
     })
 }
 
-/// A table with room for so many flows, as a node has it: no less, and for a million at most unless there are more.
-pub(crate) fn flow_table(flows: u32) -> anyhow::Result<FlowTable> {
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    }
+}
+
+/// A table with room for so many flows of a family, as a node has it: no less, and for a million at most unless there are more.
+pub(crate) fn flow_table(family: Family, flows: u32) -> anyhow::Result<FlowTable> {
     let most = ROOM_MAX.max(flows.next_power_of_two());
     let room = flows.saturating_mul(2).next_power_of_two();
-    let options = FlowOptions {
-        ipv4: room.clamp(ROOM_MIN, most),
-        ipv6: 1,
-        ..FlowOptions::default()
-    };
+    let options = family.flow_options(room.clamp(ROOM_MIN, most));
     Ok(FlowTable::in_memory(&options)?)
 }
 

@@ -1,6 +1,5 @@
 //! The Services of the node whose walks are measured: as many as are asked for, each with five backends on other nodes.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,7 +10,8 @@ use millrace_dataplane::table::service::{
 };
 use millrace_dataplane::wire::IpProtocol;
 
-use super::scene::{PEERS, Size, pod_address};
+use super::family::Family;
+use super::scene::{PEERS, Size};
 
 /// Backends of each Service.
 const BACKENDS: u32 = 5;
@@ -20,13 +20,8 @@ const PORTS: [u16; 2] = [9, 10];
 /// Pods of a peer that serve.
 const PODS_PER_PEER: u32 = 200;
 
-/// The address of a Service.
-pub(super) fn service_address(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + number)
-}
-
-/// A table of so many Services, each with two ports.
-pub(crate) fn service_table(size: &Size) -> anyhow::Result<ServiceTable> {
+/// A table of so many Services with addresses of this family, each with two ports.
+pub(crate) fn service_table(family: Family, size: &Size) -> anyhow::Result<ServiceTable> {
     let count = size.services;
     let choice_key = HashKey::from_words([1, 2, 3]);
     let mut table = ServiceTable::new(HashKey::random(), choice_key, false);
@@ -37,8 +32,8 @@ pub(crate) fn service_table(size: &Size) -> anyhow::Result<ServiceTable> {
     for number in 0..count {
         for (which, port) in (0..).zip(PORTS) {
             let id = number * ports + which;
-            let service = Arc::new(service(id, port, &choice_key)?);
-            let address = IpAddr::V4(service_address(number));
+            let service = Arc::new(service(family, id, port, &choice_key)?);
+            let address = family.service_address(number);
             table.claim_cluster_address(address);
             let key = FrontendKey::Address(address, IpProtocol::UDP, port);
             let scope = Scope::Cluster;
@@ -49,13 +44,13 @@ pub(crate) fn service_table(size: &Size) -> anyhow::Result<ServiceTable> {
 }
 
 /// One port of a Service.
-fn service(id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
+fn service(family: Family, id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
     let backend = |place: u32| -> anyhow::Result<Backend> {
         let number = id * BACKENDS + place;
         let node = 1 + u8::try_from(number % u32::from(PEERS))?;
         let host = 2 + u8::try_from(number / u32::from(PEERS) % PODS_PER_PEER)?;
         Ok(Backend {
-            address: IpAddr::V4(pod_address(node, host)),
+            address: family.pod_address(node, host),
             // Where pods serve more than one Service, each has a port of its own there.
             port: 10_000 + port + u16::try_from(number / u32::from(PEERS) / PODS_PER_PEER)? * 2,
             id: BackendId::new(number).context("too many backends")?,

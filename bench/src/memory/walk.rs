@@ -1,31 +1,19 @@
-//! The walks that are measured, and the packets that take them.
+//! The walks that are measured.
 
-use std::net::Ipv4Addr;
-
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use millrace_dataplane::frame::{Frame, NoRoom};
-use millrace_dataplane::wire::{Vni, eth, ipip, vxlan};
-use millrace_tools::pktgen::{
-    AddressRange, FlowSpace, Flows, Link, Outer, PortRange, Shape, Template, Tunnel, Wrapping, recognise,
-};
+use millrace_dataplane::wire::{eth, ipip, vxlan};
+use millrace_tools::pktgen::{Wrapping, recognise};
 
-use super::scene::{
-    Overlay, PEERS, POD_A, POD_B, PORTS, Size, UPLINK, VNI, local_pod, pod_address, service_address,
-    station_mac, switch_mac, tunnel_mac, underlay_address, underlay_mac,
-};
+use super::family::Family;
+use super::scene::{Overlay, POD_A, POD_B, PORTS, Size, UPLINK};
 
 /// Bytes that a VXLAN push adds to a frame.
 const VXLAN_GROWTH: usize = vxlan::PUSH_LEN_IPV4;
 /// Bytes that an IPIP push adds to a frame.
 const IPIP_GROWTH: usize = ipip::PUSH_LEN - eth::HEADER_LEN;
 
-/// The first source port of the flows.
-const FIRST_PORT: u16 = 1024;
-/// The UDP destination ports of the flows: discard, and the next.
-const DESTINATION_PORTS: (u16, u16) = (9, 10);
-/// Those between two pods, who have one address each: enough of them for all flows.
-const LOCAL_PORTS: (u16, u16) = (9, 24);
 /// How many Services there are, where there are few, and where there are many.
 const FEW_SERVICES: u32 = 10;
 const MANY_SERVICES: u32 = 10_000;
@@ -35,10 +23,6 @@ const CALLED_SERVICES: u32 = 8;
 pub(super) const MANY_FLOWS: u32 = 1_000_000;
 /// Policies of an isolated pod.
 const POLICIES: u32 = 10;
-/// The first address of the world that pods call.
-const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 0, 0);
-/// The number that every packet's mark says.
-const RUN: u16 = 1;
 
 /// A packet's way through the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,11 +55,25 @@ pub(crate) enum Walk {
     NewConnections,
     /// From a pod to the world, under the node's address
     Masquerade,
+    /// `forward` of IPv6
+    Forward6,
+    /// `vxlan-push` of IPv6
+    VxlanPush6,
+    /// `vxlan-pull` of IPv6
+    VxlanPull6,
+    /// `service` of IPv6
+    Service6,
+    /// `policy` of IPv6
+    Policy6,
+    /// `chain-out` of IPv6
+    ChainOut6,
+    /// `chain-back` of IPv6
+    ChainBack6,
 }
 
 /// What the switch does to a packet.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// From pod to pod.
     Local,
     /// From a pod into a tunnel.
@@ -89,24 +87,6 @@ enum Kind {
 }
 
 impl Walk {
-    /// Every walk.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::Forward,
-        Self::VxlanPush,
-        Self::VxlanPull,
-        Self::IpipPush,
-        Self::IpipPull,
-        Self::Service,
-        Self::ServiceOfMany,
-        Self::ServiceChurn,
-        Self::Policy,
-        Self::ChainOut,
-        Self::ChainOutOfMany,
-        Self::ChainBack,
-        Self::NewConnections,
-        Self::Masquerade,
-    ];
-
     /// Its name in the summary.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -124,12 +104,37 @@ impl Walk {
             Self::ChainBack => "chain-back",
             Self::NewConnections => "new-connections",
             Self::Masquerade => "masquerade",
+            Self::Forward6 => "forward6",
+            Self::VxlanPush6 => "vxlan-push6",
+            Self::VxlanPull6 => "vxlan-pull6",
+            Self::Service6 => "service6",
+            Self::Policy6 => "policy6",
+            Self::ChainOut6 => "chain-out6",
+            Self::ChainBack6 => "chain-back6",
+        }
+    }
+
+    /// The family of its packets inside the underlay.
+    pub(super) fn family(self) -> Family {
+        match self {
+            Self::Forward6
+            | Self::VxlanPush6
+            | Self::VxlanPull6
+            | Self::Service6
+            | Self::Policy6
+            | Self::ChainOut6
+            | Self::ChainBack6 => Family::V6,
+            _ => Family::V4,
         }
     }
 
     /// The walk that has to be taken before, whose answers take this one.
     pub(super) fn answers(self) -> Option<Self> {
-        (self == Self::ChainBack).then_some(Self::ChainOut)
+        match self {
+            Self::ChainBack => Some(Self::ChainOut),
+            Self::ChainBack6 => Some(Self::ChainOut6),
+            _ => None,
+        }
     }
 
     /// Which tunnel the node and its peers use.
@@ -141,15 +146,19 @@ impl Walk {
     }
 
     /// What the packet is to the switch: where it comes in and leaves, and what is done to it.
-    fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         match self {
-            Self::Forward | Self::Policy => Kind::Local,
-            Self::VxlanPush | Self::IpipPush => Kind::Push,
-            Self::VxlanPull | Self::IpipPull | Self::ChainBack => Kind::Pull,
+            Self::Forward | Self::Forward6 | Self::Policy | Self::Policy6 => Kind::Local,
+            Self::VxlanPush | Self::VxlanPush6 | Self::IpipPush => Kind::Push,
+            Self::VxlanPull | Self::VxlanPull6 | Self::IpipPull | Self::ChainBack | Self::ChainBack6 => {
+                Kind::Pull
+            }
             Self::Service
+            | Self::Service6
             | Self::ServiceOfMany
             | Self::ServiceChurn
             | Self::ChainOut
+            | Self::ChainOut6
             | Self::ChainOutOfMany
             | Self::NewConnections => Kind::Call,
             Self::Masquerade => Kind::Leave,
@@ -160,14 +169,27 @@ impl Walk {
     pub(super) fn is_policed(self) -> bool {
         matches!(
             self,
-            Self::Policy | Self::ChainOut | Self::ChainOutOfMany | Self::ChainBack | Self::NewConnections
+            Self::Policy
+                | Self::Policy6
+                | Self::ChainOut
+                | Self::ChainOut6
+                | Self::ChainOutOfMany
+                | Self::ChainBack
+                | Self::ChainBack6
+                | Self::NewConnections
         )
     }
 
     /// How many Services the node has.
     pub(super) fn services(self) -> u32 {
         match self {
-            Self::Service | Self::ServiceChurn | Self::ChainOut | Self::ChainBack => FEW_SERVICES,
+            Self::Service
+            | Self::Service6
+            | Self::ServiceChurn
+            | Self::ChainOut
+            | Self::ChainOut6
+            | Self::ChainBack
+            | Self::ChainBack6 => FEW_SERVICES,
             Self::ServiceOfMany | Self::ChainOutOfMany | Self::NewConnections => MANY_SERVICES,
             _ => 0,
         }
@@ -195,7 +217,8 @@ impl Walk {
 
     /// The lengths of frames that it is measured with, for so many flows.
     pub(super) fn frame_lens(self, flows: u32) -> &'static [usize] {
-        if flows == MANY_FLOWS { &[64] } else { &[64, 1500] }
+        let lens = self.family().frame_lens();
+        if flows == MANY_FLOWS { &lens[..1] } else { lens }
     }
 
     /// Whether each packet is the first of its connection.
@@ -236,101 +259,6 @@ impl Walk {
         }
     }
 
-    /// What the packets of this walk look like before it: `flows` flows, dealt evenly to the templates.
-    pub(super) fn templates(
-        self,
-        frame_len: usize,
-        flows: u32,
-        called: u32,
-    ) -> anyhow::Result<Vec<Template>> {
-        let from_pod = |space| -> anyhow::Result<Vec<Template>> {
-            let link = Link {
-                source: station_mac(POD_A),
-                destination: switch_mac(POD_A),
-            };
-            let shape = Shape {
-                link,
-                outer: None,
-                flows: Flows::new(space, flows)?,
-                frame_len,
-                run: RUN,
-            };
-            Ok(vec![Template::new(&shape)?])
-        };
-        match self.kind() {
-            Kind::Local => {
-                let (first, last) = LOCAL_PORTS;
-                from_pod(FlowSpace {
-                    destination_ports: PortRange::new(first, last).context("no ports")?,
-                    ..space(&local_pod(POD_A).into(), &local_pod(POD_B).into())?
-                })
-            }
-            Kind::Push => {
-                // The peers' pod networks lie one behind the other.
-                let networks = Addresses(pod_address(1, 0), u32::from(PEERS) << u8::BITS);
-                from_pod(space(&local_pod(POD_A).into(), &networks)?)
-            }
-            Kind::Call => {
-                let addresses = Addresses(service_address(0), called);
-                from_pod(space(&local_pod(POD_A).into(), &addresses)?)
-            }
-            Kind::Leave => {
-                // So few ports to each address that the node's own range suffices for all of them.
-                let (ports, addresses) = (1000, 1024);
-                let space = FlowSpace {
-                    sources: AddressRange::one(local_pod(POD_A)),
-                    destinations: AddressRange::starting_at(WORLD, addresses),
-                    source_ports: PortRange::new(FIRST_PORT, FIRST_PORT + ports - 1).context("no ports")?,
-                    destination_ports: PortRange::one(DESTINATION_PORTS.0),
-                };
-                from_pod(space)
-            }
-            Kind::Pull => {
-                let peers = if flows == 1 { 1 } else { PEERS };
-                ensure!(
-                    flows.is_multiple_of(u32::from(peers)),
-                    "{flows} flows cannot be dealt to {peers} peers"
-                );
-                (1..=peers)
-                    .map(|peer| self.sent_by_peer(peer, frame_len, flows / u32::from(peers)))
-                    .collect()
-            }
-        }
-    }
-
-    /// What a peer sends us.
-    fn sent_by_peer(self, peer: u8, frame_len: usize, flows: u32) -> anyhow::Result<Template> {
-        let tunnel = match self.overlay() {
-            Overlay::Ipip => Tunnel::Ipip,
-            Overlay::Vxlan => Tunnel::Vxlan {
-                inner: Link {
-                    source: tunnel_mac(peer),
-                    destination: tunnel_mac(0),
-                },
-                vni: Vni::try_from(VNI)?,
-                port: vxlan::LINUX_PORT,
-            },
-        };
-        let outer = Outer {
-            source: underlay_address(peer),
-            destination: underlay_address(0),
-            tunnel,
-        };
-        // Its pods are .2 and up.
-        let pods = Addresses(pod_address(peer, 2), 200);
-        let shape = Shape {
-            link: Link {
-                source: underlay_mac(peer),
-                destination: underlay_mac(0),
-            },
-            outer: Some(outer),
-            flows: Flows::new(space(&pods, &local_pod(POD_A).into())?, flows)?,
-            frame_len,
-            run: RUN,
-        };
-        Ok(Template::new(&shape)?)
-    }
-
     /// Bytes that it adds to a frame, if it adds any.
     pub(super) fn growth(self) -> usize {
         match (self.kind(), self.overlay()) {
@@ -358,23 +286,4 @@ impl Walk {
         }
         Ok(())
     }
-}
-
-/// So many addresses from the first on.
-struct Addresses(Ipv4Addr, u32);
-
-impl From<Ipv4Addr> for Addresses {
-    fn from(address: Ipv4Addr) -> Self {
-        Self(address, 1)
-    }
-}
-
-fn space(sources: &Addresses, destinations: &Addresses) -> anyhow::Result<FlowSpace> {
-    let (first, last) = DESTINATION_PORTS;
-    Ok(FlowSpace {
-        sources: AddressRange::starting_at(sources.0, sources.1),
-        destinations: AddressRange::starting_at(destinations.0, destinations.1),
-        source_ports: PortRange::new(FIRST_PORT, u16::MAX).context("no ports")?,
-        destination_ports: PortRange::new(first, last).context("no ports")?,
-    })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use crate::measure::measured;
-use crate::memory::{Case, Size, Walk, flow_table, policy_table, service_table};
+use crate::memory::{Case, Family, Size, Walk, flow_table, policy_table, service_table};
 
 /// Frames on their way round.
 pub(super) const FRAMES: u32 = 4096;
@@ -104,7 +104,7 @@ impl Point {
     pub(super) fn new(axis: Axis, size: u32) -> anyhow::Result<Self> {
         let (node, flows) = (axis.node(size)?, if axis == Axis::Flows { size } else { FLOWS });
         let case = |walk, flows| {
-            let table = Arc::new(flow_table(flows)?);
+            let table = Arc::new(flow_table(Family::V4, flows)?);
             let room = table.v4().memory() as u64;
             let case = Case::on(walk, FRAME_LEN, flows, FRAMES, &node, 0, table)?;
             anyhow::Ok((case, room))
@@ -119,8 +119,8 @@ impl Point {
         }
         let bytes = match axis {
             Axis::Flows => Some(room),
-            Axis::Services => Some(taken(|| service_table(&node))?),
-            Axis::Policies => Some(taken(|| policy_table(&node))?),
+            Axis::Services => Some(taken(|| service_table(Family::V4, &node))?),
+            Axis::Policies => Some(taken(|| policy_table(Family::V4, &node))?),
             Axis::Ports | Axis::Workers => None,
         };
         Ok(Self {

@@ -6,7 +6,7 @@ use std::thread;
 use millrace_tools::pktgen::pin;
 
 use super::axis::{Axis, FLOWS, FRAME_LEN, FRAMES, Point, SMALL};
-use crate::memory::{Case, Lap, Size, Walk, flow_table};
+use crate::memory::{Case, Family, Lap, Size, Walk, flow_table};
 
 /// Measures each number of workers, round by round.
 ///
@@ -16,7 +16,7 @@ pub(super) fn measure(rounds: u32, laps: u32, cores: [usize; 2]) -> anyhow::Resu
     let mut groups = Vec::new();
     for count in Axis::Workers.sizes() {
         let cores = cores.into_iter().take(*count as usize).collect::<Vec<_>>();
-        let table = Arc::new(flow_table(FLOWS)?);
+        let table = Arc::new(flow_table(Family::V4, FLOWS)?);
         let size = Size {
             workers: cores.len(),
             ..SMALL

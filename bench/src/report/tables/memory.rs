@@ -2,6 +2,7 @@
 
 use super::super::figures::Figures;
 use super::super::table::{Table, cell, two_digits, whole};
+use crate::memory::Family;
 
 /// The walks in the order in which they are read; what is measured beside them comes behind.
 const ORDER: [&str; 13] = [
@@ -19,22 +20,35 @@ const ORDER: [&str; 13] = [
     "masquerade",
     "new-connections",
 ];
-/// The columns: length of the frame, flows.
-const COLUMNS: [(u32, u32); 4] = [(64, 1), (64, 65_536), (64, 1_000_000), (1500, 65_536)];
+/// The columns: which of a family's lengths of frames, flows.
+const COLUMNS: [(usize, u32); 4] = [(0, 1), (0, 65_536), (0, 1_000_000), (1, 65_536)];
+
+/// The lengths of a walk's frames, in bytes.
+fn lens(walk: &str) -> &'static [usize; 2] {
+    let family = if walk.ends_with('6') {
+        Family::V6
+    } else {
+        Family::V4
+    };
+    family.frame_lens()
+}
 
 /// Nanoseconds and cycles of every walk.
 pub(super) fn walks(figures: &Figures) -> Option<String> {
     let mut walks: Vec<&str> = figures
         .under("")
         .filter(|(_, figure)| figure.get("cycles").is_some())
-        .filter_map(|(key, _)| key.strip_suffix("/64/65536"))
-        .filter(|walk| !walk.contains('/'))
+        .filter_map(|(key, _)| {
+            let (walk, rest) = key.split_once('/')?;
+            (rest == format!("{}/65536", lens(walk)[0])).then_some(walk)
+        })
         .collect();
     walks.sort_by_key(|walk| {
         let place = ORDER.iter().position(|known| known == walk);
         (place.unwrap_or(ORDER.len()), *walk)
     });
-    let heads = COLUMNS.map(|(len, flows)| {
+    let heads = COLUMNS.map(|(which, flows)| {
+        let len = Family::V4.frame_lens()[which];
         let flows = format!(
             "{} flow{}",
             whole(flows.into()),
@@ -47,8 +61,8 @@ pub(super) fn walks(figures: &Figures) -> Option<String> {
     let mut table = Table::new(&columns);
     for walk in &walks {
         let mut cells = vec![format!("`{walk}`")];
-        cells.extend(COLUMNS.map(|(len, flows)| {
-            let key = format!("{walk}/{len}/{flows}");
+        cells.extend(COLUMNS.map(|(which, flows)| {
+            let key = format!("{walk}/{}/{flows}", lens(walk)[which]);
             let cycles = figures.number(&key, "/cycles").map(whole);
             cell(figures.number(&key, "/ns"), |ns| {
                 format!("{} ns, {}", whole(ns), cycles.clone().unwrap_or_default())
@@ -110,7 +124,7 @@ mod tests {
         let cost = |cycles: f64| json!({"ns": cycles / 2.0, "cycles": cycles, "allocations": 0.0});
         let all = figures(json!({
             "chain-out/64/65536": cost(210.4), "forward/64/65536": cost(100.0), "forward/64/1": cost(80.0),
-            "vxlan-push6/64/65536": cost(120.0), "flows/v4/batch/65536": {"ns": 3.0}, "veth/64": {"arms": {}},
+            "vxlan-push6/80/65536": cost(120.0), "flows/v4/batch/65536": {"ns": 3.0}, "veth/64": {"arms": {}},
         }));
         let text = walks(&all).unwrap();
         let rows: Vec<_> = text.lines().skip(2).collect();
