@@ -1,19 +1,23 @@
 //! `millrace-bench`: how fast the switch is, and beside what.
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
-//! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
-//! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
+//! switch's own code costs. `flows` measures the flow table by itself, `tables` the lookups in all of them. `services` loads and changes Services, and asks for
+//! backends; `policies` compiles and changes policies, and judges connections. `dpdk` sets DPDK's own pieces
+//! beside ours. `veth` sends packets through the whole
 //! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel. `README.md` says
 //! how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
+mod dpdk;
 mod flows;
 mod measure;
 mod memory;
 mod policies;
+mod random;
 mod services;
 mod statistics;
 mod summary;
+mod tables;
 mod veth;
 
 use std::path::PathBuf;
@@ -47,6 +51,10 @@ enum Command {
     Services(services::Options),
     /// The flow table by itself: nanoseconds for each lookup, claim and so on. Needs no privileges
     Flows(flows::Options),
+    /// Lookups in each table by itself: nanoseconds and cycles. Needs no privileges
+    Tables(tables::Options),
+    /// DPDK's own pieces, and ours beside them: packets from memory to memory, hash and longest-prefix match
+    Dpdk(dpdk::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
 }
@@ -58,6 +66,8 @@ fn main() -> ExitCode {
         Command::Policies(options) => policies::run(options, &cli.output),
         Command::Services(options) => services::run(options, &cli.output),
         Command::Flows(options) => flows::run(options, &cli.output),
+        Command::Tables(options) => tables::run(options, &cli.output),
+        Command::Dpdk(options) => dpdk::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),
     };
     match ended {

@@ -5,10 +5,10 @@
 //! that counts. Laps of the cases are interleaved, so that a disturbance of the machine hits all of them.
 
 mod answers;
+mod beside;
 mod case;
 mod head;
 mod policies;
-mod random;
 mod scene;
 mod services;
 mod walk;
@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::statistics::{median, rounded};
 use crate::summary;
+pub(crate) use beside::Forward;
 use case::{Case, Lap};
 use walk::{MANY_FLOWS, Walk};
 
