@@ -17,6 +17,7 @@ use clap::Args;
 use millrace_tools::pktgen::{check_core, pin};
 use serde_json::{Map, json};
 
+use crate::arms::heed_signals;
 use crate::measure::Laps;
 use crate::memory::Forward;
 use crate::random::Random;
@@ -71,6 +72,8 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
         options.core != options.main_core,
         "dpdk-testpmd's two threads need a core each"
     );
+    // Huge pages are given back on the way out.
+    heed_signals()?;
     pin(Some(options.core));
     let memory = Memory::take()?;
     let folder = tempfile::tempdir().context("cannot make a folder for routes")?;

@@ -105,6 +105,19 @@ impl Replay {
         Ok(Self { skipped, ..replay })
     }
 
+    /// Ethernet frames that are no file's, one after the other, marked as in [`Self::read`]. Those that cannot be sent, as
+    /// they are too short or too long, are left out.
+    #[must_use]
+    pub fn from_frames(frames: Vec<Vec<u8>>, is_marked: bool) -> Self {
+        let found = frames.len();
+        let sound = frames
+            .into_iter()
+            .filter(|frame| (eth::HEADER_LEN..=MAX_PACKET_LEN).contains(&frame.len()));
+        let replay = Self::of(sound.map(|frame| (Duration::ZERO, frame)).collect(), is_marked);
+        let skipped = found - replay.packets.len();
+        Self { skipped, ..replay }
+    }
+
     fn of(packets: Vec<(Duration, Vec<u8>)>, is_marked: bool) -> Self {
         let first = packets.first().map_or(Duration::ZERO, |(at, _)| *at);
         let mut marked = 0;

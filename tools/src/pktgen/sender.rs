@@ -115,11 +115,20 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Opens a queue and starts sending by it.
+    /// Opens a queue and starts sending packets of a template by it.
     ///
     /// # Errors
     /// [`PktgenError`] when there is no such interface, queue, core or memory; nothing is left behind.
     pub fn start(template: Template, options: &SenderOptions) -> Result<Self, PktgenError> {
+        let run = template.run();
+        Self::start_traffic(Traffic::Mix(Mix::one(template)), run, options)
+    }
+
+    /// Opens a queue and starts sending `traffic` by it, marked with `run`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_traffic(traffic: Traffic, run: u16, options: &SenderOptions) -> Result<Self, PktgenError> {
         if let Some(core) = options.core {
             check_core(core)?;
         }
@@ -127,11 +136,10 @@ impl Sender {
         // In copy mode a socket is bound by its interface's name.
         let (end, _) =
             place.within(|| SendEnd::bind((&place.interface, 0), options.queue, Binding::Copy))??;
-        let run = template.run();
         #[allow(clippy::cast_precision_loss)] // INVARIANT: rates are far below 2^52.
         let rate = options.rate.map_or(Rate::Max, |rate| Rate::Packets(rate as f64));
         let job = Job {
-            traffic: Traffic::Mix(Mix::one(template)),
+            traffic,
             order: options.order,
             share: Share::WHOLE,
             run,

@@ -25,7 +25,7 @@ enum Controller {
 
 /// A control group with a quota; dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     controller: Controller,
     group: PathBuf,
 }
@@ -35,7 +35,7 @@ impl Quota {
     ///
     /// # Errors
     /// When no CPU controller is mounted, or this process may not make groups.
-    pub(super) fn new(name: &str, pids: &[u32]) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &str, pids: &[u32]) -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
         let controller = find(&mounts).ok_or_else(|| {
             anyhow!("no CPU controller is mounted: a control group file system would be right")
@@ -61,7 +61,7 @@ impl Quota {
     ///
     /// # Errors
     /// When the kernel does not take it.
-    pub(super) fn set(&self, percent: u32) -> anyhow::Result<()> {
+    pub(crate) fn set(&self, percent: u32) -> anyhow::Result<()> {
         let period = period_us(percent);
         let quota = (percent < 100).then_some(period * percent / 100);
         match &self.controller {

@@ -1,26 +1,26 @@
-//! What happened while packets flowed through one arm for a while.
+//! What happened while packets flowed through a subject for a while.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace_tools::lab::interrupt;
-use millrace_tools::pktgen::Sender;
+use millrace_tools::pktgen::{Sender, Sink};
 
-use super::arm::Arm;
+use super::{Bed, Direction};
 
 /// How long a wait goes on before it looks at the interrupt flag again.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// What one arm did in some seconds.
+/// What one subject did in some seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     seconds: f64,
     sent: u64,
     delivered: u64,
     /// Processor time that forwarding took, in seconds.
     time: f64,
     /// Packets in a batch, where there are batches.
-    pub(super) mean_batch: Option<f64>,
+    pub(crate) mean_batch: Option<f64>,
 }
 
 /// All counters at one moment.
@@ -32,12 +32,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn take(arm: &Arm, sender: &Sender) -> anyhow::Result<Self> {
-        let time = arm.time()?;
+    fn take(bed: &Bed, sender: &Sender, sink: &Sink) -> anyhow::Result<Self> {
+        let time = bed.time()?;
         Ok(Self {
             at: Instant::now(),
             sent: sender.sent().packets,
-            delivered: arm.delivered()?,
+            delivered: sink.packets()?,
             time,
         })
     }
@@ -49,15 +49,21 @@ impl Window {
     /// Sends as fast as it goes, for `warm_up` and then for `duration`, and measures the latter.
     ///
     /// # Errors
-    /// When the sender or the arm fails, and on an interrupt.
-    pub(super) fn measure(arm: &mut Arm, warm_up: Duration, duration: Duration) -> anyhow::Result<Self> {
-        let sender = arm.start_sender()?;
+    /// When the sender or the subject fails, and on an interrupt.
+    pub(crate) fn measure(
+        bed: &mut Bed,
+        direction: Direction,
+        warm_up: Duration,
+        duration: Duration,
+    ) -> anyhow::Result<Self> {
+        let sink = bed.sink(direction)?;
+        let sender = bed.start_sender(direction)?;
         wait(warm_up)?;
-        let batches_before = arm.batches()?;
-        let first = Reading::take(arm, &sender)?;
+        let batches_before = bed.batches()?;
+        let first = Reading::take(bed, &sender, &sink)?;
         wait(duration)?;
-        let last = Reading::take(arm, &sender)?;
-        let batches_after = arm.batches()?;
+        let last = Reading::take(bed, &sender, &sink)?;
+        let batches_after = bed.batches()?;
         sender.stop()?;
         let mean_batch = batches_before.zip(batches_after).map(|(before, after)| {
             let (packets, count) = (after.packets - before.packets, after.count - before.count);
@@ -73,27 +79,27 @@ impl Window {
     }
 
     /// Packets that arrived, per second.
-    pub(super) fn delivered_per_second(&self) -> f64 {
+    pub(crate) fn delivered_per_second(&self) -> f64 {
         self.delivered as f64 / self.seconds
     }
 
     /// Packets that were sent, per second.
-    pub(super) fn offered_per_second(&self) -> f64 {
+    pub(crate) fn offered_per_second(&self) -> f64 {
         self.sent as f64 / self.seconds
     }
 
     /// The share of packets that never arrived.
-    pub(super) fn loss(&self) -> f64 {
+    pub(crate) fn loss(&self) -> f64 {
         1.0 - (self.delivered as f64 / self.sent.max(1) as f64).min(1.0)
     }
 
     /// The share of one core that forwarding took.
-    pub(super) fn core_share(&self) -> f64 {
+    pub(crate) fn core_share(&self) -> f64 {
         self.time / self.seconds
     }
 
     /// Packets that arrived, per second of processor time.
-    pub(super) fn per_core_second(&self) -> f64 {
+    pub(crate) fn per_core_second(&self) -> f64 {
         self.delivered as f64 / self.time.max(f64::MIN_POSITIVE)
     }
 }

@@ -9,11 +9,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What one core did since it started, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CoreTime {
+pub(crate) struct CoreTime {
     /// Everything but idling.
-    pub(super) busy: f64,
+    pub(crate) busy: f64,
     /// In interrupts and their bottom halves: where the kernel forwards packets.
-    pub(super) interrupts: f64,
+    pub(crate) interrupts: f64,
 }
 
 impl CoreTime {
@@ -21,7 +21,7 @@ impl CoreTime {
     ///
     /// # Errors
     /// When there is no such core.
-    pub(super) fn of(core: usize) -> anyhow::Result<Self> {
+    pub(crate) fn of(core: usize) -> anyhow::Result<Self> {
         Self::parse(
             &fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?,
             core,
@@ -50,7 +50,7 @@ impl CoreTime {
 ///
 /// # Errors
 /// When there is no such process.
-pub(super) fn process_time(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn process_time(pid: u32) -> anyhow::Result<f64> {
     let folder = format!("/proc/{pid}/task");
     let mut total_ns = 0.0;
     for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {

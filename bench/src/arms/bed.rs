@@ -1,0 +1,413 @@
+//! A subject in a lab of its own, between a generator's two ends.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use millrace_dataplane::port::QueueId;
+use millrace_dataplane::wire::{EthernetMut, Ipv4, MacAddr, Udp, eth};
+use millrace_dataplane::xdp::XdpMode;
+use millrace_tools::lab::{Lab, MillraceOptions, NodeKind, Topology, Wire, wait_until};
+use millrace_tools::pktgen::{
+    Binding, Entry, Exit, Flow, Listening, Mix, Order, Place, Replay, Sender, SenderOptions, Sending,
+    Session, Setup, Sink, Template, Traffic, Wrapping, recognise,
+};
+use serde_json::Value;
+
+use super::answers::answer;
+use super::catch::Catcher;
+use super::quota::Quota;
+use super::setting::{far_end, fix_neighbours, link_out, pod_end, template};
+use super::{Batches, Calls, Cores, Direction, NODE, Subject, Work};
+
+/// How many packets per second show that a subject does its work.
+const TRIAL_RATE: u64 = 10_000;
+/// How often that is tried: a machine with other work may lose a packet before the node sees it.
+const TRIALS: u32 = 5;
+/// How long is waited for the next packet of a trial.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Packets per read of the sending socket.
+const SEND_BATCH: usize = 64;
+/// Runs are told apart by it.
+const RUN: u16 = 0;
+
+/// A subject on its node. Dropping it takes its lab down.
+pub(crate) struct Bed {
+    // The order of the fields is the order in which a bed ends; a control group must be empty to be removed.
+    subject: Box<dyn Subject>,
+    lab: Lab,
+    quota: Option<Quota>,
+    cores: Cores,
+    out: Template,
+    /// The answers to the first packet of each flow, once there are any.
+    back: Option<Replay>,
+}
+
+impl Bed {
+    /// Sets a node up for the subject, and makes sure that every flow's packets come out, and their answers back.
+    ///
+    /// # Errors
+    /// When a lab cannot be made, the subject does not start, or a packet does not come out as it should.
+    pub(crate) fn bring_up(subject: Box<dyn Subject>, cores: Cores, calls: &Calls) -> anyhow::Result<Self> {
+        let name = subject.name().to_owned();
+        Self::try_bring_up(subject, cores, calls).with_context(|| format!("cannot set up the {name}"))
+    }
+
+    fn try_bring_up(mut subject: Box<dyn Subject>, cores: Cores, calls: &Calls) -> anyhow::Result<Self> {
+        let mut topology = Topology::of(&[subject.node(), NodeKind::Stock]);
+        topology.pods_per_node = 1;
+        topology.wire = Wire {
+            queues: 1,
+            ..Wire::default()
+        };
+        topology.millrace = subject.options(MillraceOptions {
+            cores: vec![cores.node],
+            ..MillraceOptions::default()
+        });
+        let lab = Lab::bring_up(&format!("bench-{}", subject.name()), &topology)?;
+        fix_neighbours(&lab)?;
+        let link = link_out(&lab)?;
+        let out = template(&lab, link, calls)?;
+        // What leaves the node ends there; its peer, which could answer, is not reached.
+        lab.switch().namespace().ip(&["link", "set", NODE, "nomaster"])?;
+        subject.set_up(&lab, cores)?;
+        let mut bed = Self {
+            subject,
+            lab,
+            quota: None,
+            cores,
+            out,
+            back: None,
+        };
+        bed.meet()?;
+        let pids = bed.subject.pids(&bed.lab);
+        if !pids.is_empty() {
+            bed.quota = Some(Quota::new(bed.subject.name(), &pids)?);
+        }
+        Ok(bed)
+    }
+
+    /// The subject's name.
+    pub(crate) fn name(&self) -> &str {
+        self.subject.name()
+    }
+
+    /// What the subject does with packets.
+    pub(crate) fn work(&self) -> Work {
+        self.subject.work()
+    }
+
+    /// What else is to be known of the subject.
+    pub(crate) fn facts(&self) -> Value {
+        self.subject.facts()
+    }
+
+    /// The lab.
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The lab, to be changed.
+    pub(crate) fn lab_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
+    /// Whether its share of a core can be limited: the kernel has no process that could be.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.quota.is_some()
+    }
+
+    /// Gives the subject's processes so many hundredths of a core. The kernel has none, and no limit.
+    ///
+    /// # Errors
+    /// When the control group does not take it.
+    pub(crate) fn limit(&self, percent: u32) -> anyhow::Result<()> {
+        self.quota.as_ref().map_or(Ok(()), |quota| quota.set(percent))
+    }
+
+    /// Gives the subject the generator's core too, or takes it away again.
+    ///
+    /// # Errors
+    /// When it keeps to one.
+    pub(crate) fn spread(&mut self, is_on_both: bool) -> anyhow::Result<()> {
+        self.subject.spread(&self.lab, self.cores, is_on_both)
+    }
+
+    /// The processor time, in seconds, that the subject's work has taken so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn time(&self) -> anyhow::Result<f64> {
+        self.subject.time(&self.lab, self.cores)
+    }
+
+    /// How the subject has taken its packets so far; nothing if it does not know.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn batches(&mut self) -> anyhow::Result<Option<Batches>> {
+        self.subject.batches(&self.lab)
+    }
+
+    /// Where packets of a direction come in.
+    ///
+    /// # Errors
+    /// When the pod is gone.
+    fn entry(&self, direction: Direction) -> anyhow::Result<Place> {
+        match direction {
+            Direction::Out => pod_end(&self.lab),
+            Direction::Back => Ok(far_end(&self.lab)),
+        }
+    }
+
+    /// Where they come out.
+    ///
+    /// # Errors
+    /// When the pod is gone.
+    fn exit(&self, direction: Direction) -> anyhow::Result<Place> {
+        self.entry(match direction {
+            Direction::Out => Direction::Back,
+            Direction::Back => Direction::Out,
+        })
+    }
+
+    /// The addresses of the link that the pod sends by.
+    pub(crate) fn link(&self) -> (MacAddr, MacAddr) {
+        let mut bytes = self.out.bytes().to_vec();
+        // INVARIANT: a template is a whole frame.
+        let read = EthernetMut::parse(&mut bytes)
+            .map(|ethernet| (ethernet.view().source(), ethernet.view().destination()));
+        read.unwrap_or((MacAddr::ZERO, MacAddr::ZERO))
+    }
+
+    /// What is sent in a direction.
+    ///
+    /// # Errors
+    /// When it is not known yet what answers look like.
+    fn traffic(&self, direction: Direction) -> anyhow::Result<Traffic> {
+        match direction {
+            Direction::Out => Ok(Traffic::Mix(Mix::one(self.out.clone()))),
+            Direction::Back => {
+                let back = self.back.clone().context("no packet has come out yet")?;
+                Ok(Traffic::Replay(back))
+            }
+        }
+    }
+
+    fn sender(
+        &self,
+        direction: Direction,
+        traffic: Traffic,
+        limits: (Option<u64>, Option<u64>),
+        order: Order,
+    ) -> anyhow::Result<Sender> {
+        let (rate, packets) = limits;
+        let options = SenderOptions {
+            place: self.entry(direction)?,
+            queue: QueueId(0),
+            core: Some(self.cores.generator),
+            batch: SEND_BATCH,
+            rate,
+            packets,
+            order,
+        };
+        Ok(Sender::start_traffic(traffic, RUN, &options)?)
+    }
+
+    /// Starts sending as fast as it goes, flows drawn at random.
+    ///
+    /// # Errors
+    /// When an interface cannot be used.
+    pub(crate) fn start_sender(&self, direction: Direction) -> anyhow::Result<Sender> {
+        self.sender(direction, self.traffic(direction)?, (None, None), Order::Random)
+    }
+
+    /// Counts, and drops, what comes out.
+    ///
+    /// # Errors
+    /// When an interface cannot be used.
+    pub(crate) fn sink(&self, direction: Direction) -> anyhow::Result<Sink> {
+        Ok(Sink::attach(&self.exit(direction)?, XdpMode::Auto)?)
+    }
+
+    /// A generator for one run after the other in a direction. With `is_looked_into` each packet that comes out is read on
+    /// the generator's core, for its latency; else the kernel counts and drops it.
+    ///
+    /// # Errors
+    /// When an interface cannot be used.
+    pub(crate) fn session(&self, direction: Direction, is_looked_into: bool) -> anyhow::Result<Session> {
+        let exit = self.exit(direction)?;
+        let receive = if is_looked_into {
+            Entry::Interface(Listening {
+                place: exit,
+                queues: Vec::new(),
+                cores: vec![self.cores.generator],
+                mode: XdpMode::Auto,
+                binding: Binding::Copy,
+            })
+        } else {
+            Entry::Drop(exit, XdpMode::Auto)
+        };
+        let send = Sending {
+            exit: Exit::Interface {
+                place: self.entry(direction)?,
+                queues: vec![QueueId(0)],
+                binding: Binding::Copy,
+            },
+            cores: vec![self.cores.generator],
+            batch: SEND_BATCH,
+            traffic: self.traffic(direction)?,
+            order: Order::Random,
+        };
+        Ok(Session::open(Setup {
+            send: Some(send),
+            receive: Some(receive),
+            memory_core: None,
+            is_promiscuous: false,
+        })?)
+    }
+
+    /// Sends frames slowly, as they are, and answers what comes out, as it is. It waits for `expected` frames, or until none
+    /// has come for a while.
+    ///
+    /// # Errors
+    /// When an interface cannot be used.
+    pub(crate) fn exchange(
+        &self,
+        direction: Direction,
+        frames: Vec<Vec<u8>>,
+        expected: usize,
+    ) -> anyhow::Result<Vec<Vec<u8>>> {
+        let replay = Replay::from_frames(frames, false);
+        let count = replay.len() as u64;
+        self.caught(
+            direction,
+            Traffic::Replay(replay),
+            count,
+            (expected, Order::RoundRobin),
+        )
+    }
+
+    fn caught(
+        &self,
+        direction: Direction,
+        traffic: Traffic,
+        packets: u64,
+        (expected, order): (usize, Order),
+    ) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut catcher = Catcher::at(&self.exit(direction)?)?;
+        let sender = self.sender(direction, traffic, (Some(TRIAL_RATE), Some(packets)), order)?;
+        let mut caught = catcher.take(expected, PATIENCE)?;
+        wait_until("the end of a trial", PATIENCE * 10, || Ok(sender.is_done()))?;
+        if caught.len() < expected {
+            caught.extend(catcher.take(expected - caught.len(), PATIENCE)?);
+        }
+        sender.stop()?;
+        Ok(caught)
+    }
+
+    /// Sends the first packet of every flow, learns from what comes out what answers look like, and has them go back.
+    ///
+    /// # Errors
+    /// When a flow's packets do not come out as they should, or their answers.
+    pub(crate) fn meet(&mut self) -> anyhow::Result<()> {
+        let flows = self.out.flows().count() as usize;
+        let mut answers: Vec<Option<Vec<u8>>> = vec![None; flows];
+        for _ in 0..TRIALS {
+            let traffic = self.traffic(Direction::Out)?;
+            let frames = self.caught(Direction::Out, traffic, flows as u64, (flows, Order::RoundRobin))?;
+            for frame in &frames {
+                let Some(found) = recognise(frame) else {
+                    continue;
+                };
+                ensure!(
+                    found.is_intact && found.wrapping == self.wrapping(),
+                    "not what was to come out: {found:?}, {frame:02x?}"
+                );
+                let flow = usize::try_from(found.marker.sequence).unwrap_or(usize::MAX);
+                if let Some(place) = answers.get_mut(flow) {
+                    *place = Some(answer(frame)?);
+                }
+            }
+            if answers.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        let missing = answers.iter().filter(|answer| answer.is_none()).count();
+        ensure!(
+            missing == 0,
+            "of {flows} flows, {missing} did not come out in {TRIALS} trials"
+        );
+        let answers: Vec<Vec<u8>> = answers.into_iter().flatten().collect();
+        self.hear(&answers)?;
+        self.back = Some(Replay::from_frames(shuffled(answers), true));
+        Ok(())
+    }
+
+    /// Sends the answers, and makes sure that each comes back to the flow that it is for.
+    fn hear(&self, answers: &[Vec<u8>]) -> anyhow::Result<()> {
+        let mut heard = vec![false; answers.len()];
+        for _ in 0..TRIALS {
+            for frame in self.exchange(Direction::Back, answers.to_vec(), answers.len())? {
+                let Some(found) = recognise(&frame) else {
+                    continue;
+                };
+                let flow = u32::try_from(found.marker.sequence).unwrap_or(u32::MAX);
+                ensure!(
+                    found.is_intact
+                        && found.wrapping == Wrapping::Plain
+                        && is_answer(&frame, self.out.flows().flow(flow)),
+                    "not what was to come back: {found:?}, {frame:02x?}"
+                );
+                if let Some(heard) = heard.get_mut(flow as usize) {
+                    *heard = true;
+                }
+            }
+            if heard.iter().all(|heard| *heard) {
+                return Ok(());
+            }
+        }
+        let missing = heard.iter().filter(|heard| !**heard).count();
+        anyhow::bail!(
+            "of {} answers, {missing} did not come back in {TRIALS} trials",
+            heard.len()
+        )
+    }
+
+    fn wrapping(&self) -> Wrapping {
+        match self.subject.work() {
+            Work::Carry => Wrapping::Plain,
+            Work::Wrap => Wrapping::Vxlan,
+        }
+    }
+}
+
+/// Whether a frame is UDP to the caller of a flow, from whom it called.
+fn is_answer(frame: &[u8], flow: Flow) -> bool {
+    let found = frame
+        .get(eth::HEADER_LEN..)
+        .and_then(|packet| Ipv4::parse(packet).ok())
+        .and_then(|ip| {
+            Some((
+                ip.source(),
+                ip.destination(),
+                Udp::parse(ip.payload()).ok()?.ports(),
+            ))
+        });
+    found.is_some_and(|(source, destination, ports)| {
+        flow.destination == source
+            && flow.source == destination
+            && flow.ports.destination == ports.source
+            && flow.ports.source == ports.destination
+    })
+}
+
+/// The same frames in an order that has nothing to do with the one they came in.
+fn shuffled(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut keyed: Vec<(u64, Vec<u8>)> = (0u64..)
+        // 2^64 divided by the golden ratio: neighbouring numbers come to lie far apart.
+        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .zip(frames)
+        .collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, frame)| frame).collect()
+}

@@ -1,0 +1,142 @@
+//! Several windows of one subject, and whether it was the limit in them.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use millrace_dataplane::worker::BATCH_MAX;
+use serde_json::{Value, json};
+
+use super::{Bed, Direction, Window};
+use crate::statistics::{median, rounded};
+
+/// The shares of its core that a process gets, in hundredths, until it is the bottleneck.
+const SHARES: [u32; 6] = [100, 75, 50, 35, 25, 15];
+/// A node that loses less than this share of the packets may not be the bottleneck.
+const LOSS_MIN: f64 = 0.05;
+/// Neither may one whose batches are less full than this: who is faster than its packets takes a few at a time.
+const BATCH_FILL_MIN: f64 = 0.5;
+/// The kernel, which holds the generator up rather than lose packets, is the bottleneck when its core is this busy.
+const KERNEL_CORE_SHARE_MIN: f64 = 0.9;
+/// How long one share is tried.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// What was measured of one subject.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    /// Its key in the summary.
+    pub(crate) name: String,
+    /// Whether its share of its core was limited; else it may have had all of it.
+    is_limited: bool,
+    pub(crate) windows: Vec<Window>,
+}
+
+impl Measured {
+    /// Nothing yet, of what stands in a bed.
+    pub(crate) fn of(name: &str, bed: &Bed) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_limited: bed.is_limited(),
+            windows: Vec::new(),
+        }
+    }
+
+    /// The median of something over all windows.
+    pub(crate) fn median(&self, of: impl Fn(&Window) -> f64) -> f64 {
+        median(&self.windows.iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// Packets that arrived, per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.median(Window::delivered_per_second)
+    }
+
+    /// Packets that arrived, per second of processor time.
+    pub(crate) fn efficiency(&self) -> f64 {
+        self.median(Window::per_core_second)
+    }
+
+    /// Whether it was the bottleneck, by medians, as all figures are: something else on the machine may spoil a round.
+    pub(crate) fn is_saturated(&self) -> bool {
+        let busy = !self.is_limited && self.median(Window::core_share) >= KERNEL_CORE_SHARE_MIN;
+        let batches: Vec<f64> = self
+            .windows
+            .iter()
+            .filter_map(|window| window.mean_batch)
+            .collect();
+        let full = batches.is_empty() || median(&batches) >= full_batch();
+        busy || (self.median(Window::loss) >= LOSS_MIN && full)
+    }
+
+    /// For the summary.
+    pub(crate) fn figures(&self) -> Value {
+        let rates: Vec<f64> = self
+            .windows
+            .iter()
+            .map(|window| rounded(window.delivered_per_second(), 0))
+            .collect();
+        json!({
+            "packets_per_second": rounded(self.rate(), 0),
+            "offered_per_second": rounded(self.median(Window::offered_per_second), 0),
+            "loss": rounded(self.median(Window::loss), 4),
+            "core_share": rounded(self.median(Window::core_share), 4),
+            "packets_per_core_second": rounded(self.efficiency(), 0),
+            "mean_batch": self.windows.last().and_then(|window| window.mean_batch).map(|mean| rounded(mean, 1)),
+            "saturated": self.is_saturated(),
+            "rounds": rates,
+        })
+    }
+
+    /// The head of [`Self::row`].
+    pub(crate) fn head() -> String {
+        format!(
+            "{:<24}{:>12}{:>14}{:>9}{:>12}{:>22}{:>12}",
+            "", "packets/s", "offered/s", "loss", "core share", "packets/core second", "mean batch"
+        )
+    }
+
+    /// A line of a table.
+    pub(crate) fn row(&self) -> String {
+        let batch = self.windows.last().and_then(|window| window.mean_batch);
+        format!(
+            "{:<24}{:>12.0}{:>14.0}{:>8.1}%{:>11.1}%{:>22.0}{:>12}",
+            self.name,
+            self.rate(),
+            self.median(Window::offered_per_second),
+            self.median(Window::loss) * 100.0,
+            self.median(Window::core_share) * 100.0,
+            self.efficiency(),
+            batch.map_or("-".to_owned(), |batch| format!("{batch:.1}")),
+        )
+    }
+}
+
+/// Tries smaller and smaller shares of the core until the subject loses packets for want of it, and answers the share.
+///
+/// # Errors
+/// When the generator is too slow for that.
+pub(crate) fn find_share(bed: &mut Bed, direction: Direction, warm_up: Duration) -> anyhow::Result<u32> {
+    for share in SHARES {
+        bed.limit(share)?;
+        if is_saturated(&Window::measure(bed, direction, warm_up, TRIAL)?) {
+            return Ok(share);
+        }
+    }
+    bail!(
+        "the generator is too slow to make the {} the bottleneck, even with {} % of a core",
+        bed.name(),
+        SHARES[SHARES.len() - 1]
+    )
+}
+
+/// Whether whoever forwards was the bottleneck: packets were lost, and its batches did not wait for packets.
+fn is_saturated(window: &Window) -> bool {
+    window.loss() >= LOSS_MIN && window.mean_batch.is_none_or(|mean| mean >= full_batch())
+}
+
+/// How many packets a batch has at least that did not wait for packets.
+fn full_batch() -> f64 {
+    // INVARIANT: a small constant.
+    #[allow(clippy::cast_precision_loss)]
+    let most = BATCH_MAX as f64;
+    most * BATCH_FILL_MIN
+}
