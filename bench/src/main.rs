@@ -1,11 +1,11 @@
 //! `millrace-bench`: how fast the switch is, and beside what.
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
-//! switch's own code costs. `flows` measures the flow table by itself, `tables` the lookups in all of them. `services` loads and changes Services, and asks for
-//! backends; `policies` compiles and changes policies, and judges connections. `dpdk` sets DPDK's own pieces
-//! beside ours. `veth` sends packets through the whole
-//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel. `README.md` says
-//! how each figure is got and what limits it.
+//! switch's own code costs. `flows` measures the flow table by itself, `tables` the lookups in all of them. `services` loads
+//! and changes Services, and asks for backends; `policies` compiles and changes policies, and judges connections. `dpdk`
+//! sets DPDK's own pieces beside ours. `veth` sends packets through the whole switch, between real interfaces, beside a
+//! forwarder that does nothing else and beside the Linux kernel; `chain` does that with all the work there is, and many
+//! objects, and beside Open vSwitch too. `README.md` says how each figure is got and what limits it.
 #![forbid(unsafe_code)]
 
 #[allow(
@@ -14,6 +14,7 @@
     reason = "the part `chain`, which is next, needs all of it"
 )]
 mod arms;
+mod chain;
 mod dpdk;
 mod flows;
 mod measure;
@@ -63,6 +64,8 @@ enum Command {
     Dpdk(dpdk::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
+    /// The whole chain between real interfaces, proven and beside the kernel; searches, latency, idle ports. Needs root
+    Chain(chain::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Tables(options) => tables::run(options, &cli.output),
         Command::Dpdk(options) => dpdk::run(options, &cli.output),
         Command::Veth(options) => veth::run(options, &cli.output),
+        Command::Chain(options) => chain::run(options, &cli.output),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

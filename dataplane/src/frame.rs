@@ -31,6 +31,10 @@ pub const HEADROOM: usize = 256;
 /// The longest packet that fits a chunk behind its headroom, in bytes.
 pub const MAX_PACKET_LEN: usize = CHUNK_LEN - HEADROOM;
 
+/// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
+
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 /// Frames that were let fall since the process started. Anything but zero is a bug.
@@ -170,6 +174,17 @@ impl Frame {
         unsafe {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T0>(self.start().cast());
+        }
+    }
+
+    /// Asks the processor for the cache line before the packet, where an outer header is going to be written.
+    #[inline]
+    pub fn prefetch_headroom(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `prefetch`.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.start().wrapping_sub(CACHE_LINE).cast());
         }
     }
 

@@ -15,13 +15,16 @@ pub(crate) enum Hop {
     Free,
 }
 
-/// Checks the TTL, or hop limit, and the length of an IP packet, in bytes.
-///
-/// The host's stack and the switch are one router together, so a packet between them has not been forwarded yet.
-/// Neither has one that the switch sends itself.
+/// Whether packets come from this node: the host's stack and the switch are one router together, so a packet between them
+/// has not been forwarded yet. Neither has one that the switch sends itself.
 #[inline]
-pub(crate) fn limit(entry: Entry<'_>, (hops, len): (u8, u16), way: &Way<'_>) -> Result<Hop, Exit> {
-    let is_from_us = matches!(entry, Entry::Switch) || entry.is(Role::Host);
+pub(crate) fn is_from_us(entry: Entry<'_>) -> bool {
+    matches!(entry, Entry::Switch) || entry.is(Role::Host)
+}
+
+/// Checks the TTL, or hop limit, and the length of an IP packet, in bytes.
+#[inline(always)]
+pub(crate) fn limit(is_from_us: bool, (hops, len): (u8, u16), way: &Way<'_>) -> Result<Hop, Exit> {
     let hop = if is_from_us || way.is_to_host() {
         Hop::Free
     } else {

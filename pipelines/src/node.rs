@@ -33,8 +33,7 @@ pub struct NodePipeline {
     worker: usize,
     own: Own,
     has_express: bool,
-    /// Where the packets of the batch at hand are on their walk.
-    steps: [Step; BATCH_MAX],
+    batch: Batch,
     sweeper: Sweeper,
 }
 
@@ -46,11 +45,17 @@ struct Own {
     senders: Senders,
 }
 
-/// A packet between the two halves of its walk.
+/// Where the packets of the batch at hand are on their walk.
+#[derive(Debug)]
+struct Batch {
+    /// Those on the express lane; of the others, what is in `steps`.
+    plains: [Option<Plain>; BATCH_MAX],
+    steps: [Step; BATCH_MAX],
+}
+
+/// A packet that walks the stages, between the two halves of its walk.
 #[derive(Debug)]
 struct Step {
-    /// What the express lane knows of it, if it is on that; the rest then means nothing.
-    plain: Option<Plain>,
     /// How its walk has ended already, if it has; the rest then means nothing.
     end: Option<Exit>,
     packet: Packet,
@@ -59,28 +64,15 @@ struct Step {
 
 impl Step {
     const FIRST: Self = Self {
-        plain: None,
         end: None,
         packet: Packet::UNREAD,
         scouted: Scouted::NOTHING,
     };
 
-    /// Takes the packet onto the express lane, or else through the first half of its walk.
-    #[inline(always)]
-    fn begin(&mut self, cx: &Context<'_>, gate: Option<&Gate>, own: &mut Own, frame: &mut Frame) {
-        let flows = cx.connections.flows.v4();
-        self.plain = gate.and_then(|gate| express::read(gate, cx.tables, flows, &mut own.senders, frame));
-        if self.plain.is_none() {
-            self.enter(cx, frame);
-        }
-    }
-
     /// The first half of a walk.
     #[inline(never)]
     fn enter(&mut self, cx: &Context<'_>, frame: &mut Frame) {
-        let Self {
-            end, packet, scouted, ..
-        } = self;
+        let Self { end, packet, scouted } = self;
         match enter(cx, frame, Place { packet, scouted }) {
             Ok(()) => *end = None,
             Err(exit) => *end = Some(exit),
@@ -88,32 +80,16 @@ impl Step {
     }
 
     /// Looks for the packet's flow, on the way between the two halves.
-    #[inline(always)]
+    #[inline]
     fn look(&mut self, cx: &Context<'_>) {
-        if let Some(plain) = &mut self.plain {
-            plain.look(cx.connections.flows.v4());
-        } else if self.end.is_none() {
+        if self.end.is_none() {
             self.scouted.look(cx, &self.packet);
-        }
-    }
-
-    /// Takes the packet to the end of the express lane, or of its walk; answers the port that it leaves by.
-    #[inline(always)]
-    fn end(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
-        if let Some(plain) = &self.plain {
-            match express::go(cx, &mut own.wrapper, frame, plain) {
-                Some(left) => left,
-                None => self.walk(cx, own, frame),
-            }
-        } else {
-            self.finish(cx, own, frame)
         }
     }
 
     /// A whole walk at once.
     #[inline(never)]
     fn walk(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
-        self.plain = None;
         self.enter(cx, frame);
         self.look(cx);
         self.finish(cx, own, frame)
@@ -186,7 +162,7 @@ impl NodePipeline {
                 pieces: Pieces::new(key),
                 senders: Senders::NONE,
             },
-            steps: [const { Step::FIRST }; BATCH_MAX],
+            batch: Batch::NONE,
         }
     }
 
@@ -223,29 +199,77 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
         && !cx.tables.local.node_addresses.contains(&source)
 }
 
-/// Walks a batch: while one packet's flow is fetched from memory, others are read.
-fn walk(
-    cx: &Context<'_>,
-    gate: Option<&Gate>,
-    own: &mut Own,
-    steps: &mut [Step],
-    frames: &mut [Frame],
-    verdicts: &mut Vec<Verdict>,
-) {
-    // The whole batch at once: as good as a few frames ahead of the one that is read, and simpler.
-    frames.iter().for_each(Frame::prefetch);
-    let steps = &mut steps[..frames.len().min(BATCH_MAX)];
-    for (step, frame) in steps.iter_mut().zip(frames.iter_mut()) {
-        step.begin(cx, gate, own, frame);
+impl Batch {
+    const NONE: Self = Self {
+        plains: [None; BATCH_MAX],
+        steps: [const { Step::FIRST }; BATCH_MAX],
+    };
+
+    /// Walks a batch: while one packet's flow is fetched from memory, others are read.
+    fn walk(
+        &mut self,
+        cx: &Context<'_>,
+        gate: Option<&Gate>,
+        own: &mut Own,
+        frames: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        // The whole batch at once: as good as a few frames ahead of the one that is read, and simpler.
+        frames.iter().for_each(Frame::prefetch);
+        self.read(cx, gate, own, frames);
+        self.look(cx, frames.len());
+        self.go(cx, gate, own, frames, verdicts);
     }
-    for step in steps.iter_mut() {
-        step.look(cx);
+
+    /// Takes each packet onto the express lane, or else through the first half of its walk.
+    ///
+    /// Like its two sisters by itself: each is a loop whose values fit the processor's registers.
+    #[inline(never)]
+    fn read(&mut self, cx: &Context<'_>, gate: Option<&Gate>, own: &mut Own, frames: &mut [Frame]) {
+        let flows = cx.connections.flows.v4();
+        for ((plain, step), frame) in self.plains.iter_mut().zip(&mut self.steps).zip(frames) {
+            *plain = gate.and_then(|gate| express::read(gate, cx.tables, flows, &mut own.senders, frame));
+            if plain.is_none() {
+                step.enter(cx, frame);
+            }
+        }
     }
-    for (step, frame) in steps.iter_mut().zip(frames) {
-        // Each is made in its place: see `express::go`.
-        match step.end(cx, own, frame) {
-            Ok(port) => verdicts.push(Verdict::Forward(port)),
-            Err(exit) => verdicts.push(Verdict::from(exit)),
+
+    /// Looks for the flow of each.
+    #[inline(never)]
+    fn look(&mut self, cx: &Context<'_>, count: usize) {
+        let flows = cx.connections.flows.v4();
+        for (plain, step) in self.plains.iter_mut().zip(&mut self.steps).take(count) {
+            match plain {
+                Some(plain) => plain.look(flows),
+                None => step.look(cx),
+            }
+        }
+    }
+
+    /// Takes each to the end of the express lane, or of its walk.
+    #[inline(never)]
+    fn go(
+        &mut self,
+        cx: &Context<'_>,
+        gate: Option<&Gate>,
+        own: &mut Own,
+        frames: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        for ((plain, step), frame) in self.plains.iter().zip(&mut self.steps).zip(frames) {
+            let left = match (plain, gate) {
+                // Each is made in its place: see `express::go`.
+                (Some(plain), Some(gate)) => match express::go(cx, gate, &mut own.wrapper, frame, plain) {
+                    Some(left) => left,
+                    None => step.walk(cx, own, frame),
+                },
+                (None, _) | (_, None) => step.finish(cx, own, frame),
+            };
+            match left {
+                Ok(port) => verdicts.push(Verdict::Forward(port)),
+                Err(exit) => verdicts.push(Verdict::from(exit)),
+            }
         }
     }
 }
@@ -265,16 +289,10 @@ impl Pipeline for NodePipeline {
             worker: self.worker,
             now,
         };
-        let gate = Gate::of(&tables, facts).filter(|_| self.has_express);
+        let gate = Gate::of(&cx, facts).filter(|_| self.has_express);
         for batch in frames.chunks_mut(BATCH_MAX) {
-            walk(
-                &cx,
-                gate.as_ref(),
-                &mut self.own,
-                &mut self.steps,
-                batch,
-                verdicts,
-            );
+            self.batch
+                .walk(&cx, gate.as_ref(), &mut self.own, batch, verdicts);
         }
     }
 

@@ -11,7 +11,7 @@ use millrace_dataplane::wire::IpProtocol;
 
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::limit;
+use crate::limit::{is_from_us, limit};
 use crate::packet::Packet;
 use crate::police::police;
 use crate::route::{Way, route};
@@ -34,7 +34,7 @@ pub(crate) fn open<'t, A: Family>(
     refuse_tunnel(cx, &leaving)?;
     let judgement = police(cx, tuple, &leaving)?;
     let found = route(cx.tables, cx.entry, leaving.destination.into(), choice.is_some())?;
-    let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;
+    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     let masquerade = choice
         .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.way, &leaving))
         || is_masqueraded(cx, &found.way, leaving.destination.into());

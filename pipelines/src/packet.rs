@@ -101,7 +101,8 @@ impl Packet {
         let ports = self.ports.filter(|_| has_ports);
         match self.addresses {
             Addresses::V4 { source, destination } => {
-                flow_hash_v4(key, (source, destination), self.protocol, ports)
+                let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+                key.hash([addresses, transport_word(self.protocol, ports)])
             }
             Addresses::V6 { source, destination } => {
                 let [a, b] = halves(source);
@@ -112,24 +113,13 @@ impl Packet {
     }
 }
 
-/// The keyed hash of a flow of IPv4: of its addresses, and its ports if it has any.
-#[inline]
-pub(crate) fn flow_hash_v4(
-    key: &HashKey,
-    (source, destination): (Ipv4Addr, Ipv4Addr),
-    protocol: IpProtocol,
-    ports: Option<Ports>,
-) -> u64 {
-    let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-    key.hash([addresses, transport_word(protocol, ports)])
-}
-
+/// Ports and protocol in one word, as in the key of a flow (`KeyV4`).
 #[inline]
 fn transport_word(protocol: IpProtocol, ports: Option<Ports>) -> u64 {
     let ports = ports.map_or(0, |ports| {
         u64::from(ports.source) << 16 | u64::from(ports.destination)
     });
-    u64::from(protocol.0) << 32 | ports
+    ports << 32 | u64::from(protocol.0) << 24
 }
 
 /// An IPv6 address as two words.

@@ -5,7 +5,7 @@ use millrace_dataplane::verdict::{DropReason, Exit};
 
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::limit;
+use crate::limit::{is_from_us, limit};
 use crate::open::{balance, is_masqueraded};
 use crate::packet::{Carries, Packet};
 use crate::police::police_loose;
@@ -34,7 +34,7 @@ pub(crate) fn pass<'t, A: Family>(
         };
         return Err(reason.into());
     }
-    let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;
+    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     Ok(Course {
         way: found.way,
         hop,

@@ -11,7 +11,7 @@ use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, Por
 use crate::classify::{NO_PORTS, echo_ports};
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::limit;
+use crate::limit::{is_from_us, limit};
 use crate::packet::Packet;
 use crate::route::route;
 use crate::track::Course;
@@ -92,7 +92,7 @@ pub(crate) fn relate<'t, A: Family>(
 ) -> Result<Course<'t, A>, Exit> {
     let to = rewrite.tuple(answer.protocol);
     let found = route(cx.tables, cx.entry, to.destination.into(), true)?;
-    let hop = limit(cx.entry, (packet.hops, packet.len), &found.way)?;
+    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     let new_source = if to.source == answer.source {
         source
     } else {

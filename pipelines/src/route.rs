@@ -102,7 +102,7 @@ pub(crate) fn route<'t>(
 }
 
 /// The way that a flow remembers, in these tables; `None` if it has to be found again.
-#[inline]
+#[inline(always)]
 pub(crate) fn recall(tables: &NodeTables, onward: Onward, is_v6: bool) -> Result<Option<Way<'_>>, Exit> {
     match onward {
         Onward::Port(port) => Ok(tables.ports.get(port).map(|exit| Way::Link {

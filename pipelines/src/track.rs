@@ -16,7 +16,7 @@ use crate::depart::depart;
 use crate::encap::Wrapper;
 use crate::entry::Entry;
 use crate::family::Family;
-use crate::limit::{Hop, limit};
+use crate::limit::{Hop, is_from_us, limit};
 use crate::open::open;
 use crate::packet::Packet;
 use crate::police::{police_again, subject};
@@ -51,7 +51,7 @@ pub(crate) fn track_at_once<A: Family>(
     let flow = flows.read_here(candidate, tuple)?;
     let freshness = freshness(cx, &flow);
     let way = standing(cx, &flow, freshness).ok()??;
-    let hop = limit(cx.entry, (packet.hops, packet.len), &way).ok()?;
+    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &way).ok()?;
     if let Some(segment) = segment(frame, packet) {
         match judge(flows.track_tcp(flow.id, &segment)) {
             Ok(Judged::Accepted) => {}
@@ -160,7 +160,7 @@ fn follow<'t, A: Family>(
             None => return Ok(None),
         },
     };
-    let hop = limit(cx.entry, (packet.hops, packet.len), &way)?;
+    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &way)?;
     touch(cx, flow, freshness);
     Ok(Some(Course {
         way,

@@ -123,7 +123,7 @@ mod tests {
         };
         let tunnel = Tunnel::Vxlan {
             inner,
-            vni: Vni::new(1).unwrap(),
+            vni: Vni::try_from(1).unwrap(),
             port: vxlan::LINUX_PORT,
         };
         let outer = Outer {

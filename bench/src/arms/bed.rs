@@ -2,27 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use millrace_dataplane::port::QueueId;
-use millrace_dataplane::wire::{EthernetMut, Ipv4, MacAddr, Udp, eth};
+use millrace_dataplane::wire::{EthernetMut, MacAddr};
 use millrace_dataplane::xdp::XdpMode;
 use millrace_tools::lab::{Lab, MillraceOptions, NodeKind, Topology, Wire, wait_until};
 use millrace_tools::pktgen::{
-    Binding, Entry, Exit, Flow, Listening, Mix, Order, Place, Replay, Sender, SenderOptions, Sending,
-    Session, Setup, Sink, Template, Traffic, Wrapping, recognise,
+    Binding, Entry, Exit, Mix, Order, Place, Replay, Sender, SenderOptions, Sending, Session, Setup, Sink,
+    Template, Traffic,
 };
 use serde_json::Value;
 
-use super::answers::answer;
 use super::catch::Catcher;
 use super::quota::Quota;
 use super::setting::{far_end, fix_neighbours, link_out, pod_end, template};
-use super::{Batches, Calls, Cores, Direction, NODE, Subject, Work};
+use super::{Batches, Calls, Cores, Direction, NODE, Subject, Turns, Work};
 
 /// How many packets per second show that a subject does its work.
 const TRIAL_RATE: u64 = 10_000;
-/// How often that is tried: a machine with other work may lose a packet before the node sees it.
-const TRIALS: u32 = 5;
 /// How long is waited for the next packet of a trial.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Packets per read of the sending socket.
@@ -37,9 +34,9 @@ pub(crate) struct Bed {
     lab: Lab,
     quota: Option<Quota>,
     cores: Cores,
-    out: Template,
+    pub(super) out: Template,
     /// The answers to the first packet of each flow, once there are any.
-    back: Option<Replay>,
+    pub(super) back: Option<Replay>,
 }
 
 impl Bed {
@@ -183,7 +180,7 @@ impl Bed {
     ///
     /// # Errors
     /// When it is not known yet what answers look like.
-    fn traffic(&self, direction: Direction) -> anyhow::Result<Traffic> {
+    pub(super) fn traffic(&self, direction: Direction) -> anyhow::Result<Traffic> {
         match direction {
             Direction::Out => Ok(Traffic::Mix(Mix::one(self.out.clone()))),
             Direction::Back => {
@@ -229,24 +226,11 @@ impl Bed {
         Ok(Sink::attach(&self.exit(direction)?, XdpMode::Auto)?)
     }
 
-    /// A generator for one run after the other in a direction. With `is_looked_into` each packet that comes out is read on
-    /// the generator's core, for its latency; else the kernel counts and drops it.
+    /// A generator for one run after the other in a direction. The kernel counts and drops what comes out.
     ///
     /// # Errors
     /// When an interface cannot be used.
-    pub(crate) fn session(&self, direction: Direction, is_looked_into: bool) -> anyhow::Result<Session> {
-        let exit = self.exit(direction)?;
-        let receive = if is_looked_into {
-            Entry::Interface(Listening {
-                place: exit,
-                queues: Vec::new(),
-                cores: vec![self.cores.generator],
-                mode: XdpMode::Auto,
-                binding: Binding::Copy,
-            })
-        } else {
-            Entry::Drop(exit, XdpMode::Auto)
-        };
+    pub(crate) fn session(&self, direction: Direction) -> anyhow::Result<Session> {
         let send = Sending {
             exit: Exit::Interface {
                 place: self.entry(direction)?,
@@ -260,10 +244,24 @@ impl Bed {
         };
         Ok(Session::open(Setup {
             send: Some(send),
-            receive: Some(receive),
+            receive: Some(Entry::Drop(self.exit(direction)?, XdpMode::Auto)),
             memory_core: None,
             is_promiscuous: false,
         })?)
+    }
+
+    /// A generator for latency, of packets that go out.
+    ///
+    /// # Errors
+    /// When an interface cannot be used.
+    pub(crate) fn turns(&self) -> anyhow::Result<Turns> {
+        let (from, to) = (self.entry(Direction::Out)?, self.exit(Direction::Out)?);
+        Turns::open(&from, &to, self.out.clone())
+    }
+
+    /// The generator's core.
+    pub(crate) fn generator_core(&self) -> usize {
+        self.cores.generator
     }
 
     /// Sends frames slowly, as they are, and answers what comes out, as it is. It waits for `expected` frames, or until none
@@ -287,7 +285,8 @@ impl Bed {
         )
     }
 
-    fn caught(
+    /// Sends slowly, and answers what comes out.
+    pub(super) fn caught(
         &self,
         direction: Direction,
         traffic: Traffic,
@@ -304,110 +303,4 @@ impl Bed {
         sender.stop()?;
         Ok(caught)
     }
-
-    /// Sends the first packet of every flow, learns from what comes out what answers look like, and has them go back.
-    ///
-    /// # Errors
-    /// When a flow's packets do not come out as they should, or their answers.
-    pub(crate) fn meet(&mut self) -> anyhow::Result<()> {
-        let flows = self.out.flows().count() as usize;
-        let mut answers: Vec<Option<Vec<u8>>> = vec![None; flows];
-        for _ in 0..TRIALS {
-            let traffic = self.traffic(Direction::Out)?;
-            let frames = self.caught(Direction::Out, traffic, flows as u64, (flows, Order::RoundRobin))?;
-            for frame in &frames {
-                let Some(found) = recognise(frame) else {
-                    continue;
-                };
-                ensure!(
-                    found.is_intact && found.wrapping == self.wrapping(),
-                    "not what was to come out: {found:?}, {frame:02x?}"
-                );
-                let flow = usize::try_from(found.marker.sequence).unwrap_or(usize::MAX);
-                if let Some(place) = answers.get_mut(flow) {
-                    *place = Some(answer(frame)?);
-                }
-            }
-            if answers.iter().all(Option::is_some) {
-                break;
-            }
-        }
-        let missing = answers.iter().filter(|answer| answer.is_none()).count();
-        ensure!(
-            missing == 0,
-            "of {flows} flows, {missing} did not come out in {TRIALS} trials"
-        );
-        let answers: Vec<Vec<u8>> = answers.into_iter().flatten().collect();
-        self.hear(&answers)?;
-        self.back = Some(Replay::from_frames(shuffled(answers), true));
-        Ok(())
-    }
-
-    /// Sends the answers, and makes sure that each comes back to the flow that it is for.
-    fn hear(&self, answers: &[Vec<u8>]) -> anyhow::Result<()> {
-        let mut heard = vec![false; answers.len()];
-        for _ in 0..TRIALS {
-            for frame in self.exchange(Direction::Back, answers.to_vec(), answers.len())? {
-                let Some(found) = recognise(&frame) else {
-                    continue;
-                };
-                let flow = u32::try_from(found.marker.sequence).unwrap_or(u32::MAX);
-                ensure!(
-                    found.is_intact
-                        && found.wrapping == Wrapping::Plain
-                        && is_answer(&frame, self.out.flows().flow(flow)),
-                    "not what was to come back: {found:?}, {frame:02x?}"
-                );
-                if let Some(heard) = heard.get_mut(flow as usize) {
-                    *heard = true;
-                }
-            }
-            if heard.iter().all(|heard| *heard) {
-                return Ok(());
-            }
-        }
-        let missing = heard.iter().filter(|heard| !**heard).count();
-        anyhow::bail!(
-            "of {} answers, {missing} did not come back in {TRIALS} trials",
-            heard.len()
-        )
-    }
-
-    fn wrapping(&self) -> Wrapping {
-        match self.subject.work() {
-            Work::Carry => Wrapping::Plain,
-            Work::Wrap => Wrapping::Vxlan,
-        }
-    }
-}
-
-/// Whether a frame is UDP to the caller of a flow, from whom it called.
-fn is_answer(frame: &[u8], flow: Flow) -> bool {
-    let found = frame
-        .get(eth::HEADER_LEN..)
-        .and_then(|packet| Ipv4::parse(packet).ok())
-        .and_then(|ip| {
-            Some((
-                ip.source(),
-                ip.destination(),
-                Udp::parse(ip.payload()).ok()?.ports(),
-            ))
-        });
-    found.is_some_and(|(source, destination, ports)| {
-        flow.destination == source
-            && flow.source == destination
-            && flow.ports.destination == ports.source
-            && flow.ports.source == ports.destination
-    })
-}
-
-/// The same frames in an order that has nothing to do with the one they came in.
-fn shuffled(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut keyed: Vec<(u64, Vec<u8>)> = (0u64..)
-        // 2^64 divided by the golden ratio: neighbouring numbers come to lie far apart.
-        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .zip(frames)
-        .collect();
-    keyed.sort_by_key(|(key, _)| *key);
-    keyed.into_iter().map(|(_, frame)| frame).collect()
 }

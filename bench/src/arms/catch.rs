@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use millrace_dataplane::frame::{Holder, Pool};
+use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::umem::Umem;
 use millrace_dataplane::port::xsk::{FillPolicy, XskPort};
 use millrace_dataplane::port::{Port, QueueId};
@@ -54,6 +54,28 @@ impl Catcher {
         })
     }
 
+    /// Reads at most so many frames that are there, by way of `frames`, which is empty before and after.
+    pub(crate) fn read(
+        &mut self,
+        frames: &mut Vec<Frame>,
+        most: usize,
+        mut look: impl FnMut(&[u8]),
+    ) -> usize {
+        let count = self.port.receive(&mut self.pool, frames, most);
+        for frame in frames.drain(..) {
+            look(frame.bytes());
+            self.pool.give(frame);
+        }
+        self.port.settle(&mut self.pool);
+        count
+    }
+
+    /// Frames that the socket had no room for, so far.
+    pub(crate) fn overrun(&self) -> u64 {
+        // Of a socket's own counters; an empty fill ring is among the dropped ones.
+        Port::device_statistics(&self.port).map_or(0, |kernel| kernel.rx_dropped + kernel.rx_ring_full)
+    }
+
     /// Takes frames until there are `enough`, or none has come for a while.
     ///
     /// # Errors
@@ -63,17 +85,12 @@ impl Catcher {
         let mut frames = Vec::with_capacity(BATCH);
         let mut last = Instant::now();
         while caught.len() < enough && last.elapsed() < patience {
-            if self.port.receive(&mut self.pool, &mut frames, BATCH) > 0 {
+            if self.read(&mut frames, BATCH, |bytes| caught.push(bytes.to_vec())) > 0 {
                 last = Instant::now();
             } else {
                 interrupt::check()?;
                 thread::sleep(PAUSE);
             }
-            for frame in frames.drain(..) {
-                caught.push(frame.bytes().to_vec());
-                self.pool.give(frame);
-            }
-            self.port.settle(&mut self.pool);
         }
         Ok(caught)
     }

@@ -16,15 +16,17 @@ use super::setting::{core_mask, pod_port};
 use super::{Cores, NODE, Subject, Work};
 use crate::statistics::rounded;
 
-/// How long rules may take to load.
+/// How long a piece of the rules may take to load.
 const LOADING: Duration = Duration::from_secs(60);
+/// Lines of a piece, which is one transaction: in a longer one the kernel looks through all that came before for every set.
+const LINES_PER_PIECE: usize = 6000;
 /// Connections live on while other arms are measured, in seconds.
 const LIFE_S: &str = "3600";
 
 /// Rules for `nft -f`, and what is to be known of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ruleset {
-    /// What `nft` reads.
+    /// What `nft` reads, a command on each line, in an order in which the lines can be loaded in pieces.
     pub(crate) text: String,
     /// How much of what there is.
     pub(crate) counts: Value,
@@ -56,10 +58,14 @@ impl Kernel {
         };
         let node = lab.node(NODE)?.namespace();
         let file = lab.folder().join("rules.nft");
-        fs::write(&file, &ruleset.text).with_context(|| format!("cannot write {}", file.display()))?;
         let began = Instant::now();
-        node.complete("nft", &["-f", &file.to_string_lossy()], LOADING)?
-            .success()?;
+        let lines: Vec<&str> = ruleset.text.lines().collect();
+        for piece in lines.chunks(LINES_PER_PIECE) {
+            let text = piece.join("\n") + "\n";
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            node.complete("nft", &["-f", &file.to_string_lossy()], LOADING)?
+                .success()?;
+        }
         self.loaded = began.elapsed();
         for key in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
             node.set(&format!("netfilter/{key}"), LIFE_S)?;

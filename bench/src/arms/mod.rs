@@ -8,7 +8,7 @@
 //!
 //! A [`Subject`] is what stands on the node. A [`Bed`] puts it there, in a lab of its own, knows what the pod calls
 //! ([`Calls`]), shows that every packet comes out, learns from that what the answers look like, and sends and counts in
-//! either [`Direction`]. A [`Window`] is what it did in some seconds; [`Catcher`] shows the frames themselves. While nobody
+//! either [`Direction`]. A [`Window`] is what it did in some seconds; [`Bed::exchange`] shows the frames themselves. While nobody
 //! catches or counts at an end, what leaves there goes nowhere: the rack's end of the wire is in no bridge.
 
 mod answers;
@@ -17,32 +17,36 @@ mod catch;
 mod forwarder;
 mod kernel;
 mod measured;
+mod meet;
 mod processor;
 mod quota;
 mod setting;
 mod signals;
 mod switch;
+mod turns;
 mod window;
 
 use millrace_tools::lab::{Lab, MillraceOptions, NodeKind};
 use millrace_tools::pktgen::AddressRange;
 use serde_json::Value;
 
+pub(crate) use answers::answer;
 pub(crate) use bed::Bed;
-pub(crate) use catch::Catcher;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kernel::{Kernel, Ruleset};
 pub(crate) use measured::{Measured, find_share};
-pub(crate) use setting::{beside_this_program, pod_port};
 pub(crate) use signals::heed_signals;
 pub(crate) use switch::{Objects, Switch};
+pub(crate) use turns::Turns;
 pub(crate) use window::Window;
 
 /// Who sends, and where the node under test is.
 pub(crate) const POD: &str = "pod-a1";
 pub(crate) const NODE: &str = "node-a";
+pub(crate) const NODE_PLACE: usize = 0;
 /// Where it sends to.
 pub(crate) const PEER: &str = "node-b";
+pub(crate) const PEER_PLACE: usize = 1;
 
 /// Which cores there are to use.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
 //! The switch: `millrace run`, with whatever objects it is given.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -13,6 +14,8 @@ use crate::statistics::rounded;
 /// How long the tunnel may take to come about, and how long so many objects.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOADING: Duration = Duration::from_secs(60);
+/// How often the switch is asked how many it has.
+const LOADING_BEAT: Duration = Duration::from_millis(250);
 /// Connections live on while other arms are measured, in seconds.
 const LIFE_S: u32 = 3600;
 
@@ -56,6 +59,8 @@ impl Switch {
         } = self.objects;
         let what = format!("{services} Services' ports and {policies} policies in the switch");
         wait_until(&what, LOADING, || {
+            // To tell of all of them is work too, for the thread that loads them.
+            thread::sleep(LOADING_BEAT);
             Ok(rows(&daemon.json(&["show", "services"])?) >= services
                 && rows(&daemon.json(&["show", "policies"])?) >= policies)
         })?;

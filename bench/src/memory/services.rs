@@ -67,7 +67,7 @@ fn service(id: u32, port: u16, key: &HashKey) -> anyhow::Result<Service> {
         .iter()
         .map(|backend| (backend.address, backend.port))
         .collect();
-    let slots = Maglev::build(key, &ends);
+    let slots = Maglev::build(key, &ends, ends.len());
     Ok(Service {
         id: ServiceId::new(id).context("too many Services")?,
         cluster: BackendSet::new(backends, Some(slots)),

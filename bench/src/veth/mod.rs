@@ -10,15 +10,13 @@ use millrace_tools::pktgen::{AddressRange, check_core};
 use serde_json::{Map, Value, json};
 
 use crate::arms::{
-    Bed, Calls, Cores, Direction, Forwarder, Kernel, Measured, Objects, Subject, Switch, Window, find_share,
-    heed_signals,
+    Bed, Calls, Cores, Direction, Forwarder, Kernel, Measured, Objects, PEER_PLACE, Subject, Switch, Window,
+    find_share, heed_signals,
 };
 use crate::statistics::rounded;
 use crate::summary;
 
-/// Who is called: the pod of the second node.
-const PEER_PLACE: usize = 1;
-/// By which port (discard), in how many flows.
+/// By which port the second node's pod is called (discard), in how many flows.
 const DESTINATION_PORT: u16 = 9;
 const FLOWS: u32 = 1024;
 

@@ -44,7 +44,7 @@ impl HashKey {
     }
 
     /// Hashes a key of `N` words.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn hash<const N: usize>(&self, words: [u64; N]) -> u64 {
         let mut state = self.start;

@@ -83,11 +83,23 @@ pub struct OuterFields {
     pub ecn: Ecn,
 }
 
+impl OuterFields {
+    /// The same for a packet that is no longer than an outer packet can hold, and so longer than no tunnel's MTU.
+    #[inline(always)]
+    fn at_most(self, len: u16) -> Self {
+        Self {
+            inner_len: self.inner_len.min(len),
+            ..self
+        }
+    }
+}
+
 /// The template of a VXLAN push over IPv4: Ethernet, IPv4, UDP, VXLAN, inner Ethernet.
 #[derive(Debug, Clone)]
 pub struct VxlanOuter {
     template: [u8; VXLAN_LEN],
-    sum: Sum,
+    /// The folded sum of its IPv4 header.
+    sum: u16,
 }
 
 impl VxlanOuter {
@@ -122,11 +134,12 @@ impl VxlanOuter {
 
     /// Writes everything before the inner IP packet. `source_port` is the UDP source port, `inner` what the inner
     /// packet is. The UDP checksum is zero (RFC 7348 section 5).
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, out: &mut [u8; VXLAN_LEN], fields: OuterFields, source_port: u16, inner: EtherType) {
         *out = self.template;
-        let udp_len = fields.inner_len.saturating_add(INSIDE_UDP);
-        emit_fields(out, self.sum, fields, udp_len.saturating_add(IPV4_LEN));
+        let fields = fields.at_most(u16::MAX - INSIDE_UDP - IPV4_LEN);
+        let udp_len = fields.inner_len + INSIDE_UDP;
+        emit_fields(out, self.sum, fields, udp_len + IPV4_LEN);
         out[UDP..UDP + 2].copy_from_slice(&source_port.to_be_bytes());
         out[UDP + 4..UDP + 6].copy_from_slice(&udp_len.to_be_bytes());
         out[VXLAN_LEN - 2..].copy_from_slice(&inner.0.to_be_bytes());
@@ -137,7 +150,8 @@ impl VxlanOuter {
 #[derive(Debug, Clone)]
 pub struct IpipOuter {
     template: [u8; IPIP_LEN],
-    sum: Sum,
+    /// The folded sum of its IPv4 header.
+    sum: u16,
 }
 
 impl IpipOuter {
@@ -148,10 +162,11 @@ impl IpipOuter {
     }
 
     /// Writes everything before the inner IPv4 packet.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, out: &mut [u8; IPIP_LEN], fields: OuterFields) {
         *out = self.template;
-        emit_fields(out, self.sum, fields, fields.inner_len.saturating_add(IPV4_LEN));
+        let fields = fields.at_most(u16::MAX - IPV4_LEN);
+        emit_fields(out, self.sum, fields, fields.inner_len + IPV4_LEN);
     }
 }
 
@@ -168,12 +183,12 @@ fn emit_base(
     local: Ipv4Addr,
     remote: Ipv4Addr,
     protocol: IpProtocol,
-) -> Sum {
+) -> u16 {
     if let Some(header) = part(template, 0) {
         eth::emit(header, link.destination, link.source, EtherType::IPV4);
     }
     let Some(header) = part::<{ ipv4::HEADER_LEN }>(template, IPV4) else {
-        return Sum::ZERO;
+        return 0;
     };
     let fields = Ipv4Fields {
         dscp: Dscp::DEFAULT,
@@ -188,15 +203,16 @@ fn emit_base(
     };
     fields.emit(header);
     header[10..12].fill(0);
-    Sum::ZERO.add_bytes(header)
+    Sum::ZERO.add_bytes(header).fold()
 }
 
 /// Fills in what differs from packet to packet in the outer IPv4 header, and its checksum on top of `sum`.
-#[inline]
-fn emit_fields<const N: usize>(out: &mut [u8; N], sum: Sum, fields: OuterFields, total_len: u16) {
+#[inline(always)]
+fn emit_fields<const N: usize>(out: &mut [u8; N], sum: u16, fields: OuterFields, total_len: u16) {
     const { assert!(N >= UDP, "a template holds an Ethernet and an IPv4 header") };
     let ecn = fields.ecn.bits();
-    let checksum = sum
+    let checksum = Sum::ZERO
+        .add_u16(sum)
         .add_u16(u16::from(ecn))
         .add_u16(total_len)
         .add_u16(fields.id)

@@ -90,7 +90,7 @@ impl Sum {
 }
 
 /// Folds the carries of a one's complement sum back into one word.
-#[inline]
+#[inline(always)]
 const fn fold(sum: u64) -> u16 {
     // INVARIANT: the halves of 64 bits, and the upper half of 32.
     #[allow(clippy::cast_possible_truncation)]
@@ -200,7 +200,7 @@ impl Delta {
     /// The checksum field after the change, where it was `field` before; what a full computation would give
     /// if `field` was right.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn apply(self, field: u16) -> u16 {
         !fold(!field as u64 + self.0)
     }
@@ -208,7 +208,7 @@ impl Delta {
     /// [`Delta::apply`] for a UDP checksum: zero means that there is none and stays so, and a checksum that
     /// would come out as zero is sent as its other form, all ones (RFC 768).
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn apply_udp(self, field: u16) -> u16 {
         if field == 0 {
             0
@@ -295,6 +295,15 @@ pub fn is_transport_valid(addresses: Sum, protocol: IpProtocol, l4: &[u8]) -> bo
             .is_valid()
 }
 
+/// Whether Linux left a TCP or UDP checksum half computed: whether the field is the sum of the packet's pseudo-header, not
+/// complemented. See [`complete_partial`].
+#[must_use]
+#[inline(always)]
+pub fn is_partial(pseudo: Sum, field: u16) -> bool {
+    // Its complement makes that sum valid, which is never zero: see `Sum::is_valid`.
+    field != 0 && pseudo.add_u16(!field).is_valid()
+}
+
 /// Recognises and completes, in place, a checksum that Linux left half computed (`CHECKSUM_PARTIAL`,
 /// `include/linux/skbuff.h`).
 ///
@@ -316,9 +325,7 @@ pub fn complete_partial(addresses: Sum, protocol: IpProtocol, l4: &mut [u8]) -> 
     let Some(field) = transport_field(protocol, l4) else {
         return false;
     };
-    let complement = !u16::from_be_bytes(*field);
-    // Their complement makes the sum of a header valid, and this one is never zero: see `Sum::is_valid`.
-    if complement == u16::MAX || !pseudo.add_u16(complement).is_valid() {
+    if !is_partial(pseudo, u16::from_be_bytes(*field)) {
         return false;
     }
     // The field already adds the pseudo-header to the sum of the bytes.

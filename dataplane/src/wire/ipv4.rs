@@ -7,7 +7,7 @@ use super::{Dscp, Ecn, Fragment, IpProtocol, Malformed};
 
 mod edit;
 
-pub use edit::Ipv4Mut;
+pub use edit::{Ipv4Mut, relay};
 
 /// Length of an IPv4 header without options, in bytes.
 pub const HEADER_LEN: usize = 20;

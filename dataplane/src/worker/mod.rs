@@ -121,7 +121,7 @@ struct Slot<P> {
     /// Frames queued for transmission since the last flush, and their bytes.
     queued: u32,
     queued_bytes: u64,
-    /// Whether any was to be queued since then.
+    /// Whether any found no room since then.
     tried: bool,
     /// Its socket ends the worker's sleep.
     armed: bool,
@@ -136,7 +136,6 @@ impl<P> Slot<P> {
     fn sent(&mut self, bytes: usize) {
         self.queued += 1;
         self.queued_bytes += bytes as u64;
-        (self.tried, self.stirred) = (true, true);
     }
 }
 

@@ -81,8 +81,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         }
         self.sweeps_on = self.pipeline.sweep(now);
         for slot in &mut self.slots {
-            if slot.tried {
-                slot.tried = false;
+            if slot.tried || slot.queued > 0 {
+                (slot.tried, slot.stirred) = (false, true);
                 self.bed.disarm(slot);
                 slot.io.flush();
                 // Counted all at once: three counters in memory for each packet are as dear as to send it.
@@ -133,25 +133,33 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let mut verdicts = std::mem::take(&mut self.verdicts);
         self.pipeline.process(ingress, &mut frames, &mut verdicts, now);
         debug_assert_eq!(verdicts.len(), count, "one verdict per frame");
-        for (index, frame) in frames.drain(..).enumerate() {
-            // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
-            let verdict = verdicts.get(index);
+        // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
+        verdicts.resize(count, Verdict::Drop(DropReason::NoRoute));
+        let is_tapped = self.tap.is_some();
+        for (index, (frame, verdict)) in frames.drain(..).zip(&verdicts).enumerate() {
             // By far the most, and nobody asks what became of them.
             let frame = match verdict {
-                Some(Verdict::Forward(port)) if self.tap.is_none() => match self.send_at_once(frame, *port) {
+                Verdict::Forward(port) if !is_tapped => match self.send_at_once(frame, *port) {
                     Ok(()) => continue,
                     Err(frame) => frame,
                 },
-                Some(_) | None => frame,
+                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) => frame,
             };
-            let verdict = verdict.copied().unwrap_or(Verdict::Drop(DropReason::NoRoute));
-            let verdict = self.dispatch(frame, verdict, Some(slot));
-            self.offer_received(ingress, index, verdict);
+            self.take_to_exit(frame, *verdict, slot, index);
         }
         (self.frames, self.verdicts) = (frames, verdicts);
         let ns = self.clock.to_ns(clock::cycles().wrapping_sub(began));
         self.histograms.record(ns, count as u64);
         count
+    }
+
+    /// Takes packet `index` of the current batch, which came in by the queue `slot`, to its exit.
+    #[inline(never)]
+    fn take_to_exit(&mut self, frame: Frame, verdict: Verdict, slot: usize, index: usize) {
+        let verdict = self.dispatch(frame, verdict, Some(slot));
+        if let Some(ingress) = self.slots.get(slot).map(|slot| slot.port) {
+            self.offer_received(ingress, index, verdict);
+        }
     }
 
     /// Takes a frame to its exit and counts it there; returns what really became of it.
@@ -234,7 +242,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             exit.io.settle(&mut self.pool);
             exit.io.send(&mut self.pool, frame)
         });
-        (exit.tried, exit.stirred) = (true, true);
+        exit.tried = true;
         if let Err(frame) = sent {
             self.pool.give(frame);
             return Err(DropReason::TransmitRingFull);

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{Endpoint, EndpointKind, Local, NodeTables, PortFacts, Role};
+use millrace_dataplane::table::{Endpoint, EndpointKind, Local, PortFacts, Role};
 use millrace_dataplane::wire::{EtherType, MacAddr, Vni, eth};
+
+use crate::connections::Context;
+use crate::limit::is_from_us;
 
 /// How many VXLAN ends a node may have that still uses the lane.
 const TUNNEL_PORTS: usize = 4;
@@ -13,6 +16,8 @@ const TUNNEL_PORTS: usize = 4;
 pub(crate) struct Gate {
     pub(super) link: Link,
     pub(super) entrance: Entrance,
+    /// Whether packets come from this node itself ([`is_from_us`]).
+    pub(super) is_from_us: bool,
     /// TCP and UDP checksums may be half computed.
     pub(super) finish_checksums: bool,
     /// The UDP ports of the node's own tunnels, to which no pod may send at a node. Nobody's is 0.
@@ -84,8 +89,8 @@ fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
 
 impl Gate {
     /// The gate of a port; `None` if nothing that comes in there takes the lane.
-    pub(crate) fn of(tables: &NodeTables, ingress: &PortFacts) -> Option<Self> {
-        let local = &*tables.local;
+    pub(crate) fn of(cx: &Context<'_>, ingress: &PortFacts) -> Option<Self> {
+        let local = &*cx.tables.local;
         let (from, entrance) = match ingress.role {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
@@ -102,6 +107,7 @@ impl Gate {
         Some(Self {
             link: Link::new(ingress.mac, from),
             entrance,
+            is_from_us: is_from_us(cx.entry),
             finish_checksums: ingress.finish_checksums,
             tunnel_ports,
         })

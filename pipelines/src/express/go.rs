@@ -4,17 +4,20 @@ use std::net::Ipv4Addr;
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::flow::{Rewrite, TcpSegment};
+use millrace_dataplane::table::flow::{FlowId, FlowMemory, Freshness, Glance, KeyV4, Rewrite, TcpSegment};
 use millrace_dataplane::verdict::{DropReason, Exit};
-use millrace_dataplane::wire::{EtherType, IpProtocol, Ipv4Mut, PortsMut, Tcp, checksum, eth, ipv4};
+use millrace_dataplane::wire::{EtherType, IpProtocol, Tcp, eth, ipv4, tcp, udp};
 
+use super::gate::Gate;
 use super::read::Plain;
 use crate::connections::Context;
 use crate::encap::{Inner, Wrapper, wrap};
 use crate::limit::{Hop, limit};
-use crate::packet::flow_hash_v4;
-use crate::route::Way;
-use crate::track::{Judged, freshness, judge, standing, touch};
+use crate::route::{Way, recall};
+use crate::track::{Judged, freshness, judge, touch};
+
+/// Where a plain packet's transport header begins, once its tunnel's headers are off.
+const TRANSPORT: usize = eth::HEADER_LEN + ipv4::HEADER_LEN;
 
 /// Takes the course of a connection whose stored answer stands; answers the port that the packet leaves by. `None` if
 /// there is more to find out or to say: the packet is as it came, and the stages take it from the beginning.
@@ -24,30 +27,65 @@ use crate::track::{Judged, freshness, judge, standing, touch};
 #[inline(always)]
 pub(crate) fn go(
     cx: &Context<'_>,
+    gate: &Gate,
     wrapper: &mut Wrapper,
     frame: &mut Frame,
     plain: &Plain,
 ) -> Option<Result<PortId, Exit>> {
     let flows = cx.connections.flows.v4();
-    let flow = flows.read_here(plain.candidate?, &plain.tuple)?;
-    let freshness = freshness(cx, &flow);
-    let way = standing(cx, &flow, freshness).ok()??;
-    let hop = limit(cx.entry, (plain.hops, plain.len), &way).ok()?;
-    if plain.tuple.protocol == IpProtocol::TCP {
-        // As far as its packet goes: what the link filled up behind it is no data.
-        let ip = eth::HEADER_LEN + plain.pull;
-        let segment = frame
-            .bytes()
-            .get(ip + ipv4::HEADER_LEN..ip + usize::from(plain.len))?;
-        let segment = TcpSegment::new(&Tcp::parse(segment).ok()?);
-        match judge(flows.track_tcp(flow.id, &segment)) {
-            Ok(Judged::Accepted) => {}
-            Ok(Judged::Reopen | Judged::Gone) => return None,
+    let flow = flows.glance(plain.spot, &plain.key)?;
+    // Once in a second of each flow, and after a change of anything, it is not.
+    let is_due = if flow.is_settled(cx.tables.epoch, cx.now) {
+        false
+    } else {
+        is_due(cx, flow.memory())?
+    };
+    let way = recall(cx.tables, flow.onward()?, false).ok()??;
+    let hop = limit(gate.is_from_us, (plain.hops, plain.len), &way).ok()?;
+    if plain.key.protocol() == IpProtocol::TCP {
+        match follow(cx, frame, plain, flow.id)? {
+            Ok(()) => {}
             Err(reason) => return Some(Err(reason.into())),
         }
     }
-    touch(cx, &flow, freshness);
-    Some(change(wrapper, frame, plain, &way, hop, flow.rewrite))
+    if is_due {
+        note(cx, flow, plain.key);
+    }
+    Some(change(wrapper, frame, plain, &way, hop, flow.rewrite(&plain.key)))
+}
+
+/// Follows a TCP connection: whether the segment may pass. `None` if it begins another, or this one is over.
+///
+/// By itself, so that what it needs does not crowd out what all others need.
+#[inline(never)]
+fn follow(cx: &Context<'_>, frame: &Frame, plain: &Plain, id: FlowId) -> Option<Result<(), DropReason>> {
+    // As far as its packet goes: what the link filled up behind it is no data.
+    let ip = eth::HEADER_LEN + usize::from(plain.pull);
+    let segment = frame
+        .bytes()
+        .get(ip + ipv4::HEADER_LEN..ip + usize::from(plain.len))?;
+    let segment = TcpSegment::new(&Tcp::parse(segment).ok()?);
+    match judge(cx.connections.flows.v4().track_tcp(id, &segment)) {
+        Ok(Judged::Accepted) => Some(Ok(())),
+        Ok(Judged::Reopen | Judged::Gone) => None,
+        Err(reason) => Some(Err(reason)),
+    }
+}
+
+/// Whether a packet of a flow is to be noted; `None` if the flow's stored answer, which may be an older snapshot's, does not
+/// stand. What the flow remembers comes in words: see [`go`].
+#[inline(never)]
+fn is_due(cx: &Context<'_>, memory: FlowMemory) -> Option<bool> {
+    let answer = memory.answer()?;
+    let freshness = answer.freshness(cx.tables.epoch, &cx.tables.subjects);
+    (freshness != Freshness::Stale).then(|| memory.is_due(cx.now))
+}
+
+/// Notes that the flow is in use, and what its answer holds in.
+#[inline(never)]
+fn note(cx: &Context<'_>, flow: Glance, key: KeyV4) {
+    let flow = flow.flow(&key);
+    touch(cx, &flow, freshness(cx, &flow));
 }
 
 /// Writes what changes in the packet: addresses, ports, TTL, and what goes before them.
@@ -61,45 +99,54 @@ fn change(
     rewrite: Option<Rewrite<Ipv4Addr>>,
 ) -> Result<PortId, Exit> {
     // INVARIANT: `read` has seen all these headers in this frame.
-    frame.pull(plain.pull).map_err(|_| DropReason::TunnelMalformed)?;
+    if plain.pull > 0 {
+        frame
+            .pull(plain.pull.into())
+            .map_err(|_| DropReason::TunnelMalformed)?;
+    }
     frame.truncate(eth::HEADER_LEN + usize::from(plain.len));
-    let (link, packet) = frame
+    let head: &mut [u8; TRANSPORT + udp::HEADER_LEN] = frame
         .bytes_mut()
+        .first_chunk_mut()
+        .ok_or(DropReason::TransportMalformed)?;
+    let (link, rest) = head
         .split_first_chunk_mut()
         .ok_or(DropReason::EthernetTruncated)?;
-    let (ip, transport) = packet
-        .split_first_chunk_mut::<{ ipv4::HEADER_LEN }>()
+    let (ip, transport) = rest
+        .split_first_chunk_mut()
         .ok_or(DropReason::TransportMalformed)?;
-    let mut ip = Ipv4Mut::header_of(ip)?;
-    if let Some(rewrite) = rewrite {
-        let (source, destination) = rewrite.addresses();
-        match hop {
-            Hop::Counted => {
-                ip.decrement_ttl_and_replace_addresses(source, destination, rewrite.ip());
-            }
-            Hop::Free => ip.replace_addresses(source, destination, rewrite.ip()),
-        }
-        PortsMut::parse(transport)?.replace(rewrite.ports());
-        checksum::adjust_transport(plain.tuple.protocol, transport, rewrite.transport());
-    } else if hop == Hop::Counted {
-        ip.decrement_ttl();
+    let addresses = rewrite.map(|rewrite| (rewrite.address_pair(), rewrite.ip()));
+    ipv4::relay(ip, u8::from(hop == Hop::Counted), addresses);
+    if let Way::Link { exit, next_hop, .. } = way {
+        eth::emit(link, *next_hop, exit.mac, EtherType::IPV4);
     }
-    match way {
-        Way::Link { exit, next_hop, .. } => eth::emit(link, *next_hop, exit.mac, EtherType::IPV4),
-        Way::Tunnel { outer, .. } => {
-            let inner = Inner {
-                len: plain.len,
-                ecn: plain.ecn,
-                ether_type: EtherType::IPV4,
-                flow: flow_hash_v4(
-                    wrapper.key(),
-                    (plain.tuple.source, plain.tuple.destination),
-                    plain.tuple.protocol,
-                    Some(plain.tuple.ports),
-                ),
-            };
-            wrap(wrapper, frame, outer, &inner)?;
+    if let Some(rewrite) = rewrite {
+        let (pair, rest) = transport.split_at_mut(4);
+        pair.copy_from_slice(&rewrite.port_pair().to_be_bytes());
+        if plain.key.protocol() == IpProtocol::UDP {
+            adjust(&mut rest[udp::CHECKSUM_OFFSET - 4..], |old| {
+                rewrite.transport().apply_udp(old)
+            });
+        } else if let Some(rest) = frame.bytes_mut().get_mut(TRANSPORT + tcp::CHECKSUM_OFFSET..) {
+            adjust(rest, |old| rewrite.transport().apply(old));
         }
+    }
+    if let Way::Tunnel { outer, .. } = way {
+        let inner = Inner {
+            len: plain.len,
+            ecn: plain.ecn,
+            ether_type: EtherType::IPV4,
+            flow: wrapper.key().hash(plain.key.words()),
+        };
+        wrap(wrapper, frame, outer, &inner)?;
     }
     Ok(way.port())
+}
+
+/// Changes the checksum that `bytes` begin with.
+#[inline(always)]
+fn adjust(bytes: &mut [u8], change: impl FnOnce(u16) -> u16) {
+    if let Some(field) = bytes.first_chunk_mut() {
+        *field = change(u16::from_be_bytes(*field)).to_be_bytes();
+    }
 }

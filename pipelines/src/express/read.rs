@@ -7,13 +7,12 @@ use std::net::Ipv4Addr;
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::NodeTables;
-use millrace_dataplane::table::flow::{Candidate, FlowShard, Hash, Tuple, TupleV4};
+use millrace_dataplane::table::flow::{FlowShard, Hash, KeyV4, Spot};
 use millrace_dataplane::wire::checksum::{self, Sum};
-use millrace_dataplane::wire::{Ecn, IpProtocol, Ports, Udp, Vxlan, eth, ipv4, tcp, udp, vxlan};
+use millrace_dataplane::wire::{Ecn, IpProtocol, Udp, Vxlan, eth, ipv4, tcp, udp, vxlan};
 
 use super::gate::{Entrance, Gate, VxlanEnd};
 use super::senders::{Senders, Sent};
-use crate::martian::is_martian_v4;
 
 /// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
 /// zero but "don't fragment".
@@ -21,17 +20,22 @@ const SHAPE: u64 = 0x4500_0000_0000_0000;
 const SHAPE_MASK: u64 = 0xff00_0000_0000_bfff;
 /// Where a TCP header's data offset stands.
 const DATA_OFFSET: usize = 12;
+/// The headers of a tunnel packet between its Ethernet header and the packet inside, in bytes.
+#[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^8.
+const PULL_IPIP: u8 = ipv4::HEADER_LEN as u8;
+#[allow(clippy::cast_possible_truncation)] // INVARIANT: as above.
+const PULL_VXLAN: u8 = vxlan::PUSH_LEN_IPV4 as u8;
 
 /// A plain packet, and where its flow is looked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plain {
-    pub(super) tuple: TupleV4,
+    pub(super) key: KeyV4,
     hash: Hash,
-    pub(super) candidate: Option<Candidate>,
-    /// Bytes of the tunnel's headers before it.
-    pub(super) pull: usize,
+    pub(super) spot: Spot,
     /// Length of the IP packet, in bytes.
     pub(super) len: u16,
+    /// Bytes of the tunnel's headers before it.
+    pub(super) pull: u8,
     /// TTL.
     pub(super) hops: u8,
     pub(super) ecn: Ecn,
@@ -40,32 +44,69 @@ pub(crate) struct Plain {
 /// An IPv4 header without options, of a packet that is whole.
 #[derive(Clone, Copy)]
 struct Ip {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    /// Source and destination, in network byte order.
+    addresses: u64,
     protocol: IpProtocol,
     len: u16,
     hops: u8,
     ecn: Ecn,
 }
 
-/// The same, and the ports of its transport, whose header is whole.
+/// The same, and what there is to know of its transport, whose header is whole.
 struct Found {
     ip: Ip,
-    ports: Ports,
+    /// Source and destination, in network byte order.
+    ports: u32,
+    checksum: u16,
+}
+
+impl Ip {
+    #[inline(always)]
+    fn source(&self) -> Ipv4Addr {
+        // INVARIANT: the upper half of 64 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        Ipv4Addr::from_bits((self.addresses >> 32) as u32)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Ipv4Addr {
+        // INVARIANT: masked to 32 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        Ipv4Addr::from_bits((self.addresses & 0xffff_ffff) as u32)
+    }
+}
+
+impl Found {
+    #[inline(always)]
+    fn destination_port(&self) -> u16 {
+        // INVARIANT: masked to 16 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let port = (self.ports & 0xffff) as u16;
+        port
+    }
+
+    /// Whether its checksum was left half computed.
+    #[inline(always)]
+    fn is_partial(&self) -> bool {
+        let len = usize::from(self.ip.len).saturating_sub(ipv4::HEADER_LEN);
+        let (source, destination) = (self.ip.source(), self.ip.destination());
+        let pseudo = checksum::pseudo_v4(source, destination, self.ip.protocol, len);
+        checksum::is_partial(pseudo, self.checksum)
+    }
 }
 
 impl Plain {
     /// Looks where its flow would be, and asks the memory for the flow itself.
     #[inline(always)]
     pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>) {
-        self.candidate = flows.find(self.hash);
-        self.candidate
-            .into_iter()
-            .for_each(|found| flows.prefetch_entry(found));
+        self.spot = flows.spot(self.hash);
     }
 }
 
 /// Reads a frame that came in at the port of `gate`; `None` if it is to walk the stages.
+///
+/// That no address is one that no packet may bear is not asked here: the stages have asked it of the first packet with the
+/// same addresses, or of the one that this answers, before there was a flow for it.
 #[inline(always)]
 pub(crate) fn read(
     gate: &Gate,
@@ -82,35 +123,29 @@ pub(crate) fn read(
         Entrance::Pod(address) => {
             let found = found(packet)?;
             let may_be_tunnel =
-                found.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&found.ports.destination);
-            (found.ip.source == *address && !may_be_tunnel).then_some((0, found))?
+                found.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&found.destination_port());
+            (found.ip.source() == *address && !may_be_tunnel).then_some((0, found))?
         }
         Entrance::Host => (0, found(packet)?),
         Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, gate, (vxlan.as_ref(), *ipip))?,
     };
-    let Found { ip, ports } = found;
-    if is_martian_v4(ip.source) || is_martian_v4(ip.destination) {
-        return None;
+    if gate.finish_checksums && found.is_partial() {
+        finish_checksum(frame, pull, found.ip)?;
     }
-    if gate.finish_checksums {
-        finish_checksum(frame, pull, &ip)?;
+    let key = KeyV4::new(found.ip.addresses, found.ports, found.ip.protocol);
+    if pull == 0 {
+        frame.prefetch_headroom();
     }
-    let tuple = Tuple {
-        source: ip.source,
-        destination: ip.destination,
-        protocol: ip.protocol,
-        ports,
-    };
-    let hash = flows.hash(&tuple);
+    let hash = flows.hash_of(&key);
     flows.prefetch_bucket(hash);
     Some(Plain {
-        tuple,
+        key,
         hash,
-        candidate: None,
+        spot: Spot::NOWHERE,
+        len: found.ip.len,
         pull,
-        len: ip.len,
-        hops: ip.hops,
-        ecn: ip.ecn,
+        hops: found.ip.hops,
+        ecn: found.ip.ecn,
     })
 }
 
@@ -136,8 +171,7 @@ fn ip(header: &[u8; ipv4::HEADER_LEN], available: usize) -> Option<Ip> {
         (third >> 16) as u8,
     );
     (usize::from(len) <= available).then_some(Ip {
-        source: Ipv4Addr::from_bits(source),
-        destination: Ipv4Addr::from_bits(destination),
+        addresses: u64::from(source) << 32 | u64::from(destination),
         protocol: IpProtocol(protocol),
         len,
         hops,
@@ -151,23 +185,22 @@ fn found(packet: &[u8]) -> Option<Found> {
     let (header, segment) = packet.split_first_chunk()?;
     let ip = ip(header, packet.len())?;
     let len = usize::from(ip.len).checked_sub(ipv4::HEADER_LEN)?;
-    let header: &[u8; udp::HEADER_LEN] = segment.first_chunk()?;
-    let [a, b, c, d, len_high, len_low, ..] = *header;
-    let (least, claimed) = match ip.protocol {
-        IpProtocol::UDP => (
-            udp::HEADER_LEN,
-            usize::from(u16::from_be_bytes([len_high, len_low])),
-        ),
-        IpProtocol::TCP => (tcp::HEADER_LEN, usize::from(segment.get(DATA_OFFSET)? >> 4) * 4),
+    let start = u64::from_be_bytes(*segment.first_chunk()?);
+    // INVARIANT: each is cut to its own width.
+    #[allow(clippy::cast_possible_truncation)]
+    let (ports, third, fourth) = ((start >> 32) as u32, (start >> 16) as u16, start as u16);
+    let (least, claimed, checksum) = match ip.protocol {
+        // The third field is the length, the fourth the checksum.
+        IpProtocol::UDP => (udp::HEADER_LEN, usize::from(third), fourth),
+        IpProtocol::TCP => {
+            let header: &[u8; tcp::HEADER_LEN] = segment.first_chunk()?;
+            let checksum = [header[tcp::CHECKSUM_OFFSET], header[tcp::CHECKSUM_OFFSET + 1]];
+            let claimed = usize::from(header[DATA_OFFSET] >> 4) * 4;
+            (tcp::HEADER_LEN, claimed, u16::from_be_bytes(checksum))
+        }
         _ => return None,
     };
-    (least <= claimed && claimed <= len).then_some(Found {
-        ip,
-        ports: Ports {
-            source: u16::from_be_bytes([a, b]),
-            destination: u16::from_be_bytes([c, d]),
-        },
-    })
+    (least <= claimed && claimed <= len).then_some(Found { ip, ports, checksum })
 }
 
 /// Reads the plain packet that comes from the wire, out of a tunnel to one of our ends or as it is, from somebody who may
@@ -179,32 +212,32 @@ fn from_wire(
     packet: &[u8],
     gate: &Gate,
     (vxlan, ipip): (Option<&VxlanEnd>, Option<Ipv4Addr>),
-) -> Option<(usize, Found)> {
+) -> Option<(u8, Found)> {
     let (header, _) = packet.split_first_chunk()?;
     let outer = ip(header, packet.len())?;
     if outer.protocol == IpProtocol::IPIP {
         let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
         // Nothing may follow the packet in it (`decap`).
         let inner = found(payload).filter(|inner| usize::from(inner.ip.len) == payload.len())?;
-        let may = ipip == Some(outer.destination) && may_send(tables, senders, &outer, &inner, Sent::Ipip);
-        return may.then_some((ipv4::HEADER_LEN, inner));
+        let may = ipip == Some(outer.destination()) && may_send(tables, senders, &outer, &inner, Sent::Ipip);
+        return may.then_some((PULL_IPIP, inner));
     }
     let outer = found(packet)?;
-    if outer.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&outer.ports.destination) {
-        let end =
-            vxlan.filter(|end| (end.local, end.port) == (outer.ip.destination, outer.ports.destination))?;
+    if outer.ip.protocol == IpProtocol::UDP && gate.tunnel_ports.contains(&outer.destination_port()) {
+        let ours = (outer.ip.destination(), outer.destination_port());
+        let end = vxlan.filter(|end| (end.local, end.port) == ours)?;
         let inner = in_vxlan(packet.get(ipv4::HEADER_LEN..)?, end)?;
         let sent = Sent::Vxlan(end.port);
-        return may_send(tables, senders, &outer.ip, &inner, sent).then_some((vxlan::PUSH_LEN_IPV4, inner));
+        return may_send(tables, senders, &outer.ip, &inner, sent).then_some((PULL_VXLAN, inner));
     }
-    let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source);
+    let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source());
     senders.may(tables, ends, Sent::Plain).then_some((0, outer))
 }
 
 /// Whether a packet came in a tunnel from a node that may send it, and leaves it with the ECN field that it has.
 #[inline(always)]
 fn may_send(tables: &NodeTables, senders: &mut Senders, outer: &Ip, inner: &Found, sent: Sent) -> bool {
-    keeps_ecn(outer.ecn, inner.ip.ecn) && senders.may(tables, (outer.source, inner.ip.source), sent)
+    keeps_ecn(outer.ecn, inner.ip.ecn) && senders.may(tables, (outer.source(), inner.ip.source()), sent)
 }
 
 /// Reads the plain packet in a VXLAN datagram to our end.
@@ -226,13 +259,13 @@ fn keeps_ecn(outer: Ecn, inner: Ecn) -> bool {
 }
 
 /// Completes a checksum that is half computed.
-#[inline(always)]
-fn finish_checksum(frame: &mut Frame, pull: usize, ip: &Ip) -> Option<()> {
-    let at = eth::HEADER_LEN + pull;
+#[inline(never)]
+fn finish_checksum(frame: &mut Frame, pull: u8, ip: Ip) -> Option<()> {
+    let at = eth::HEADER_LEN + usize::from(pull);
     let segment = frame
         .bytes_mut()
         .get_mut(at + ipv4::HEADER_LEN..at + usize::from(ip.len))?;
-    let addresses = checksum::addresses_v4(ip.source, ip.destination);
+    let addresses = checksum::addresses_v4(ip.source(), ip.destination());
     checksum::complete_partial(addresses, ip.protocol, segment);
     Some(())
 }

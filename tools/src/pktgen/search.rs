@@ -222,17 +222,8 @@ pub fn search_device(
 ) -> Result<Findings, PktgenError> {
     let mut findings = Findings {
         mean_frame_len,
-        ndr: None,
-        pdr: None,
-        latency: Vec::new(),
-        trials: Vec::new(),
-        is_stopped: false,
+        ..search_rates(device, criteria)?
     };
-    findings.trials.push(device.attempt(criteria.most)?);
-    if !device.is_stopped() {
-        findings.pdr = find(device, criteria, criteria.partial_loss, &mut findings.trials)?;
-        findings.ndr = find(device, criteria, 0.0, &mut findings.trials)?;
-    }
     let pdr = findings.pdr.as_ref().map_or(0.0, |found| found.rate);
     for share in LATENCY_SHARES {
         if device.is_stopped() || pdr <= 0.0 {
@@ -245,6 +236,28 @@ pub fn search_device(
             loss: tried.loss,
             latency: tried.latency,
         });
+    }
+    findings.is_stopped = device.is_stopped();
+    Ok(findings)
+}
+
+/// Looks for both rates only. The length of the frames is left open.
+///
+/// # Errors
+/// When a trial cannot be held.
+pub fn search_rates(device: &mut dyn Device, criteria: &Criteria) -> Result<Findings, PktgenError> {
+    let mut findings = Findings {
+        mean_frame_len: 0.0,
+        ndr: None,
+        pdr: None,
+        latency: Vec::new(),
+        trials: Vec::new(),
+        is_stopped: false,
+    };
+    findings.trials.push(device.attempt(criteria.most)?);
+    if !device.is_stopped() {
+        findings.pdr = find(device, criteria, criteria.partial_loss, &mut findings.trials)?;
+        findings.ndr = find(device, criteria, 0.0, &mut findings.trials)?;
     }
     findings.is_stopped = device.is_stopped();
     Ok(findings)
@@ -283,7 +296,9 @@ impl Device for Bench<'_> {
 }
 
 impl Tried {
-    fn of(outcome: Outcome) -> Self {
+    /// What came of a run.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
         let sent = outcome.sent_per_second.unwrap_or(0.0);
         Self {
             asked_per_second: outcome.asked_per_second,

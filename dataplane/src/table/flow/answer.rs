@@ -87,7 +87,7 @@ impl Onward {
     }
 
     /// `None` for bits that stand for no exit, zero among them: not answered yet.
-    #[inline]
+    #[inline(always)]
     fn from_bits(bits: u32) -> Option<Self> {
         let number = (bits & 0xffff) as u16;
         match bits >> KIND_SHIFT {
@@ -108,6 +108,12 @@ impl Onward {
 pub(super) fn pack(answer: &Answer) -> [u64; 2] {
     let [a, b, c] = answer.subjects.map(|subject| u64::from(subject.to_bits()));
     [u64::from(answer.onward.to_bits()) << 32 | c, a << 32 | b]
+}
+
+/// Where the answer in two words of an entry leads.
+#[inline(always)]
+pub(super) fn onward([exit, _]: [u64; 2]) -> Option<Onward> {
+    Onward::from_bits(upper(exit))
 }
 
 /// The answer in two words of an entry.

@@ -73,8 +73,14 @@ impl<A: Address> Flow<A> {
     #[inline]
     #[must_use]
     pub fn is_due(&self, now: Tick) -> bool {
-        self.last_seen.is_never() || now.since(self.last_seen) > 0
+        is_due(self.last_seen, now)
     }
+}
+
+/// Whether a packet of now is to be noted, the last one having been seen then.
+#[inline]
+pub(super) fn is_due(last_seen: Tick, now: Tick) -> bool {
+    last_seen.is_never() || now.since(last_seen) > 0
 }
 
 /// What a connection was balanced to. The table keeps it and asks nothing of it.

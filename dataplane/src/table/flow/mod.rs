@@ -36,6 +36,7 @@ mod expire;
 mod file;
 #[allow(clippy::module_inception)]
 mod flow;
+mod glance;
 mod protocol;
 mod rewrite;
 mod shard;
@@ -58,6 +59,7 @@ pub use file::{Adopted, FileRefusal, LAYOUT_VERSION};
 pub use flow::{
     Binding, Candidate, ClaimError, Claimed, Connection, Flow, FlowId, Hash, New, SweepCursor, Swept,
 };
+pub use glance::{FlowMemory, Glance, KeyV4, Spot};
 pub use protocol::ProtocolState;
 pub use rewrite::Rewrite;
 pub use shard::FlowShard;

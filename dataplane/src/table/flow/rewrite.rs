@@ -1,9 +1,9 @@
 //! What is written into a packet of a flow: the tuple it leaves with, and what that does to checksums.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::store::Words;
-use super::tuple::{Address, Tuple, lower};
+use super::tuple::{Address, Tuple, lower, upper};
 use crate::wire::checksum::Delta;
 use crate::wire::{IpProtocol, Ports};
 
@@ -85,10 +85,31 @@ impl<A: Address> Rewrite<A> {
     /// Whether packets that arrive with `tuple` leave with another.
     #[inline]
     pub(super) fn changes(&self, tuple: &Tuple<A>) -> bool {
-        let addresses =
-            (0..A::PAIR_WORDS).fold(0, |all, place| all | (self.words[place] ^ tuple.word(place)));
-        let ports = (self.words[A::PAIR_WORDS] ^ tuple.word(A::PAIR_WORDS)) & UPPER;
+        self.changes_words(|place| tuple.word(place))
+    }
+
+    /// The same for a tuple in words.
+    #[inline(always)]
+    pub(super) fn changes_words(&self, word: impl Fn(usize) -> u64) -> bool {
+        let addresses = (0..A::PAIR_WORDS).fold(0, |all, place| all | (self.words[place] ^ word(place)));
+        let ports = (self.words[A::PAIR_WORDS] ^ word(A::PAIR_WORDS)) & UPPER;
         addresses | ports != 0
+    }
+}
+
+impl Rewrite<Ipv4Addr> {
+    /// Both addresses that a packet leaves with, the source's above, as the header has them in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_pair(&self) -> u64 {
+        self.words[0]
+    }
+
+    /// Both ports that it leaves with, likewise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port_pair(&self) -> u32 {
+        upper(self.words[1])
     }
 }
 

@@ -21,6 +21,14 @@ pub(super) struct Family<A> {
     address: PhantomData<fn() -> A>,
 }
 
+impl<A> Family<A> {
+    /// The secret of its hash.
+    #[inline(always)]
+    pub(super) fn secret(&self) -> &HashKey {
+        &self.key
+    }
+}
+
 impl<A: Address> Form for Family<A> {
     type Key = Tuple<A>;
     type Body = Rewrite<A>;

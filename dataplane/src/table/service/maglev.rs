@@ -2,7 +2,8 @@
 //!
 //! Each backend has its own order of all slots, and the backends take turns at claiming the first slot in their order
 //! that is still free. So all get nearly the same share, and when a backend comes or goes few slots of the others
-//! change hands. The table depends on the key and on the backends alone, so every node with the same key chooses alike.
+//! change hands. The table depends on the key, the backends and how many endpoints are listed, and on nothing that went
+//! before, so every node with the same key chooses alike.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,16 +20,18 @@ pub const SLOTS_PER_BACKEND: usize = 100;
 /// backends, so that hardly any Service ever crosses a border.
 pub const MAGLEV_LADDER: [usize; 7] = [2_039, 8_191, 32_749, 131_071, 524_287, 2_097_143, 6_553_577];
 
-/// The size of the table for so many backends: the smallest of the ladder with at least [`SLOTS_PER_BACKEND`] slots for
+/// The size of the table for so many endpoints: the smallest of the ladder with at least [`SLOTS_PER_BACKEND`] slots for
 /// each.
 ///
-/// It depends on their number alone, not on how many there were before: a node that starts late, or has seen other
-/// changes, must choose as all others do. The price is that a set which crosses a border of the ladder (20, 81, 327,
-/// 1310, 5242, 20971) gives almost every hash another backend. Connections do not notice, since each keeps what it was
-/// given; what changes is where new ones of the same client go.
+/// What is counted are all endpoints that are *listed*, ready or not, terminating or not. That is the hysteresis: a table
+/// grows as soon as an endpoint is announced, before it is used, and shrinks only when one is gone from the list, so
+/// one that fails and recovers, or a rollout, does not carry a Service back and forth over a border. How many there were
+/// before does not count: a node that starts late, or has seen other changes, must choose as all others do. So a list that
+/// crosses a border of the ladder (20, 81, 327, 1310, 5242, 20971) does give almost every hash another backend. Connections do
+/// not notice, since each keeps what it was given; what changes is where new ones of the same client go.
 #[must_use]
-pub fn ladder_size(backends: usize) -> usize {
-    let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);
+pub fn ladder_size(listed: usize) -> usize {
+    let wanted = listed.saturating_mul(SLOTS_PER_BACKEND);
     let last = MAGLEV_LADDER[MAGLEV_LADDER.len() - 1];
     let size = MAGLEV_LADDER.iter().copied().find(|size| *size >= wanted);
     size.unwrap_or(last)
@@ -71,12 +74,12 @@ impl Maglev {
     pub const BACKENDS_MAX: usize = u16::MAX as usize;
 
     /// The table for `backends`, which are in ascending order; those beyond [`Self::BACKENDS_MAX`] get nothing. Its size
-    /// follows from their number ([`ladder_size`]).
+    /// is that for `listed` endpoints ([`ladder_size`]), of which the backends are those in use.
     #[must_use]
-    pub fn build(key: &HashKey, backends: &[(IpAddr, u16)]) -> Self {
+    pub fn build(key: &HashKey, backends: &[(IpAddr, u16)], listed: usize) -> Self {
         let backends = backends.get(..Self::BACKENDS_MAX).unwrap_or(backends);
         // A prime, so that each backend's steps reach every slot.
-        let size = ladder_size(backends.len());
+        let size = ladder_size(listed.max(backends.len()));
         let mut turns: Vec<Turn> = backends
             .iter()
             .map(|backend| Turn::new(key, *backend, size))

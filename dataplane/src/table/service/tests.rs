@@ -49,7 +49,7 @@ fn the_ladder_is_of_primes_with_enough_slots_for_each_backend() {
 #[test]
 fn shares_are_even_to_a_few_per_cent() {
     for count in [2, 3, 5, 20, 100, 1000] {
-        let table = Maglev::build(&KEY, &endpoints(count));
+        let table = Maglev::build(&KEY, &endpoints(count), 0);
         let shares = shares(&table);
         let (least, most) = shares.iter().fold((f64::MAX, 0.0_f64), |(least, most), share| {
             (least.min(*share), most.max(*share))
@@ -65,7 +65,7 @@ fn moved_by_one(count: u32) -> (f64, f64) {
     let gone = usize::try_from(count / 2).unwrap();
     let mut rest = all.clone();
     rest.remove(gone);
-    let (before, after) = (Maglev::build(&KEY, &all), Maglev::build(&KEY, &rest));
+    let [before, after] = [&all, &rest].map(|set| Maglev::build(&KEY, set, set.len()));
     let (mut moved, mut own) = (0, 0);
     for i in 0..HASHES {
         let hash = KEY.hash([u64::from(i)]);
@@ -89,8 +89,8 @@ fn a_backend_that_goes_moves_little_but_its_own() {
     }
 }
 
-/// What it costs that the size depends on the number of backends alone, where that crosses a border: an even lot among
-/// all backends anew.
+/// What it costs that the size depends on the number of endpoints alone, where that crosses a border: an even lot among
+/// all of them anew.
 #[test]
 fn a_border_of_the_ladder_moves_nearly_all() {
     for count in [21, 82, 328] {
@@ -103,16 +103,20 @@ fn a_border_of_the_ladder_moves_nearly_all() {
 #[test]
 fn every_slot_is_a_backends_and_the_table_depends_on_key_and_set_alone() {
     let set = endpoints(7);
-    let table = Maglev::build(&KEY, &set);
-    assert_eq!(table, Maglev::build(&KEY, &set));
-    assert_ne!(table, Maglev::build(&HashKey::random(), &set));
+    let table = Maglev::build(&KEY, &set, 7);
+    assert_eq!(table, Maglev::build(&KEY, &set, 7));
+    assert_eq!(
+        [0, 20, 21].map(|listed| Maglev::build(&KEY, &set, listed).size()),
+        [2039, 2039, 8191]
+    );
+    assert_ne!(table, Maglev::build(&HashKey::random(), &set, 7));
     let used: HashSet<usize> = (0..50_000_u64).map(|i| table.backend(KEY.hash([i]))).collect();
     assert_eq!(used, (0..7).collect());
     assert_eq!(
         table.backend(0).max(table.backend(u64::MAX)).min(6),
         table.backend(0).max(table.backend(u64::MAX))
     );
-    let none = Maglev::build(&KEY, &[]);
+    let none = Maglev::build(&KEY, &[], 0);
     assert_eq!((none.backends(), BackendSet::default().choose(7)), (0, None));
 }
 
@@ -139,7 +143,7 @@ fn table(service: Service) -> ServiceTable {
 }
 
 fn service(count: u32) -> Service {
-    let slots = Maglev::build(&KEY, &endpoints(count));
+    let slots = Maglev::build(&KEY, &endpoints(count), 0);
     Service {
         id: ServiceId::new(3).unwrap(),
         cluster: BackendSet::new(backends(count), Some(slots)),
@@ -239,7 +243,7 @@ fn a_copy_that_is_changed_leaves_the_original_as_it_was() {
 
 #[test]
 fn slots_made_for_another_number_of_backends_are_not_used() {
-    let slots = Maglev::build(&KEY, &endpoints(5));
+    let slots = Maglev::build(&KEY, &endpoints(5), 5);
     let set = BackendSet::new(backends(4), Some(slots.clone()));
     assert!(set.slots().is_none());
     assert!((0..1000).all(|i| set.choose(KEY.hash([i])).is_some()));

@@ -9,6 +9,20 @@ use super::{HEADER_LEN, Ipv4, claimed_lengths};
 /// What one off the TTL does to the header: it is the upper half of its word.
 const ONE_HOP: Delta = Delta::u16(0x0100, 0);
 
+/// Takes `hops` off the TTL of a header, 0 or 1, and writes both addresses if they change: source and destination in
+/// network byte order, the source above, and what that does to the checksum. That the TTL is greater, the caller has seen.
+#[inline(always)]
+pub fn relay(header: &mut [u8; HEADER_LEN], hops: u8, addresses: Option<(u64, Delta)>) {
+    let mut delta = if hops == 0 { Delta::ZERO } else { ONE_HOP };
+    header[8] = header[8].wrapping_sub(hops);
+    if let Some((pair, change)) = addresses {
+        delta = delta.and(change);
+        header[12..].copy_from_slice(&pair.to_be_bytes());
+    }
+    let old = u16::from_be_bytes([header[10], header[11]]);
+    header[10..12].copy_from_slice(&delta.apply(old).to_be_bytes());
+}
+
 /// View of an IPv4 packet whose header is edited where it lies; each setter keeps the header checksum
 /// right.
 #[derive(Debug)]

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use millrace_dataplane::table::HashKey;
-use millrace_dataplane::table::service::{Backend, BackendId, BackendSet, Maglev, ServiceId, WeakMaglev};
+use millrace_dataplane::table::service::{
+    Backend, BackendId, BackendSet, Maglev, ServiceId, WeakMaglev, ladder_size,
+};
 
 /// Gives out numbers; the one that has been free for longest comes first, so that what still names an old one has
 /// time to be found out.
@@ -51,8 +53,8 @@ impl Ids {
 /// Numbers that stay free for a while before they are used again.
 const FREE_MIN: usize = 1024;
 
-/// Addresses and ports in ascending order.
-type SetKey = Box<[(IpAddr, u16)]>;
+/// Addresses and ports in ascending order, and the size of their lookup table.
+type SetKey = (Box<[(IpAddr, u16)]>, usize);
 
 /// Makes backend sets; those with equal endpoints share one lookup table.
 #[derive(Debug)]
@@ -75,9 +77,9 @@ impl Sets {
         }
     }
 
-    /// The set of these backends, in ascending order of address and port. What it chooses depends on nothing else, or
-    /// nodes with another history would choose otherwise.
-    pub(super) fn make(&mut self, backends: Vec<Backend>) -> BackendSet {
+    /// The set of these backends, in ascending order of address and port, out of so many `listed` endpoints. What it
+    /// chooses depends on nothing else, or nodes with another history would choose otherwise.
+    pub(super) fn make(&mut self, backends: Vec<Backend>, listed: usize) -> BackendSet {
         if self.is_random || backends.len() < 2 {
             return BackendSet::new(backends, None);
         }
@@ -85,11 +87,12 @@ impl Sets {
             .iter()
             .map(|backend| (backend.address, backend.port))
             .collect();
-        let slots = self.table(endpoints);
+        let slots = self.table(endpoints, listed);
         BackendSet::new(backends, Some(slots))
     }
 
-    fn table(&mut self, key: SetKey) -> Maglev {
+    fn table(&mut self, endpoints: Box<[(IpAddr, u16)]>, listed: usize) -> Maglev {
+        let key = (endpoints, ladder_size(listed));
         if let Some(known) = self.known.get(&key).and_then(WeakMaglev::upgrade) {
             return known;
         }
@@ -97,7 +100,7 @@ impl Sets {
             self.known.retain(|_, table| table.is_used());
             self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
         }
-        let table = Maglev::build(&self.key, &key);
+        let table = Maglev::build(&self.key, &key.0, listed);
         self.known.insert(key, table.downgrade());
         table
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millrace_dataplane::table::Prefix;
 use millrace_dataplane::table::service::{
     Backend, BackendId, BackendSet, FrontendKey, Maglev, Scope, Service, ServiceCounts, ServiceId, Serving,
+    ladder_size,
 };
 
 use super::claims::Refusal;
@@ -147,12 +148,17 @@ impl Maker<'_> {
             .iter()
             .for_each(|place| endpoints[*place].used.1 = true);
         let old = before.map(|before| &*before.service);
+        let here = endpoints.iter().filter(|endpoint| endpoint.is_local).count();
         let cluster = self.set(
-            &endpoints,
-            |endpoint| endpoint.used.0,
+            endpoints.iter().filter(|endpoint| endpoint.used.0),
+            endpoints.len(),
             old.map(|old| &old.cluster),
         );
-        let local = self.set(&endpoints, |endpoint| endpoint.used.1, old.map(|old| &old.local));
+        let local = self.set(
+            endpoints.iter().filter(|endpoint| endpoint.used.1),
+            here,
+            old.map(|old| &old.local),
+        );
         let others = endpoints
             .iter()
             .filter(|endpoint| endpoint.used == (false, false));
@@ -207,13 +213,14 @@ impl Maker<'_> {
         made.collect()
     }
 
-    fn set(
+    /// The set of the endpoints that are used, out of so many listed ones; the one it was before if nothing about it
+    /// changed.
+    fn set<'a>(
         &mut self,
-        endpoints: &[MadeEndpoint],
-        is_used: impl Fn(&MadeEndpoint) -> bool,
+        used: impl Iterator<Item = &'a MadeEndpoint>,
+        listed: usize,
         before: Option<&BackendSet>,
     ) -> BackendSet {
-        let used = endpoints.iter().filter(|endpoint| is_used(endpoint));
         let backends: Vec<Backend> = used
             .map(|endpoint| Backend {
                 address: endpoint.address,
@@ -223,10 +230,16 @@ impl Maker<'_> {
             })
             .collect();
         match before {
-            Some(before) if before.backends() == backends => before.clone(),
-            Some(_) | None => self.sets.make(backends),
+            Some(before) if before.backends() == backends && has_size(before, listed) => before.clone(),
+            Some(_) | None => self.sets.make(backends, listed),
         }
     }
+}
+
+/// Whether the set's lookup table, if it has one, is of the size for so many listed endpoints.
+fn has_size(set: &BackendSet, listed: usize) -> bool {
+    set.slots()
+        .is_none_or(|slots| slots.size() == ladder_size(listed))
 }
 
 impl Made {

@@ -137,6 +137,30 @@ impl<'s, F: Form> Entry<'s, F> {
         self.read_if(|| self.has_key(key))
     }
 
+    /// Reads the entry whose key has these words, at the first try.
+    #[inline(always)]
+    pub(super) fn glance(&self, key: impl Fn(usize) -> u64) -> Option<Seen<F::Body>> {
+        let version = self.words[0].load(Ordering::Acquire); // see `read_if`
+        let differs = (0..F::Key::LEN)
+            .map(|place| self.load(Self::KEY + place) ^ key(place))
+            .fold(version & 1, |all, word| all | word);
+        let seen = self.seen(version);
+        fence(Ordering::Acquire); // see `read_if`
+        let is_whole = self.words[0].load(Ordering::Relaxed) == version;
+        (differs == 0 && is_whole).then_some(seen)
+    }
+
+    /// All but the key, of an entry with this version.
+    #[inline(always)]
+    fn seen(&self, version: u64) -> Seen<F::Body> {
+        Seen {
+            version,
+            body: F::Body::from_words(|place| self.load(Self::BODY + place)),
+            answer: [self.load(Self::ANSWER), self.load(Self::ANSWER + 1)],
+            stamp: self.load(Self::STAMP),
+        }
+    }
+
     pub(super) fn read_any(&self) -> Option<(F::Key, Seen<F::Body>)> {
         let key = std::cell::Cell::new(None);
         match self.read_if(|| {
@@ -162,12 +186,7 @@ impl<'s, F: Form> Entry<'s, F> {
                 continue;
             }
             let is_wanted = is_wanted();
-            let seen = Seen {
-                version,
-                body: F::Body::from_words(|place| self.load(Self::BODY + place)),
-                answer: [self.load(Self::ANSWER), self.load(Self::ANSWER + 1)],
-                stamp: self.load(Self::STAMP),
-            };
+            let seen = self.seen(version);
             // If any word above is of a later write, then this fence meets the one that the writer set between its odd
             // version and that word, and the load below sees that version or a later one.
             fence(Ordering::Acquire);

@@ -16,7 +16,7 @@
 
 use std::io;
 
-use super::memory::{Memory, prefetch};
+use super::memory::{Memory, prefetch, with_upper_half};
 use super::{AtomicU64, GOLDEN, Ordering, Place};
 
 /// Slots of a bucket.
@@ -35,8 +35,6 @@ const INSERTION: u64 = SPILLED + 1;
 
 /// How often an insertion begins again because of others in the same bucket.
 const INSERT_TRIES: usize = 8;
-/// What is larger than any place.
-const NO_PLACE: u64 = 1 << 32;
 /// The bit that tells a slot from an empty one.
 const OCCUPIED: u64 = 1 << 63;
 
@@ -53,6 +51,9 @@ pub(in crate::table::flow) enum Insert {
     Contended,
 }
 
+/// A control word and slots.
+type Bucket = [AtomicU64; BUCKET_WORDS];
+
 /// The buckets.
 pub(super) struct Index {
     words: Memory,
@@ -61,7 +62,7 @@ pub(super) struct Index {
 
 /// A bucket, and what a look through it found.
 struct Room<'s> {
-    bucket: &'s [AtomicU64],
+    bucket: &'s Bucket,
     taken: usize,
     empty: Option<usize>,
 }
@@ -84,20 +85,21 @@ impl Index {
 
     /// Bucket number `half` of 2^32: a product's upper half is below the number of buckets.
     #[inline]
-    fn bucket(&self, half: u64) -> &[AtomicU64] {
+    fn bucket(&self, half: u64) -> &Bucket {
+        let (buckets, _) = self.words.as_chunks();
         // INVARIANT: a slab's records have 32 bits, so this has fewer than 64.
         #[allow(clippy::cast_possible_truncation)]
-        let begin = ((half * self.buckets) >> 32) as usize * BUCKET_WORDS;
-        &self.words[begin..begin + BUCKET_WORDS]
+        let place = ((half * self.buckets) >> 32) as usize;
+        &buckets[place]
     }
 
     #[inline]
-    fn first(&self, hash: u64) -> &[AtomicU64] {
+    fn first(&self, hash: u64) -> &Bucket {
         self.bucket(hash >> 32)
     }
 
     #[inline]
-    fn second(&self, hash: u64) -> &[AtomicU64] {
+    fn second(&self, hash: u64) -> &Bucket {
         self.bucket(hash & 0xffff_ffff)
     }
 
@@ -124,7 +126,7 @@ impl Index {
 
     /// The same in the second bucket, where few are.
     #[cold]
-    fn find_spilled(&self, first: &[AtomicU64], hash: u64) -> Option<Place> {
+    fn find_spilled(&self, first: &Bucket, hash: u64) -> Option<Place> {
         if first[CONTROL].load(Ordering::Relaxed) & SPILLED == 0 {
             return None;
         }
@@ -132,16 +134,12 @@ impl Index {
     }
 
     #[inline(always)]
-    fn find_in(bucket: &[AtomicU64], hash: u64) -> Option<Place> {
-        // What is left of the slot that fits is its place.
-        let wanted = Self::slot(hash, 0);
-        let mut found = NO_PLACE;
-        for slot in &bucket[CONTROL + 1..] {
-            let rest = slot.load(Ordering::Relaxed) ^ wanted;
-            // Without a jump for each slot: which of them fits cannot be foretold.
-            found = if rest < NO_PLACE { rest } else { found };
-        }
-        (found != NO_PLACE).then_some((found & 0xffff_ffff) as Place)
+    fn find_in(bucket: &Bucket, hash: u64) -> Option<Place> {
+        // All slots at once: which of them fits cannot be foretold. The control word is none.
+        let tag = (Self::slot(hash, 0) >> 32) as u32;
+        let fitting = with_upper_half(bucket, tag) & !(3 << (2 * CONTROL));
+        let slot = bucket.get(fitting.trailing_zeros() as usize / 2)?;
+        Some((slot.load(Ordering::Relaxed) & 0xffff_ffff) as Place)
     }
 
     /// Shows every place in both buckets.
@@ -164,11 +162,7 @@ impl Index {
     }
 
     /// Looks through a bucket for a key; answers the room that there is, or who has it.
-    fn look<'s>(
-        bucket: &'s [AtomicU64],
-        hash: u64,
-        holds: impl Fn(Place) -> bool,
-    ) -> Result<Room<'s>, Place> {
+    fn look<'s>(bucket: &'s Bucket, hash: u64, holds: impl Fn(Place) -> bool) -> Result<Room<'s>, Place> {
         let wanted = Self::slot(hash, 0) >> 32;
         let mut room = Room {
             bucket,

@@ -28,6 +28,77 @@ pub(super) fn prefetch(word: &AtomicU64) {
     let _ = word;
 }
 
+/// Which words of a cache line have these upper halves: two bits for each word, from the first on.
+///
+/// A word is looked at in halves and not atomically, so what is found is a hint until the word itself has been read.
+#[cfg(all(target_arch = "x86_64", not(crossbeam_loom)))]
+#[inline(always)]
+pub(super) fn with_upper_half(line: &[AtomicU64; 8], upper: u32) -> u32 {
+    debug_assert!(line.as_ptr().cast::<u128>().is_aligned());
+    let found: u32;
+    // SAFETY: it reads the 64 bytes of `line`, which lies at a multiple of 64 bytes from the start of a page, and writes
+    // nothing. Others may write them meanwhile: to the language this is no access of its own, and the processor reads some
+    // bytes of before or after.
+    unsafe {
+        core::arch::asm!(
+            "movdqa {a}, xmmword ptr [{line}]",
+            "shufps {a}, xmmword ptr [{line} + 16], 0xdd", // the odd halves of four words
+            "movdqa {b}, xmmword ptr [{line} + 32]",
+            "shufps {b}, xmmword ptr [{line} + 48], 0xdd",
+            "movd {wanted}, {upper:e}",
+            "pshufd {wanted}, {wanted}, 0",
+            "pcmpeqd {a}, {wanted}",
+            "pcmpeqd {b}, {wanted}",
+            "packssdw {a}, {b}",
+            "pmovmskb {found:e}, {a}",
+            line = in(reg) line.as_ptr(),
+            upper = in(reg) upper,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            wanted = out(xmm_reg) _,
+            found = lateout(reg) found,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    found
+}
+
+/// The same, word by word.
+#[cfg(not(all(target_arch = "x86_64", not(crossbeam_loom))))]
+#[inline(always)]
+pub(super) fn with_upper_half<const N: usize>(line: &[AtomicU64; N], upper: u32) -> u32 {
+    let word = |word: &AtomicU64| word.load(super::Ordering::Relaxed) >> 32 == u64::from(upper);
+    line.iter().enumerate().fold(
+        0,
+        |found, (place, at)| {
+            if word(at) { found | 3 << (2 * place) } else { found }
+        },
+    )
+}
+
+#[cfg(all(test, not(crossbeam_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[repr(align(64))]
+    struct Line([AtomicU64; 8]);
+
+    proptest! {
+        #[test]
+        fn every_word_with_the_upper_half_is_found_and_no_other(
+            words in prop::array::uniform8((0_u32..4, any::<u32>())),
+            upper in 0_u32..4,
+        ) {
+            let wide = |half: u32| half.wrapping_mul(0x5555_5555);
+            let line = Line(words.map(|(half, rest)| AtomicU64::new(u64::from(wide(half)) << 32 | u64::from(rest))));
+            let wanted = (0..8).filter(|place| words[*place].0 == upper).fold(0, |all, place| all | 3 << (2 * place));
+            prop_assert_eq!(with_upper_half(&line.0, wide(upper)), wanted);
+        }
+    }
+}
+
 #[cfg(not(crossbeam_loom))]
 mod mapped {
     use std::fs::File;

@@ -221,6 +221,30 @@ impl<F: Form> Store<F> {
         self.entry(place).read(key)
     }
 
+    /// Reads the entry whose key has these words, at the first try; `None` means little. For entries of one cache line.
+    #[inline(always)]
+    pub(super) fn glance(&self, place: Place, key: impl Fn(usize) -> u64) -> Option<Seen<F::Body>> {
+        let line = self.line(place)?;
+        Entry::<F>::new(line).glance(key)
+    }
+
+    /// Asks the memory for such an entry, if there is that place.
+    #[inline(always)]
+    pub(super) fn prefetch_line(&self, place: Place) {
+        if let Some(line) = self.line(place) {
+            memory::prefetch(&line[0]);
+        }
+    }
+
+    /// The words of an entry of one cache line; `None` beyond the end.
+    #[inline(always)]
+    fn line(&self, place: Place) -> Option<&[AtomicU64; LINE_WORDS]> {
+        const { assert!(entry_words::<F>() == LINE_WORDS) };
+        let (record, direction) = (place as usize >> 1, place as usize & 1);
+        let (lines, _) = self.slab.as_chunks();
+        lines.get(HEAD_WORDS / LINE_WORDS + record * (record_words::<F>() / LINE_WORDS) + direction)
+    }
+
     /// The place that holds `key`, by comparing keys. For when the first fitting slot was another's.
     #[cold]
     pub(super) fn find_exactly(&self, hash: u64, key: &F::Key) -> Option<Place> {

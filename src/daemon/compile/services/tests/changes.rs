@@ -225,6 +225,53 @@ fn equal_endpoints_share_one_lookup_table_and_the_table_what_did_not_change() {
     drop((web, shared));
 }
 
+/// A table's size follows what is listed. So an endpoint that fails and recovers, or is announced before it is ready, moves
+/// nobody else's clients, even where a Service stands at a border of the sizes.
+#[test]
+fn readiness_does_not_change_a_lookup_table_s_size() {
+    let objects = |count: u8, not_ready: u8| {
+        let state = |last| if last < not_ready { "not-ready" } else { "" };
+        let endpoints: Vec<String> = (0..count)
+            .map(|last| format!("10.244.1.{} node-a {}", 2 + last, state(last)))
+            .collect();
+        objects(&endpoints.join(", "))
+    };
+    let choices = |world: &World| -> Vec<IpAddr> {
+        (1000..2000)
+            .map(|port| world.choice(CALL, port).address)
+            .collect()
+    };
+    let mut world = World::new(&objects(21, 0));
+    let all = choices(&world);
+    // 21 listed is a border: 20 would have the smaller table, and then nearly every client would move.
+    for not_ready in [1, 2, 21 / 2] {
+        world.set(&objects(21, not_ready));
+        let failed =
+            |address: &IpAddr| (2..2 + not_ready).any(|last| *address == ip(&format!("10.244.1.{last}")));
+        let others = all.iter().zip(choices(&world)).filter(|(was, _)| !failed(was));
+        let moved = others.filter(|(was, is)| *was != is).count();
+        assert!(
+            moved < 100,
+            "{not_ready} failed: {moved} of others' 1000 clients moved"
+        );
+        world.set(&objects(21, 0));
+        assert_eq!(choices(&world), all);
+    }
+    let announced = World::new(&objects(22, 1));
+    let size = |world: &World| {
+        let called = (ip("10.96.0.10"), 80);
+        let frontend = world
+            .compiler
+            .table()
+            .frontend(ip("10.244.1.9"), IpProtocol::TCP, called);
+        frontend.unwrap().service.cluster.slots().unwrap().size()
+    };
+    assert_eq!(
+        [size(&world), size(&announced), size(&World::new(&objects(20, 0)))],
+        [8191, 8191, 2039]
+    );
+}
+
 #[test]
 fn nodes_choose_alike_by_seed_and_differently_by_another() {
     let endpoints: Vec<String> = (2..40).map(|last| format!("10.244.1.{last} node-a")).collect();
@@ -257,19 +304,20 @@ proptest! {
     /// across the borders of the lookup tables' sizes too, give the same tables.
     #[test]
     fn a_node_s_past_does_not_change_what_it_chooses(
-        past in prop::collection::vec((0_u8..100, 0_u8..3), 1..5),
-        (count, first) in (0_u8..100, 0_u8..3),
+        past in prop::collection::vec((0_u8..100, 0_u8..3, 0_u8..100), 1..5),
+        (count, first, ready) in (0_u8..100, 0_u8..3, 0_u8..100),
     ) {
-        let objects = |(count, first): (u8, u8)| {
+        let objects = |(count, first, ready): (u8, u8, u8)| {
             let endpoint = |last: u8| {
                 let node = if last.is_multiple_of(2) { "node-a" } else { "node-b" };
-                format!("10.244.1.{} {node}", 2 + first * 7 + last)
+                let state = if last < ready { "" } else { "not-ready" };
+                format!("10.244.1.{} {node} {state}", 2 + first * 7 + last)
             };
             let endpoints: Vec<String> = (0..count).map(endpoint).collect();
             let spec = "clusterIP: 10.96.0.10, type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]";
             [service("web", spec), slice("web", 80, &endpoints.join(", "))].concat()
         };
-        let now = objects((count, first));
+        let now = objects((count, first, ready));
         let mut old = World::new(&objects(past[0]));
         past[1..].iter().for_each(|past| old.set(&objects(*past)));
         old.set(&now);
@@ -281,7 +329,8 @@ proptest! {
             [&service.cluster, &service.local].map(|set| set.slots().cloned())
         };
         prop_assert!(slots(&old) == slots(&young));
-        prop_assert_eq!(slots(&young).map(|slots| slots.is_some()), [count > 1, count > 2]);
+        let used = count.min(ready);
+        prop_assert_eq!(slots(&young).map(|slots| slots.is_some()), [used > 1, used > 2]);
     }
 }
 
