@@ -31,6 +31,9 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 0);
 /// The port of each Service.
 const SERVICE_PORT: u16 = 80;
 
+/// The address with a number.
+type AddressOf = Box<dyn Fn(u32) -> Ipv4Addr>;
+
 /// Longest-prefix match, for both families.
 pub(super) fn routes(random: &mut Random) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
@@ -134,7 +137,7 @@ pub(super) fn services() -> anyhow::Result<Vec<Case>> {
         let (table, address) = services::compiled(count)?;
         let affinity = Arc::new(AffinityTable::new(16));
         let nobody = move |number: u32| Ipv4Addr::from_bits(NOBODY.to_bits() + number);
-        let addresses: [(&str, Asked, Box<dyn Fn(u32) -> Ipv4Addr>); 2] = [
+        let addresses: [(&str, Asked, AddressOf); 2] = [
             ("hit", Asked::Present, Box::new(address)),
             ("miss", Asked::Absent, Box::new(nobody)),
         ];
