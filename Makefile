@@ -9,8 +9,8 @@ export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOM
 FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
-BENCH_PARTS := memory services policies flows veth
-BENCH_FULL_PARTS := chain idle scale iperf
+BENCH_PARTS := memory services policies flows tables veth
+BENCH_FULL_PARTS := chain dpdk idle scale iperf
 SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml

@@ -14,6 +14,8 @@ LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux 
 SSH="openssh-server openssh-client"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
+# What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
+BESIDE="dpdk-dev openvswitch-switch"
 LINT="shellcheck"
 
 # How long to wait for another program that installs packages, in seconds.
@@ -29,7 +31,8 @@ fail() {
 
 case "${1:-all}" in
     build) wanted="$BUILD" ;;
-    demo | bench | bench-full) wanted="$BUILD $LAB" ;;
+    demo | bench) wanted="$BUILD $LAB" ;;
+    bench-full) wanted="$BUILD $LAB $BESIDE" ;;
     test) wanted="$BUILD $LAB $SSH" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
@@ -87,13 +90,17 @@ done
 apt-get install -y -qq --no-install-recommends -o "DPkg::Lock::Timeout=$LOCK_TIMEOUT_S" $needed >&2 ||
     fail "cannot install: $needed"
 
+# Nor are they to start with the next boot.
+disable() {
+    if command -v systemctl >/dev/null; then
+        systemctl disable "$@" >/dev/null 2>&1 || true
+    fi
+}
 case " $needed " in
-    *" openssh-server "*)
-        # Nor is it to start with the next boot.
-        if command -v systemctl >/dev/null; then
-            systemctl disable ssh.service ssh.socket >/dev/null 2>&1 || true
-        fi
-        ;;
+    *" openssh-server "*) disable ssh.service ssh.socket ;;
+esac
+case " $needed " in
+    *" openvswitch-switch "*) disable openvswitch-switch.service ovs-record-hostname.service uuidd.socket ;;
 esac
 
 # shellcheck disable=SC2086  # a list of words

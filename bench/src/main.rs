@@ -1,21 +1,18 @@
 //! `millrace-bench`: how fast the switch is, and beside what.
 //!
 //! `memory` takes packets through the walks of the node's pipeline, in a real worker, between ports in memory: what the
-//! switch's own code costs. `flows` measures the flow table by itself. `services` loads and changes Services, and asks for
-//! backends; `policies` compiles and changes policies, and judges connections. `veth` sends packets through the whole
-//! switch, between real interfaces, beside a forwarder that does nothing else and beside the Linux kernel; `chain` does that
-//! with all the work there is, and many objects; `iperf` sends what people send; `idle` is about the switch's rest, `scale` about
-//! its growth. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what
-//! limits it.
+//! switch's own code costs. `flows` measures the flow table by itself, `tables` the lookups in all of them. `services` loads
+//! and changes Services, and asks for backends; `policies` compiles and changes policies, and judges connections. `dpdk`
+//! sets DPDK's own pieces beside ours. `veth` sends packets through the whole switch, between real interfaces, beside a
+//! forwarder that does nothing else and beside the Linux kernel; `chain` does that with all the work there is, and many
+//! objects, and beside Open vSwitch too; `iperf` sends what people send; `idle` is about the switch's rest, `scale` about its
+//! growth. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits
+//! it.
 #![forbid(unsafe_code)]
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the part `chain`, which is next, needs all of it"
-)]
 mod arms;
 mod chain;
+mod dpdk;
 mod facts;
 mod flows;
 mod idle;
@@ -23,11 +20,13 @@ mod iperf;
 mod measure;
 mod memory;
 mod policies;
+mod random;
 mod report;
 mod scale;
 mod services;
 mod statistics;
 mod summary;
+mod tables;
 mod veth;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +60,10 @@ enum Command {
     Services(services::Options),
     /// The flow table by itself: nanoseconds for each lookup, claim and so on. Needs no privileges
     Flows(flows::Options),
+    /// Lookups in each table by itself: nanoseconds and cycles. Needs no privileges
+    Tables(tables::Options),
+    /// DPDK's own pieces, and ours beside them: packets from memory to memory, hash and longest-prefix match
+    Dpdk(dpdk::Options),
     /// The whole switch between real interfaces, beside a bare forwarder and the kernel. Needs root
     Veth(veth::Options),
     /// The whole chain between real interfaces, proven and beside the kernel; searches, latency, idle ports. Needs root
@@ -94,6 +97,8 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Policies(options) => policies::run(options, output).map(|()| "policies"),
         Command::Services(options) => services::run(options, output).map(|()| "services"),
         Command::Flows(options) => flows::run(options, output).map(|()| "flows"),
+        Command::Tables(options) => tables::run(options, output).map(|()| "tables"),
+        Command::Dpdk(options) => dpdk::run(options, output).map(|()| "dpdk"),
         Command::Veth(options) => veth::run(options, output).map(|()| "veth"),
         Command::Chain(options) => chain::run(options, output).map(|()| "chain"),
         Command::Idle(options) => idle::run(options, output).map(|()| "idle"),

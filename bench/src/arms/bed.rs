@@ -129,6 +129,14 @@ impl Bed {
         self.subject.spread(&self.lab, self.cores, is_on_both)
     }
 
+    /// Lets the subject rest while others are measured, or wakes it.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn rest(&mut self, is_resting: bool) -> anyhow::Result<()> {
+        self.subject.rest(is_resting)
+    }
+
     /// The processor time, in seconds, that the subject's work has taken so far.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod forwarder;
 mod kernel;
 mod measured;
 mod meet;
+mod openvswitch;
 mod processor;
 mod quota;
 mod setting;
@@ -35,8 +36,9 @@ pub(crate) use bed::Bed;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kernel::{Kernel, Ruleset};
 pub(crate) use measured::{Measured, find_share};
+pub(crate) use openvswitch::{OpenVSwitch, POD_NUMBER, Rules, TUNNEL_NUMBER, ZONE};
 pub(crate) use processor::{machine_busy, thread_times};
-pub(crate) use setting::{beside_this_program, link_out, pod_port};
+pub(crate) use setting::link_out;
 pub(crate) use signals::heed_signals;
 pub(crate) use switch::{Objects, Switch};
 pub(crate) use turns::Turns;
@@ -163,6 +165,14 @@ pub(crate) trait Subject {
     /// When it cannot.
     fn spread(&mut self, _lab: &Lab, _cores: Cores, _is_on_both: bool) -> anyhow::Result<()> {
         anyhow::bail!("the {} keeps to one core", self.name())
+    }
+
+    /// Lets it rest while others are measured, or wakes it. Only what works when there is nothing to do need heed it.
+    ///
+    /// # Errors
+    /// When it has ended.
+    fn rest(&mut self, _is_resting: bool) -> anyhow::Result<()> {
+        Ok(())
     }
 
     /// What else is to be known of it in the summary: how much is loaded, say.

@@ -4,6 +4,7 @@
 mod cluster;
 mod delays;
 mod objects;
+mod openflow;
 mod ports;
 mod positions;
 mod proof;

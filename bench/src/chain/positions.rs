@@ -4,9 +4,12 @@ use anyhow::{Context, ensure};
 
 use super::cluster::{Cluster, SERVICE_PORT};
 use super::objects::objects;
+use super::openflow::{self, Ends};
 use super::proof::Proof;
 use super::rules::ruleset;
-use crate::arms::{Bed, Calls, Cores, Forwarder, Kernel, NODE_PLACE, Subject, Switch, Work};
+use crate::arms::{
+    Bed, Calls, Cores, Forwarder, Kernel, NODE_PLACE, OpenVSwitch, PEER_PLACE, Subject, Switch, Work,
+};
 use millrace_tools::lab::plan::NodePlan;
 
 /// What an arm is given.
@@ -72,6 +75,16 @@ fn subjects(sizes: [Cluster; 2]) -> anyhow::Result<Vec<Entrant>> {
         let rules = ruleset(cluster, node, &pod);
         all.push((Some(cluster), Box::new(Kernel::new(&name, Some(rules)))));
     }
+    for cluster in sizes {
+        let name = format!("ovs-{}", cluster.services);
+        let ends = Ends {
+            node,
+            peer: NodePlan::of(PEER_PLACE)?,
+            pod: node.free_pod_address(&[])?,
+        };
+        let rules = move |pod_mac| openflow::rules(cluster, ends, pod_mac);
+        all.push((Some(cluster), Box::new(OpenVSwitch::new(&name, rules))));
+    }
     Ok(all)
 }
 
@@ -96,7 +109,8 @@ impl Arms {
                 frame_len,
             };
             eprintln!("setting up: {}", subject.name());
-            let bed = Bed::bring_up(subject, cores, &calls)?;
+            let mut bed = Bed::bring_up(subject, cores, &calls)?;
+            bed.rest(true)?;
             arms.push(Arm { bed, cluster });
         }
         Ok(Self {
@@ -110,10 +124,12 @@ impl Arms {
     ///
     /// # Errors
     /// When they do not, and how they differ.
-    pub(super) fn prove(&self) -> anyhow::Result<(usize, usize)> {
+    pub(super) fn prove(&mut self) -> anyhow::Result<(usize, usize)> {
         let mut first: Option<(&str, Proof)> = None;
-        for Arm { bed, .. } in self.arms.iter().filter(|arm| arm.bed.work() == Work::Wrap) {
+        for Arm { bed, .. } in self.arms.iter_mut().filter(|arm| arm.bed.work() == Work::Wrap) {
+            bed.rest(false)?;
             let proof = Proof::of(bed)?;
+            bed.rest(true)?;
             match &first {
                 None => first = Some((bed.name(), proof)),
                 Some((name, one)) => one.compare(name, &proof, bed.name())?,
@@ -158,6 +174,9 @@ impl Arms {
     /// When it cannot be given that.
     pub(super) fn enter(&mut self, position: Position) -> anyhow::Result<&mut Bed> {
         let share = self.share_percent;
+        for (number, arm) in self.arms.iter_mut().enumerate() {
+            arm.bed.rest(number != position.arm)?;
+        }
         let arm = self.arms.get_mut(position.arm).context("there is no such arm")?;
         if arm.bed.is_limited() {
             arm.bed.limit(if position.given == Given::Share {

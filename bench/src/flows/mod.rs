@@ -11,13 +11,13 @@ use std::path::Path;
 
 use anyhow::bail;
 use clap::Args;
-use millrace_dataplane::clock::{self, Clock};
+use millrace_dataplane::clock;
 use millrace_tools::pktgen::{check_core, pin};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::statistics::{median, rounded};
+use crate::measure::Laps;
 use crate::summary;
-use scene::{Family, Scene, Work};
+pub(crate) use scene::{Family, Scene, Work};
 
 /// Numbers of live flows measured.
 const FLOWS: [u32; 3] = [64, 65_536, 1_000_000];
@@ -45,48 +45,56 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     }
     pin(options.core);
     let mut figures = Map::new();
-    println!(
-        "{:<32}{:>10}{:>22}",
-        "family, operation, flows", "ns", "ns, best-worst"
-    );
-    for flows in FLOWS {
-        measure::<Ipv4Addr>(options, flows, &mut figures)?;
-        measure::<Ipv6Addr>(options, flows, &mut figures)?;
-    }
+    Laps::print_head();
+    measure_all(&Work::ALL, options.rounds, &mut figures)?;
     summary::merge(output, figures)?;
     println!("written to {}", output.display());
     Ok(())
 }
 
-/// Measures everything with so many flows of a family.
-fn measure<A: Family>(options: &Options, flows: u32, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
+/// Measures the lookups alone, as [`run`] measures everything.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn lookups(rounds: u32, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
+    measure_all(&Work::LOOKUPS, rounds, figures)
+}
+
+fn measure_all(works: &[Work], rounds: u32, figures: &mut Map<String, Value>) -> anyhow::Result<()> {
+    for flows in FLOWS {
+        measure::<Ipv4Addr>(works, rounds, flows, figures)?;
+        measure::<Ipv6Addr>(works, rounds, flows, figures)?;
+    }
+    Ok(())
+}
+
+/// Measures this with so many flows of a family.
+fn measure<A: Family>(
+    works: &[Work],
+    rounds: u32,
+    flows: u32,
+    figures: &mut Map<String, Value>,
+) -> anyhow::Result<()> {
     let mut scene = Scene::<A>::new(flows, STEPS)?;
-    let mut laps = vec![Vec::new(); Work::ALL.len()];
+    let mut laps = vec![Laps::default(); works.len()];
     // The first round warms up.
-    for round in 0..=options.rounds {
-        for (work, laps) in Work::ALL.into_iter().zip(&mut laps) {
-            let took = lap(&mut scene, work)?;
+    for round in 0..=rounds {
+        for (work, laps) in works.iter().zip(&mut laps) {
+            let took = lap(&mut scene, *work)?;
             if round > 0 {
                 laps.push(took);
             }
         }
     }
-    for (work, laps) in Work::ALL.into_iter().zip(&laps) {
+    for (work, laps) in works.iter().zip(&laps) {
         let key = format!("flows/{}/{}/{flows}", A::NAME, work.name());
-        let (best, worst) = laps.iter().fold((f64::MAX, 0f64), |(best, worst), lap| {
-            (best.min(*lap), worst.max(*lap))
-        });
-        println!(
-            "{key:<32}{:>10.1}{:>22}",
-            median(laps),
-            format!("{best:.1}-{worst:.1}")
-        );
-        figures.insert(key, json!({"ns": rounded(median(laps), 2), "laps": laps.len()}));
+        laps.print(&key);
+        figures.insert(key, laps.figures());
     }
     Ok(())
 }
 
-/// One lap of some work, in nanoseconds for each step.
+/// One lap of some work, in cycles for each step.
 fn lap<A: Family>(scene: &mut Scene<A>, work: Work) -> anyhow::Result<f64> {
     scene.draw();
     let (mut cycles, mut steps) = (0, 0);
@@ -105,6 +113,6 @@ fn lap<A: Family>(scene: &mut Scene<A>, work: Work) -> anyhow::Result<f64> {
     }
     // INVARIANT: far below 2^52.
     #[allow(clippy::cast_precision_loss)]
-    let per_step = Clock::calibrated().to_ns(cycles) as f64 / steps as f64;
+    let per_step = cycles as f64 / steps as f64;
     Ok(per_step)
 }

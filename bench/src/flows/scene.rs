@@ -4,7 +4,6 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, ensure};
-use millrace_dataplane::clock;
 use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, FlowId, FlowOptions, Hash, New, Onward, SweepCursor, TcpSegment, Timeouts,
     Tuple,
@@ -12,8 +11,14 @@ use millrace_dataplane::table::flow::{
 use millrace_dataplane::table::{Epoch, FlowShard, FlowTable, PeerId, SubjectId, Tick};
 use millrace_dataplane::wire::{IpProtocol, Ports, TcpFlags};
 
+use crate::random::Random;
+
 /// Lookups in a batch, as a worker's.
 const BATCH: usize = 64;
+/// Lookups in a small batch, as others do them.
+const SIXTEEN: usize = 16;
+/// Connections of each family that there is room for.
+const ROOM: u32 = 1 << 20;
 /// Records that a sweep looks at in one turn.
 const SWEEP: u32 = 16;
 /// The moment at which everything happens.
@@ -22,7 +27,7 @@ const NOW: Tick = Tick::from_seconds(1000);
 const GUESTS: u32 = 2_000_000;
 
 /// An address family, as the scene needs it.
-pub(super) trait Family: Address {
+pub(crate) trait Family: Address {
     /// Its name in the summary.
     const NAME: &'static str;
 
@@ -59,9 +64,11 @@ impl Family for Ipv6Addr {
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Lookups in batches.
     Batch,
+    /// Lookups in batches of sixteen.
+    Sixteen,
     /// Lookups one by one.
     Single,
     /// Segments of established TCP connections, after a lookup in batches.
@@ -75,7 +82,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    pub(super) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Batch,
         Self::Single,
         Self::Track,
@@ -84,9 +91,14 @@ impl Work {
         Self::Sweep,
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    /// The lookups alone.
+    pub(crate) const LOOKUPS: [Self; 3] = [Self::Batch, Self::Single, Self::Miss];
+
+    /// Its name in the summary.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch",
+            Self::Sixteen => "sixteen",
             Self::Single => "single",
             Self::Track => "track",
             Self::Claim => "claim",
@@ -97,7 +109,7 @@ impl Work {
 }
 
 /// A table, and the flows that a lap asks for.
-pub(super) struct Scene<A> {
+pub(crate) struct Scene<A> {
     table: FlowTable,
     flows: u32,
     /// Clients, drawn anew for every lap.
@@ -105,7 +117,7 @@ pub(super) struct Scene<A> {
     tuples: Vec<Tuple<A>>,
     found: usize,
     cursor: SweepCursor,
-    random: u64,
+    random: Random,
 }
 
 /// Client `number` calls a Service, and a backend answers.
@@ -136,6 +148,16 @@ fn connection<A: Family>(number: u32) -> New<A> {
     }
 }
 
+/// The key of a flow: an even one is a connection's first direction, the odd one after it the other.
+fn tuple_of<A: Family>(flow: u32) -> Tuple<A> {
+    let connection = connection::<A>(flow / 2);
+    if flow.is_multiple_of(2) {
+        connection.original
+    } else {
+        connection.reply
+    }
+}
+
 const fn segment(sequence: u32, acknowledgment: u32, flags: TcpFlags) -> TcpSegment {
     TcpSegment {
         sequence,
@@ -149,9 +171,15 @@ const fn segment(sequence: u32, acknowledgment: u32, flags: TcpFlags) -> TcpSegm
 
 impl<A: Family> Scene<A> {
     /// A table with `flows` flows, both directions of half as many established connections.
-    pub(super) fn new(flows: u32, steps: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(flows: u32, steps: usize) -> anyhow::Result<Self> {
+        Self::with_room(flows, steps, ROOM)
+    }
+
+    /// The same in a table with room for so many connections.
+    pub(crate) fn with_room(flows: u32, steps: usize, room: u32) -> anyhow::Result<Self> {
         let options = FlowOptions {
-            ipv6: 1 << 20,
+            ipv4: room,
+            ipv6: room,
             ..FlowOptions::default()
         };
         let table = FlowTable::in_memory(&options)?;
@@ -173,45 +201,42 @@ impl<A: Family> Scene<A> {
             tuples: Vec::with_capacity(steps),
             found: 0,
             cursor,
-            random: clock::cycles() | 1,
+            random: Random::new(),
         })
     }
 
-    /// A number below `limit` (Marsaglia's xorshift64).
-    fn below(&mut self, limit: u32) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        // INVARIANT: the product's upper half is below the limit.
-        #[allow(clippy::cast_possible_truncation)]
-        let number = (((self.random >> 32) * u64::from(limit)) >> 32) as u32;
-        number
-    }
-
     /// Draws the flows of the next lap.
-    pub(super) fn draw(&mut self) {
+    pub(crate) fn draw(&mut self) {
         self.tuples.clear();
         for step in 0..self.drawn.len() {
-            let flow = self.below(self.flows);
+            let flow = self.random.below(self.flows);
             self.drawn[step] = flow;
-            let connection = connection::<A>(flow / 2);
-            self.tuples.push(if flow.is_multiple_of(2) {
-                connection.original
-            } else {
-                connection.reply
-            });
+            self.tuples.push(tuple_of(flow));
         }
-        self.found = 0;
+    }
+
+    /// Takes every flow once in the next lap, in a random order.
+    pub(crate) fn shuffle(&mut self) {
+        self.tuples.clear();
+        for flow in 0..self.flows {
+            self.tuples.push(tuple_of(flow));
+        }
+        for place in (1..self.flows).rev() {
+            let other = self.random.below(place + 1);
+            self.tuples.swap(place as usize, other as usize);
+        }
     }
 
     /// Does the work; answers how many steps it had.
-    pub(super) fn run(&mut self, work: Work) -> usize {
+    pub(crate) fn run(&mut self, work: Work) -> usize {
+        self.found = 0;
         let shard = A::shard(&self.table);
         match work {
-            Work::Batch => self.found = batches(shard, &self.tuples, |_| {}),
+            Work::Batch => self.found = batches::<BATCH, _>(shard, &self.tuples, |_| {}),
+            Work::Sixteen => self.found = batches::<SIXTEEN, _>(shard, &self.tuples, |_| {}),
             Work::Track => {
                 // To either side's segment of an established connection without data.
-                self.found = batches(shard, &self.tuples, |id| {
+                self.found = batches::<BATCH, _>(shard, &self.tuples, |id| {
                     let numbers = [(1001, 5001), (5001, 1001)];
                     let (sequence, acknowledgment) = numbers[id.direction() as usize];
                     black_box(shard.track_tcp(id, &segment(sequence, acknowledgment, TcpFlags::ACK)));
@@ -232,7 +257,7 @@ impl<A: Family> Scene<A> {
                     tuple.ports.source ^= 0x8000;
                     tuple.ports.destination ^= 0x8000;
                 }
-                self.found = self.tuples.len() - batches(shard, &self.tuples, |_| {});
+                self.found = self.tuples.len() - batches::<BATCH, _>(shard, &self.tuples, |_| {});
             }
             Work::Sweep => return self.sweep(),
         }
@@ -253,7 +278,7 @@ impl<A: Family> Scene<A> {
     }
 
     /// Undoes what the work did, and checks that it did it.
-    pub(super) fn restore(&mut self, work: Work) -> anyhow::Result<()> {
+    pub(crate) fn restore(&mut self, work: Work) -> anyhow::Result<()> {
         let shard = A::shard(&self.table);
         let expected = if work == Work::Sweep { 0 } else { self.tuples.len() };
         ensure!(
@@ -283,11 +308,15 @@ fn answer() -> Answer {
 }
 
 /// Looks all tuples up, a batch at a time; answers how many were found and had an answer.
-fn batches<A: Family>(shard: &FlowShard<A>, tuples: &[Tuple<A>], mut with: impl FnMut(FlowId)) -> usize {
+fn batches<const N: usize, A: Family>(
+    shard: &FlowShard<A>,
+    tuples: &[Tuple<A>],
+    mut with: impl FnMut(FlowId),
+) -> usize {
     let mut found = 0;
-    let mut hashes: [Option<Hash>; BATCH] = [None; BATCH];
-    let mut candidates: [Option<Candidate>; BATCH] = [None; BATCH];
-    for batch in tuples.chunks(BATCH) {
+    let mut hashes: [Option<Hash>; N] = [None; N];
+    let mut candidates: [Option<Candidate>; N] = [None; N];
+    for batch in tuples.chunks(N) {
         for (tuple, hash) in batch.iter().zip(&mut hashes) {
             let own = shard.hash(tuple);
             shard.prefetch_bucket(own);

@@ -17,9 +17,9 @@ use millrace_tools::pktgen::Template;
 
 use super::answers::Answers;
 use super::head::renew;
-use super::random::Random;
 use super::scene::{PORTS, Size, changed_elsewhere, flow_table, for_ever, tables};
 use super::walk::Walk;
+use crate::random::Random;
 
 /// As in a worker's own loop: turns between two looks at ports that had nothing to do.
 const SETTLE_ALL_TURNS: u64 = 256;

@@ -5,12 +5,12 @@
 //! that counts. Laps of the cases are interleaved, so that a disturbance of the machine hits all of them.
 
 mod answers;
+mod beside;
 mod case;
 mod family;
 mod head;
 mod packets;
 mod policies;
-mod random;
 mod scene;
 mod services;
 mod walk;
@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 
 use crate::statistics::{median, rounded};
 use crate::summary;
+pub(crate) use beside::Forward;
 pub(crate) use case::{Case, Lap};
 pub(crate) use family::Family;
 pub(crate) use policies::policy_table;

@@ -9,6 +9,7 @@ mod cluster;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,7 +17,7 @@ use clap::Args;
 use millrace::daemon::compile::services::ServiceCompiler;
 use millrace::objects::{Folder, Store};
 use millrace_dataplane::table::service::{Caller, Decision, Query};
-use millrace_dataplane::table::{AffinityTable, HashKey, NodeTables, Publisher, Tick};
+use millrace_dataplane::table::{AffinityTable, HashKey, NodeTables, Publisher, ServiceTable, Tick};
 use millrace_dataplane::wire::IpProtocol;
 use serde_json::{Map, Value};
 
@@ -38,6 +39,13 @@ pub(crate) struct Options {
     /// Laps of 65,536 decisions
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(5..))]
     laps: u32,
+}
+
+/// The table of so many Services, compiled from their manifests, and the cluster IP of each.
+pub(crate) fn compiled(services: u32) -> anyhow::Result<(Arc<ServiceTable>, impl Fn(u32) -> Ipv4Addr)> {
+    let mut bench = Bench::new(services)?;
+    bench.load()?;
+    Ok((Arc::clone(bench.compiler.table()), cluster::cluster_ip))
 }
 
 /// Measures, prints a table, and writes the figures down.
@@ -219,7 +227,7 @@ impl Bench {
 
     fn publish(&mut self) {
         self.publisher.publish(NodeTables {
-            services: std::sync::Arc::clone(self.compiler.table()),
+            services: Arc::clone(self.compiler.table()),
             ..NodeTables::default()
         });
     }

@@ -3,15 +3,15 @@
 use millrace_dataplane::clock;
 
 /// Marsaglia's xorshift64 (Journal of Statistical Software 8(14), 2003).
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(clock::cycles() | 1)
     }
 
     /// A number below `limit`, uniformly.
-    pub(super) fn below(&mut self, limit: u32) -> u32 {
+    pub(crate) fn below(&mut self, limit: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
