@@ -6,6 +6,7 @@
 mod handle;
 mod orders;
 mod relay;
+mod rota;
 mod sleep;
 mod stall;
 mod turn;
@@ -26,6 +27,7 @@ use crate::table::Tick;
 use crate::verdict::Verdict;
 use handle::Inbox;
 use relay::Outlet;
+use rota::Rota;
 use sleep::Bed;
 use stall::StallWatch;
 
@@ -125,12 +127,21 @@ struct Slot<P> {
     tried: bool,
     /// Its socket ends the worker's sleep.
     armed: bool,
-    /// Frames went in or out since the last settling.
+    /// Frames went in or out since the last settling: it is listed in [`Worker::stirred`].
     stirred: bool,
     watch: StallWatch,
 }
 
 impl<P> Slot<P> {
+    /// Lists the queue, whose place is `slot`, among those that are to be settled when the turn ends.
+    #[inline(always)]
+    fn stir(&mut self, slot: usize, stirred: &mut Vec<usize>) {
+        if !self.stirred {
+            self.stirred = true;
+            stirred.push(slot);
+        }
+    }
+
     /// Notes that a frame of `bytes` was queued.
     #[inline(always)]
     fn sent(&mut self, bytes: usize) {
@@ -171,6 +182,9 @@ pub struct Worker<P, L> {
     pool: Pool,
     pipeline: L,
     slots: Vec<Slot<P>>,
+    rota: Rota,
+    /// The slots that frames went in or out of since they were last settled.
+    stirred: Vec<usize>,
     exits: Vec<ExitSlots>,
     relays: Vec<Outlet>,
     frames: Vec<Frame>,
@@ -213,6 +227,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             pool,
             pipeline,
             slots: Vec::with_capacity(usize::from(PortId::LIMIT)),
+            rota: Rota::with_capacity(usize::from(PortId::LIMIT)),
+            stirred: Vec::with_capacity(usize::from(PortId::LIMIT)),
             exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
             relays: Vec::with_capacity(usize::from(PortId::LIMIT)),
             frames: Vec::with_capacity(BATCH_MAX),

@@ -72,7 +72,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             stirred: true,
             watch: StallWatch::default(),
         });
-        self.list_exits();
+        self.list_anew();
     }
 
     /// Stops serving a port and hands back its queues.
@@ -92,7 +92,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             self.bed.remove(&mut slot);
             removed.push(slot.io);
         }
-        self.list_exits();
+        self.list_anew();
         removed
     }
 
@@ -115,6 +115,22 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             return 0;
         }
         self.pool.reclaim(holder)
+    }
+
+    /// Lists all slots anew: they have other places.
+    fn list_anew(&mut self) {
+        self.rota.begin(self.slots.len());
+        self.list_all_stirred();
+        self.list_exits();
+    }
+
+    /// Lists every slot as one to be settled.
+    pub(super) fn list_all_stirred(&mut self) {
+        self.stirred.clear();
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            slot.stirred = true;
+            self.stirred.push(number);
+        }
     }
 
     /// Lists anew through which slots each port is reached.

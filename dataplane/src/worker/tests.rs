@@ -495,6 +495,28 @@ fn frames_of_a_queue_that_is_still_served_are_not_taken_back() {
     assert_eq!(bench.worker.reclaim(Holder::port(0)), 0);
 }
 
+/// Of many ports few are looked at in a turn, but for those that give something; a packet waits for a bounded number of turns,
+/// whatever port it comes by, and what it left behind is cleared up although nobody looks at all ports.
+#[test]
+fn each_of_many_ports_has_its_turn() {
+    const PORTS: u16 = 250;
+    let mut bench = bench(PORTS, 1, 32);
+    for number in [1, 17, PORTS - 1] {
+        bench.wires[usize::from(number)].put(&[0; 60]);
+        // Port 0 is the exit of all of them, and busy.
+        for _ in 0..PORTS.div_ceil(16) {
+            bench.wires[0].put(&[0; 60]);
+            bench.worker.turn(false);
+        }
+        let out = std::iter::from_fn(|| bench.wires[0].take()).count();
+        assert_eq!(out, 1, "port {number}");
+        assert_eq!(bench.worker.pool_mut().census().free, FRAMES, "port {number}");
+    }
+    let back = std::iter::from_fn(|| bench.wires[1].take()).count();
+    assert_eq!(back, usize::from(3 * PORTS.div_ceil(16)), "port 0 had each turn");
+    bench.settle();
+}
+
 #[test]
 fn ports_come_and_go() {
     let mut bench = bench(2, 1, 32);

@@ -76,30 +76,57 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if !self.inbox.handovers.is_empty() {
             work += self.take_over();
         }
-        for slot in 0..self.slots.len() {
-            work += self.serve(slot, now);
-        }
+        work += self.serve_all(now);
         self.sweeps_on = self.pipeline.sweep(now);
-        for slot in &mut self.slots {
-            if slot.tried || slot.queued > 0 {
-                (slot.tried, slot.stirred) = (false, true);
-                self.bed.disarm(slot);
-                slot.io.flush();
-                // Counted all at once: three counters in memory for each packet are as dear as to send it.
-                slot.stats.sent(slot.queued.into(), slot.queued_bytes);
-                self.stats.transmitted(slot.queued.into());
-                (slot.queued, slot.queued_bytes) = (0, 0);
-                self.stats
-                    .device_errors
-                    .add(u64::from(slot.io.last_error().is_some()));
-            }
-            if slot.stirred || settle_all {
-                slot.io.settle(&mut self.pool);
-                slot.stirred = slot.io.pending();
-            }
+        if settle_all {
+            self.list_all_stirred();
         }
+        let mut stirred = std::mem::take(&mut self.stirred);
+        stirred.retain(|slot| self.finish(*slot));
+        self.stirred = stirred;
         self.wake_others();
         work
+    }
+
+    /// Takes a batch from each queue whose turn it is.
+    fn serve_all(&mut self, now: Tick) -> usize {
+        let (mut work, mut place) = (0, 0);
+        while let Some(slot) = self.rota.busy(place) {
+            let count = self.serve(slot, now);
+            place = self.rota.note(place, count > 0);
+            work += count;
+        }
+        for _ in 0..self.rota.idle_looks() {
+            let Some(slot) = self.rota.idle() else { break };
+            let count = self.serve(slot, now);
+            if count > 0 {
+                self.rota.wake(slot);
+            }
+            work += count;
+        }
+        work
+    }
+
+    /// Ends the turn of a queue that frames went in or out of; answers whether it is to be looked after in the next, too.
+    fn finish(&mut self, slot: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return false;
+        };
+        if slot.tried || slot.queued > 0 {
+            slot.tried = false;
+            self.bed.disarm(slot);
+            slot.io.flush();
+            // Counted all at once: three counters in memory for each packet are as dear as to send it.
+            slot.stats.sent(slot.queued.into(), slot.queued_bytes);
+            self.stats.transmitted(slot.queued.into());
+            (slot.queued, slot.queued_bytes) = (0, 0);
+            self.stats
+                .device_errors
+                .add(u64::from(slot.io.last_error().is_some()));
+        }
+        slot.io.settle(&mut self.pool);
+        slot.stirred = slot.io.pending();
+        slot.stirred
     }
 
     /// Takes one batch from a queue to its exits.
@@ -113,7 +140,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if count == 0 {
             return 0;
         }
-        source.stirred = true;
+        source.stir(slot, &mut self.stirred);
         let ingress = source.port;
         if source.ordinal != 0 {
             self.frames
@@ -195,12 +222,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     fn send_at_once(&mut self, frame: Frame, port: PortId) -> Result<(), Frame> {
         let exits = self.exits.get(port.index());
         let picked = exits.and_then(|exits| exits.pick(frame.lane()));
-        let Some(exit) = picked.and_then(|slot| self.slots.get_mut(slot)) else {
+        let Some((slot, exit)) = picked.and_then(|slot| Some((slot, self.slots.get_mut(slot)?))) else {
             return Err(frame);
         };
         let bytes = frame.len();
         exit.io.send(&mut self.pool, frame)?;
         exit.sent(bytes);
+        exit.stir(slot, &mut self.stirred);
         Ok(())
     }
 
@@ -243,6 +271,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             exit.io.send(&mut self.pool, frame)
         });
         exit.tried = true;
+        exit.stir(slot, &mut self.stirred);
         if let Err(frame) = sent {
             self.pool.give(frame);
             return Err(DropReason::TransmitRingFull);
