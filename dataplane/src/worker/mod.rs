@@ -3,6 +3,7 @@
 //! A worker owns its frames, its queues and its counters; nobody else touches them. It is told what to do, and
 //! given packets to send, through bounded queues ([`WorkerHandle`]). It knows rings and batches, and no protocol.
 
+mod beat;
 mod handle;
 mod orders;
 mod relay;

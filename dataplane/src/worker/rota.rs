@@ -6,8 +6,9 @@
 
 /// Idle queues that are looked at in a turn.
 const IDLE_LOOKS: usize = 16;
-/// Looks in a row that find nothing before a queue counts as idle.
-const PATIENCE: u16 = 256;
+/// Looks in a row that find nothing before a queue counts as idle. Under load that is a tenth of a second or more: who speaks
+/// now and then in bursts keeps every turn, for an idle pod's queue has room for few packets.
+const PATIENCE: u16 = 4096;
 
 /// The queues of a worker, by their places, and which of them are busy.
 #[derive(Debug, Default)]
@@ -30,11 +31,15 @@ impl Rota {
         }
     }
 
-    /// Begins anew with so many queues, none of them busy.
+    /// Begins anew with so many queues, which all count as busy: nothing is known of them yet.
     pub(super) fn begin(&mut self, queues: usize) {
         self.busy.clear();
+        self.busy.extend((0..=u16::MAX).take(queues));
         self.patience.clear();
         self.patience.resize(queues, 0);
+        for queue in 0..self.busy.len() {
+            self.patience[queue] = PATIENCE;
+        }
         self.next = 0;
     }
 
@@ -62,10 +67,11 @@ impl Rota {
         place + 1
     }
 
-    /// How many idle queues are to be looked at in a turn.
+    /// How many idle queues are to be looked at in a turn; all of them, if it is to leave out none.
     #[inline]
-    pub(super) fn idle_looks(&self) -> usize {
-        IDLE_LOOKS.min(self.patience.len().saturating_sub(self.busy.len()))
+    pub(super) fn idle_looks(&self, is_thorough: bool) -> usize {
+        let idle = self.patience.len().saturating_sub(self.busy.len());
+        if is_thorough { idle } else { IDLE_LOOKS.min(idle) }
     }
 
     /// The next idle queue; `None` if all are busy.
@@ -98,6 +104,18 @@ impl Rota {
 mod tests {
     use super::*;
 
+    /// So many queues, all of them idle.
+    fn idle(queues: usize) -> Rota {
+        let mut rota = Rota::with_capacity(queues);
+        rota.begin(queues);
+        for _ in 1..PATIENCE {
+            assert_eq!(turn(&mut rota, &[]).len(), queues, "at first all are busy");
+        }
+        turn(&mut rota, &[]);
+        assert_eq!(rota.busy(0), None);
+        rota
+    }
+
     /// The queues that one turn looks at, those in `giving` having something.
     fn turn(rota: &mut Rota, giving: &[usize]) -> Vec<usize> {
         let mut seen = Vec::new();
@@ -106,7 +124,7 @@ mod tests {
             seen.push(queue);
             place = rota.note(place, giving.contains(&queue));
         }
-        for _ in 0..rota.idle_looks() {
+        for _ in 0..rota.idle_looks(false) {
             let Some(queue) = rota.idle() else { break };
             seen.push(queue);
             if giving.contains(&queue) {
@@ -118,8 +136,7 @@ mod tests {
 
     #[test]
     fn busy_queues_have_every_turn_and_idle_ones_their_own() {
-        let mut rota = Rota::with_capacity(100);
-        rota.begin(100);
+        let mut rota = idle(100);
         let giving = [3, 70];
         let mut looks = [0_u32; 100];
         for _ in 0..70 {
@@ -139,8 +156,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_gives_nothing_becomes_idle_and_busy_again() {
-        let mut rota = Rota::with_capacity(40);
-        rota.begin(40);
+        let mut rota = idle(40);
         while rota.busy(0).is_none() {
             turn(&mut rota, &[39]);
         }
@@ -156,14 +172,16 @@ mod tests {
 
     #[test]
     fn few_queues_are_all_looked_at_in_every_turn() {
-        let mut rota = Rota::with_capacity(16);
-        rota.begin(16);
+        let mut rota = idle(16);
         for giving in [&[][..], &[0], &[0, 15], &[]] {
             let mut seen = turn(&mut rota, giving);
             seen.sort_unstable();
             assert_eq!(seen, (0..16).collect::<Vec<_>>());
         }
-        rota.begin(0);
-        assert_eq!((rota.idle(), rota.busy(0)), (None, None));
+        assert_eq!(
+            [false, true].map(|is_thorough| idle(40).idle_looks(is_thorough)),
+            [IDLE_LOOKS, 40]
+        );
+        assert_eq!((idle(0).idle(), idle(0).busy(0)), (None, None));
     }
 }

@@ -501,6 +501,17 @@ fn frames_of_a_queue_that_is_still_served_are_not_taken_back() {
 fn each_of_many_ports_has_its_turn() {
     const PORTS: u16 = 250;
     let mut bench = bench(PORTS, 1, 32);
+    // As long as nothing is known of them all have every turn.
+    bench.wires[249].put(&[0; 60]);
+    assert_eq!(bench.worker.turn(false), 1);
+    while bench.worker.rota.busy(0).is_some() {
+        bench.worker.turn(false);
+    }
+    // Any of them may be what ended a sleep.
+    bench.wires[200].put(&[0; 60]);
+    assert_eq!(bench.worker.turn(true), 1);
+    bench.settle();
+    assert_eq!(std::iter::from_fn(|| bench.wires[0].take()).count(), 2);
     for number in [1, 17, PORTS - 1] {
         bench.wires[usize::from(number)].put(&[0; 60]);
         // Port 0 is the exit of all of them, and busy.

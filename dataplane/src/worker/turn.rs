@@ -1,7 +1,6 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
 use super::handle::{Injection, Punt, Way};
-use super::stall::Course;
 use super::{Idle, Origin, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
@@ -14,7 +13,6 @@ use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 const PATIENCE_US: u64 = 50;
 /// How often histograms, the frame census and the kernel's counters are shown to the outside.
 const BEAT_MS: u32 = 1000;
-const NS_PER_MS: u64 = 1_000_000;
 /// How long a worker sleeps at most while frames wait that a device did not take.
 const PENDING_MS: u32 = 1;
 /// Turns between two looks at queues that had nothing to do.
@@ -76,7 +74,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if !self.inbox.handovers.is_empty() {
             work += self.take_over();
         }
-        work += self.serve_all(now);
+        work += self.serve_all(now, settle_all);
         self.sweeps_on = self.pipeline.sweep(now);
         if settle_all {
             self.list_all_stirred();
@@ -88,15 +86,16 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         work
     }
 
-    /// Takes a batch from each queue whose turn it is.
-    fn serve_all(&mut self, now: Tick) -> usize {
+    /// Takes a batch from each queue whose turn it is; from all of them now and then, and after each sleep, for it may be any of
+    /// them that ended it.
+    fn serve_all(&mut self, now: Tick, is_thorough: bool) -> usize {
         let (mut work, mut place) = (0, 0);
         while let Some(slot) = self.rota.busy(place) {
             let count = self.serve(slot, now);
             place = self.rota.note(place, count > 0);
             work += count;
         }
-        for _ in 0..self.rota.idle_looks() {
+        for _ in 0..self.rota.idle_looks(is_thorough) {
             let Some(slot) = self.rota.idle() else { break };
             let count = self.serve(slot, now);
             if count > 0 {
@@ -366,31 +365,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             Some(Ok(false)) => stats.capture_lost.add(1),
             Some(Err(Unheard)) => *tap = None,
             None => {}
-        }
-    }
-
-    /// Shows to the outside what is too dear to show with every packet.
-    pub(super) fn beat(&mut self) {
-        self.stats.publish(&self.histograms);
-        self.stats.set_census(self.pool.census());
-        self.stats
-            .strays
-            .set(self.slots.iter().map(|slot| slot.io.strays()).sum());
-        let now = clock::cycles();
-        for slot in &mut self.slots {
-            if let Some(device) = slot.io.device_statistics() {
-                slot.stats.set_device(device);
-            }
-            let transmission = slot.io.transmission();
-            let course = slot.watch.look(transmission, now);
-            if course != Course::Moving {
-                slot.io.urge();
-            }
-            let stalled = match course {
-                Course::Standing(cycles) => self.clock.to_ns(cycles) / NS_PER_MS,
-                Course::Moving | Course::Holding => 0,
-            };
-            slot.stats.set_transmission(transmission, stalled);
         }
     }
 

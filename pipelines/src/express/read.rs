@@ -105,8 +105,8 @@ impl Plain {
 
 /// Reads a frame that came in at the port of `gate`; `None` if it is to walk the stages.
 ///
-/// That no address is one that no packet may bear is not asked here: the stages have asked it of the first packet with the
-/// same addresses, or of the one that this answers, before there was a flow for it.
+/// That no address is one that no packet may bear is not asked here: the lane goes by a flow's stored answer, and a flow has
+/// one only once the stages have let a packet with these very addresses pass.
 #[inline(always)]
 pub(crate) fn read(
     gate: &Gate,

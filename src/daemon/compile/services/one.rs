@@ -141,17 +141,20 @@ impl Maker<'_> {
                 .map(|id| (id, self.counts.of_service(id).connections))?,
         };
         let mut endpoints = self.endpoints(&listed, before);
-        used.cluster
-            .iter()
-            .for_each(|place| endpoints[*place].used.0 = true);
-        used.local
-            .iter()
-            .for_each(|place| endpoints[*place].used.1 = true);
+        // Of those for which no number was left there is nothing to note.
+        for place in used.cluster {
+            let endpoint = endpoints.get_mut(place);
+            endpoint.into_iter().for_each(|endpoint| endpoint.used.0 = true);
+        }
+        for place in used.local {
+            let endpoint = endpoints.get_mut(place);
+            endpoint.into_iter().for_each(|endpoint| endpoint.used.1 = true);
+        }
         let old = before.map(|before| &*before.service);
-        let here = endpoints.iter().filter(|endpoint| endpoint.is_local).count();
+        let here = listed.iter().filter(|endpoint| endpoint.is_local).count();
         let cluster = self.set(
             endpoints.iter().filter(|endpoint| endpoint.used.0),
-            endpoints.len(),
+            listed.len(),
             old.map(|old| &old.cluster),
         );
         let local = self.set(
@@ -188,9 +191,10 @@ impl Maker<'_> {
         })
     }
 
-    /// Gives every endpoint its number: the one it had, or a new one.
+    /// Gives every endpoint its number: the one it had, or a new one; in the order of the list, and as far as there are any
+    /// left.
     fn endpoints(&mut self, listed: &[Listed], before: Option<&MadePort>) -> Vec<MadeEndpoint> {
-        let made = listed.iter().filter_map(|listed| {
+        let made = listed.iter().map_while(|listed| {
             let old = before.and_then(|before| before.endpoint(listed.address, listed.port));
             let (id, counted_from) = match old {
                 Some(old) => (old.id, old.counted_from),

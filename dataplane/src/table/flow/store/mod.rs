@@ -2,7 +2,8 @@
 //!
 //! A [`Store`] is a slab of records, an index over their entries, and a list of free records. It knows no address and
 //! no protocol: keys and bodies are words to it. Three protocols make it sound; each rests on the orderings that are
-//! written where they are used, and all are run through every interleaving by the model at the end of the folder.
+//! written where they are used, and all are run through every interleaving by the model at the end of the folder (a glance
+//! at an entry reads it in the order in which `read` does).
 //!
 //! **A record** ([`record`]) has one owner or is live. Its state word says which, and bears the *incarnation*: how
 //! many connections the record has held. Whoever wants to change something of a live record does so by a
