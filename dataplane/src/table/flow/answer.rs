@@ -51,13 +51,23 @@ impl Answer {
     #[inline]
     #[must_use]
     pub fn freshness(&self, epoch: Epoch, subjects: &Subjects) -> Freshness {
-        if !epoch.is_after(self.epoch) {
-            Freshness::Fresh
-        } else if subjects.is_fresh(self.epoch, &self.subjects) {
-            Freshness::Restamp
-        } else {
-            Freshness::Stale
-        }
+        freshness((self.epoch, &self.subjects), epoch, subjects)
+    }
+}
+
+/// Whether what was found in one snapshot and rests on some subjects holds in the snapshot `epoch`, whose subjects these are.
+#[inline(always)]
+fn freshness(
+    (found, rests_on): (Epoch, &[SubjectId; SUBJECTS_MAX]),
+    epoch: Epoch,
+    subjects: &Subjects,
+) -> Freshness {
+    if !epoch.is_after(found) {
+        Freshness::Fresh
+    } else if subjects.is_fresh(found, rests_on) {
+        Freshness::Restamp
+    } else {
+        Freshness::Stale
     }
 }
 
@@ -120,12 +130,29 @@ pub(super) fn onward([exit, _]: [u64; 2]) -> Option<Onward> {
 #[inline]
 pub(super) fn unpack([exit, subjects]: [u64; 2], epoch: Epoch) -> Option<Answer> {
     let onward = Onward::from_bits(upper(exit))?;
-    let subjects = [upper(subjects), lower(subjects), lower(exit)].map(SubjectId::from_bits);
     Some(Answer {
         onward,
-        subjects,
+        subjects: subjects_of([exit, subjects]),
         epoch,
     })
+}
+
+/// What the answer in two words of an entry rests on.
+#[inline(always)]
+fn subjects_of([exit, subjects]: [u64; 2]) -> [SubjectId; SUBJECTS_MAX] {
+    [upper(subjects), lower(subjects), lower(exit)].map(SubjectId::from_bits)
+}
+
+/// [`Answer::freshness`] of the answer in two words of an entry, found in the snapshot `found`; that there is one, the caller
+/// has to look.
+#[inline(always)]
+pub(super) fn packed_freshness(
+    answer: [u64; 2],
+    found: Epoch,
+    epoch: Epoch,
+    subjects: &Subjects,
+) -> Freshness {
+    freshness((found, &subjects_of(answer)), epoch, subjects)
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@
 
 use std::net::Ipv4Addr;
 
-use super::answer::{onward, unpack};
+use super::answer::{onward, packed_freshness, unpack};
 use super::flow::is_due;
 use super::shard::seen_at;
 use super::store::Words;
 use super::tuple::upper;
-use super::{Answer, Flow, FlowId, FlowShard, Hash, Onward, Rewrite, TupleV4};
-use crate::table::{Epoch, Tick};
+use super::{Answer, Flow, FlowId, FlowShard, Freshness, Hash, Onward, Rewrite, TupleV4};
+use crate::table::{Epoch, Subjects, Tick};
 use crate::wire::IpProtocol;
 
 /// A tuple of IPv4 as the words by which its flow is found.
@@ -129,6 +129,13 @@ impl FlowMemory {
     #[must_use]
     pub fn answer(&self) -> Option<Answer> {
         unpack(self.answer, Epoch(upper(self.stamp)))
+    }
+
+    /// Whether the stored answer holds in the snapshot `epoch`, as [`Answer::freshness`] says; means nothing if there is none.
+    #[inline]
+    #[must_use]
+    pub fn freshness(&self, epoch: Epoch, subjects: &Subjects) -> Freshness {
+        packed_freshness(self.answer, Epoch(upper(self.stamp)), epoch, subjects)
     }
 
     /// Whether a packet of now is to be noted, as [`Flow::is_due`] says.
