@@ -202,7 +202,7 @@ impl Subjects {
     }
 
     /// Whether an answer found in `epoch` that rests on `subjects` still holds.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn is_fresh(&self, epoch: Epoch, subjects: &[SubjectId]) -> bool {
         !self.base.is_after(epoch)

@@ -74,7 +74,7 @@ fn follow(cx: &Context<'_>, frame: &Frame, plain: &Plain, id: FlowId) -> Option<
 
 /// Whether a packet of a flow is to be noted; `None` if the flow's stored answer, which may be an older snapshot's, does not
 /// stand. Whether there is one [`go`] sees by itself. What the flow remembers comes in words: see [`go`].
-#[inline(never)]
+#[inline(always)]
 fn is_due(cx: &Context<'_>, memory: FlowMemory) -> Option<bool> {
     let freshness = memory.freshness(cx.tables.epoch, &cx.tables.subjects);
     (freshness != Freshness::Stale).then(|| memory.is_due(cx.now))

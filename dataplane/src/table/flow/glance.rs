@@ -132,14 +132,14 @@ impl FlowMemory {
     }
 
     /// Whether the stored answer holds in the snapshot `epoch`, as [`Answer::freshness`] says; means nothing if there is none.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn freshness(&self, epoch: Epoch, subjects: &Subjects) -> Freshness {
         packed_freshness(self.answer, Epoch(upper(self.stamp)), epoch, subjects)
     }
 
     /// Whether a packet of now is to be noted, as [`Flow::is_due`] says.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn is_due(&self, now: Tick) -> bool {
         is_due(seen_at(self.stamp), now)
