@@ -239,10 +239,17 @@ impl Batch {
     #[inline(never)]
     fn look(&mut self, cx: &Context<'_>, count: usize) {
         let flows = cx.connections.flows.v4();
+        let mut before: Option<&mut Plain> = None;
         for (plain, step) in self.plains.iter_mut().zip(&mut self.steps).take(count) {
             match plain {
-                Some(plain) => plain.look(flows),
-                None => step.look(cx),
+                Some(plain) => {
+                    plain.look(flows, before);
+                    before = Some(plain);
+                }
+                None => {
+                    step.look(cx);
+                    before = None;
+                }
             }
         }
     }
@@ -257,7 +264,15 @@ impl Batch {
         frames: &mut [Frame],
         verdicts: &mut Vec<Verdict>,
     ) {
-        for ((plain, step), frame) in self.plains.iter().zip(&mut self.steps).zip(frames) {
+        let count = frames.len().min(BATCH_MAX);
+        let mut at = 0;
+        while at < count {
+            let (Some(frame), Some(plain), Some(step)) =
+                (frames.get_mut(at), self.plains.get(at), self.steps.get_mut(at))
+            else {
+                break;
+            };
+            at += 1;
             let left = match (plain, gate) {
                 // Each is made in its place: see `express::go`.
                 (Some(plain), Some(gate)) => match express::go(cx, gate, &mut own.wrapper, frame, plain) {
@@ -269,6 +284,12 @@ impl Batch {
             match left {
                 Ok(port) => verdicts.push(Verdict::Forward(port)),
                 Err(exit) => verdicts.push(Verdict::from(exit)),
+            }
+            if let (Some(plain), Some(gate)) = (plain, gate)
+                && plain.leads
+                && let (Some(frames), Some(plains)) = (frames.get_mut(at..), self.plains.get(at..))
+            {
+                at += express::go_on(cx, gate, &mut own.wrapper, (frames, plains), verdicts);
             }
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Plain {
     pub(super) key: KeyV4,
     hash: Hash,
     pub(super) spot: Spot,
+    /// Whether the next packet of the batch is on the lane and of the same flow.
+    pub(crate) leads: bool,
     /// Length of the IP packet, in bytes.
     pub(super) len: u16,
     /// Bytes of the tunnel's headers before it.
@@ -96,10 +98,17 @@ impl Found {
 }
 
 impl Plain {
-    /// Looks where its flow would be, and asks the memory for the flow itself.
+    /// Looks where its flow would be, and asks the memory for the flow itself; the packet `before` it in the batch may have
+    /// done that already, for packets of a flow come in rows.
     #[inline(always)]
-    pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>) {
-        self.spot = flows.spot(self.hash);
+    pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>, before: Option<&mut Self>) {
+        self.spot = match before {
+            Some(before) if before.key == self.key => {
+                before.leads = true;
+                before.spot
+            }
+            _ => flows.spot(self.hash),
+        };
     }
 }
 
@@ -142,6 +151,7 @@ pub(crate) fn read(
         key,
         hash,
         spot: Spot::NOWHERE,
+        leads: false,
         len: found.ip.len,
         pull,
         hops: found.ip.hops,
