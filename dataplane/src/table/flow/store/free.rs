@@ -33,6 +33,15 @@ impl<F: Form> Store<F> {
         None
     }
 
+    /// The record that will be taken next, unless another worker is first.
+    pub(super) fn next_to_pop(&self) -> Option<u32> {
+        let head = lower(self.ends.free.load(Ordering::Relaxed));
+        let unused = || u32::try_from(self.slab[0].load(Ordering::Relaxed)).ok();
+        head.checked_sub(1)
+            .or_else(unused)
+            .filter(|record| *record < self.capacity)
+    }
+
     fn pop_unused(&self) -> Option<u32> {
         let used = &self.slab[0];
         let capacity = u64::from(self.capacity);
