@@ -7,6 +7,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::Candidate;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader, Role, Tick};
 use millrace_dataplane::verdict::{DropReason, Exit, Verdict};
+use millrace_dataplane::wire::eth;
 use millrace_dataplane::worker::{BATCH_MAX, Origin, Pipeline};
 
 use crate::admit::admit;
@@ -91,6 +92,28 @@ impl Step {
     #[inline(never)]
     fn walk(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
         self.enter(cx, frame);
+        self.look(cx);
+        self.finish(cx, own, frame)
+    }
+
+    /// The walk of a packet that the lane has read and does not take.
+    #[inline(never)]
+    fn walk_plain(
+        &mut self,
+        cx: &Context<'_>,
+        own: &mut Own,
+        frame: &mut Frame,
+        plain: &Plain,
+    ) -> Result<PortId, Exit> {
+        let Some((packet, hash)) = plain.unwrapped() else {
+            return self.walk(cx, own, frame);
+        };
+        frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
+        *self = Self {
+            end: None,
+            packet,
+            scouted: Scouted::by(hash),
+        };
         self.look(cx);
         self.finish(cx, own, frame)
     }
@@ -277,7 +300,7 @@ impl Batch {
                 // Each is made in its place: see `express::go`.
                 (Some(plain), Some(gate)) => match express::go(cx, gate, &mut own.wrapper, frame, plain) {
                     Some(left) => left,
-                    None => step.walk(cx, own, frame),
+                    None => step.walk_plain(cx, own, frame, plain),
                 },
                 (None, _) | (_, None) => step.finish(cx, own, frame),
             };

@@ -13,6 +13,8 @@ use millrace_dataplane::wire::{Ecn, IpProtocol, Udp, Vxlan, eth, ipv4, tcp, udp,
 
 use super::gate::{Entrance, Gate, VxlanEnd};
 use super::senders::{Senders, Sent};
+use crate::martian::is_martian_v4;
+use crate::packet::{Addresses, Carries, Packet};
 
 /// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
 /// zero but "don't fragment".
@@ -20,6 +22,9 @@ const SHAPE: u64 = 0x4500_0000_0000_0000;
 const SHAPE_MASK: u64 = 0xff00_0000_0000_bfff;
 /// Where a TCP header's data offset stands.
 const DATA_OFFSET: usize = 12;
+/// Where the transport begins behind an IPv4 header without options, in bytes.
+#[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^16.
+const TRANSPORT_AT: u16 = ipv4::HEADER_LEN as u16;
 /// The headers of a tunnel packet between its Ethernet header and the packet inside, in bytes.
 #[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^8.
 const PULL_IPIP: u8 = ipv4::HEADER_LEN as u8;
@@ -109,6 +114,32 @@ impl Plain {
             }
             _ => flows.spot(self.hash),
         };
+    }
+}
+
+impl Plain {
+    /// What the first half of a walk would find in a packet that is in no tunnel, and the hash of its flow; `None` if it is in
+    /// one, or has an address that no packet may bear: that walks from the beginning.
+    #[inline(always)]
+    pub(crate) fn unwrapped(&self) -> Option<(Packet, Hash)> {
+        let tuple = self.key.tuple();
+        let (source, destination) = (tuple.source, tuple.destination);
+        let is_good = self.pull == 0 && !is_martian_v4(source) && !is_martian_v4(destination);
+        is_good.then_some((
+            Packet {
+                addresses: Addresses::V4 { source, destination },
+                protocol: tuple.protocol,
+                carries: Carries::Connection,
+                ports: Some(tuple.ports),
+                transport_at: TRANSPORT_AT,
+                fragment: None,
+                len: self.len,
+                hops: self.hops,
+                ecn: self.ecn,
+                is_tunnelled: false,
+            },
+            self.hash,
+        ))
     }
 }
 
