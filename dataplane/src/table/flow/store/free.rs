@@ -1,6 +1,6 @@
 //! The free records: a stack through the records themselves, and above it those that were never used.
 
-use super::{Form, LOWER, Ordering, Store, lower};
+use super::{Form, LOWER, Ordering, Store, lower, places};
 
 /// How often the list of free records is tried: once for every other worker that might be in the way, and then some.
 const FREE_TRIES: usize = 256;
@@ -33,13 +33,19 @@ impl<F: Form> Store<F> {
         None
     }
 
-    /// The record that will be taken next, unless another worker is first.
-    pub(super) fn next_to_pop(&self) -> Option<u32> {
+    /// Asks the memory for the record that will be taken next, unless another worker is first. Nobody has touched it for long;
+    /// by the time it is taken it is near.
+    pub(super) fn prefetch_free(&self) {
         let head = lower(self.ends.free.load(Ordering::Relaxed));
-        let unused = || u32::try_from(self.slab[0].load(Ordering::Relaxed)).ok();
-        head.checked_sub(1)
-            .or_else(unused)
-            .filter(|record| *record < self.capacity)
+        let next = head
+            .checked_sub(1)
+            .unwrap_or_else(|| lower(self.slab[0].load(Ordering::Relaxed)));
+        if next < self.capacity {
+            self.record(next).prefetch();
+            places(next)
+                .into_iter()
+                .for_each(|place| self.prefetch_entry(place));
+        }
     }
 
     fn pop_unused(&self) -> Option<u32> {

@@ -332,13 +332,7 @@ impl<F: Form> Store<F> {
     /// Takes a free record.
     pub(super) fn draft(&self) -> Option<Draft> {
         let record = self.pop()?;
-        // Nobody has touched the next for long; by the time it is taken it is near.
-        if let Some(next) = self.next_to_pop() {
-            self.record(next).prefetch();
-            places(next)
-                .into_iter()
-                .for_each(|place| self.entry(place).prefetch());
-        }
+        self.prefetch_free();
         let incarnation = self.record(record).begin();
         for place in places(record) {
             self.entry(place).begin(incarnation);
