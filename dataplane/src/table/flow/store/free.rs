@@ -27,22 +27,20 @@ impl<F: Form> Store<F> {
                 .free
                 .compare_exchange(head, new, Ordering::Acquire, Ordering::Relaxed);
             if taken.is_ok() {
+                // Without a next one this is beyond all.
+                self.prefetch_free(lower(next).wrapping_sub(1));
                 return Some(record);
             }
         }
         None
     }
 
-    /// Asks the memory for the record that will be taken next, unless another worker is first. Nobody has touched it for long;
+    /// Asks the memory for a record that will be taken next, unless another worker is first. Nobody has touched it for long;
     /// by the time it is taken it is near.
-    pub(super) fn prefetch_free(&self) {
-        let head = lower(self.ends.free.load(Ordering::Relaxed));
-        let next = head
-            .checked_sub(1)
-            .unwrap_or_else(|| lower(self.slab[0].load(Ordering::Relaxed)));
-        if next < self.capacity {
-            self.record(next).prefetch();
-            places(next)
+    fn prefetch_free(&self, record: u32) {
+        if record < self.capacity {
+            self.record(record).prefetch();
+            places(record)
                 .into_iter()
                 .for_each(|place| self.prefetch_entry(place));
         }
@@ -59,6 +57,7 @@ impl<F: Form> Store<F> {
             // Relaxed: a record that was never used holds nothing to be seen.
             let taken = used.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed);
             if taken.is_ok() {
+                self.prefetch_free(lower(next + 1));
                 return Some(lower(next));
             }
         }

@@ -332,7 +332,6 @@ impl<F: Form> Store<F> {
     /// Takes a free record.
     pub(super) fn draft(&self) -> Option<Draft> {
         let record = self.pop()?;
-        self.prefetch_free();
         let incarnation = self.record(record).begin();
         for place in places(record) {
             self.entry(place).begin(incarnation);
