@@ -14,13 +14,12 @@ const SHARES: [u32; 6] = [100, 75, 50, 35, 25, 15];
 /// A node that loses less than this share of the packets may not be the bottleneck.
 const LOSS_MIN: f64 = 0.05;
 /// Neither may one whose batches are less full than this: who is faster than its packets takes a few at a time.
-const BATCH_FILL_MIN: f64 = 0.5;
+const BATCH_FILL_MIN: f64 = 0.25;
 /// The kernel, which holds the generator up rather than lose packets, is the bottleneck when its core is this busy.
 const KERNEL_CORE_SHARE_MIN: f64 = 0.9;
-/// A share is small enough when whoever has it loses this much, and its batches are this full: a ratio is that of two
-/// who had too much to do all the time, not of one who now and then waited.
+/// A share is small enough when whoever has it loses this much: a ratio is that of two who had too much to do all the
+/// time, not of one who now and then waited.
 const DROWNING_LOSS: f64 = 0.25;
-const DROWNING_BATCH_FILL: f64 = 0.75;
 /// How long one share is tried.
 const TRIAL: Duration = Duration::from_secs(1);
 
@@ -67,7 +66,7 @@ impl Measured {
             .iter()
             .filter_map(|window| window.mean_batch)
             .collect();
-        let full = batches.is_empty() || median(&batches) >= full_batch(BATCH_FILL_MIN);
+        let full = batches.is_empty() || median(&batches) >= full_batch();
         busy || (self.median(Window::loss) >= LOSS_MIN && full)
     }
 
@@ -114,36 +113,50 @@ impl Measured {
     }
 }
 
-/// Tries smaller and smaller shares of the core, in hundredths, until `drown` says that one is small enough, and answers it.
+/// Tries smaller and smaller shares of the core, in hundredths, until with one nobody stays `afloat`, and answers it.
 ///
 /// # Errors
-/// When none is, for the generator is too slow; and what `drown` fails with.
-pub(crate) fn find_share(mut drown: impl FnMut(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
+/// When somebody always does, for the generator is too slow; and what `afloat` fails with.
+pub(crate) fn find_share(
+    mut afloat: impl FnMut(u32) -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<u32> {
+    let mut last = String::new();
     for share in SHARES {
-        if drown(share)? {
-            return Ok(share);
+        match afloat(share)? {
+            None => return Ok(share),
+            Some(who) => last = format!("with {share} % of a core {who}"),
         }
     }
-    bail!(
-        "the generator is too slow to make everyone the bottleneck, even with {} % of a core",
-        SHARES[SHARES.len() - 1]
-    )
+    bail!("the generator is too slow to make everyone the bottleneck: even {last}")
 }
 
-/// Whether more packets come than whoever stands in this bed can take, with room to spare.
+/// Whether whoever stands in this bed can take about all packets that come: then who it is, and how it does.
 ///
 /// # Errors
 /// When it fails, and on an interrupt.
-pub(crate) fn drowns(bed: &mut Bed, direction: Direction, warm_up: Duration) -> anyhow::Result<bool> {
+pub(crate) fn afloat(
+    bed: &mut Bed,
+    direction: Direction,
+    warm_up: Duration,
+) -> anyhow::Result<Option<String>> {
     let window = Window::measure(bed, direction, warm_up, TRIAL)?;
-    let full = |mean| mean >= full_batch(DROWNING_BATCH_FILL);
-    Ok(window.loss() >= DROWNING_LOSS && window.mean_batch.is_none_or(full))
+    let (loss, batch) = (window.loss(), window.mean_batch);
+    let is_drowning = loss >= DROWNING_LOSS && batch.is_none_or(|mean| mean >= full_batch());
+    Ok((!is_drowning).then(|| {
+        let batch = batch.map_or(String::new(), |mean| format!(", in batches of {mean:.0}"));
+        format!(
+            "{} ({}) loses {:.0} %{batch}",
+            bed.name(),
+            direction.name(),
+            loss * 100.0
+        )
+    }))
 }
 
-/// How many packets a batch has at least that is so full.
-fn full_batch(fill: f64) -> f64 {
+/// How many packets a batch has at least that did not wait for packets.
+fn full_batch() -> f64 {
     // INVARIANT: a small constant.
     #[allow(clippy::cast_precision_loss)]
     let most = BATCH_MAX as f64;
-    most * fill
+    most * BATCH_FILL_MIN
 }

@@ -144,7 +144,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let compared = arms.prove()?;
     let share = match options.share {
         Some(share) => share,
-        None => find_share(|share| arms.drown(share))?,
+        None => find_share(|share| arms.afloat(share))?,
     };
     arms.share_percent = share;
     let wants = |part| options.only.contains(&part);

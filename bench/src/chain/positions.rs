@@ -11,7 +11,7 @@ use super::proof::Proof;
 use super::rules::ruleset;
 use crate::arms::{
     Bed, Calls, Cores, Direction, Forwarder, Kernel, NODE_PLACE, OpenVSwitch, PEER_PLACE, Subject, Switch,
-    Work, drowns,
+    Work, afloat,
 };
 use millrace_tools::lab::plan::NodePlan;
 
@@ -196,21 +196,21 @@ impl Arms {
         Ok(&mut arm.bed)
     }
 
-    /// Whether this share of a core is too small for everyone who is given one, both ways.
+    /// Who can take about all packets with this share of a core, one way or the other, of those who are given one.
     ///
     /// # Errors
     /// When an arm fails, and on an interrupt.
-    pub(super) fn drown(&mut self, share_percent: u32) -> anyhow::Result<bool> {
+    pub(super) fn afloat(&mut self, share_percent: u32) -> anyhow::Result<Option<String>> {
         self.share_percent = share_percent;
         let limited = self.positions().into_iter();
         for position in limited.filter(|position| position.given == Given::Share) {
             for direction in Direction::BOTH {
-                if !drowns(self.enter(position)?, direction, WARM_UP)? {
-                    return Ok(false);
+                if let Some(who) = afloat(self.enter(position)?, direction, WARM_UP)? {
+                    return Ok(Some(who));
                 }
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// What is to be known of the arms besides: their names, how many objects they have, and their facts.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arms::{
     Bed, Calls, Cores, Direction, Forwarder, Kernel, Measured, Objects, PEER_PLACE, Subject, Switch, Window,
-    drowns, find_share, heed_signals,
+    afloat, find_share, heed_signals,
 };
 use crate::statistics::rounded;
 use crate::summary;
@@ -89,11 +89,11 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
         None => find_share(|share| {
             for bed in beds.iter_mut().filter(|bed| bed.is_limited()) {
                 bed.limit(share)?;
-                if !drowns(bed, Direction::Out, WARM_UP)? {
-                    return Ok(false);
+                if let Some(who) = afloat(bed, Direction::Out, WARM_UP)? {
+                    return Ok(Some(who));
                 }
             }
-            Ok(true)
+            Ok(None)
         })?,
     };
     for bed in &beds {
