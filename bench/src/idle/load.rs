@@ -16,7 +16,7 @@ use super::{WORKER, wait};
 use crate::arms::{POD, link_out, thread_times};
 use crate::statistics::{median, rounded};
 
-/// A worker that is so busy, in thousandths, is the bottleneck even if it forwards all that the sender has.
+/// A worker that is so busy, in thousandths of the time that it was given, is the bottleneck even if it forwards all that the sender has.
 const BUSY: f64 = 950.0;
 
 /// What is sent of what the worker can take, in hundredths.
@@ -99,7 +99,7 @@ pub(super) fn measure(rounds: u32, core: usize, generator_core: usize) -> anyhow
     for _ in 0..rounds {
         let flood = stand.send(None)?;
         ensure!(
-            flood.forwarded < flood.offered * 0.98 || flood.permille >= BUSY,
+            flood.forwarded < flood.offered * 0.98 || flood.permille >= BUSY * flood.given.min(1.0),
             "the sender is too slow to make the worker the bottleneck: {flood:?}"
         );
         for load in &mut loads {
