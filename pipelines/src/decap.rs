@@ -193,7 +193,7 @@ fn accept(
     inner: Ecn,
     outer: Ecn,
 ) -> Result<Option<Ecn>, Exit> {
-    if tables.peers.by_inner_source(source) != Some(peer) {
+    if !tables.peers.may_send(peer, source) {
         return Err(DropReason::TunnelSpoofedAddress.into());
     }
     let ecn = Ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;

@@ -3,11 +3,11 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
 };
 use millrace_dataplane::table::service::Serving;
+use millrace_dataplane::table::{Spread, SubjectId};
 use millrace_dataplane::verdict::{Awaited, DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::{IpProtocol, Tcp, eth};
 
@@ -237,6 +237,7 @@ fn renew<'t, A: Family>(
         cx.entry,
         leaving.destination.into(),
         flow.rewrite.is_some(),
+        || tuple.hash_with(&Spread::KEY),
     )?;
     if flow.answer.is_none() && !packet.protocol.has_ports() {
         steer_answers(cx, tuple, &leaving, &found)?;

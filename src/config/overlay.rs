@@ -6,11 +6,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::portless::PortlessProtocols;
-use super::value::{Choice, Ranged, choice};
+use super::value::{Choice, InterfaceName, Ranged, choice};
 use crate::objects::Vni;
 
 /// flannel's port on Linux, older than the one that IANA gave VXLAN.
 const FLANNEL_PORT: NonZeroU16 = NonZeroU16::new(8472).unwrap();
+
+/// The name that the kernel's own module gives to its device.
+const IPIP_DEVICE: &str = "tunl0";
 
 /// `[overlay]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,23 @@ pub struct Overlay {
     /// or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
     /// itself does not use. Default none: such packets do not leave.
     pub masquerade_protocols: PortlessProtocols,
+    /// `ipip-device`: name of the device by which a routing daemon's routes mean IP in IP to their next hop. Where the
+    /// node has none of that name, a stand-in is made, a tun device. Default `tunl0` where `kind` is `ipip`, else none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipip_device: Option<InterfaceName>,
+}
+
+impl Overlay {
+    /// The device by which routes mean IP in IP, if there is to be one.
+    #[must_use]
+    pub fn stand_in(&self) -> Option<InterfaceName> {
+        match (&self.ipip_device, self.kind) {
+            (Some(name), _) => Some(name.clone()),
+            // INVARIANT: a name of five letters and digits is one.
+            (None, OverlayKind::Ipip) => InterfaceName::new(IPIP_DEVICE).ok(),
+            (None, OverlayKind::Vxlan) => None,
+        }
+    }
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
@@ -64,6 +84,7 @@ impl Default for Overlay {
             port: FLANNEL_PORT,
             masquerade: true,
             masquerade_protocols: PortlessProtocols::default(),
+            ipip_device: None,
         }
     }
 }

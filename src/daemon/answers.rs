@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{Role, Target, Tunnel};
+use millrace_dataplane::table::{Role, Spread, SpreadId, Target, Tunnel};
 use millrace_dataplane::xdp::{self, AttachedMode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -103,6 +103,7 @@ impl Daemon {
                 .slow_path_stats
                 .read()
                 .into_iter()
+                .chain(self.stand_in_stats.read())
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             services: self.services.counts(),
@@ -146,6 +147,7 @@ impl Daemon {
         let name = |id: PortId| self.ports.name(id);
         let rows = self.tables.routes.routes().iter().map(|(prefix, target)| {
             let (kind, to, port) = match *target {
+                Target::Spread(id) => ("spread", self.spread_words(id), self.uplink_name()),
                 Target::Port(port) => ("port", name(port), Some(name(port))),
                 Target::Tunnel(peer) => ("tunnel", self.peer_name(peer), self.uplink_name()),
                 Target::Via { port, next_hop } => ("via", next_hop.to_string(), Some(name(port))),
@@ -164,6 +166,22 @@ impl Daemon {
         // Of two routes for one prefix the later one counts, and only that is shown.
         let last: BTreeMap<String, RouteRow> = rows.map(|row| (row.prefix.clone(), row)).collect();
         last.into_values().collect()
+    }
+
+    /// The ways that flows are spread over.
+    fn spread_words(&self, id: SpreadId) -> String {
+        let hops = self
+            .tables
+            .routes
+            .spread(id)
+            .map(Spread::hops)
+            .unwrap_or_default();
+        let ways = hops.iter().map(|hop| match hop.target {
+            Target::Tunnel(peer) => self.peer_name(peer),
+            Target::Port(port) => self.ports.name(port),
+            _ => hop.address.to_string(),
+        });
+        ways.collect::<Vec<_>>().join(", ")
     }
 
     fn show_neighbours(&self) -> Vec<NeighbourRow> {

@@ -3,6 +3,7 @@
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
 mod host_path;
+mod kernel_routes;
 mod numbers;
 mod peers;
 pub mod policies;
@@ -26,10 +27,11 @@ use millrace_dataplane::xdp::SteeringTables;
 use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
+use kernel_routes::KernelRoutes;
 pub use numbers::Numbers;
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
-use routes::routes;
+use routes::{inner_sources, routes};
 use services::{HostListens, ServiceCompiler, ServiceInputs};
 use steering::steering;
 pub use subjects::changed_subjects;
@@ -114,8 +116,11 @@ pub fn compile(
     let local_address = tunnel_address(inputs, uplink);
     let mut warnings = Vec::new();
     let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
+    let from_kernel = KernelRoutes::collect(inputs, uplink, host, &peers, &mut warnings);
     let endpoints = endpoints(inputs, local_address, &peers);
-    let local = local(inputs, (uplink, host), local_address, endpoints);
+    let mut local = local(inputs, (uplink, host), local_address, endpoints);
+    local.pod_networks = pod_networks(inputs, &from_kernel);
+    local.node_addresses.extend(peers.remotes());
     let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
     let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
@@ -139,17 +144,18 @@ pub fn compile(
     let steering = steering(inputs, &local, services.steering());
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
-    let routes = routes(inputs, uplink, host, &local, &peers);
+    let routes = routes(inputs, host, &local, &peers, &from_kernel);
+    let inner_sources = inner_sources(&local, &peers, &from_kernel);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
-        routes: Arc::new(RouteTable::build(routes)),
+        routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
         policies: Arc::clone(policies.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
-        peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
+        peers: Arc::new(PeerTable::with_senders(peers.table, inner_sources)),
         subjects: Subjects::default(),
         epoch,
     };
@@ -180,7 +186,7 @@ fn local(
             .collect(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
-        pod_networks: pod_networks(inputs),
+        pod_networks: Lpm::default(),
         sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, None, as_v6),
         masquerade: inputs.config.overlay.masquerade,
@@ -242,10 +248,19 @@ fn endpoints(inputs: &Inputs<'_>, local: Option<Ipv4Addr>, peers: &Peers) -> Vec
     endpoints
 }
 
-/// The prefixes of every node's pods, also of nodes to which there is no tunnel.
-fn pod_networks(inputs: &Inputs<'_>) -> Lpm<()> {
+/// The prefixes of every node's pods, also of nodes to which there is no tunnel, and what lies behind tunnels without an
+/// object that says so. A way to everywhere makes not the whole world pods.
+fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes) -> Lpm<()> {
     let nodes = inputs.store.nodes().chain([inputs.own]);
-    let prefixes = nodes.flat_map(NodeRecord::pod_cidrs).filter_map(prefix);
+    let tunnelled = from_kernel
+        .tunnelled
+        .iter()
+        .copied()
+        .filter(|prefix| prefix.len() > 0);
+    let prefixes = nodes
+        .flat_map(NodeRecord::pod_cidrs)
+        .filter_map(prefix)
+        .chain(tunnelled);
     Lpm::build(prefixes.map(|prefix| (prefix, ())))
 }
 

@@ -11,6 +11,9 @@ use crate::kernel::{
 };
 use crate::objects::Folder;
 
+#[path = "compile/kernel_routes_tests.rs"]
+mod kernel_routes;
+
 const UPLINK: u32 = 2;
 const HOST: u32 = 3;
 const OTHER: u32 = 9;
@@ -169,9 +172,13 @@ fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
 }
 
 fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
+    compiled_from(CONFIG, objects, &kernel(neighbours), &mut Numbers::default())
+}
+
+fn compiled_from(config: &str, objects: &str, kernel: &KernelState, numbers: &mut Numbers) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), format!("{MANIFESTS}{objects}")).unwrap();
-    let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
+    let config = Config::parse(config, Path::new("test.toml")).unwrap();
     let key = HashKey::random();
     let mut manifests = Folder::new(folder.path());
     manifests.scan();
@@ -180,7 +187,7 @@ fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
         config: &config,
         own: store.own_node().unwrap(),
         store: &store,
-        kernel: &kernel(neighbours),
+        kernel,
         ports: &[
             port(0, HOST, Role::Host, &[]),
             port(1, UPLINK, Role::Uplink, &[]),
@@ -191,13 +198,7 @@ fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
     let mut policies = PolicyCompiler::new(key, 1);
-    compile(
-        &inputs,
-        &mut Numbers::default(),
-        &mut services,
-        &mut policies,
-        Epoch(7),
-    )
+    compile(&inputs, numbers, &mut services, &mut policies, Epoch(7))
 }
 
 #[test]
@@ -382,6 +383,6 @@ fn a_peers_number_is_free_again_when_it_is_gone() {
     let first = numbers.of_peer(&name("a"));
     assert_ne!(first, numbers.of_peer(&name("b")));
     assert_eq!(first, numbers.of_peer(&name("a")), "kept");
-    numbers.keep_peers(|node| node.as_str() != "a");
+    numbers.keep_peers(|node| node.as_str() != "a", |_| false);
     assert_eq!(first, numbers.of_peer(&name("c")), "given again");
 }

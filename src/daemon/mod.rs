@@ -19,6 +19,7 @@ mod nic;
 mod pods;
 pub mod ports;
 mod stalls;
+mod stand_in;
 mod start;
 mod uninstall;
 
@@ -116,6 +117,7 @@ struct Daemon {
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
     slow_path_stats: SharedSlowPathStats,
+    stand_in_stats: Arc<stand_in::StandInStats>,
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,

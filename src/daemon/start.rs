@@ -118,6 +118,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         warnings: Vec::new(),
         slow_path,
         slow_path_stats,
+        stand_in_stats: std::sync::Arc::default(),
         asked: std::collections::BTreeMap::new(),
         capture: None,
         uplink_is_up: true,
@@ -216,6 +217,7 @@ impl Daemon {
             self.undo(host).await;
             return Err(error);
         }
+        self.hold_stand_in().await;
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();

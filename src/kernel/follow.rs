@@ -34,8 +34,14 @@ const HOLD_MAX_MS: u64 = 50;
 /// A table whose contents are in doubt is read anew this long after the doubt arose: doubts come in bursts.
 const DOUBT_SETTLE_MS: u64 = 10;
 
-/// And not sooner than this after it was last read.
-const READ_INTERVAL_MS: u64 = 100;
+/// And not sooner than this after it was last read, ...
+const READ_INTERVAL_MS: u64 = 20;
+
+/// ... nor than so many times as long as that reading took: of a large table it takes its share of the time, and no more.
+const READ_INTERVAL_READINGS: u32 = 3;
+
+/// After events were lost, the tables are read anew this much later: what made the buffer overflow may go on.
+const LOSS_PAUSE_MS: u64 = 50;
 
 /// Bytes read at once: more than the 32 KiB that the kernel puts into one part of a table.
 const READ_BYTES: usize = 64 * 1024;
@@ -56,6 +62,7 @@ const FOLLOWED_MESSAGES: std::ops::RangeInclusive<u16> = 16..=30;
 struct Reading {
     table: Table,
     sequence: u32,
+    since: Instant,
     /// What was read so far, and the events since, in this table only.
     fresh: KernelState,
     /// The table changed in a way that may have hidden an entry from us (`NLM_F_DUMP_INTR`).
@@ -204,6 +211,7 @@ impl KernelFollower {
         self.reading = Some(Reading {
             table,
             sequence: self.sequence,
+            since: Instant::now(),
             fresh,
             interrupted: false,
         });
@@ -230,8 +238,7 @@ impl KernelFollower {
                 debug!("events of the kernel were lost; reading its tables anew");
                 self.resyncs += 1;
                 self.want(Table::ALL);
-                // What made the buffer overflow may go on: let it pass rather than add to it.
-                self.read_not_before = Instant::now() + Duration::from_millis(READ_INTERVAL_MS);
+                self.read_not_before = Instant::now() + Duration::from_millis(LOSS_PAUSE_MS);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -336,7 +343,8 @@ impl KernelFollower {
             return Ok(());
         };
         self.read_not_before = if self.wanted.is_empty() {
-            Instant::now() + Duration::from_millis(READ_INTERVAL_MS)
+            let pause = reading.since.elapsed() * READ_INTERVAL_READINGS;
+            Instant::now() + pause.max(Duration::from_millis(READ_INTERVAL_MS))
         } else {
             // The tables of one resync are read one after the other.
             self.read_not_before

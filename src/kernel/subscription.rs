@@ -14,12 +14,14 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
 };
+use rustix::net::sockopt;
 use tracing::debug;
 
 use super::tables::Table;
 
-/// Wanted size of the socket's receive buffer in bytes: some ten thousand events.
-const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+/// Wanted size of the socket's receive buffer in bytes: room for some twenty thousand events, each of which counts as the
+/// kernel's whole buffer for it, about 750 bytes. It is taken only while it is used.
+const RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The groups whose events are followed.
 const GROUPS: [MulticastGroup; 6] = [
@@ -47,9 +49,13 @@ pub(super) fn subscribe() -> io::Result<TokioSocket> {
 
 /// Enlarges the receive buffer as far as the system allows; a smaller one only means reading anew more often.
 fn enlarge_receive_buffer(socket: &Socket) {
-    let bytes = i32::try_from(RECEIVE_BUFFER_BYTES).unwrap_or(i32::MAX);
-    if let Err(error) = socket.set_rx_buf_sz(bytes) {
-        debug!(%error, "the netlink receive buffer keeps its size");
+    // Beyond `net.core.rmem_max` first, which takes CAP_NET_ADMIN.
+    let forced = sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES);
+    if forced
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES))
+        .is_err()
+    {
+        debug!("the netlink receive buffer keeps its size");
     }
 }
 

@@ -102,13 +102,34 @@ impl Peer {
     }
 }
 
+/// Who may send inner packets from a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Senders {
+    /// No peer, although a shorter prefix says otherwise.
+    Nobody,
+    /// This peer alone.
+    One(PeerId),
+    /// Any of these: several ways lead there.
+    Any(Vec<PeerId>),
+}
+
+/// [`Senders`], in a word.
+#[derive(Debug, Clone, Copy)]
+enum Sender {
+    Nobody,
+    One(PeerId),
+    /// The place among those that are several.
+    Any(u32),
+}
+
 /// Every other node: by number, by the source address of its tunnel packets, and by what it may send in them.
 #[derive(Debug, Clone, Default)]
 pub struct PeerTable {
     peers: Vec<Option<Peer>>,
     /// By outer source address. A match on whole addresses costs no hash and nobody can make it collide.
     outer_sources: Lpm<PeerId>,
-    inner_sources: Lpm<PeerId>,
+    inner_sources: Lpm<Sender>,
+    several: Vec<Box<[PeerId]>>,
 }
 
 impl PeerTable {
@@ -118,6 +139,19 @@ impl PeerTable {
     pub fn build(
         peers: impl IntoIterator<Item = (PeerId, Peer)>,
         inner_sources: impl IntoIterator<Item = (Prefix, PeerId)>,
+    ) -> Self {
+        let inner_sources = inner_sources.into_iter();
+        Self::with_senders(
+            peers,
+            inner_sources.map(|(prefix, id)| (prefix, Senders::One(id))),
+        )
+    }
+
+    /// [`Self::build`], where several peers may send from one prefix, or none.
+    #[must_use]
+    pub fn with_senders(
+        peers: impl IntoIterator<Item = (PeerId, Peer)>,
+        inner_sources: impl IntoIterator<Item = (Prefix, Senders)>,
     ) -> Self {
         let mut numbered = Vec::new();
         for (id, peer) in peers {
@@ -133,10 +167,23 @@ impl PeerTable {
             .zip(&numbered)
             .filter_map(|(id, peer)| Some((Prefix::host(peer.as_ref()?.remote), id)));
         let outer_sources = Lpm::build(sources);
+        let mut several: Vec<Box<[PeerId]>> = Vec::new();
+        let inner_sources = Lpm::build(inner_sources.into_iter().map(|(prefix, senders)| {
+            let sender = match senders {
+                Senders::Nobody => Sender::Nobody,
+                Senders::One(id) => Sender::One(id),
+                Senders::Any(ids) => {
+                    several.push(ids.into());
+                    u32::try_from(several.len() - 1).map_or(Sender::Nobody, Sender::Any)
+                }
+            };
+            (prefix, sender)
+        }));
         Self {
             peers: numbered,
             outer_sources,
-            inner_sources: Lpm::build(inner_sources),
+            inner_sources,
+            several,
         }
     }
 
@@ -155,11 +202,29 @@ impl PeerTable {
         Some((id, self.get(id)?))
     }
 
-    /// The only peer that may send inner packets from `address`.
+    /// Whether this peer may send inner packets from `address`.
+    #[inline]
+    #[must_use]
+    pub fn may_send(&self, id: PeerId, address: IpAddr) -> bool {
+        match self.inner_sources.lookup(address) {
+            Some(Sender::One(only)) => only == id,
+            Some(Sender::Any(place)) => self
+                .several
+                .get(place as usize)
+                .is_some_and(|several| several.contains(&id)),
+            Some(Sender::Nobody) | None => false,
+        }
+    }
+
+    /// The only peer that may send inner packets from `address`, or the first of several.
     #[inline]
     #[must_use]
     pub fn by_inner_source(&self, address: IpAddr) -> Option<PeerId> {
-        self.inner_sources.lookup(address)
+        match self.inner_sources.lookup(address)? {
+            Sender::One(id) => Some(id),
+            Sender::Any(place) => self.several.get(place as usize)?.first().copied(),
+            Sender::Nobody => None,
+        }
     }
 
     /// Every peer, in the order of their numbers.
@@ -200,17 +265,39 @@ mod tests {
         );
         assert!(table.by_outer_source(IpAddr::from([192, 0, 2, 2])).is_none());
         assert!(table.get(PeerId::new(1)).is_none());
-        assert_eq!(
-            table.by_inner_source(IpAddr::from([10, 244, 1, 65])),
-            Some(b),
-            "a borrowed block"
-        );
-        assert_eq!(table.by_inner_source(IpAddr::from([10, 244, 1, 1])), Some(a));
-        assert_eq!(table.by_inner_source(IpAddr::from([10, 244, 2, 1])), None);
+        let sends = |address: [u8; 4]| {
+            let address = IpAddr::from(address);
+            [a, b].map(|id| table.may_send(id, address))
+        };
+        assert_eq!(sends([10, 244, 1, 65]), [false, true], "a borrowed block");
+        assert_eq!(sends([10, 244, 1, 1]), [true, false]);
+        assert_eq!(sends([10, 244, 2, 1]), [false, false]);
         assert_eq!(table.iter().map(|(id, _)| id).collect::<Vec<_>>(), [a, b]);
         assert!(
             table.get(a).unwrap().outer.is_none(),
             "no link address, no outer header"
         );
+    }
+
+    #[test]
+    fn several_may_send_from_one_prefix_and_nobody_from_a_part_of_it() {
+        let (a, b, c) = (PeerId::new(0), PeerId::new(1), PeerId::new(2));
+        let inner = [
+            ("10.0.0.0/8".parse().unwrap(), Senders::Any(vec![a, c])),
+            ("10.244.0.0/16".parse().unwrap(), Senders::Nobody),
+            ("10.244.1.0/24".parse().unwrap(), Senders::One(b)),
+        ];
+        let table = PeerTable::with_senders([], inner);
+        let may = |address: [u8; 4]| {
+            let address = IpAddr::from(address);
+            let any = table.by_inner_source(address).is_some();
+            let each = [a, b, c].map(|id| table.may_send(id, address));
+            assert_eq!(any, each.contains(&true));
+            each
+        };
+        assert_eq!(may([10, 1, 1, 1]), [true, false, true]);
+        assert_eq!(may([10, 244, 2, 1]), [false; 3]);
+        assert_eq!(may([10, 244, 1, 1]), [false, true, false]);
+        assert_eq!(may([192, 0, 2, 1]), [false; 3]);
     }
 }

@@ -101,7 +101,7 @@ fn ask(tables: &NodeTables, outer: Ipv4Addr, inner: Ipv4Addr, sent: Sent) -> boo
         Tunnel::Vxlan { port, .. } => Sent::Vxlan(port),
         Tunnel::Ipip => Sent::Ipip,
     };
-    agreed == sent && tables.peers.by_inner_source(inner) == Some(id)
+    agreed == sent && tables.peers.may_send(id, inner)
 }
 
 #[cfg(test)]
