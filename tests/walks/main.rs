@@ -26,5 +26,6 @@ mod policies;
 mod random;
 mod rows;
 mod services;
+mod spread;
 mod vectors;
 mod world;
