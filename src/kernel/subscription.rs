@@ -19,9 +19,9 @@ use tracing::debug;
 
 use super::tables::Table;
 
-/// Wanted size of the socket's receive buffer in bytes: room for some twenty thousand events, each of which counts as the
-/// kernel's whole buffer for it, about 750 bytes. It is taken only while it is used.
-const RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Wanted size of the socket's receive buffer in bytes. The kernel doubles it (socket(7)), and counts for each event its whole
+/// buffer, some 800 bytes: room for twenty thousand events. It is taken only while it is used.
+const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The groups whose events are followed.
 const GROUPS: [MulticastGroup; 6] = [

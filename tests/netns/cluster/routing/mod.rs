@@ -25,7 +25,7 @@ const TUNL: &str = "tunl0";
 const ANYCAST: (&str, &str) = ("10.88.0.0/24", "10.88.0.1");
 const ANYCAST_V6: (&str, &str) = ("fd88::/64", "fd88::1");
 /// What leads to one of them at a time, by hand.
-const SWUNG: (&str, &str) = ("10.99.0.0/24", "10.99.0.1");
+const SWUNG: (&str, &str) = ("10.89.0.0/24", "10.89.0.1");
 const PORT: u16 = 7000;
 /// Routes that come and go at once.
 const MANY: u32 = 10_000;
@@ -57,6 +57,11 @@ fn scene(name: &str) -> Scene {
     );
     daemon(&lab, "node-a").remove_manifest("node-b.yaml").unwrap();
     daemon(&lab, "node-b").remove_manifest("node-a.yaml").unwrap();
+    for name in ["node-a", "node-b"] {
+        await_that("the other node to be forgotten", || {
+            rows(daemon(&lab, name), "peers").is_empty()
+        });
+    }
     let machines = ["c", "d"].map(|name| lab.add_guest(name).unwrap().address());
     let addressed = [(node(&lab, "node-a"), 1), (node(&lab, "node-b"), 2)];
     let guests = lab.guests().iter().map(|guest| guest.namespace()).zip([3, 4]);
@@ -182,7 +187,7 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
         format!("if net ~ 10.244.0.0/16 then {{ ifname = \"{TUNL}\"; onlink = true; gw = bgp_next_hop; }}");
     let own_pods = format!("protocol static pods {{ ipv4; route {} unreachable; }}", cidrs[0]);
     let text = bird(1, &nodes[0].to_string(), &own_pods, &others(nodes[0]), &by_tunnel);
-    let _a = Bird::start(&lab, "a", node(&lab, "node-a"), &text);
+    let a = Bird::start(&lab, "a", node(&lab, "node-a"), &text);
     let pods = (cidrs[0].as_str(), cidrs[1].as_str());
     let b = Frr::start(
         &lab,
@@ -253,7 +258,7 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
         &format!("network {}", cidrs[1]),
     ]);
     await_reach(from, to);
-    drop((b, c, d, _a));
+    drop((a, b, c, d));
     let carried = daemon(&lab, "node-a").json(&["stats"]).unwrap();
     assert!(
         carried["slow_path"]["stand_in_carried"].as_u64().unwrap() >= 3,
