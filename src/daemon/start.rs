@@ -1,6 +1,8 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -84,8 +86,9 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
-    let spec = host_port_spec(&config, &own, &uplink);
-    let host = kernel.ensure_host_port(&spec).await?;
+    let host = kernel
+        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
+        .await?;
     let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {
         state: follower.state().clone(),
@@ -118,8 +121,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         warnings: Vec::new(),
         slow_path,
         slow_path_stats,
-        stand_in_stats: std::sync::Arc::default(),
-        asked: std::collections::BTreeMap::new(),
+        stand_in_stats: Arc::default(),
+        asked: BTreeMap::new(),
         capture: None,
         uplink_is_up: true,
         stalls: Stalls::default(),

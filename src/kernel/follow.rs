@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    NLM_F_APPEND, NLM_F_DUMP_INTR, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    ParseableParametrized,
+    NLM_F_APPEND, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, ParseableParametrized,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
@@ -22,7 +21,7 @@ use tracing::{debug, warn};
 use super::error::{KernelError, Refusal};
 use super::message;
 use super::state::KernelState;
-use super::subscription::{end_code, receive, subscribe, table_request};
+use super::subscription::{aligned_length, end_code, receive, subscribe, table_request};
 use super::tables::{Change, Effect, Table};
 
 /// A change is held back until none has followed for this long, ...
@@ -378,13 +377,6 @@ impl KernelFollower {
         self.last_change = now;
         self.first_change.get_or_insert(now);
     }
-}
-
-/// Where the message after this one starts.
-fn aligned_length(message: &NetlinkBuffer<&[u8]>) -> usize {
-    usize::try_from(message.length())
-        .unwrap_or(usize::MAX)
-        .next_multiple_of(usize::from(NLMSG_ALIGNTO))
 }
 
 async fn sleep_until(wake: Option<Instant>) {

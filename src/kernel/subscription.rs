@@ -4,7 +4,8 @@ use std::io;
 
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{
-    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, NetlinkMessage,
+    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -92,4 +93,11 @@ pub(super) fn end_code(kind: u16, payload: &[u8]) -> i32 {
         DoneBuffer::new_checked(payload).map_or(0, |done| done.code())
     };
     code.saturating_abs()
+}
+
+/// Where the message after this one starts.
+pub(super) fn aligned_length(message: &NetlinkBuffer<&[u8]>) -> usize {
+    usize::try_from(message.length())
+        .unwrap_or(usize::MAX)
+        .next_multiple_of(usize::from(NLMSG_ALIGNTO))
 }
