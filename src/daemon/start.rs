@@ -74,21 +74,19 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
-    let reader = publisher.reader();
     let key = HashKey::random();
     let numa_node = nic::numa_node(&config, &uplink);
     let (fabric, punts) =
-        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
+        Fabric::start(&config, &publisher.reader(), &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, punts, reader)?;
+        start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
-    let host = kernel
-        .ensure_host_port(&host_port_spec(&config, &own, &uplink))
-        .await?;
+    let spec = host_port_spec(&config, &own, &uplink);
+    let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {
         state: follower.state().clone(),
