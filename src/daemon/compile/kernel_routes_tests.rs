@@ -286,7 +286,7 @@ fn a_route_by_a_vxlan_device_is_a_tunnel_to_a_node_that_is_known() {
 /// The time that ten thousand routes take is shown, and not judged: `cargo test ten_thousand -- --nocapture`.
 #[test]
 fn ten_thousand_routes_compile() {
-    let routes = |first: u8| {
+    let routes = |shift: u32| {
         let numbers = 0..10_000_u32;
         let prefix = |number: u32| {
             format!(
@@ -300,13 +300,13 @@ fn ten_thousand_routes_compile() {
             .map(|number| {
                 via(
                     &prefix(number),
-                    &[(TUNL, &format!("192.0.2.{}", u32::from(first) + number % 100))],
+                    &[(TUNL, &format!("192.0.2.{}", 10 + (number + shift) % 100))],
                 )
             })
             .collect::<Vec<_>>()
     };
     let mut numbers = Numbers::default();
-    let kernels = [kernel_with(routes(10)), kernel_with(routes(110))];
+    let kernels = [kernel_with(routes(0)), kernel_with(routes(1))];
     let tables = kernels.map(|kernel| {
         let since = Instant::now();
         let compiled = compiled_from(IPIP_CONFIG, "", &kernel, &mut numbers);
@@ -318,5 +318,5 @@ fn ten_thousand_routes_compile() {
     let since = Instant::now();
     let changed = changed_subjects(&tables[0].routes, &tables[1].routes);
     println!("compared with another 10000 in {:?}", since.elapsed());
-    assert!(changed.len() > 100);
+    assert!(changed.len() >= 100, "each of them lost routes and got others");
 }
