@@ -25,6 +25,7 @@ mod plain;
 mod policies;
 mod random;
 mod rows;
+mod rows_of_one;
 mod services;
 mod spread;
 mod vectors;

@@ -17,6 +17,10 @@ const LOSS_MIN: f64 = 0.05;
 const BATCH_FILL_MIN: f64 = 0.5;
 /// The kernel, which holds the generator up rather than lose packets, is the bottleneck when its core is this busy.
 const KERNEL_CORE_SHARE_MIN: f64 = 0.9;
+/// A share is small enough when whoever has it loses this much, and its batches are this full: a ratio is that of two
+/// who had too much to do all the time, not of one who now and then waited.
+const DROWNING_LOSS: f64 = 0.25;
+const DROWNING_BATCH_FILL: f64 = 0.75;
 /// How long one share is tried.
 const TRIAL: Duration = Duration::from_secs(1);
 
@@ -63,7 +67,7 @@ impl Measured {
             .iter()
             .filter_map(|window| window.mean_batch)
             .collect();
-        let full = batches.is_empty() || median(&batches) >= full_batch();
+        let full = batches.is_empty() || median(&batches) >= full_batch(BATCH_FILL_MIN);
         busy || (self.median(Window::loss) >= LOSS_MIN && full)
     }
 
@@ -110,33 +114,36 @@ impl Measured {
     }
 }
 
-/// Tries smaller and smaller shares of the core until the subject loses packets for want of it, and answers the share.
+/// Tries smaller and smaller shares of the core, in hundredths, until `drown` says that one is small enough, and answers it.
 ///
 /// # Errors
-/// When the generator is too slow for that.
-pub(crate) fn find_share(bed: &mut Bed, direction: Direction, warm_up: Duration) -> anyhow::Result<u32> {
+/// When none is, for the generator is too slow; and what `drown` fails with.
+pub(crate) fn find_share(mut drown: impl FnMut(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
     for share in SHARES {
-        bed.limit(share)?;
-        if is_saturated(&Window::measure(bed, direction, warm_up, TRIAL)?) {
+        if drown(share)? {
             return Ok(share);
         }
     }
     bail!(
-        "the generator is too slow to make the {} the bottleneck, even with {} % of a core",
-        bed.name(),
+        "the generator is too slow to make everyone the bottleneck, even with {} % of a core",
         SHARES[SHARES.len() - 1]
     )
 }
 
-/// Whether whoever forwards was the bottleneck: packets were lost, and its batches did not wait for packets.
-fn is_saturated(window: &Window) -> bool {
-    window.loss() >= LOSS_MIN && window.mean_batch.is_none_or(|mean| mean >= full_batch())
+/// Whether more packets come than whoever stands in this bed can take, with room to spare.
+///
+/// # Errors
+/// When it fails, and on an interrupt.
+pub(crate) fn drowns(bed: &mut Bed, direction: Direction, warm_up: Duration) -> anyhow::Result<bool> {
+    let window = Window::measure(bed, direction, warm_up, TRIAL)?;
+    let full = |mean| mean >= full_batch(DROWNING_BATCH_FILL);
+    Ok(window.loss() >= DROWNING_LOSS && window.mean_batch.is_none_or(full))
 }
 
-/// How many packets a batch has at least that did not wait for packets.
-fn full_batch() -> f64 {
+/// How many packets a batch has at least that is so full.
+fn full_batch(fill: f64) -> f64 {
     // INVARIANT: a small constant.
     #[allow(clippy::cast_precision_loss)]
     let most = BATCH_MAX as f64;
-    most * BATCH_FILL_MIN
+    most * fill
 }
