@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel};
+use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel, TunnelKind};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
     Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Ports, Udp, Vxlan, eth,
@@ -102,7 +102,8 @@ pub(crate) fn may_come_plain(tables: &NodeTables, source: IpAddr) -> bool {
     let local = &*tables.local;
     let is_peers =
         || tables.peers.by_inner_source(source).is_some() && !local.node_addresses.contains(&source);
-    !is_this_nodes(local, source) && !is_peers()
+    // One of this node's prefixes may hold an address that a pod of such a node has borrowed.
+    tables.peers.comes_plain(source) || !is_this_nodes(local, source) && !is_peers()
 }
 
 /// Whether nobody but this node may send from `address`.
@@ -122,7 +123,7 @@ fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exi
             Ok(None)
         };
     };
-    let (id, peer) = sender(tables, outer)?;
+    let (id, peer) = sender(tables, outer, TunnelKind::Vxlan)?;
     match peer.tunnel {
         Tunnel::Vxlan { port: agreed, .. } if agreed == port => {}
         Tunnel::Vxlan { .. } | Tunnel::Ipip => return Err(DropReason::TunnelWrongKind.into()),
@@ -160,10 +161,7 @@ fn open_ipip(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
     if !tables.local.is_ipip_endpoint(outer.destination()) {
         return Err(DropReason::TunnelWrongKind.into());
     }
-    let (id, peer) = sender(tables, outer)?;
-    if peer.tunnel != Tunnel::Ipip {
-        return Err(DropReason::TunnelWrongKind.into());
-    }
+    let (id, _) = sender(tables, outer, TunnelKind::Ipip)?;
     let inner = ipip::parse_inner(outer.payload())?;
     let ecn = accept(tables, id, IpAddr::V4(inner.source()), inner.ecn(), outer.ecn())?;
     // The last bytes of the outer header become the room for an Ethernet header.
@@ -174,14 +172,25 @@ fn open_ipip(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
     })
 }
 
-/// The known node that sent a tunnel packet.
+/// The known node that sent a tunnel packet of this kind.
 #[inline]
-fn sender<'t>(tables: &'t NodeTables, outer: Ipv4<'_>) -> Result<(PeerId, &'t Peer), Exit> {
+fn sender<'t>(tables: &'t NodeTables, outer: Ipv4<'_>, kind: TunnelKind) -> Result<(PeerId, &'t Peer), Exit> {
     let source = IpAddr::V4(outer.source());
-    tables
-        .peers
-        .by_outer_source(source)
-        .ok_or(DropReason::TunnelUnknownPeer.into())
+    let found = tables.peers.by_outer_source(source, kind);
+    found.ok_or_else(|| unknown_sender(tables, source, kind).into())
+}
+
+/// Why there is no tunnel of this kind to the sender.
+#[cold]
+fn unknown_sender(tables: &NodeTables, source: IpAddr, kind: TunnelKind) -> DropReason {
+    let other = match kind {
+        TunnelKind::Vxlan => TunnelKind::Ipip,
+        TunnelKind::Ipip => TunnelKind::Vxlan,
+    };
+    match tables.peers.by_outer_source(source, other) {
+        Some(_) => DropReason::TunnelWrongKind,
+        None => DropReason::TunnelUnknownPeer,
+    }
 }
 
 /// Checks that the peer may send from `source`, and settles the ECN field; answers it if it changes.
@@ -193,7 +202,7 @@ fn accept(
     inner: Ecn,
     outer: Ecn,
 ) -> Result<Option<Ecn>, Exit> {
-    if tables.peers.by_inner_source(source) != Some(peer) {
+    if !tables.peers.may_send(peer, source) {
         return Err(DropReason::TunnelSpoofedAddress.into());
     }
     let ecn = Ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;

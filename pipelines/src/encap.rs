@@ -1,7 +1,7 @@
 //! `encap`: puts the outer header into the headroom; the packet stays where it is.
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::outer::{IPIP_LEN, OuterFields, VXLAN_LEN};
+use millrace_dataplane::table::outer::{IPIP_LEN, Inherited, OuterFields, VXLAN_LEN};
 use millrace_dataplane::table::{HashKey, OuterHeader};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{Ecn, EtherType, eth};
@@ -112,9 +112,11 @@ pub(crate) fn wrap(
             template.emit(header, fields, source_port, inner.ether_type);
         }
         OuterHeader::Ipip(template) => {
-            // INVARIANT: `route` leads IPv4 here only.
+            // INVARIANT: `route` leads IPv4 here only, and its header is whole. It is as it leaves, its TTL one less.
+            let ip = frame.bytes().get(eth::HEADER_LEN..);
+            let inherited = ip.and_then(Inherited::of).ok_or(DropReason::NoRoom)?;
             let header = push::<IPIP_LEN, { IPIP_LEN - eth::HEADER_LEN }>(frame)?;
-            template.emit(header, fields);
+            template.emit(header, fields, inherited);
         }
     }
     Ok(())

@@ -196,6 +196,7 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
     let source = packet.addresses.source();
     cx.entry.is(Role::Uplink)
         && cx.tables.peers.by_inner_source(source).is_some()
+        && !cx.tables.peers.comes_plain(source)
         && !cx.tables.local.node_addresses.contains(&source)
 }
 

@@ -8,7 +8,7 @@ use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Pipeline;
 use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 
-use crate::packets::{Body, Family, Ip, Outer, cut};
+use crate::packets::{Body, Family, Ip, Outer, cut, patch_ipv4};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{
     LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod, pod_port,
@@ -67,22 +67,7 @@ pub fn rows() -> Vec<Row> {
             expect,
         ));
     }
-    for (name, ecn, len) in [
-        ("short", 0, 20 + 8 + 21),
-        ("exactly the MTU", 3, usize::from(LINK_MTU) - 20),
-    ] {
-        let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2))
-            .ecn(ecn)
-            .len(len);
-        let expect = Outer { ecn, ..outer(1, 3) }.ipip(&ip.clone().ttl(63).build());
-        let expect = Expect::Tunnel(uplink(), expect);
-        rows.push(Row::new(
-            format!("IPIP push, {name}"),
-            pod_port(2),
-            sent(&ip, pod_port(2)),
-            expect,
-        ));
-    }
+    rows.extend(ipip_rows());
     let v6 = sent(
         &Ip::udp(pod(Family::V6, 1, 2), pod(Family::V6, 3, 2)),
         pod_port(2),
@@ -94,6 +79,42 @@ pub fn rows() -> Vec<Row> {
     let packet = outer(2, 1).vxlan((40_000, VXLAN_PORT), VNI, &on.frame(vtep_mac(1), vtep_mac(2)));
     let expect = Expect::Tunnel(uplink(), outer(1, 3).ipip(&on.ttl(63).build()));
     rows.push(Row::new("from tunnel to tunnel", uplink(), packet, expect));
+    rows
+}
+
+/// Outer headers as the kernel's `tunl0` writes them: TTL and "don't fragment" are those of the packet inside.
+fn ipip_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, ecn, ttl, len) in [
+        ("short", 0, 64, 20 + 8 + 21),
+        ("exactly the MTU", 3, 64, usize::from(LINK_MTU) - 20),
+        ("last hop but one", 1, 2, 100),
+        ("TTL 255", 2, 255, 100),
+    ] {
+        let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2))
+            .ecn(ecn)
+            .ttl(ttl)
+            .len(len);
+        let packet = sent(&ip, pod_port(2));
+        let pieces_allowed = patch_ipv4(packet.clone(), 20, &[0, 0]);
+        for (may, packet) in [("DF", packet), ("no DF", pieces_allowed)] {
+            let inner = patch_ipv4(packet.clone(), 22, &[ttl - 1])[14..].to_vec();
+            let expect = Outer { ecn, ..outer(1, 3) }.ipip(&inner);
+            rows.push(Row::new(
+                format!("IPIP push, {name}, {may}"),
+                pod_port(2),
+                packet,
+                Expect::Tunnel(uplink(), expect),
+            ));
+        }
+    }
+    let from_node = Ip::udp(pod(Family::V4, 1, 0), pod(Family::V4, 3, 2)).ttl(1);
+    rows.push(Row::new(
+        "IPIP push from the node, no hop",
+        host(),
+        sent(&from_node, host()),
+        Expect::Tunnel(uplink(), outer(1, 3).ipip(&from_node.build())),
+    ));
     rows
 }
 

@@ -24,6 +24,7 @@ mod packets;
 mod plain;
 mod policies;
 mod random;
+mod routed;
 mod rows;
 mod services;
 mod vectors;

@@ -318,9 +318,16 @@ impl Outer {
         self.ipv4(17, &[&udp.to_bytes()[..], payload].concat())
     }
 
-    /// `inner`, an IPv4 packet, in IP-in-IP.
+    /// `inner`, an IPv4 packet, in IP-in-IP, which takes over TTL and "don't fragment" of it.
     pub fn ipip(&self, inner: &[u8]) -> Vec<u8> {
-        self.ipv4(4, inner)
+        let packet = self.ipv4(4, inner);
+        match inner {
+            [_, _, _, _, _, _, flags, _, ttl, ..] => {
+                let packet = patch_ipv4(packet, 20, &[flags & 0x40]);
+                patch_ipv4(packet, 22, &[*ttl])
+            }
+            _ => packet,
+        }
     }
 }
 

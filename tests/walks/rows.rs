@@ -108,6 +108,7 @@ pub fn punt(reason: PuntReason, detail: PuntDetail, packet: &[u8]) -> Expect {
 pub fn all() -> Vec<Row> {
     let sets = [
         crate::admit::rows(),
+        crate::routed::rows(),
         crate::decap::rows(),
         crate::ecn::rows(),
         crate::plain::rows(),

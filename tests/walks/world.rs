@@ -2,7 +2,8 @@
 //!
 //! Node n has the underlay address 192.0.2.n, pods 10.244.n.0/24 and fd00:n::/64 (pod p: .p and ::p), and gateways
 //! .1 and ::1. Nodes 1 and 2 (and 4, whose underlay address is unresolved, and 5, on the Windows port) are joined by
-//! VXLAN, 1 and 3 by IP-in-IP.
+//! VXLAN, 1 and 3 by IP-in-IP. Node 6 is on the same subnet and wraps nothing that goes there; it has borrowed pod 66 of
+//! node 1, and node 1 its pod 61.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -179,7 +180,31 @@ fn peers(node: u8) -> PeerTable {
         ];
         blocks.map(|block| (prefix(&block), id(*n)))
     });
-    PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner)
+    let table = PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner);
+    if node != 1 {
+        return table;
+    }
+    let plain = Family::BOTH.into_iter().flat_map(|family| {
+        [
+            (block_of(family, ROUTED), true),
+            (Prefix::host(pod(family, node, LENT)), true),
+            (Prefix::host(pod(family, ROUTED, BORROWED)), false),
+        ]
+    });
+    table.with_plain_sources(plain)
+}
+
+/// The node whose packets come in no tunnel.
+pub const ROUTED: u8 = 6;
+/// The pod of node 1 with which [`ROUTED`] has one of its own.
+pub const LENT: u8 = 66;
+/// The pod of [`ROUTED`] which node 1 has.
+pub const BORROWED: u8 = 61;
+
+/// A node's pods.
+fn block_of(family: Family, node: u8) -> Prefix {
+    let bits = if family == Family::V4 { 24 } else { 64 };
+    Prefix::containing(pod(family, node, 0), bits).unwrap()
 }
 
 fn ports(node: u8) -> PortTable {
@@ -249,12 +274,31 @@ fn routes(node: u8) -> RouteTable {
                 Target::Port(uplink()),
             ),
         ]);
+        if node == 1 {
+            let direct = Target::Via {
+                port: uplink(),
+                next_hop: node_address(family, ROUTED),
+            };
+            routes.extend([
+                (block_of(family, ROUTED), direct),
+                (to(pod(family, node, LENT)), direct),
+                (to(pod(family, ROUTED, BORROWED)), Target::Port(pod_port(3))),
+            ]);
+        }
         for other in (1..=5).filter(|other| *other != node) {
             let block = Prefix::containing(pod(family, other, 0), bits).unwrap();
             routes.push((block, Target::Tunnel(PeerId::new(u16::from(other)))));
         }
     }
     RouteTable::build(routes)
+}
+
+/// A node's pods, those of node 1 with what it has borrowed.
+fn pod_prefixes(node: u8) -> Vec<Prefix> {
+    let borrowed = |family| Prefix::host(pod(family, ROUTED, BORROWED));
+    let own = Family::BOTH.map(|family| block_of(family, node));
+    let borrowed = Family::BOTH.map(borrowed).into_iter().filter(|_| node == 1);
+    own.into_iter().chain(borrowed).collect()
 }
 
 /// The tables of node `n`.
@@ -285,10 +329,7 @@ pub fn tables(node: u8) -> NodeTables {
             .iter()
             .flat_map(|f| [pod(*f, node, 1), link_gateway(*f)])
             .collect(),
-        pod_prefixes: vec![
-            prefix(&format!("10.244.{node}.0/24")),
-            prefix(&format!("fd00:{node}::/64")),
-        ],
+        pod_prefixes: pod_prefixes(node),
         uplink: Some(uplink()),
         host: Some(host()),
         ..Local::default()
@@ -298,6 +339,16 @@ pub fn tables(node: u8) -> NodeTables {
         (uplink(), ROUTER_V6.parse().unwrap(), router_mac()),
         (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
         (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
+        (
+            uplink(),
+            node_address(Family::V4, ROUTED),
+            switch_mac(ROUTED, uplink()),
+        ),
+        (
+            uplink(),
+            node_address(Family::V6, ROUTED),
+            switch_mac(ROUTED, uplink()),
+        ),
     ];
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));

@@ -30,7 +30,7 @@ pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
 pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
-pub use peer::{Peer, PeerId, PeerTable, Tunnel, Underlay};
+pub use peer::{Peer, PeerId, PeerTable, Tunnel, TunnelKind, Underlay};
 pub use policy::PolicyTable;
 pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
