@@ -153,6 +153,8 @@ reasons! {
         TunnelMalformed => "tunnel_malformed",
         /// A tunnel packet that came as IP fragments; the outer packet must fit the underlay.
         TunnelFragment => "tunnel_fragment",
+        /// A VXLAN packet over IPv6 without a UDP checksum, which IPv6 demands (RFC 8200 section 8.1).
+        TunnelNoChecksum => "tunnel_no_checksum",
         /// A tunnel packet from an address that is no known node.
         TunnelUnknownPeer => "tunnel_unknown_peer",
         /// A tunnel packet of a kind that this peer does not use, or to an address that is no endpoint of ours.

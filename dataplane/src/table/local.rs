@@ -132,7 +132,7 @@ impl Local {
     /// The end of a VXLAN tunnel at this address and UDP port: its network and MAC address.
     #[inline]
     #[must_use]
-    pub fn vxlan_endpoint(&self, address: Ipv4Addr, udp_port: u16) -> Option<(Vni, MacAddr)> {
+    pub fn vxlan_endpoint(&self, address: IpAddr, udp_port: u16) -> Option<(Vni, MacAddr)> {
         self.endpoints.iter().find_map(|end| match end.kind {
             EndpointKind::Vxlan { vni, port, mac } if end.local == address && port == udp_port => {
                 Some((vni, mac))

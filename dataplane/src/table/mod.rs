@@ -29,7 +29,7 @@ pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
-pub use outer::{IpipOuter, OuterHeader, OuterLink, VxlanOuter};
+pub use outer::{IpipOuter, OuterHeader, OuterLink, TunnelEnds, VxlanOuter, VxlanV6Outer};
 pub use peer::{Peer, PeerId, PeerTable, Tunnel, TunnelKind, Underlay};
 pub use policy::PolicyTable;
 pub use port::{PortFacts, PortTable, Role};

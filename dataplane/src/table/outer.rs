@@ -1,7 +1,7 @@
 //! The outer header of a tunnel, computed once per peer: what is the same for every packet stands in a template, and
 //! a push fills in the rest.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Tunnel;
 use crate::wire::checksum::Sum;
@@ -9,7 +9,11 @@ use crate::wire::{
     Dscp, Ecn, EtherType, IpProtocol, Ipv4Fields, MacAddr, Ports, Vni, eth, ipip, ipv4, udp, vxlan,
 };
 
-/// TTL of VXLAN's outer header: what the kernel's tunnels send for a packet they do not inherit from.
+mod v6;
+
+pub use v6::{VXLAN_V6_LEN, VxlanV6Outer};
+
+/// TTL, or hop limit, of VXLAN's outer headers: what the kernel's tunnels send for a packet they do not inherit from.
 pub const OUTER_TTL: u8 = 64;
 
 /// Length of a VXLAN template: the outer headers and the inner Ethernet header, in bytes.
@@ -46,43 +50,93 @@ pub struct OuterLink {
     pub destination: MacAddr,
 }
 
-/// The template of a peer's outer header. Later kinds, an IPv6 underlay's for one, are further variants.
+/// Both ends of a tunnel in the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TunnelEnds {
+    /// Over IPv4.
+    V4 {
+        /// Ours.
+        local: Ipv4Addr,
+        /// The peer's.
+        remote: Ipv4Addr,
+    },
+    /// Over IPv6.
+    V6 {
+        /// Ours.
+        local: Ipv6Addr,
+        /// The peer's.
+        remote: Ipv6Addr,
+    },
+}
+
+impl TunnelEnds {
+    /// The peer's end.
+    #[must_use]
+    pub const fn remote(&self) -> IpAddr {
+        match *self {
+            Self::V4 { remote, .. } => IpAddr::V4(remote),
+            Self::V6 { remote, .. } => IpAddr::V6(remote),
+        }
+    }
+}
+
+impl From<(Ipv4Addr, Ipv4Addr)> for TunnelEnds {
+    fn from((local, remote): (Ipv4Addr, Ipv4Addr)) -> Self {
+        Self::V4 { local, remote }
+    }
+}
+
+impl From<(Ipv6Addr, Ipv6Addr)> for TunnelEnds {
+    fn from((local, remote): (Ipv6Addr, Ipv6Addr)) -> Self {
+        Self::V6 { local, remote }
+    }
+}
+
+/// The template of a peer's outer header.
 #[derive(Debug, Clone)]
 pub enum OuterHeader {
     /// VXLAN over IPv4.
     VxlanV4(VxlanOuter),
+    /// VXLAN over IPv6.
+    VxlanV6(VxlanV6Outer),
     /// IP-in-IP over IPv4.
     Ipip(IpipOuter),
 }
 
 impl OuterHeader {
-    /// The template for a tunnel from `local` to `remote`.
+    /// The template for a tunnel between these ends; `None` for IP-in-IP over IPv6, which there is not (RFC 2003).
     #[must_use]
-    pub fn new(link: OuterLink, local: Ipv4Addr, remote: Ipv4Addr, tunnel: Tunnel) -> Self {
-        match tunnel {
+    pub fn new(link: OuterLink, ends: TunnelEnds, tunnel: Tunnel) -> Option<Self> {
+        let vxlan = match tunnel {
             Tunnel::Vxlan {
                 vni,
                 port,
                 local_mac,
                 remote_mac,
-            } => Self::VxlanV4(VxlanOuter::new(
-                link,
-                (local, remote),
-                vni,
-                port,
-                (local_mac, remote_mac),
-            )),
-            Tunnel::Ipip => Self::Ipip(IpipOuter::new(link, local, remote)),
+            } => Some((vni, port, (local_mac, remote_mac))),
+            Tunnel::Ipip => None,
+        };
+        match (ends, vxlan) {
+            (TunnelEnds::V4 { local, remote }, Some((vni, port, macs))) => {
+                let outer = VxlanOuter::new(link, (local, remote), vni, port, macs);
+                Some(Self::VxlanV4(outer))
+            }
+            (TunnelEnds::V6 { local, remote }, Some((vni, port, macs))) => {
+                let outer = VxlanV6Outer::new(link, (local, remote), vni, port, macs);
+                Some(Self::VxlanV6(outer))
+            }
+            (TunnelEnds::V4 { local, remote }, None) => Some(Self::Ipip(IpipOuter::new(link, local, remote))),
+            (TunnelEnds::V6 { .. }, None) => None,
         }
     }
 }
 
-/// What a push fills into an outer IPv4 header.
+/// What a push fills into an outer IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterFields {
     /// Length of the inner IP packet, in bytes.
     pub inner_len: u16,
-    /// Identification; every packet takes the next one, since the outer packet may be fragmented (RFC 6864).
+    /// Identification, which IPv4 has; every packet takes the next one, since the outer packet may be fragmented (RFC 6864).
     pub id: u16,
     /// Explicit congestion notification (RFC 6040).
     pub ecn: Ecn,
@@ -340,8 +394,14 @@ mod tests {
 
     #[test]
     fn the_kind_of_tunnel_decides_the_kind_of_header() {
-        let header = OuterHeader::new(LINK, LOCAL, REMOTE, Tunnel::Ipip);
-        assert!(matches!(header, OuterHeader::Ipip(_)));
+        let header = |ends, tunnel| OuterHeader::new(LINK, ends, tunnel);
+        let over_v4 = TunnelEnds::from((LOCAL, REMOTE));
+        let over_v6 = TunnelEnds::from((LOCAL.to_ipv6_mapped(), REMOTE.to_ipv6_mapped()));
+        assert!(matches!(
+            header(over_v4, Tunnel::Ipip),
+            Some(OuterHeader::Ipip(_))
+        ));
+        assert!(header(over_v6, Tunnel::Ipip).is_none());
         let (local_mac, remote_mac) = INNER_MACS;
         let tunnel = Tunnel::Vxlan {
             vni: Vni::MAX,
@@ -349,7 +409,7 @@ mod tests {
             local_mac,
             remote_mac,
         };
-        let header = OuterHeader::new(LINK, LOCAL, REMOTE, tunnel);
-        assert!(matches!(header, OuterHeader::VxlanV4(_)));
+        assert!(matches!(header(over_v4, tunnel), Some(OuterHeader::VxlanV4(_))));
+        assert!(matches!(header(over_v6, tunnel), Some(OuterHeader::VxlanV6(_))));
     }
 }

@@ -1,11 +1,11 @@
 //! The other nodes, and the tunnels to them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::outer::{OuterHeader, OuterLink};
+use super::outer::{OuterHeader, OuterLink, TunnelEnds};
 use super::{Lpm, Prefix};
 use crate::port::PortId;
 use crate::wire::{MacAddr, Vni};
@@ -81,19 +81,20 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer whose outer header is built from the rest: `local` is our end of the tunnel, `link` the addresses of
-    /// the first link on the way, `None` while they are not known.
+    /// A peer whose outer header is built from the rest: `ends` are those of the tunnel, ours first, `link` the
+    /// addresses of the first link on the way, `None` while they are not known.
     #[must_use]
     pub fn new(
-        (local, remote): (Ipv4Addr, Ipv4Addr),
+        ends: impl Into<TunnelEnds>,
         tunnel: Tunnel,
         underlay: Underlay,
         mtu: u16,
         link: Option<OuterLink>,
     ) -> Self {
-        let outer = link.map(|link| OuterHeader::new(link, local, remote, tunnel));
+        let ends = ends.into();
+        let outer = link.and_then(|link| OuterHeader::new(link, ends, tunnel));
         Self {
-            remote: IpAddr::V4(remote),
+            remote: ends.remote(),
             tunnel,
             underlay,
             mtu,
@@ -240,6 +241,8 @@ impl PeerTable {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
