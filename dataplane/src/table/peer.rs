@@ -117,7 +117,7 @@ pub struct PeerTable {
 }
 
 /// A kind of tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TunnelKind {
     /// [`Tunnel::Vxlan`].
     Vxlan,

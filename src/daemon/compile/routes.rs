@@ -8,6 +8,7 @@ use millrace_dataplane::table::{Local, Prefix, Role, Target};
 use super::peers::Peers;
 use super::{Inputs, PortInput, prefix};
 use crate::kernel::{OWN_ROUTE_PROTOCOL, Route, RouteKind};
+use crate::objects::Network;
 
 /// The routes, the weaker claims first: of two for one prefix the later one counts.
 pub(super) fn routes(
@@ -33,13 +34,13 @@ pub(super) fn routes(
         .into_iter()
         .filter_map(|(net, (_, target))| Some((prefix(net)?, target)))
         .collect();
-    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer.
-    routes.extend(
-        local
-            .pod_prefixes
-            .iter()
-            .map(|prefix| (*prefix, Target::Unreachable)),
-    );
+    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer; in a Calico
+    // cluster they are not, as by its nodes' own route to the block.
+    let nobody = match inputs.store.network() {
+        Network::Flannel => Target::Unreachable,
+        Network::Calico => Target::Blackhole,
+    };
+    routes.extend(local.pod_prefixes.iter().map(|prefix| (*prefix, nobody)));
     routes.extend(peers.routes.iter().copied());
     if let Some(host) = host {
         routes.extend(

@@ -165,6 +165,12 @@ impl Lab {
         Ok(node)
     }
 
+    /// Adds a node whose daemon is not started, for who writes its files otherwise first.
+    pub fn add_idle_node(&mut self, kind: NodeKind) -> Result<&mut Node, LabError> {
+        let place = self.join_node(kind)?;
+        self.node_mut(&NodePlan::of(place)?.name())
+    }
+
     /// Makes a node, with everything but its daemon started, and returns its place.
     fn join_node(&mut self, kind: NodeKind) -> Result<usize, LabError> {
         let place = self.nodes.len();
