@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable,
+    Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, Peer, PeerId, PeerTable,
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
 use millrace_dataplane::wire::{MacAddr, Vni};
@@ -27,7 +27,7 @@ use crate::config::{Config, OverlayKind};
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
 pub use numbers::Numbers;
-use peers::Peers;
+use peers::{OwnEnds, Peers};
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::routes;
 use services::{HostListens, ServiceCompiler, ServiceInputs};
@@ -111,11 +111,11 @@ pub fn compile(
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let host = inputs.ports.iter().find(|port| port.facts.role == Role::Host);
-    let local_address = tunnel_address(inputs, uplink);
+    let ends = own_ends(inputs, uplink);
     let mut warnings = Vec::new();
-    let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
-    let endpoints = endpoints(inputs, local_address, &peers);
-    let local = local(inputs, (uplink, host), local_address, endpoints);
+    let peers = Peers::collect(inputs, numbers, uplink, ends, &mut warnings);
+    let endpoints = endpoints(inputs, ends, &peers);
+    let local = local(inputs, (uplink, host), ends, endpoints);
     let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
     let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
@@ -168,7 +168,7 @@ pub fn compile(
 fn local(
     inputs: &Inputs<'_>,
     (uplink, host): (Option<&PortInput>, Option<&PortInput>),
-    tunnel_end: Option<Ipv4Addr>,
+    ends: OwnEnds,
     endpoints: Vec<Endpoint>,
 ) -> Local {
     let addresses = own_addresses(inputs.kernel);
@@ -181,8 +181,8 @@ fn local(
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
         pod_networks: pod_networks(inputs),
-        sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
-        sources_v6: sources(inputs, uplink, None, as_v6),
+        sources_v4: sources(inputs, uplink, ends.v4.map(IpAddr::V4), as_v4),
+        sources_v6: sources(inputs, uplink, ends.v6.map(IpAddr::V6), as_v6),
         masquerade: inputs.config.overlay.masquerade,
         masquerade_protocols: inputs.config.overlay.masquerade_protocols.numbers().collect(),
         uplink_ports: (
@@ -202,22 +202,61 @@ pub(super) fn overhead(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-/// The address at which tunnels end here: the published one if the uplink has it, else the uplink's first.
-fn tunnel_address(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> Option<Ipv4Addr> {
-    let on_uplink: Vec<Ipv4Addr> = addresses_on(inputs.kernel, uplink?.ifindex)
-        .into_iter()
-        .filter_map(as_v4)
-        .collect();
-    let published = inputs.own.lease.as_ref().and_then(|lease| lease.public_ip_v4);
-    published
-        .filter(|address| on_uplink.contains(address))
-        .or_else(|| on_uplink.first().copied())
+/// The addresses at which tunnels end here: of each family the published one if the uplink has it, else the uplink's
+/// first that is not link-local.
+fn own_ends(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> OwnEnds {
+    let on_uplink = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
+    let on_uplink = on_uplink.unwrap_or_default();
+    let lease = inputs.own.lease.as_ref();
+    OwnEnds {
+        v4: end_among(&on_uplink, lease.and_then(|lease| lease.public_ip_v4), as_v4),
+        v6: end_among(&on_uplink, lease.and_then(|lease| lease.public_ip_v6), as_v6),
+    }
 }
 
-fn endpoints(inputs: &Inputs<'_>, local: Option<Ipv4Addr>, peers: &Peers) -> Vec<Endpoint> {
-    let Some(local) = local.map(IpAddr::V4) else {
-        return Vec::new();
-    };
+fn end_among<A: PartialEq + Copy>(
+    on_uplink: &[IpAddr],
+    published: Option<A>,
+    of_family: fn(IpAddr) -> Option<A>,
+) -> Option<A> {
+    let mut of_uplink = on_uplink
+        .iter()
+        .copied()
+        .filter(|address| !is_link_local_v6(address))
+        .filter_map(of_family);
+    published
+        .filter(|address| of_uplink.clone().any(|other| other == *address))
+        .or_else(|| of_uplink.next())
+}
+
+fn is_link_local_v6(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Where tunnels end here.
+fn endpoints(inputs: &Inputs<'_>, ends: OwnEnds, peers: &Peers) -> Vec<Endpoint> {
+    let mut endpoints = ends
+        .v4
+        .map_or_else(Vec::new, |end| endpoints_v4(inputs, end, peers));
+    // One that no peer sends to would take from the kernel what comes to that port.
+    let is_used = |peer: &Peer| peer.remote.is_ipv6();
+    let own = &inputs.config.overlay;
+    if let (Some(end), Ok(vni)) = (ends.v6, Vni::try_from(own.vni.get()))
+        && peers.table.iter().any(|(_, peer)| is_used(peer))
+    {
+        let kind = EndpointKind::Vxlan {
+            vni,
+            port: own.port.get(),
+            mac: MacAddr(inputs.own.vtep_mac_or_derived(Family::V6).octets()),
+        };
+        let local = IpAddr::V6(end);
+        endpoints.push(Endpoint { local, kind });
+    }
+    endpoints
+}
+
+fn endpoints_v4(inputs: &Inputs<'_>, local: Ipv4Addr, peers: &Peers) -> Vec<Endpoint> {
+    let local = IpAddr::V4(local);
     let overlay = &inputs.config.overlay;
     let uses = |tunnel: fn(&Tunnel) -> bool| peers.table.iter().any(|(_, peer)| tunnel(&peer.tunnel));
     let mut endpoints = Vec::new();
@@ -260,7 +299,7 @@ fn sources<A>(
     let on_uplink = uplink
         .into_iter()
         .flat_map(|port| addresses_on(inputs.kernel, port.ifindex))
-        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+        .filter(|address| !is_link_local_v6(address));
     SourceAddresses {
         gateway: inputs.own.gateway_addresses().find_map(of_family),
         overlay: inputs.own.tunnel_addresses().find_map(of_family),

@@ -37,7 +37,7 @@ pub(super) fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -
         queues,
         mtu: uplink
             .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
+            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind, own))),
         mac: None,
         switch_mac: None,
         addresses: own.tunnel_addresses().collect(),

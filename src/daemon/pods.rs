@@ -19,7 +19,7 @@ use super::ports::{PodRow, Port, SavedError};
 use crate::admin::protocol::{Attach, Failure};
 use crate::config::OverlayKind;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
-use crate::objects::PodKey;
+use crate::objects::{Family, NodeRecord, Peer, PodKey};
 
 /// A pod's port that is to be served.
 struct Wanted {
@@ -301,9 +301,10 @@ impl Daemon {
     /// What fits a pod's packets into the uplink's, tunnel header and all.
     fn pod_mtu(&self) -> Option<u32> {
         let uplink = self.ports.of_role(Role::Uplink)?.1.facts.mtu;
-        Some(u32::from(
-            uplink.saturating_sub(tunnel_overhead(self.config.overlay.kind)),
-        ))
+        Some(u32::from(uplink.saturating_sub(tunnel_overhead(
+            self.config.overlay.kind,
+            &self.own,
+        ))))
     }
 }
 
@@ -319,9 +320,12 @@ fn pod_mac(pod: &PodKey) -> MacAddr {
     MacAddr(mac)
 }
 
-/// What a tunnel of this kind adds to a packet, in bytes.
-pub(super) fn tunnel_overhead(kind: OverlayKind) -> u16 {
+/// What a tunnel of this kind adds to a packet, in bytes; of two underlays the one that adds more.
+pub(super) fn tunnel_overhead(kind: OverlayKind, own: &NodeRecord) -> u16 {
     overhead(match kind {
+        OverlayKind::Vxlan if Peer::of(own, Family::V6).is_ok() => {
+            millrace_dataplane::wire::vxlan::MTU_OVERHEAD_IPV6
+        }
         OverlayKind::Vxlan => millrace_dataplane::wire::vxlan::MTU_OVERHEAD_IPV4,
         OverlayKind::Ipip => millrace_dataplane::wire::ipip::MTU_OVERHEAD,
     })

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId};
 
-use crate::objects::NodeName;
+use crate::objects::{Family, NodeName};
 
 /// Neighbours that may have a number, those that are gone included. Beyond it the gone ones give theirs up.
 const NEIGHBOURS_MAX: usize = 1 << 14;
@@ -14,7 +14,7 @@ const NEIGHBOURS_MAX: usize = 1 << 14;
 /// The numbers given so far.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    peers: BTreeMap<NodeName, u16>,
+    peers: BTreeMap<(NodeName, Family), u16>,
     neighbours: BTreeMap<(PortId, IpAddr), u16>,
     /// Ports on which numbers of neighbours were given anew.
     renumbered: BTreeSet<PortId>,
@@ -24,16 +24,17 @@ impl Numbers {
     /// Forgets the nodes that are gone, so that their numbers are free: the routes to them are gone as well, and with
     /// them every stored answer.
     pub(super) fn keep_peers(&mut self, is_there: impl Fn(&NodeName) -> bool) {
-        self.peers.retain(|node, _| is_there(node));
+        self.peers.retain(|(node, _), _| is_there(node));
     }
 
-    /// A peer's number; `None` when all are taken.
-    pub(super) fn of_peer(&mut self, node: &NodeName) -> Option<PeerId> {
-        if let Some(number) = self.peers.get(node) {
+    /// A peer's number, by the family of the underlay to it; `None` when all are taken.
+    pub(super) fn of_peer(&mut self, node: &NodeName, underlay: Family) -> Option<PeerId> {
+        let key = (node.clone(), underlay);
+        if let Some(number) = self.peers.get(&key) {
             return Some(PeerId::new(*number));
         }
         let number = free(self.peers.values())?;
-        self.peers.insert(node.clone(), number);
+        self.peers.insert(key, number);
         Some(PeerId::new(number))
     }
 

@@ -1,12 +1,43 @@
 //! The other nodes: which can be used, and the tunnel to each.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, Underlay};
+use ipnet::IpNet;
+use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, TunnelEnds, Underlay};
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
 use super::{Inputs, Numbers, PeerName, PortInput, overhead, prefix};
-use crate::objects::{Family, PeerTunnel};
+use crate::objects::{Family, NodeRecord, PeerTunnel};
+
+/// This node's ends of tunnels: an address of each family of underlay, if it has one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OwnEnds {
+    pub(super) v4: Option<Ipv4Addr>,
+    pub(super) v6: Option<Ipv6Addr>,
+}
+
+impl OwnEnds {
+    /// Both ends of a tunnel to `remote`, over an underlay of its family.
+    fn to(self, remote: IpAddr) -> Option<TunnelEnds> {
+        match remote {
+            IpAddr::V4(remote) => Some((self.v4?, remote).into()),
+            IpAddr::V6(remote) => Some((self.v6?, remote).into()),
+        }
+    }
+
+    /// Whether an address is this node's end.
+    fn contains(self, address: IpAddr) -> bool {
+        self.v4.map(IpAddr::V4) == Some(address) || self.v6.map(IpAddr::V6) == Some(address)
+    }
+}
+
+/// Whether IPv6 pods of these two nodes talk over an IPv6 underlay: where both publish an end of it, as flannel's nodes do.
+/// Else their packets take the tunnel of the IPv4 pods. Both nodes know both, so they agree.
+fn meets_over_v6(own: &NodeRecord, other: &NodeRecord) -> bool {
+    [own, other]
+        .iter()
+        .all(|node| crate::objects::Peer::of(node, Family::V6).is_ok())
+}
 
 /// The peers on their way into the tables.
 #[derive(Default)]
@@ -24,29 +55,38 @@ impl Peers {
         inputs: &Inputs<'_>,
         numbers: &mut Numbers,
         uplink: Option<&PortInput>,
-        local: Option<Ipv4Addr>,
+        local: OwnEnds,
         warnings: &mut Vec<String>,
     ) -> Self {
         let mut peers = Self::default();
-        let (Some(uplink), Some(local)) = (uplink, local) else {
-            warnings.push(format!(
-                "{} has no IPv4 address: no tunnel works until it has one",
-                inputs.config.uplink.interface.as_str()
-            ));
-            return peers;
-        };
         numbers.keep_peers(|name| inputs.store.node(name).is_some());
-        for peer in inputs.store.peers(Family::V4) {
-            let Some(id) = numbers.of_peer(&peer.node.name) else {
-                warnings.push(format!(
-                    "node {}: there are more peers than can be numbered",
-                    peer.node.name
-                ));
+        for (family, words, has_end) in [
+            (Family::V4, "IPv4", local.v4.is_some()),
+            (Family::V6, "IPv6", local.v6.is_some()),
+        ] {
+            let there = inputs.store.peers(family);
+            let mut there = there.filter(|peer| match family {
+                Family::V4 => true,
+                Family::V6 => meets_over_v6(inputs.own, peer.node),
+            });
+            let Some(uplink) = uplink.filter(|_| has_end) else {
+                // Nobody misses an IPv6 underlay who has no peer over it.
+                if there.next().is_some() || (family == Family::V4 && local.v6.is_none()) {
+                    warnings.push(format!(
+                        "{} has no {words} address: no tunnel over {words} works until it has one",
+                        inputs.config.uplink.interface.as_str()
+                    ));
+                }
                 continue;
             };
-            match peers.add(inputs, uplink, local, id, &peer) {
-                Ok(()) => {}
-                Err(reason) => warnings.push(format!("node {}: {reason}", peer.node.name)),
+            for peer in there {
+                let added = match numbers.of_peer(&peer.node.name, family) {
+                    Some(id) => peers.add(inputs, uplink, local, (id, family), &peer),
+                    None => Err("there are more peers than can be numbered".to_owned()),
+                };
+                if let Err(reason) = added {
+                    warnings.push(format!("node {}: {reason}", peer.node.name));
+                }
             }
         }
         peers
@@ -56,17 +96,18 @@ impl Peers {
         &mut self,
         inputs: &Inputs<'_>,
         uplink: &PortInput,
-        local: Ipv4Addr,
-        id: PeerId,
+        local: OwnEnds,
+        (id, family): (PeerId, Family),
         peer: &crate::objects::Peer<'_>,
     ) -> Result<(), String> {
-        let IpAddr::V4(remote) = peer.public_ip else {
-            return Err(format!("its public address {} is not IPv4", peer.public_ip));
-        };
-        if remote == local {
+        let remote = peer.public_ip;
+        if local.contains(remote) {
             return Err(format!("its public address {remote} is this node's own"));
         }
-        let (tunnel, overhead) = tunnel_to(inputs, peer)?;
+        let ends = local
+            .to(remote)
+            .ok_or_else(|| format!("its public address {remote} is of another family than this node's"))?;
+        let (tunnel, overhead) = tunnel_to(inputs, family, peer)?;
         // A peer on the uplink's subnet is its own next hop; without a route it is tried as one all the same.
         let hop = inputs.kernel.resolve_route_on(peer.public_ip, uplink.ifindex);
         let next_hop = hop.and_then(|hop| hop.gateway).unwrap_or(peer.public_ip);
@@ -84,25 +125,46 @@ impl Peers {
         };
         let mtu = uplink.facts.mtu.saturating_sub(overhead);
         self.table
-            .push((id, Peer::new((local, remote), tunnel, underlay, mtu, link)));
+            .push((id, Peer::new(ends, tunnel, underlay, mtu, link)));
         self.next_hops.push((uplink.ifindex, next_hop));
-        let cidr = prefix(peer.pod_cidr).ok_or("its pod CIDR is no prefix")?;
-        self.routes.push((cidr, Target::Tunnel(id)));
-        self.inner_sources.push((cidr, id));
-        let addresses = peer.node.internal_ips.iter().copied().chain([peer.public_ip]);
-        self.inner_sources
-            .extend(addresses.map(|address| (Prefix::host(address), id)));
+        let is_apart = meets_over_v6(inputs.own, peer.node);
+        // Two tunnels to one node take a family of pods each; a single one takes both, save that protocol 4 has no IPv6.
+        let takes_v6 = family == Family::V6 || (!is_apart && tunnel != Tunnel::Ipip);
+        let takes_v4 = family == Family::V4;
+        let is_taken = |address: &IpAddr| if address.is_ipv4() { takes_v4 } else { takes_v6 };
+        let pod_cidrs: Vec<IpNet> = peer
+            .node
+            .pod_cidrs()
+            .filter(|cidr| is_taken(&cidr.addr()))
+            .collect();
+        for cidr in &pod_cidrs {
+            let cidr = prefix(*cidr).ok_or("its pod CIDR is no prefix")?;
+            self.routes.push((cidr, Target::Tunnel(id)));
+            self.inner_sources.push((cidr, id));
+        }
+        let addresses = peer.node.internal_ips.iter().copied();
+        // Where there is one tunnel, nobody else sends from any of its addresses.
+        let addresses = addresses.filter(|address| !is_apart || is_taken(address));
+        self.inner_sources.extend(
+            addresses
+                .chain([remote])
+                .map(|address| (Prefix::host(address), id)),
+        );
         self.names.push(PeerName {
             id,
             node: peer.node.name.clone(),
-            pod_cidrs: vec![peer.pod_cidr],
+            pod_cidrs,
         });
         Ok(())
     }
 }
 
 /// The tunnel to a peer, and what it adds to a packet.
-fn tunnel_to(inputs: &Inputs<'_>, peer: &crate::objects::Peer<'_>) -> Result<(Tunnel, u16), String> {
+fn tunnel_to(
+    inputs: &Inputs<'_>,
+    family: Family,
+    peer: &crate::objects::Peer<'_>,
+) -> Result<(Tunnel, u16), String> {
     match peer.tunnel {
         PeerTunnel::Ipip => Ok((Tunnel::Ipip, overhead(ipip::MTU_OVERHEAD))),
         PeerTunnel::Vxlan(lease) => {
@@ -113,10 +175,14 @@ fn tunnel_to(inputs: &Inputs<'_>, peer: &crate::objects::Peer<'_>) -> Result<(Tu
             let tunnel = Tunnel::Vxlan {
                 vni: Vni::try_from(own).map_err(|_| format!("{own} is no VNI"))?,
                 port: inputs.config.overlay.port.get(),
-                local_mac: MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets()),
+                local_mac: MacAddr(inputs.own.vtep_mac_or_derived(family).octets()),
                 remote_mac: MacAddr(lease.vtep_mac.octets()),
             };
-            Ok((tunnel, overhead(vxlan::MTU_OVERHEAD_IPV4)))
+            let added = match family {
+                Family::V4 => vxlan::MTU_OVERHEAD_IPV4,
+                Family::V6 => vxlan::MTU_OVERHEAD_IPV6,
+            };
+            Ok((tunnel, overhead(added)))
         }
     }
 }
