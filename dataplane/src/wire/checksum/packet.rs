@@ -1,7 +1,7 @@
 //! The sum of a whole IP packet, without a pass over what a checksum of its own covers already.
 
+use super::super::{IpProtocol, Ipv4, Ipv6, Udp, icmp, ipv6, tcp};
 use super::{Sum, addresses_v4, addresses_v6};
-use crate::wire::{IpProtocol, Ipv4, Ipv6, Udp, icmp, ipv6, tcp};
 
 /// The sum of an IP packet, as the checksum of a datagram around it needs it. `packet` is the packet and no padding.
 ///
