@@ -26,6 +26,8 @@ use wire::Seen;
 
 /// Longer than anything takes that is to come about at all: the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the first answer may take: neighbours have to be found.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// Where pods echo.
 const ECHO_PORT: u16 = 7000;
 /// MTU of the wire, and of the pods' own interfaces once they are to send what fits into no tunnel.
@@ -162,10 +164,14 @@ fn attach(lab: &Lab, name: &str, pod: &Namespace, places: &[Place]) {
     for address in &addresses {
         words.extend(["--address", address]);
     }
-    let made = node.daemon().unwrap().json(&words);
-    let made = made.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(made["mtu"], POD_MTU);
-    let interface = made["interface"].as_str().unwrap();
+    let daemon = node.daemon().unwrap();
+    let made = daemon.client_output(&words);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let ports = daemon.json(&["show", "ports"]).unwrap();
+    let mut ports = ports.as_array().unwrap().iter();
+    let port = ports.find(|port| port["pod"] == name).expect("the pod's port");
+    assert_eq!(port["mtu"], POD_MTU);
+    let interface = port["interface"].as_str().unwrap();
     let mtu = LINK_MTU.to_string();
     let ends = [(node.namespace(), interface), (pod, POD_INTERFACE)];
     for (namespace, interface) in ends {
@@ -189,8 +195,11 @@ fn a_kernel_as_calicos_node_takes_and_sends_what_this_node_does() {
     let rig = step("two nodes", Rig::new);
     step("the first answers", || {
         for way in &WAYS {
-            wait_until(way.name, PATIENCE, || Ok(rig.ping(way.place, &["-W", "2"]).0))
-                .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+            let answered = wait_until(way.name, FIRST_ANSWER, || {
+                rig.peer.rouse();
+                Ok(rig.ping(way.place, &["-W", "2"]).0)
+            });
+            answered.unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
         }
     });
     for way in &WAYS {
@@ -338,6 +347,16 @@ impl Rig {
             &["stats"],
         ]
         .map(ask);
+        let node = self.lab.node("node-a").unwrap().namespace();
+        let rack = self.lab.switch().namespace();
+        let words = [
+            (node, &["neigh"][..]),
+            (node, &["-s", "link"]),
+            (rack, &["-s", "link"]),
+        ];
+        let ip =
+            words.map(|(namespace, words)| namespace.ip(words).unwrap_or_else(|error| error.to_string()));
+        eprintln!("{}", ip.join("\n--\n"));
         format!(
             "{}\n-- log\n{}\n{}",
             own.join("\n"),

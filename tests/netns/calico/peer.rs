@@ -1,6 +1,6 @@
 //! The other node: a virtual machine whose kernel does everything, set up as Calico's agents do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use millrace_tools::lab::Lab;
 use millrace_tools::lab::machine::Machine;
@@ -24,12 +24,17 @@ impl Peer {
         machine.write("/tmp/calico.sh", &script()).unwrap();
         let told = machine.run(&["busybox", "sh", "-ex", "/tmp/calico.sh"]);
         told.unwrap_or_else(|error| panic!("{error}"));
-        for any in ["0.0.0.0", "[::]"] {
-            let at = format!("{any}:{ECHO_PORT}");
+        for place in [Place::Ipip, Place::Vxlan, Place::VxlanV6] {
+            let at = SocketAddr::new(address(place, 'b'), ECHO_PORT).to_string();
             let words = ["ip", "netns", "exec", "pod", "millrace-guest", "echo", &at];
             machine.spawn(&words, "/var/log/echo.log").unwrap();
         }
         Self { machine }
+    }
+
+    /// Has QEMU look again at what came while the NIC was not ready: till then it reads nothing more of it.
+    pub(crate) fn rouse(&self) {
+        self.machine.rouse().unwrap();
     }
 
     /// One echo request from its pod; whether it was answered, and what was said.
@@ -69,7 +74,7 @@ impl Peer {
     }
 }
 
-/// What Calico's agents set up: tunnel devices with their addresses, a way to each of the other node's blocks, nothing for
+/// A shell script (in which BusyBox would take its own `ip`, which knows less) of what Calico's agents set up: tunnel devices with their addresses, a way to each of the other node's blocks, nothing for
 /// addresses of its own that nobody has, and the pod behind a veth whose other end has Calico's address.
 fn script() -> String {
     let mac = |macs: &[(char, &'static str); 2], node| macs.iter().find(|(of, _)| *of == node).unwrap().1;
@@ -77,11 +82,14 @@ fn script() -> String {
     let tunnel = |place, node| tunnel_address(place, node);
     let (ipip, vxlan, v6) = (Place::Ipip, Place::Vxlan, Place::VxlanV6);
     format!(
-        "sysctl -w net.ipv4.ip_forward=1
+        "ip() {{ /bin/ip \"$@\"; }}
+sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.all.forwarding=1
 sysctl -w net.ipv4.conf.all.rp_filter=0
 sysctl -w net.ipv4.conf.default.rp_filter=0
+ip link set eth0 up
 ethtool -K eth0 tx off gso off tso off gro off || true
+ip link set eth0 down
 ip link set eth0 up
 ip address add {u4}/24 dev eth0
 ip -6 address add {u6}/64 dev eth0 nodad
