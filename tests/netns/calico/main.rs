@@ -28,6 +28,8 @@ use wire::Seen;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the first answer may take: neighbours have to be found.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
+/// The gateway of a pod here.
+const GATEWAY_V6: &str = "fd6d:696c:6c72::1";
 /// Where pods echo.
 const ECHO_PORT: u16 = 7000;
 /// MTU of the wire, and of the pods' own interfaces once they are to send what fits into no tunnel.
@@ -172,6 +174,20 @@ fn attach(lab: &Lab, name: &str, pod: &Namespace, places: &[Place]) {
     let port = ports.find(|port| port["pod"] == name).expect("the pod's port");
     assert_eq!(port["mtu"], POD_MTU);
     let interface = port["interface"].as_str().unwrap();
+    if places.contains(&Place::VxlanV6) {
+        let mac = port["mac"].as_str().unwrap();
+        let words = [
+            "-6",
+            "neigh",
+            "replace",
+            GATEWAY_V6,
+            "lladdr",
+            mac,
+            "dev",
+            POD_INTERFACE,
+        ];
+        pod.ip(&words).unwrap();
+    }
     let mtu = LINK_MTU.to_string();
     let ends = [(node.namespace(), interface), (pod, POD_INTERFACE)];
     for (namespace, interface) in ends {
