@@ -1,6 +1,7 @@
 //! The slow path: packets that need thought, on a thread of their own.
 //!
-//! Workers hand over copies of packets that they cannot answer or send on by themselves ([`Punt`]): ARP, packets
+//! Workers hand over copies of packets that they cannot answer or send on by themselves ([`Punt`]): ARP and neighbour
+//! solicitations, packets
 //! that an ICMP error is due for, packets to the switch itself, and packets whose next hop's link address is not
 //! known. [`SlowPath`] decides about them: it is plain logic without a thread, a channel or a clock. [`spawn`] runs it
 //! between the workers and the control plane.
@@ -13,6 +14,7 @@ mod arp;
 mod complaint;
 mod compose;
 mod hold;
+mod neighbour;
 mod onward;
 mod original;
 mod rate;
@@ -178,6 +180,7 @@ impl SlowPath {
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
             PuntReason::Arp => self.answer_arp(punt, tables)?,
+            PuntReason::NeighbourSolicitation => self.answer_solicitation(punt, tables)?,
             PuntReason::ToSwitch => {
                 let original = read()?;
                 let id = self.next_id();
@@ -212,6 +215,15 @@ impl SlowPath {
     fn answer_arp(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
         let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
         self.stats.arp_replies.add(1);
+        Ok(Injection {
+            way: Way::Exit(punt.ingress),
+            packet,
+        })
+    }
+
+    fn answer_solicitation(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
+        let packet = neighbour::answer(tables, punt.ingress, punt.packet.bytes())?;
+        self.stats.neighbour_advertisements.add(1);
         Ok(Injection {
             way: Way::Exit(punt.ingress),
             packet,
