@@ -39,6 +39,9 @@ pub struct Overlay {
     /// or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
     /// itself does not use. Default none: such packets do not leave.
     pub masquerade_protocols: PortlessProtocols,
+    /// `clamp-mss`: whether the largest segment that TCP connections through tunnels announce is lowered to what fits
+    /// the tunnel, in both directions. Default true.
+    pub clamp_mss: bool,
 }
 
 /// `kind`: the tunnel in which pods' packets travel to other nodes.
@@ -64,6 +67,7 @@ impl Default for Overlay {
             port: FLANNEL_PORT,
             masquerade: true,
             masquerade_protocols: PortlessProtocols::default(),
+            clamp_mss: true,
         }
     }
 }

@@ -252,11 +252,20 @@ fn neighbour_discovery_rows() -> Vec<Row> {
         ));
         let routed = sent(&Ip::udp(own, pod(Family::V6, 1, 3)).body(message), port);
         let expect = match kind {
-            135 => Expect::Punt(PuntReason::NeighbourSolicitation, PuntDetail::Nothing, routed.clone()),
+            135 => Expect::Punt(
+                PuntReason::NeighbourSolicitation,
+                PuntDetail::Nothing,
+                routed.clone(),
+            ),
             136 => Expect::Drop(DropReason::NeighbourSpoofed),
             other => Expect::Drop(named(other)),
         };
-        rows.push(Row::new(format!("ICMPv6 type {kind} to a pod"), port, routed, expect));
+        rows.push(Row::new(
+            format!("ICMPv6 type {kind} to a pod"),
+            port,
+            routed,
+            expect,
+        ));
         let hidden = Body::Raw(
             60,
             [&[58, 0, 1, 4, 0, 0, 0, 0, kind, 0, 0, 0][..], &[0; 20]].concat(),
@@ -317,7 +326,11 @@ fn neighbour_rows() -> Vec<Row> {
         ("probes for a link-local address", say(135, nobody, local, None)),
         ("probes for another's address", say(135, nobody, other, None)),
     ] {
-        let expect = Expect::Punt(PuntReason::NeighbourSolicitation, PuntDetail::Nothing, packet.clone());
+        let expect = Expect::Punt(
+            PuntReason::NeighbourSolicitation,
+            PuntDetail::Nothing,
+            packet.clone(),
+        );
         rows.push(Row::new(format!("a pod {name}"), port, packet, expect));
     }
     let asked = asks(own, gateway, mine);
@@ -387,6 +400,11 @@ fn neighbour_rows() -> Vec<Row> {
     let advertised = Ip::udp("fe80::1".parse().unwrap(), "ff02::1".parse().unwrap()).body(message);
     let advertised = advertised.frame(MacAddr([0x33, 0x33, 0, 0, 0, 1]), station_mac(1, host()));
     let reason = DropReason::RouterAdvertisement;
-    rows.push(Row::drop("the host advertises itself", host(), advertised, reason));
+    rows.push(Row::drop(
+        "the host advertises itself",
+        host(),
+        advertised,
+        reason,
+    ));
     rows
 }
