@@ -34,7 +34,7 @@ use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward, send_on, whereabouts};
+use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
 use rate::Limiter;
 use stats::Silence;
@@ -179,8 +179,14 @@ impl SlowPath {
     fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
-            PuntReason::Arp => self.answer_arp(punt, tables)?,
-            PuntReason::NeighbourSolicitation => self.answer_solicitation(punt, tables)?,
+            PuntReason::Arp => {
+                let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
+                send_back(punt.ingress, packet, &self.stats.arp_replies)
+            }
+            PuntReason::NeighbourSolicitation => {
+                let packet = neighbour::answer(tables, punt.ingress, punt.packet.bytes())?;
+                send_back(punt.ingress, packet, &self.stats.neighbour_advertisements)
+            }
             PuntReason::ToSwitch => {
                 let original = read()?;
                 let id = self.next_id();
@@ -210,24 +216,6 @@ impl SlowPath {
             }
         };
         Ok(Actions::from(injection))
-    }
-
-    fn answer_arp(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
-        let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
-        self.stats.arp_replies.add(1);
-        Ok(Injection {
-            way: Way::Exit(punt.ingress),
-            packet,
-        })
-    }
-
-    fn answer_solicitation(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
-        let packet = neighbour::answer(tables, punt.ingress, punt.packet.bytes())?;
-        self.stats.neighbour_advertisements.add(1);
-        Ok(Injection {
-            way: Way::Exit(punt.ingress),
-            packet,
-        })
     }
 
     /// Sends what a host at the packet's destination would answer.
