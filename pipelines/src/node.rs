@@ -143,7 +143,7 @@ fn leave_slowly<A: Family>(
     candidate: Option<Candidate>,
 ) -> Result<PortId, Exit> {
     let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
-    depart(&mut own.wrapper, frame, packet, course)
+    depart(cx, &mut own.wrapper, frame, packet, course)
 }
 
 impl NodePipeline {

@@ -48,6 +48,9 @@ pub struct Overlay {
     /// or number. Answers are known by their sender and protocol alone, so it must be protocols that the node
     /// itself does not use. Default none: such packets do not leave.
     pub masquerade_protocols: PortlessProtocols,
+    /// `clamp-mss`: whether the largest segment that TCP connections through tunnels announce is lowered to what fits
+    /// the tunnel, in both directions. Default true.
+    pub clamp_mss: bool,
 }
 
 impl Overlay {
@@ -103,6 +106,7 @@ impl Default for Overlay {
             direct_routing: false,
             masquerade: true,
             masquerade_protocols: PortlessProtocols::default(),
+            clamp_mss: true,
         }
     }
 }

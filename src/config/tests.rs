@@ -128,6 +128,7 @@ vni = 4096
 port = 65535
 masquerade = false
 masquerade-protocols = [\"gre\", \"253\"]
+clamp-mss = false
 [services]
 cidrs = [\"10.43.0.0/16\", \"fd00:43::/112\"]
 node-port-range = \"20000-20999\"

@@ -200,6 +200,7 @@ fn local(
             inputs.config.services.snat_ports.last(),
         ),
         resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
+        clamps_mss: inputs.config.overlay.clamp_mss,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,

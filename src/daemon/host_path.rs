@@ -47,7 +47,7 @@ pub(super) fn host_port_spec(
         mac: None,
         switch_mac: None,
         addresses: own.tunnel_addresses().collect(),
-        // The switch answers ARP, and no neighbour solicitations.
+        // The node goes to its Services by them at once, before a switch answers solicitations.
         neighbours: own.gateway_addresses().filter(IpAddr::is_ipv6).collect(),
     }
 }

@@ -11,6 +11,7 @@
 
 mod admit;
 mod checksum;
+mod clamp;
 mod decap;
 mod ecn;
 mod encap;

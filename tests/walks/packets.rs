@@ -68,6 +68,8 @@ pub struct Segment {
     pub syn: bool,
     pub fin: bool,
     pub rst: bool,
+    /// A whole number of words.
+    pub options: Vec<u8>,
     pub data: Vec<u8>,
 }
 
@@ -206,6 +208,7 @@ fn write_segment(step: PacketBuilderStep<IpHeaders>, segment: &Segment, bytes: &
     if segment.rst {
         tcp = tcp.rst();
     }
+    let tcp = tcp.options_raw(&segment.options).unwrap();
     tcp.write(bytes, &segment.data).unwrap();
 }
 

@@ -85,6 +85,8 @@ pub struct Local {
     pub uplink_ports: (u16, u16),
     /// Whether a TCP connection to an endpoint that its Service no longer has is reset.
     pub resets_removed_endpoints: bool,
+    /// Whether connections through tunnels are told the largest segment that fits.
+    pub clamps_mss: bool,
     /// The port to the underlay.
     pub uplink: Option<PortId>,
     /// The port to this node's own network stack.
