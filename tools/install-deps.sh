@@ -35,7 +35,7 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH $ROUTING" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
     all) wanted="$BUILD $LAB $SSH $ROUTING $NIC $LINT" ;;

@@ -61,7 +61,7 @@ pub(crate) fn track_at_once<A: Family>(
     }
     touch(cx, &flow, freshness);
     let rewrite = flow.rewrite;
-    Some(depart(wrapper, frame, packet, Course { way, hop, rewrite }))
+    Some(depart(cx, wrapper, frame, packet, Course { way, hop, rewrite }))
 }
 
 /// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.

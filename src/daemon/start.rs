@@ -59,7 +59,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let source = FolderSource::start(&config.node.manifests, config.node.name.clone())
+        let (network, name) = (config.overlay.network, config.node.name.clone());
+        let source = FolderSource::start_in(network, &config.node.manifests, name)
             .map_err(|error| Misconfigured::because(error.into()))?;
         let (daemon, inbox) = start(config, &source).await?;
         info!("ready");
@@ -85,7 +86,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     warn_of_mtu(&uplink);
-    let spec = host_port_spec(&config, &own, &uplink);
+    let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::stats::Counter;
 use millrace_dataplane::table::{NodeTables, Role, Target};
 use millrace_dataplane::worker::{Injection, Origin, Way};
 
@@ -94,6 +95,15 @@ fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
             next_hop: (port, address),
             mtu: facts.mtu,
         },
+    }
+}
+
+/// An answer to the station behind a port, which leaves there as it is.
+pub(super) fn send_back(port: PortId, packet: PacketCopy, sent: &Counter) -> Injection {
+    sent.add(1);
+    Injection {
+        way: Way::Exit(port),
+        packet,
     }
 }
 

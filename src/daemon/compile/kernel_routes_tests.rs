@@ -65,8 +65,8 @@ fn kernel_with(routes: Vec<Route>) -> KernelState {
     )
 }
 
-fn compiled_by(routes: Vec<Route>, numbers: &mut Numbers) -> Compiled {
-    compiled_from(IPIP_CONFIG, "", &kernel_with(routes), numbers)
+fn compiled_routes(routes: Vec<Route>, numbers: &mut Numbers) -> Compiled {
+    compiled_by(IPIP_CONFIG, MANIFESTS, &kernel_with(routes), numbers)
 }
 
 fn lookup(compiled: &Compiled, address: &str) -> Option<Target> {
@@ -88,7 +88,7 @@ fn a_route_by_the_stand_in_is_a_tunnel_to_its_next_hop() {
         via("10.65.7.9/32", &[(TUNL, "192.0.2.8")]),
         via("10.65.2.0/26", &[(TUNL, "198.51.100.3")]),
     ];
-    let compiled = compiled_by(routes, &mut Numbers::default());
+    let compiled = compiled_routes(routes, &mut Numbers::default());
     assert!(!compiled.warnings.iter().any(|said| said.contains("10.65.")));
     assert_eq!(remote(&compiled, "10.65.7.1"), Some(ip("192.0.2.7")));
     assert_eq!(remote(&compiled, "10.65.7.9"), Some(ip("192.0.2.8")), "borrowed");
@@ -138,7 +138,7 @@ fn the_longest_prefix_counts_then_objects_then_the_kernel() {
         dropping("10.244.1.64/26", RouteKind::Blackhole),
         dropping("10.65.9.0/26", RouteKind::Unreachable),
     ];
-    let compiled = compiled_by(routes, &mut Numbers::default());
+    let compiled = compiled_routes(routes, &mut Numbers::default());
     assert_eq!(
         remote(&compiled, "10.244.2.1"),
         Some(ip("192.0.2.2")),
@@ -171,7 +171,7 @@ fn a_wide_route_lets_its_next_hop_not_speak_for_others() {
             .chain([default]),
         kernel.neighbours().cloned().collect::<Vec<_>>(),
     );
-    let compiled = compiled_from(IPIP_CONFIG, "", &kernel, &mut Numbers::default());
+    let compiled = compiled_by(IPIP_CONFIG, MANIFESTS, &kernel, &mut Numbers::default());
     let Some(Target::Tunnel(id)) = lookup(&compiled, "198.18.0.1") else {
         panic!("no tunnel");
     };
@@ -203,7 +203,7 @@ fn several_next_hops_share_the_flows() {
         via("2001:db8:66::/48", &[(UPLINK, "fe80::7"), (UPLINK, "fe80::8")]),
         via("10.67.0.0/16", &[(UPLINK, "192.0.2.7"), (UPLINK, "192.0.2.7")]),
     ];
-    let compiled = compiled_by(routes, &mut Numbers::default());
+    let compiled = compiled_routes(routes, &mut Numbers::default());
     let table = &compiled.tables.routes;
     let hops = |address| match lookup(&compiled, address) {
         Some(Target::Spread(id)) => table.spread(id).map(Spread::hops).unwrap().to_vec(),
@@ -234,8 +234,8 @@ fn a_way_that_goes_changes_what_rests_on_the_ways() {
     let both = || via("10.65.7.0/26", &[(TUNL, "192.0.2.7"), (TUNL, "192.0.2.8")]);
     let mut numbers = Numbers::default();
     let other = || via("10.65.8.0/26", &[(TUNL, "192.0.2.8"), (TUNL, "192.0.2.9")]);
-    let before = compiled_by(vec![other(), both()], &mut numbers);
-    let same = compiled_by(
+    let before = compiled_routes(vec![other(), both()], &mut numbers);
+    let same = compiled_routes(
         vec![
             both(),
             via("10.65.1.0/26", &[(TUNL, "192.0.2.5"), (TUNL, "192.0.2.6")]),
@@ -246,12 +246,15 @@ fn a_way_that_goes_changes_what_rests_on_the_ways() {
     let changed = changed_subjects(&before.tables.routes, &same.tables.routes);
     let subject = |compiled: &Compiled, address: &str| {
         let mut names = compiled.peers.iter().filter(|peer| peer.node.as_str() == address);
-        millrace_dataplane::table::SubjectId::peer(names.next().unwrap().id)
+        match names.next().unwrap().way {
+            PeerWay::Tunnel(id) => millrace_dataplane::table::SubjectId::peer(id),
+            other => panic!("{address}: {other:?}"),
+        }
     };
     for kept in ["192.0.2.7", "192.0.2.8", "192.0.2.9"] {
         assert!(!changed.contains(&subject(&same, kept)), "{kept} in {changed:?}");
     }
-    let after = compiled_by(
+    let after = compiled_routes(
         vec![via("10.65.7.0/26", &[(TUNL, "192.0.2.8")]), other()],
         &mut numbers,
     );
@@ -270,7 +273,7 @@ fn a_route_by_a_vxlan_device_is_a_tunnel_to_a_node_that_is_known() {
         via("10.65.11.0/26", &[(TUNL, "192.0.2.1")]),
         route("10.65.12.0/26", TUNL, None, 0),
     ];
-    let compiled = compiled_by(routes, &mut Numbers::default());
+    let compiled = compiled_routes(routes, &mut Numbers::default());
     assert_eq!(remote(&compiled, "10.65.9.1"), Some(ip("192.0.2.2")));
     let host = Target::Port(PortId::new(0).unwrap());
     assert_eq!(lookup(&compiled, "10.65.10.1"), Some(host));
@@ -309,7 +312,7 @@ fn ten_thousand_routes_compile() {
     let kernels = [kernel_with(routes(0)), kernel_with(routes(1))];
     let tables = kernels.map(|kernel| {
         let since = Instant::now();
-        let compiled = compiled_from(IPIP_CONFIG, "", &kernel, &mut numbers);
+        let compiled = compiled_by(IPIP_CONFIG, MANIFESTS, &kernel, &mut numbers);
         println!("10000 routes to 100 peers, compiled in {:?}", since.elapsed());
         assert!(!compiled.warnings.iter().any(|said| said.contains("10.1")));
         assert!(compiled.tables.routes.routes().len() > 10_000);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId};
+use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId, TunnelKind};
 
-use crate::objects::NodeName;
+use crate::objects::{Family, NodeName};
 
 /// Neighbours that may have a number, those that are gone included. Beyond it the gone ones give theirs up.
 const NEIGHBOURS_MAX: usize = 1 << 14;
@@ -14,8 +14,8 @@ const NEIGHBOURS_MAX: usize = 1 << 14;
 /// By what a peer is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum PeerKey {
-    /// An object says that it is a node.
-    Node(NodeName),
+    /// An object says that it is a node; there may be several tunnels to it.
+    Node(NodeName, Family, TunnelKind),
     /// A route of the kernel's leads to it through a tunnel.
     NextHop(IpAddr),
 }
@@ -38,14 +38,14 @@ impl Numbers {
         is_next_hop: impl Fn(IpAddr) -> bool,
     ) {
         self.peers.retain(|key, _| match key {
-            PeerKey::Node(name) => is_node(name),
+            PeerKey::Node(name, ..) => is_node(name),
             PeerKey::NextHop(address) => is_next_hop(*address),
         });
     }
 
-    /// A peer's number; `None` when all are taken.
-    pub(super) fn of_peer(&mut self, node: &NodeName) -> Option<PeerId> {
-        self.of_key(PeerKey::Node(node.clone()))
+    /// A peer's number, by the family of the underlay to it and the kind of its tunnel; `None` when all are taken.
+    pub(super) fn of_peer(&mut self, node: &NodeName, underlay: Family, kind: TunnelKind) -> Option<PeerId> {
+        self.of_key(PeerKey::Node(node.clone(), underlay, kind))
     }
 
     /// The number of a peer that is known as a next hop alone; `None` when all are taken.

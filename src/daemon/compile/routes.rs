@@ -8,6 +8,7 @@ use millrace_dataplane::table::{Local, Prefix, Role, Senders, Target};
 use super::kernel_routes::KernelRoutes;
 use super::peers::Peers;
 use super::{Inputs, PortInput};
+use crate::objects::Network;
 
 /// The routes, the weaker claims first: of two for one prefix the later one counts.
 pub(super) fn routes(
@@ -18,13 +19,13 @@ pub(super) fn routes(
     kernel: &KernelRoutes,
 ) -> Vec<(Prefix, Target)> {
     let mut routes = kernel.routes.clone();
-    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer.
-    routes.extend(
-        local
-            .pod_prefixes
-            .iter()
-            .map(|prefix| (*prefix, Target::Unreachable)),
-    );
+    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer; in a Calico
+    // cluster they are not, as by its nodes' own route to the block.
+    let nobody = match inputs.store.network() {
+        Network::Flannel => Target::Unreachable,
+        Network::Calico => Target::Blackhole,
+    };
+    routes.extend(local.pod_prefixes.iter().map(|prefix| (*prefix, nobody)));
     routes.extend(peers.routes.iter().copied());
     if let Some(host) = host {
         routes.extend(

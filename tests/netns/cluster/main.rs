@@ -17,6 +17,7 @@ mod capture;
 mod checksums;
 mod control;
 mod counters;
+mod dual;
 mod frames;
 mod guard;
 mod icmp;
