@@ -4,6 +4,7 @@
 
 mod host_path;
 mod kernel_routes;
+mod next_hops;
 mod numbers;
 mod peers;
 pub mod policies;

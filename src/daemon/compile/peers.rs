@@ -1,15 +1,15 @@
 //! The other nodes: which can be used, and the tunnel to each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, TunnelEnds, Underlay};
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
-use super::kernel_routes::ipip_devices;
+use super::next_hops::next_hops;
 use super::{Inputs, Numbers, PeerName, PeerWay, PortInput, overhead, prefix};
-use crate::objects::{Family, Network, NodeName, NodeRecord, PeerTunnel};
+use crate::objects::{Family, Network, NodeRecord, PeerTunnel};
 
 /// This node's ends of tunnels: an address of each family of underlay, if it has one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,7 +20,7 @@ pub(super) struct OwnEnds {
 
 impl OwnEnds {
     /// Both ends of a tunnel to `remote`, over an underlay of its family.
-    fn to(self, remote: IpAddr) -> Option<TunnelEnds> {
+    pub(super) fn to(self, remote: IpAddr) -> Option<TunnelEnds> {
         match remote {
             IpAddr::V4(remote) => Some((self.v4?, remote).into()),
             IpAddr::V6(remote) => Some((self.v6?, remote).into()),
@@ -28,7 +28,7 @@ impl OwnEnds {
     }
 
     /// Whether an address is this node's end.
-    fn contains(self, address: IpAddr) -> bool {
+    pub(super) fn contains(self, address: IpAddr) -> bool {
         self.v4.map(IpAddr::V4) == Some(address) || self.v6.map(IpAddr::V6) == Some(address)
     }
 }
@@ -50,7 +50,7 @@ pub(super) struct Peers {
     pub(super) inner_sources: Vec<(Prefix, PeerId)>,
     pub(super) next_hops: Vec<(u32, IpAddr)>,
     /// By address and tunnel.
-    by_remote: BTreeMap<IpAddr, Vec<(Tunnel, PeerId)>>,
+    pub(super) by_remote: BTreeMap<IpAddr, Vec<(Tunnel, PeerId)>>,
 }
 
 impl Peers {
@@ -103,65 +103,11 @@ impl Peers {
         peers
     }
 
-    /// Takes the next hops of the kernel's routes through IP in IP that no object tells of.
-    fn add_next_hops(
-        &mut self,
-        inputs: &Inputs<'_>,
-        (uplink, local): (&PortInput, OwnEnds),
-        numbers: &mut Numbers,
-        next_hops: &BTreeSet<IpAddr>,
-        warnings: &mut Vec<String>,
-    ) {
-        for address in next_hops.iter().copied().filter(IpAddr::is_ipv4) {
-            let Some(ends) = local.to(address) else { continue };
-            if local.contains(address) || self.ipip_to(address).is_some() {
-                continue;
-            }
-            let numbered = numbers.of_next_hop(address);
-            let (Some(id), Ok(node)) = (numbered, NodeName::new(address.to_string())) else {
-                warnings.push(format!(
-                    "next hop {address}: there are more peers than can be numbered"
-                ));
-                continue;
-            };
-            let underlay = self.underlay(inputs, uplink, address);
-            let link = link(inputs, uplink, underlay.next_hop);
-            let mtu = uplink.facts.mtu.saturating_sub(overhead(ipip::MTU_OVERHEAD));
-            self.insert(id, Peer::new(ends, Tunnel::Ipip, underlay, mtu, link));
-            // It may answer a pod under the address that the pod called.
-            self.inner_sources.push((Prefix::host(address), id));
-            self.names.push(PeerName {
-                way: PeerWay::Tunnel(id),
-                node,
-                pod_cidrs: Vec::new(),
-            });
-        }
-    }
-
-    fn insert(&mut self, id: PeerId, peer: Peer) {
+    /// Puts a peer into the table.
+    pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
         let tunnels = self.by_remote.entry(peer.remote).or_default();
         tunnels.push((peer.tunnel, id));
         self.table.push((id, peer));
-    }
-
-    /// The addresses of all of them in the underlay.
-    pub(super) fn remotes(&self) -> impl Iterator<Item = IpAddr> {
-        self.by_remote.keys().copied()
-    }
-
-    /// The peer at this address to which there is an IPIP tunnel.
-    pub(super) fn ipip_to(&self, address: IpAddr) -> Option<PeerId> {
-        let tunnels = self.by_remote.get(&address)?;
-        let ipip = tunnels.iter().find(|(tunnel, _)| *tunnel == Tunnel::Ipip);
-        ipip.map(|(_, id)| *id)
-    }
-
-    /// The peer whose VXLAN device has this MAC address.
-    pub(super) fn vxlan_to(&self, mac: MacAddr) -> Option<PeerId> {
-        let mut tunnels = self.by_remote.values().flatten();
-        let is_it =
-            |tunnel: &Tunnel| matches!(tunnel, Tunnel::Vxlan { remote_mac, .. } if *remote_mac == mac);
-        tunnels.find(|(tunnel, _)| is_it(tunnel)).map(|(_, id)| *id)
     }
 
     /// Takes a peer, with a tunnel, or plainly, or both: what is on one's own subnet may come either way.
@@ -204,7 +150,7 @@ impl Peers {
     }
 
     /// The way to a peer through the underlay, whose first station is kept resolved.
-    fn underlay(&mut self, inputs: &Inputs<'_>, uplink: &PortInput, remote: IpAddr) -> Underlay {
+    pub(super) fn underlay(&mut self, inputs: &Inputs<'_>, uplink: &PortInput, remote: IpAddr) -> Underlay {
         // A peer on the uplink's subnet is its own next hop; without a route it is tried as one all the same.
         let hop = inputs.kernel.resolve_route_on(remote, uplink.ifindex);
         let next_hop = hop.and_then(|hop| hop.gateway).unwrap_or(remote);
@@ -307,17 +253,6 @@ impl Peers {
     }
 }
 
-/// The next hops of the kernel's routes through IP in IP.
-fn next_hops(inputs: &Inputs<'_>) -> BTreeSet<IpAddr> {
-    let devices = ipip_devices(inputs);
-    if devices.is_empty() {
-        return BTreeSet::new();
-    }
-    let hops = inputs.kernel.routes().flat_map(|route| &route.hops);
-    let tunnelled = hops.filter(|hop| devices.contains(&hop.ifindex));
-    tunnelled.filter_map(|hop| hop.gateway).collect()
-}
-
 /// Which families of pods' packets are in a tunnel.
 struct Takes {
     v4: bool,
@@ -360,7 +295,7 @@ fn is_plain(inputs: &Inputs<'_>, uplink: &PortInput, peer: &crate::objects::Peer
 }
 
 /// The link addresses of the first link to a peer, if they are known.
-fn link(inputs: &Inputs<'_>, uplink: &PortInput, next_hop: IpAddr) -> Option<OuterLink> {
+pub(super) fn link(inputs: &Inputs<'_>, uplink: &PortInput, next_hop: IpAddr) -> Option<OuterLink> {
     let known = inputs.kernel.neighbour(uplink.ifindex, next_hop);
     let mac = known.and_then(|entry| entry.usable_mac())?;
     Some(OuterLink {
