@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# The kernel of `make test-nic` is fetched once for all clones on a machine.
+# The kernel of the virtual machines of `make test` and `make test-nic` is fetched once for all clones on a machine.
 export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace/kernel))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
@@ -45,6 +45,7 @@ demo: root
 
 test: root
 	@tools/install-deps.sh test
+	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) test --locked --workspace --no-fail-fast
 	@$(MAKE) --no-print-directory loom
 	@$(MAKE) --no-print-directory fuzz-short

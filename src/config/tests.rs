@@ -1,4 +1,5 @@
 use super::*;
+use crate::objects::{Network, NetworkChoice};
 
 /// The shortest node file.
 const SHORTEST: &str = "\
@@ -60,10 +61,19 @@ fn the_shortest_file_has_all_defaults() {
     assert_eq!(
         (
             config.overlay.kind,
-            config.overlay.vni.get(),
-            config.overlay.port.get()
+            config.overlay.vni_in(Network::Flannel).get(),
+            config.overlay.port_in(Network::Flannel).get()
         ),
         (OverlayKind::Vxlan, 1, 8472)
+    );
+    assert_eq!(
+        (
+            config.overlay.network,
+            config.overlay.vni_in(Network::Calico).get(),
+            config.overlay.port_in(Network::Calico).get(),
+            config.overlay.direct_routing
+        ),
+        (NetworkChoice::Auto, 4096, 4789, false)
     );
     assert_eq!(
         (
@@ -111,11 +121,14 @@ hugepages = \"always\"
 [host-port]
 name = \"fourteen-chars\"
 [overlay]
+network = \"calico\"
 kind = \"ipip\"
+direct-routing = true
 vni = 4096
 port = 65535
 masquerade = false
 masquerade-protocols = [\"gre\", \"253\"]
+clamp-mss = false
 [services]
 cidrs = [\"10.43.0.0/16\", \"fd00:43::/112\"]
 node-port-range = \"20000-20999\"
@@ -371,6 +384,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "cores = [0]",
         "cores = [0]\n[overlay]\nkind = \"geneve\"",
         ":9: overlay.kind: invalid value: string \"geneve\", expected \"vxlan\" or \"ipip\"",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nnetwork = \"weave\"",
+        ":9: overlay.network: invalid value: string \"weave\", expected \"auto\"",
     ),
     (
         "cores = [0]",

@@ -162,6 +162,9 @@ pub struct Saved {
     /// What the uplink's device was before it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<NicBefore>,
+    /// The stand-in for an ipip device that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<String>,
 }
 
 /// The state file could not be read or written.
@@ -248,6 +251,7 @@ mod tests {
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
             nic: None,
+            stand_in: Some("tunl0".into()),
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

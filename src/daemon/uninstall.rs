@@ -72,6 +72,10 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             for (what, result) in host_path::undo(&kernel, &saved) {
                 step(what, result.map_err(anyhow::Error::from));
             }
+            if let Some(name) = &saved.stand_in {
+                let result = kernel.remove_stand_in(name).await.map_err(anyhow::Error::from);
+                step(format!("stand-in {name}"), result);
+            }
             let host = config.host_port.name.kernel_side();
             let result = kernel
                 .remove_host_port(host.as_str())

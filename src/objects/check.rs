@@ -103,7 +103,7 @@ pub fn check(config_path: &Path) -> CheckReport {
             return report;
         }
     };
-    let mut folder = Folder::new(&config.node.manifests);
+    let mut folder = Folder::new(&config.node.manifests).in_network(config.overlay.network);
     folder.scan();
     let store = folder.store(&config.node.name, &[]);
     report.manifests = Some(config.node.manifests.clone());
@@ -157,7 +157,8 @@ fn own_node_error(store: &Store, manifests: &Path) -> Option<String> {
         None => Some(format!(
             "there is no good Node named {name} in {folder}; add it with spec.podCIDRs, or set [node] name to the metadata.name of this node's Node"
         )),
-        Some(node) if node.pod_cidrs().next().is_none() => Some(format!(
+        // Calico gives a node its first block with its first pod.
+        Some(node) if node.blocks.is_none() && node.pod_cidrs().next().is_none() => Some(format!(
             "Node {name} in {folder} has no spec.podCIDRs; give it the addresses of its pods, as in podCIDRs: [10.244.1.0/24]"
         )),
         Some(_) => None,

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::address::UnicastMac;
+use super::address::{MacError, UnicastMac};
+use super::calico::CalicoFault;
 use super::flannel::{BACKEND_DATA, BACKEND_TYPE, BackendDataError, KUBE_SUBNET_MANAGER, PUBLIC_IP};
 use super::name::NameError;
 use super::notice::{Origin, Severity};
@@ -248,6 +249,14 @@ pub enum Fault {
         /// What is wrong with it.
         error: BackendDataError,
     },
+    /// An annotation that is no MAC address.
+    #[error("{annotation}: {error}")]
+    Mac {
+        /// The annotation.
+        annotation: &'static str,
+        /// What is wrong with it.
+        error: MacError,
+    },
     /// Two nodes with one VtepMAC.
     #[error("VtepMAC {mac} is that of Node {node}, which came first and keeps it")]
     MacShared {
@@ -345,6 +354,11 @@ pub enum Fault {
     #[error(transparent)]
     Service(#[from] ServiceFault),
 
+    // Of Calico's objects.
+    /// See there.
+    #[error(transparent)]
+    Calico(#[from] CalicoFault),
+
     // Of policies, and of what they select by.
     /// See there.
     #[error(transparent)]
@@ -358,6 +372,7 @@ impl Fault {
         match self {
             Self::Service(fault) => fault.severity(),
             Self::Policy(fault) => fault.severity(),
+            Self::Calico(fault) => fault.severity(),
             Self::FolderUnwatched { .. } | Self::CidrHostBits { .. } | Self::NodeUnknown { .. } => {
                 Severity::Warning
             }
@@ -374,6 +389,12 @@ impl Fault {
     #[must_use]
     pub(super) fn no_backend_data() -> Self {
         Self::Incomplete(BACKEND_DATA)
+    }
+
+    /// A peer of a Calico cluster without an address for its pods' family.
+    #[must_use]
+    pub(super) fn no_node_address() -> Self {
+        Self::Incomplete("projectcalico.org/IPv4Address, or InternalIP of its pods' family")
     }
 
     /// A peer whose public address for its pods' family is absent.

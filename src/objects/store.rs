@@ -17,11 +17,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::calico::{Block, BlockAffinity, BlockRecord, Encapsulation, IpPool, IpamBlock, PoolRecord};
 use super::endpoint_slice::SliceRecord;
 use super::fault::Fault;
 use super::flannel::{Backend, Family};
 use super::name::{NodeName, ObjectId, PodKey};
 use super::namespace::NamespaceRecord;
+use super::network::{Network, NetworkChoice};
 use super::node::NodeRecord;
 use super::notice::{Notice, Origin, Severity};
 use super::object::Object;
@@ -47,6 +49,14 @@ pub enum Record {
     Namespace(Arc<NamespaceRecord>),
     /// A NetworkPolicy or a ClusterNetworkPolicy.
     Policy(Arc<PolicyRecord>),
+    /// An IPPool.
+    Pool(Arc<PoolRecord>),
+    /// An IPAMBlock.
+    Block(Arc<BlockRecord>),
+    /// A BlockAffinity.
+    Affinity(Arc<BlockRecord>),
+    /// An object of Calico's that is being deleted, or not in force yet.
+    Absent,
 }
 
 /// A sound object with its place and age: what a source hands to [`Store::build`].
@@ -121,6 +131,36 @@ impl Entry {
                 let id = record.key.object_id();
                 (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
             }
+            Object::IpPool(pool) => {
+                let record = Record::Pool(Arc::new(PoolRecord::read(pool)?));
+                (
+                    cluster_id(IpPool::KIND, &pool.metadata),
+                    &pool.metadata,
+                    record,
+                    Vec::new(),
+                )
+            }
+            Object::IpamBlock(block) => {
+                let (record, faults) = BlockRecord::read(block)?;
+                let record = record.map_or(Record::Absent, |record| Record::Block(Arc::new(record)));
+                (
+                    cluster_id(IpamBlock::KIND, &block.metadata),
+                    &block.metadata,
+                    record,
+                    faults,
+                )
+            }
+            Object::BlockAffinity(affinity) => {
+                let record = BlockRecord::read_affinity(affinity)?;
+                let record = record.map_or(Record::Absent, |record| Record::Affinity(Arc::new(record)));
+                let metadata = &affinity.metadata;
+                (
+                    cluster_id(BlockAffinity::KIND, metadata),
+                    metadata,
+                    record,
+                    Vec::new(),
+                )
+            }
         };
         let created_s = created_s(metadata);
         Ok((
@@ -161,6 +201,14 @@ fn node_id(name: &NodeName) -> ObjectId {
     }
 }
 
+fn cluster_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
+    ObjectId {
+        kind: kind.to_owned(),
+        namespace: String::new(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
 fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
     ObjectId {
         kind: kind.to_owned(),
@@ -187,6 +235,11 @@ pub struct Store {
     services: Arc<[Arc<ServiceEntry>]>,
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
+    choice: NetworkChoice,
+    network: Network,
+    /// Calico's objects, to be kept; what follows from them is in the nodes.
+    calico: Vec<(ObjectId, Record)>,
+    pools: Vec<IpNet>,
     finished_pods: usize,
     notices: Vec<Notice>,
 }
@@ -196,17 +249,29 @@ impl Store {
     /// `notices` are what the source itself has to report, and come first among the store's.
     #[must_use]
     pub fn build(own: &NodeName, entries: Vec<Entry>, notices: Vec<Notice>) -> Self {
+        Self::build_in(NetworkChoice::Auto, own, entries, notices)
+    }
+
+    /// As [`Self::build`], in a cluster network of one's choice.
+    #[must_use]
+    pub fn build_in(
+        choice: NetworkChoice,
+        own: &NodeName,
+        entries: Vec<Entry>,
+        notices: Vec<Notice>,
+    ) -> Self {
         let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
         let mut registry = Registry::default();
         registry.replace(&[], &entries);
-        Self::assemble(own, &entries.iter().collect::<Vec<_>>(), &mut registry, notices)
+        let entries: Vec<_> = entries.iter().collect();
+        Self::assemble((own, choice), &entries, &mut registry, notices)
     }
 
     /// As [`Self::build`], where Services and EndpointSlices are in a registry already; they may be left out of
     /// `entries`.
     #[must_use]
     pub(super) fn assemble(
-        own: &NodeName,
+        own: (&NodeName, NetworkChoice),
         entries: &[&Arc<Entry>],
         registry: &mut Registry,
         notices: Vec<Notice>,
@@ -237,13 +302,42 @@ impl Store {
         self.nodes.values()
     }
 
-    /// The nodes to which there is a tunnel for pods of `family`: all but the own one that take part, have a
-    /// pod CIDR and a public address, and a backend that this program speaks, with its data.
+    /// The cluster network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The CIDRs of all IPPools of a Calico cluster.
+    #[must_use]
+    pub fn pools(&self) -> &[IpNet] {
+        &self.pools
+    }
+
+    /// The ways in which packets travel in a Calico cluster.
+    pub fn encapsulations(&self) -> impl Iterator<Item = (IpNet, Encapsulation)> + '_ {
+        let pools = self.calico.iter().filter_map(|(_, record)| match record {
+            Record::Pool(pool) => Some((pool.cidr, Encapsulation::from(&**pool))),
+            _ => None,
+        });
+        pools.filter(|(cidr, _)| self.pools.contains(cidr))
+    }
+
+    /// The nodes to which there is a way for pods of `family`: all but the own one that take part, have a
+    /// pod CIDR and a public address, and a backend that this program speaks, with its data. In a Calico cluster a node is
+    /// there once for each of its blocks.
     pub fn peers(&self, family: Family) -> impl Iterator<Item = Peer<'_>> {
-        self.nodes
-            .values()
-            .filter(|node| node.name != self.own)
-            .filter_map(move |node| Peer::of(node, family).ok())
+        let others = self.nodes.values().filter(|node| node.name != self.own);
+        others.flat_map(move |node| {
+            let flannel = node
+                .blocks
+                .is_none()
+                .then(|| Peer::of(node, family).ok())
+                .flatten();
+            let blocks = node.blocks.iter().flatten();
+            let calico = blocks.filter_map(move |block| Peer::of_block(node, family, block).ok());
+            flannel.into_iter().chain(calico)
+        })
     }
 
     /// A pod by its namespace and name.
@@ -337,6 +431,8 @@ pub struct Peer<'a> {
     pub public_ip: IpAddr,
     /// The kind of tunnel.
     pub tunnel: PeerTunnel,
+    /// Whether packets go there as they are if the node is on one's own subnet.
+    pub is_plain_if_near: bool,
 }
 
 /// The kind of a peer's tunnel.
@@ -346,9 +442,39 @@ pub enum PeerTunnel {
     Vxlan(super::flannel::VxlanLease),
     /// IP-in-IP.
     Ipip,
+    /// None: where the node is on one's own subnet packets go there as they are, else the kernel's routes lead there.
+    None,
 }
 
 impl<'a> Peer<'a> {
+    /// Takes a node of a Calico cluster as a peer, for a block of its.
+    ///
+    /// # Errors
+    /// [`Fault`] with what keeps it from being one.
+    pub fn of_block(node: &'a NodeRecord, family: Family, block: &Block) -> Result<Self, Fault> {
+        if block.cidr.addr().is_ipv4() != (family == Family::V4) {
+            return Err(Fault::Incomplete("block of that family"));
+        }
+        let vxlan = || {
+            PeerTunnel::Vxlan(super::flannel::VxlanLease {
+                vni: None,
+                vtep_mac: node.vtep_mac_or_derived(family),
+            })
+        };
+        let (tunnel, is_plain_if_near) = match block.encapsulation {
+            Encapsulation::Plain => (PeerTunnel::None, true),
+            Encapsulation::Ipip { cross_subnet } => (PeerTunnel::Ipip, cross_subnet),
+            Encapsulation::Vxlan { cross_subnet } => (vxlan(), cross_subnet),
+        };
+        Ok(Self {
+            node,
+            pod_cidr: block.cidr,
+            public_ip: node.calico_address(family).ok_or_else(Fault::no_node_address)?,
+            tunnel,
+            is_plain_if_near,
+        })
+    }
+
     /// Takes a node as a peer for a family of pods.
     ///
     /// # Errors
@@ -381,6 +507,7 @@ impl<'a> Peer<'a> {
             pod_cidr,
             public_ip,
             tunnel,
+            is_plain_if_near: false,
         })
     }
 }

@@ -11,6 +11,7 @@
 
 mod admit;
 mod checksum;
+mod clamp;
 mod decap;
 mod ecn;
 mod encap;
@@ -24,8 +25,10 @@ mod packets;
 mod plain;
 mod policies;
 mod random;
+mod routed;
 mod rows;
 mod rows_of_one;
 mod services;
+mod spread;
 mod vectors;
 mod world;

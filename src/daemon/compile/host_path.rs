@@ -34,7 +34,7 @@ pub(super) fn kernel_routes(
     }
     let remote = peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied());
     let prefixes = own
-        .pod_cidrs()
+        .pod_prefixes()
         .chain(remote)
         .chain(services.prefixes.iter().map(IpNet::trunc))
         .chain(addresses);
@@ -46,14 +46,14 @@ pub(super) fn kernel_routes(
         .collect()
 }
 
-/// `None` if this node has no pods of the family: its host port has no address of it then.
+/// `None` if this node has no address for that: no pods of the family.
 fn route_to(own: &NodeRecord, prefix: IpNet) -> Option<RouteSpec> {
     let is_of_family = |address: &IpAddr| address.is_ipv4() == prefix.addr().is_ipv4();
     Some(RouteSpec {
         prefix,
         gateway: Some(own.gateway_addresses().find(is_of_family)?),
         onlink: true,
-        source: Some(own.tunnel_addresses().find(is_of_family)?),
+        source: Some(own.overlay_source(prefix.addr().is_ipv4())?),
     })
 }
 

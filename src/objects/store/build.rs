@@ -10,16 +10,18 @@ use millrace_dataplane::table::HashKey;
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store, node_id, pod_id};
 use crate::objects::address::UnicastMac;
+use crate::objects::calico::{Deed, Division, Shares};
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
 use crate::objects::name::{NodeName, ObjectId};
+use crate::objects::network::{Network, NetworkChoice};
 use crate::objects::node::NodeRecord;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
 
 /// [`Store::assemble`].
 pub(super) fn build(
-    own: &NodeName,
+    (own, choice): (&NodeName, NetworkChoice),
     entries: &[&Arc<Entry>],
     registry: &mut Registry,
     notices: Vec<Notice>,
@@ -30,7 +32,10 @@ pub(super) fn build(
     let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
     let mut builder = Builder::new(own.clone(), notices, entries.len());
+    builder.store.choice = choice;
+    builder.store.network = network(own, choice, &entries);
     let mut pods = Vec::new();
+    let mut shares = Shares::default();
     for entry in entries {
         if !builder.is_first(entry) {
             continue;
@@ -50,8 +55,22 @@ pub(super) fn build(
                     .policies
                     .insert(policy.key.clone(), Arc::clone(policy));
             }
+            Record::Pool(record) => shares.pools.push(deed(entry, record)),
+            Record::Block(record) => shares.blocks.push(deed(entry, record)),
+            Record::Affinity(record) => shares.affinities.push(deed(entry, record)),
+            Record::Absent => continue,
+        }
+        if matches!(
+            entry.record,
+            Record::Pool(_) | Record::Block(_) | Record::Affinity(_)
+        ) {
+            builder
+                .store
+                .calico
+                .push((entry.id.clone(), entry.record.clone()));
         }
     }
+    builder.share_out(&shares);
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
         builder.add_pod(origin, Arc::clone(pod));
@@ -61,6 +80,34 @@ pub(super) fn build(
     store.services = registry.services();
     store.notices.extend(registry.notices().cloned());
     store
+}
+
+/// The cluster network: by this node's own Node if it is there, else by any.
+fn network(own: &NodeName, choice: NetworkChoice, entries: &[&Entry]) -> Network {
+    let nodes = || {
+        entries.iter().filter_map(|entry| match &entry.record {
+            Record::Node(node) => Some(&**node),
+            _ => None,
+        })
+    };
+    let own = nodes().find(|node| node.name == *own);
+    let of_flannel = |node: &NodeRecord| node.lease.is_some();
+    let takes_part = own.map_or_else(|| nodes().any(of_flannel), of_flannel);
+    let has_pool = || {
+        entries
+            .iter()
+            .any(|entry| matches!(entry.record, Record::Pool(_)))
+    };
+    let is_calicos = own.is_some_and(|node| node.calico.is_some()) || has_pool();
+    choice.decide(takes_part, is_calicos)
+}
+
+fn deed<'e, R>(entry: &'e Entry, record: &'e R) -> Deed<'e, R> {
+    Deed {
+        id: &entry.id,
+        origin: &entry.origin,
+        record,
+    }
 }
 
 /// A store in the making, with who claimed what.
@@ -86,6 +133,10 @@ impl<'e> Builder<'e> {
             services: Arc::from([]),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            choice: NetworkChoice::Auto,
+            network: Network::Flannel,
+            calico: Vec::new(),
+            pools: Vec::new(),
             finished_pods: 0,
             notices,
         };
@@ -116,15 +167,17 @@ impl<'e> Builder<'e> {
         true
     }
 
-    fn add_node(&mut self, origin: &Origin, node: NodeRecord) {
+    fn add_node(&mut self, origin: &Origin, mut node: NodeRecord) {
         let id = node_id(&node.name);
+        let is_calicos = self.store.network == Network::Calico;
+        node.blocks = is_calicos.then(Vec::new);
         if let Err(reason) = self.check_node(&node) {
             return self
                 .store
                 .notices
                 .push(Notice::new(origin.clone(), Some(id), reason));
         }
-        if node.name != self.store.own {
+        if node.name != self.store.own && !is_calicos {
             self.note_missing_tunnel(origin, &id, &node);
         }
         let name = &node.name;
@@ -140,6 +193,32 @@ impl<'e> Builder<'e> {
             self.node_ips.entry(address).or_insert_with(|| name.clone());
         }
         self.store.nodes.insert(name.clone(), node);
+    }
+
+    /// Gives every node of a Calico cluster what it has of the pools' addresses.
+    fn share_out(&mut self, shares: &Shares<'_>) {
+        if self.store.network != Network::Calico {
+            return;
+        }
+        let covered = |cidr: IpNet| {
+            let found = self.node_ips.range(cidr.network()..=cidr.broadcast()).next();
+            found.map(|(address, node)| (*address, node.clone()))
+        };
+        let Division { nodes, pools, said } =
+            shares.divide(covered, |name| self.store.nodes.contains_key(name));
+        for (origin, id, fault) in said {
+            let notice = Notice::new(origin.clone(), Some(id.clone()), fault.into());
+            self.store.notices.push(notice);
+        }
+        for (name, blocks) in nodes {
+            let own = blocks.iter().filter(|block| !block.is_borrowed);
+            self.cidrs
+                .extend(own.map(|block| (block.cidr.network(), (block.cidr, name.clone()))));
+            if let Some(node) = self.store.nodes.get_mut(&name) {
+                node.blocks = Some(blocks);
+            }
+        }
+        self.store.pools = pools;
     }
 
     /// Reports why there is no tunnel to a node, unless there is one for some family.
@@ -291,7 +370,7 @@ impl<'e> Builder<'e> {
 fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
     let name = || node.name.to_string();
     if !node.owns_pod_address(address) {
-        let cidrs: Vec<String> = node.pod_cidrs().map(|cidr| cidr.to_string()).collect();
+        let cidrs: Vec<String> = node.pod_prefixes().map(|cidr| cidr.to_string()).collect();
         let cidrs = if cidrs.is_empty() {
             "it has none".to_owned()
         } else {
