@@ -39,6 +39,9 @@ fn meets_over_v6(own: &NodeRecord, other: &NodeRecord) -> bool {
         .all(|node| crate::objects::Peer::of(node, Family::V6).is_ok())
 }
 
+/// The number of no peer: nobody may send what is this node's.
+const NOBODY: PeerId = PeerId::new(u16::MAX);
+
 /// The peers on their way into the tables.
 #[derive(Default)]
 pub(super) struct Peers {
@@ -89,6 +92,11 @@ impl Peers {
                 }
             }
         }
+        // What this node has borrowed from another's block.
+        let blocks = inputs.own.blocks.iter().flatten();
+        let borrowed = blocks.filter(|block| block.is_borrowed);
+        let borrowed = borrowed.filter_map(|block| prefix(block.cidr));
+        peers.inner_sources.extend(borrowed.map(|own| (own, NOBODY)));
         peers
     }
 
@@ -126,7 +134,7 @@ impl Peers {
             self.add_own_sources(inputs, (id, family), tunnel, peer);
         }
         let cidrs = self.add_pods(inputs, (id, family), tunnel, peer, is_plain)?;
-        if !is_plain {
+        if !cidrs.is_empty() {
             self.name(PeerWay::Tunnel(id), peer, cidrs);
         }
         Ok(())
@@ -157,7 +165,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Whose pods may be in a tunnel, and which of them it leads to.
+    /// Whose pods may be in a tunnel; answers those that it leads to.
     fn add_pods(
         &mut self,
         inputs: &Inputs<'_>,
@@ -173,14 +181,16 @@ impl Peers {
             Some(_) => vec![peer.pod_cidr],
             None => spec.filter(|cidr| takes.takes(cidr.addr())).collect(),
         };
-        for cidr in &cidrs {
-            let cidr = prefix(*cidr).ok_or("its pod CIDR is no prefix")?;
-            self.inner_sources.push((cidr, id));
-            if !is_plain {
-                self.routes.push((cidr, Target::Tunnel(id)));
+        let mut tunnelled = Vec::new();
+        for cidr in cidrs {
+            let pods = prefix(cidr).ok_or("its pod CIDR is no prefix")?;
+            self.inner_sources.push((pods, id));
+            if !is_plain || cidr != peer.pod_cidr {
+                self.routes.push((pods, Target::Tunnel(id)));
+                tunnelled.push(cidr);
             }
         }
-        Ok(cidrs)
+        Ok(tunnelled)
     }
 
     /// The addresses of a peer's own that may be in a tunnel.
