@@ -27,6 +27,7 @@ mod policies;
 mod random;
 mod routed;
 mod rows;
+mod rows_of_one;
 mod services;
 mod vectors;
 mod world;
