@@ -1,6 +1,9 @@
 //! Objects and a made-up kernel in, tables out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "compile_calico_tests.rs"]
+mod calico;
+
 use std::path::Path;
 
 use millrace_dataplane::table::{Target, TunnelKind};

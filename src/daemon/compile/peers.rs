@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, TunnelEnds, Underlay};
+use millrace_dataplane::table::{
+    OuterLink, Peer, PeerId, Prefix, Senders, Target, Tunnel, TunnelEnds, Underlay,
+};
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
 use super::next_hops::next_hops;
@@ -47,7 +49,7 @@ pub(super) struct Peers {
     pub(super) table: Vec<(PeerId, Peer)>,
     pub(super) names: Vec<PeerName>,
     pub(super) routes: Vec<(Prefix, Target)>,
-    pub(super) inner_sources: Vec<(Prefix, PeerId)>,
+    pub(super) inner_sources: Vec<(Prefix, Senders)>,
     pub(super) next_hops: Vec<(u32, IpAddr)>,
     /// By address and tunnel.
     pub(super) by_remote: BTreeMap<IpAddr, Vec<(Tunnel, PeerId)>>,
@@ -100,6 +102,13 @@ impl Peers {
         if let Some(uplink) = uplink {
             peers.add_next_hops(inputs, (uplink, local), numbers, &tunnelled, warnings);
         }
+        // What this node has borrowed from another's block.
+        let blocks = inputs.own.blocks.iter().flatten();
+        let borrowed = blocks.filter(|block| block.is_borrowed);
+        let borrowed = borrowed.filter_map(|block| prefix(block.cidr));
+        peers
+            .inner_sources
+            .extend(borrowed.map(|own| (own, Senders::Nobody)));
         peers
     }
 
@@ -143,7 +152,7 @@ impl Peers {
             self.add_own_sources(inputs, (id, family), tunnel, peer);
         }
         let cidrs = self.add_pods(inputs, (id, family), tunnel, peer, is_plain)?;
-        if !is_plain {
+        if !cidrs.is_empty() {
             self.name(PeerWay::Tunnel(id), peer, cidrs);
         }
         Ok(())
@@ -174,7 +183,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Whose pods may be in a tunnel, and which of them it leads to.
+    /// Whose pods may be in a tunnel; answers those that it leads to.
     fn add_pods(
         &mut self,
         inputs: &Inputs<'_>,
@@ -190,14 +199,16 @@ impl Peers {
             Some(_) => vec![peer.pod_cidr],
             None => spec.filter(|cidr| takes.takes(cidr.addr())).collect(),
         };
-        for cidr in &cidrs {
-            let cidr = prefix(*cidr).ok_or("its pod CIDR is no prefix")?;
-            self.inner_sources.push((cidr, id));
-            if !is_plain {
-                self.routes.push((cidr, Target::Tunnel(id)));
+        let mut tunnelled = Vec::new();
+        for cidr in cidrs {
+            let pods = prefix(cidr).ok_or("its pod CIDR is no prefix")?;
+            self.inner_sources.push((pods, Senders::One(id)));
+            if !is_plain || cidr != peer.pod_cidr {
+                self.routes.push((pods, Target::Tunnel(id)));
+                tunnelled.push(cidr);
             }
         }
-        Ok(cidrs)
+        Ok(tunnelled)
     }
 
     /// The addresses of a peer's own that may be in a tunnel.
@@ -217,7 +228,7 @@ impl Peers {
         let addresses = addresses.filter(|address| !takes.is_apart || takes.takes(*address));
         let addresses = addresses.chain([peer.public_ip]);
         self.inner_sources
-            .extend(addresses.map(|address| (Prefix::host(address), id)));
+            .extend(addresses.map(|address| (Prefix::host(address), Senders::One(id))));
     }
 
     /// Notes down how pods are reached, for who asks.
