@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, TunnelEnds, Underlay};
-use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+use millrace_dataplane::wire::{MacAddr, Vni, ipip, ipv6, vxlan};
 
 use super::{Inputs, Numbers, PeerName, PortInput, overhead, prefix};
 use crate::objects::{Family, NodeRecord, PeerTunnel};
@@ -81,7 +81,7 @@ impl Peers {
             };
             for peer in there {
                 let added = match numbers.of_peer(&peer.node.name, family) {
-                    Some(id) => peers.add(inputs, uplink, local, (id, family), &peer),
+                    Some(id) => peers.add(inputs, uplink, local, (id, family), &peer, warnings),
                     None => Err("there are more peers than can be numbered".to_owned()),
                 };
                 if let Err(reason) = added {
@@ -99,6 +99,7 @@ impl Peers {
         local: OwnEnds,
         (id, family): (PeerId, Family),
         peer: &crate::objects::Peer<'_>,
+        warnings: &mut Vec<String>,
     ) -> Result<(), String> {
         let remote = peer.public_ip;
         if local.contains(remote) {
@@ -137,6 +138,9 @@ impl Peers {
             .pod_cidrs()
             .filter(|cidr| is_taken(&cidr.addr()))
             .collect();
+        if let Some(why) = too_narrow(mtu, &pod_cidrs) {
+            warnings.push(format!("node {}: {why}", peer.node.name));
+        }
         for cidr in &pod_cidrs {
             let cidr = prefix(*cidr).ok_or("its pod CIDR is no prefix")?;
             self.routes.push((cidr, Target::Tunnel(id)));
@@ -157,6 +161,16 @@ impl Peers {
         });
         Ok(())
     }
+}
+
+/// Why IPv6 pods find no way through a tunnel that carries so many bytes: their kernels take no "too big" that says less than
+/// every link has to carry.
+fn too_narrow(mtu: u16, pod_cidrs: &[IpNet]) -> Option<String> {
+    let is_too_narrow = mtu < ipv6::MIN_MTU && pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    is_too_narrow.then(|| {
+        let (least, more) = (ipv6::MIN_MTU, ipv6::MIN_MTU - mtu);
+        format!("its tunnel takes {mtu} bytes, and IPv6 needs {least}: give the uplink an MTU of {more} more")
+    })
 }
 
 /// The tunnel to a peer, and what it adds to a packet.
@@ -184,5 +198,22 @@ fn tunnel_to(
             };
             Ok((tunnel, overhead(added)))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_too_narrow_for_ipv6_is_told() {
+        let cidrs =
+            |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let both = cidrs(&["10.244.2.0/24", "fd00:2::/64"]);
+        assert_eq!(too_narrow(1280, &both), None);
+        let said = too_narrow(1250, &both).unwrap();
+        assert!(said.contains("1250") && said.contains("30 more"), "{said}");
+        assert_eq!(too_narrow(600, &cidrs(&["10.244.2.0/24"])), None);
     }
 }
