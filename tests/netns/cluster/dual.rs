@@ -326,26 +326,24 @@ fn told_by(frame: &[u8]) -> (u32, IpAddr) {
     }
 }
 
-/// Packets of every shape that a tunnel carries; the flow label marks the row.
+/// Packets of every shape that a tunnel carries; the flow label marks the row. The kernel spreads packets over
+/// queues by it, so no two are of one connection: two workers would begin that at once.
 fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
     let ends = (from, to);
-    let (source, destination) = (
-        SocketAddrV6::new(from, 40_000, 0, 0),
-        SocketAddrV6::new(to, 5_001, 0, 0),
-    );
-    let datagram = |length: usize| udp_v6(source, destination, &vec![0xa5; length]);
+    let destination = SocketAddrV6::new(to, 5_001, 0, 0);
+    let source = |port: u16| SocketAddrV6::new(from, port, 0, 0);
+    let datagram = |port: u16, length: usize| udp_v6(source(port), destination, &vec![0xa5; length]);
     let segment = |source_port: u16, length: usize| {
-        let source = SocketAddrV6::new(from, source_port, 0, 0);
-        tcp_v6(source, destination, &vec![0x5a; length], |header| {
+        tcp_v6(source(source_port), destination, &vec![0x5a; length], |header| {
             header.ack = true
         })
     };
-    let syn = tcp_v6(source, destination, &[], |header| {
+    let syn = tcp_v6(source(40_000), destination, &[], |header| {
         header.syn = true;
         let options = [TcpOptionElement::MaximumSegmentSize(1370), TcpOptionElement::Noop];
         header.set_options(&options).unwrap();
     });
-    let options = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &datagram(9)].concat();
+    let options = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &datagram(50_001, 9)].concat();
     let fragment = |offset: u16, more: u16, id: u8, bytes: &[u8]| {
         [
             &[17, 0][..],
@@ -355,18 +353,26 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
         ]
         .concat()
     };
-    let (first, later) = (fragment(0, 1, 1, &datagram(1200)), fragment(1208, 0, 2, &[3; 64]));
+    let (first, later) = (
+        fragment(0, 1, 1, &datagram(50_002, 1200)),
+        fragment(1208, 0, 2, &[3; 64]),
+    );
     let rows: Vec<(_, IpNumber, Vec<u8>, fn(&mut Ipv6Header))> = vec![
         ("ping", IpNumber::IPV6_ICMP, echo_v6(ends, 7, &[1; 56]), |_| {}),
         (
             "ping that fills the MTU",
             IpNumber::IPV6_ICMP,
-            echo_v6(ends, 7, &[2; 1382]),
+            echo_v6(ends, 8, &[2; 1382]),
             |_| {},
         ),
-        ("UDP without payload", IpNumber::UDP, datagram(0), |_| {}),
-        ("UDP of an odd length", IpNumber::UDP, datagram(3), |_| {}),
-        ("UDP that fills the MTU", IpNumber::UDP, datagram(1382), |_| {}),
+        ("UDP without payload", IpNumber::UDP, datagram(50_003, 0), |_| {}),
+        ("UDP of an odd length", IpNumber::UDP, datagram(50_004, 3), |_| {}),
+        (
+            "UDP that fills the MTU",
+            IpNumber::UDP,
+            datagram(50_005, 1382),
+            |_| {},
+        ),
         ("TCP SYN with options", IpNumber::TCP, syn, |_| {}),
         (
             "TCP segment that fills the MTU",
@@ -374,7 +380,7 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
             segment(40_001, 1370),
             |_| {},
         ),
-        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| {
+        ("expedited forwarding", IpNumber::UDP, datagram(50_006, 9), |ip| {
             ip.traffic_class = 46 << 2
         }),
         ("ECT(0)", IpNumber::TCP, segment(40_002, 9), |ip| {
@@ -401,10 +407,10 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
             later,
             |_| {},
         ),
-        ("last hop but two", IpNumber::UDP, datagram(9), |ip| {
+        ("last hop but two", IpNumber::UDP, datagram(50_007, 9), |ip| {
             ip.hop_limit = 3
         }),
-        ("largest hop limit", IpNumber::UDP, datagram(9), |ip| {
+        ("largest hop limit", IpNumber::UDP, datagram(50_008, 9), |ip| {
             ip.hop_limit = 255
         }),
         ("another protocol", IpNumber(132), vec![7; 33], |_| {}),
