@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use millrace_dataplane::table::{
     OuterLink, Peer, PeerId, Prefix, Senders, Target, Tunnel, TunnelEnds, Underlay,
 };
-use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+use millrace_dataplane::wire::{MacAddr, Vni, ipip, ipv6, vxlan};
 
 use super::next_hops::next_hops;
 use super::{Inputs, Numbers, PeerName, PeerWay, PortInput, overhead, prefix};
@@ -90,7 +90,8 @@ impl Peers {
                 continue;
             };
             for peer in there {
-                if let Err(reason) = peers.add(inputs, numbers, (uplink, local), family, &peer) {
+                let added = peers.add(inputs, numbers, (uplink, local), family, &peer);
+                if let Some(reason) = added.unwrap_or_else(Some) {
                     let warning = format!("node {}: {reason}", peer.node.name);
                     // Once for all blocks of a node.
                     if !warnings.contains(&warning) {
@@ -119,7 +120,8 @@ impl Peers {
         self.table.push((id, peer));
     }
 
-    /// Takes a peer, with a tunnel, or plainly, or both: what is on one's own subnet may come either way.
+    /// Takes a peer, with a tunnel, or plainly, or both: what is on one's own subnet may come either way. Answers what is wrong
+    /// with it all the same, if anything is.
     fn add(
         &mut self,
         inputs: &Inputs<'_>,
@@ -127,7 +129,7 @@ impl Peers {
         (uplink, local): (&PortInput, OwnEnds),
         family: Family,
         peer: &crate::objects::Peer<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let remote = peer.public_ip;
         if local.contains(remote) {
             return Err(format!("its public address {remote} is this node's own"));
@@ -137,8 +139,9 @@ impl Peers {
             self.add_plain(uplink, peer)?;
         }
         let Some((tunnel, overhead)) = tunnel_to(inputs, family, peer)? else {
-            return Ok(());
+            return Ok(None);
         };
+        let mtu = uplink.facts.mtu.saturating_sub(overhead);
         let id = numbers.of_peer(&peer.node.name, family, tunnel.kind());
         let id = id.ok_or("there are more peers than can be numbered")?;
         if !self.table.iter().any(|(known, _)| *known == id) {
@@ -147,15 +150,15 @@ impl Peers {
             })?;
             let underlay = self.underlay(inputs, uplink, remote);
             let link = link(inputs, uplink, underlay.next_hop);
-            let mtu = uplink.facts.mtu.saturating_sub(overhead);
             self.insert(id, Peer::new(ends, tunnel, underlay, mtu, link));
             self.add_own_sources(inputs, (id, family), tunnel, peer);
         }
         let cidrs = self.add_pods(inputs, (id, family), tunnel, peer, is_plain)?;
+        let fault = too_narrow(mtu, &cidrs);
         if !cidrs.is_empty() {
             self.name(PeerWay::Tunnel(id), peer, cidrs);
         }
-        Ok(())
+        Ok(fault)
     }
 
     /// The way to a peer through the underlay, whose first station is kept resolved.
@@ -315,6 +318,16 @@ pub(super) fn link(inputs: &Inputs<'_>, uplink: &PortInput, next_hop: IpAddr) ->
     })
 }
 
+/// Why IPv6 pods find no way through a tunnel that carries so many bytes: their kernels take no "too big" that says less than
+/// every link has to carry.
+fn too_narrow(mtu: u16, pod_cidrs: &[IpNet]) -> Option<String> {
+    let is_too_narrow = mtu < ipv6::MIN_MTU && pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    is_too_narrow.then(|| {
+        let (least, more) = (ipv6::MIN_MTU, ipv6::MIN_MTU - mtu);
+        format!("its tunnel takes {mtu} bytes, and IPv6 needs {least}: give the uplink an MTU of {more} more")
+    })
+}
+
 /// The tunnel to a peer, if there is one, and what it adds to a packet.
 fn tunnel_to(
     inputs: &Inputs<'_>,
@@ -342,5 +355,22 @@ fn tunnel_to(
             };
             Ok(Some((tunnel, overhead(added))))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_too_narrow_for_ipv6_is_told() {
+        let cidrs =
+            |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let both = cidrs(&["10.244.2.0/24", "fd00:2::/64"]);
+        assert_eq!(too_narrow(1280, &both), None);
+        let said = too_narrow(1250, &both).unwrap();
+        assert!(said.contains("1250") && said.contains("30 more"), "{said}");
+        assert_eq!(too_narrow(600, &cidrs(&["10.244.2.0/24"])), None);
     }
 }
