@@ -119,7 +119,7 @@ reasons! {
     pub enum DropReason {
         /// Shorter than an Ethernet header.
         EthernetTruncated => "ethernet_truncated",
-        /// Carries a VLAN tag; this port takes untagged frames only.
+        /// Carries a VLAN tag that is not this port's, or none although this port has one; or a second one.
         VlanTagged => "vlan_tagged",
         /// An EtherType that this port does not carry; on an uplink ARP is one, since the kernel answers it.
         EtherTypeUnknown => "ether_type_unknown",

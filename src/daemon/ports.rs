@@ -120,7 +120,8 @@ impl Ports {
         self.iter()
             .map(|(id, port)| PortInput {
                 id,
-                ifindex: port.attached.spec.ifindex,
+                ifindex: port.attached.spec.bearer(),
+                vlan: port.attached.spec.vlan.map(|vlan| vlan.id),
                 facts: port.facts.clone(),
                 pod: port.pod.clone(),
             })
@@ -162,6 +163,9 @@ pub struct Saved {
     /// What the uplink's device was before it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<NicBefore>,
+    /// The device that the steering program is on, where the uplink is a VLAN on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan_device: Option<String>,
 }
 
 /// The state file could not be read or written.
@@ -248,6 +252,7 @@ mod tests {
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
             nic: None,
+            vlan_device: Some("eth1".into()),
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

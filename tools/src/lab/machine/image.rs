@@ -31,8 +31,9 @@ const SEARCH_PATH: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// The modules: the NIC, the pods' veths, and what tells `ss` of AF_XDP sockets. All else is part of Debian's kernel.
-const MODULES: [&str; 4] = ["virtio_net", "veth", "xsk_diag", "pktgen"];
+/// The modules: the NIC, the pods' veths, what tells `ss` of AF_XDP sockets, and what a peer inside speaks. All else is part
+/// of Debian's kernel.
+const MODULES: [&str; 6] = ["virtio_net", "veth", "xsk_diag", "pktgen", "8021q", "vxlan"];
 /// The device numbers of `/dev/console` (Linux, `Documentation/admin-guide/devices.txt`).
 const CONSOLE: (u32, u32) = (5, 1);
 
