@@ -191,6 +191,8 @@ reasons! {
         Icmpv6NotTaken => "icmpv6_not_taken",
         /// The worker that has a queue of the exit port takes packets of other workers no faster.
         HandoverFull => "handover_full",
+        /// The worker that has its flow in the place of a drowned one takes packets no faster.
+        SpreadFull => "spread_full",
         /// To an address of the Service CIDRs that belongs to no Service.
         ServiceUnknownAddress => "service_unknown_address",
         /// From an address outside the Service's `loadBalancerSourceRanges`.

@@ -21,7 +21,7 @@ use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
 use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Punt, Worker, WorkerConfig, WorkerError, WorkerHandle,
+    BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
 };
 use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
@@ -112,7 +112,21 @@ impl Fabric {
             fabric.umems.push(umem);
             fabric.free_holders.push((0..PortId::LIMIT * 4).collect());
         }
+        fabric.spread(config)?;
         Ok((fabric, punts))
+    }
+
+    /// Has the workers share what one of them cannot do alone.
+    fn spread(&self, config: &Config) -> Result<(), WorkerError> {
+        let mode = match config.workers.spread {
+            config::Spread::Auto => SpreadMode::Auto,
+            config::Spread::Always => SpreadMode::Always,
+            config::Spread::Off => SpreadMode::Off,
+        };
+        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode)) {
+            worker.tell(Command::Spread(share))?;
+        }
+        Ok(())
     }
 
     /// The workers.
