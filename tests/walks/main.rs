@@ -10,6 +10,7 @@
 )]
 
 mod admit;
+mod apart;
 mod checksum;
 mod decap;
 mod ecn;
