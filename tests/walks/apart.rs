@@ -77,7 +77,7 @@ fn the_pieces_of_a_packet_are_one_flow_whatever_they_carry() {
         let mut packet = [&whole[..20], bytes].concat();
         let len = (packet.len() as u16).to_be_bytes();
         packet[2..4].copy_from_slice(&len);
-        packet[6..8].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+        packet[6..8].copy_from_slice(&((more << 13) | (offset / 8)).to_be_bytes());
         outer(3, 1).ipip(&packet)
     };
     let flows = flows_at(
