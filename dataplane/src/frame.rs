@@ -155,14 +155,23 @@ impl Frame {
     /// # Errors
     /// [`NoRoom`] when `packet` is longer than [`MAX_PACKET_LEN`]; the frame is as it was.
     pub fn fill(&mut self, packet: &[u8]) -> Result<(), NoRoom> {
-        if packet.len() > MAX_PACKET_LEN {
+        self.fill_by(packet.len(), |bytes| bytes.copy_from_slice(packet))
+    }
+
+    /// Makes the packet what `write` writes into `len` bytes behind a fresh headroom; they are not cleared.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when `len` is more than [`MAX_PACKET_LEN`]; the frame is as it was.
+    #[inline]
+    pub fn fill_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Result<(), NoRoom> {
+        if len > MAX_PACKET_LEN {
             return Err(NoRoom {
-                wanted: packet.len(),
+                wanted: len,
                 free: MAX_PACKET_LEN,
             });
         }
-        self.place(HEADROOM, packet.len());
-        self.bytes_mut().copy_from_slice(packet);
+        self.place(HEADROOM, len);
+        write(self.bytes_mut());
         Ok(())
     }
 

@@ -98,6 +98,9 @@ pub struct WorkerStats {
     pub(crate) capture_lost: Counter,
     pub(crate) handed_over: Counter,
     pub(crate) taken_over: Counter,
+    pub(crate) spread_out: Counter,
+    pub(crate) spread_in: Counter,
+    pub(crate) recent_load: Counter,
     pub(crate) strays: Counter,
     pub(crate) device_errors: Counter,
     frames: [Counter; 3],
@@ -122,6 +125,9 @@ impl WorkerStats {
             capture_lost: Counter::default(),
             handed_over: Counter::default(),
             taken_over: Counter::default(),
+            spread_out: Counter::default(),
+            spread_in: Counter::default(),
+            recent_load: Counter::default(),
             strays: Counter::default(),
             device_errors: Counter::default(),
             frames: Default::default(),
@@ -182,6 +188,11 @@ impl WorkerStats {
         self.capture_lost.get()
     }
 
+    /// Share of busy cycles in the last fraction of a second, in thousandths.
+    pub(crate) fn recent_load(&self) -> u64 {
+        self.recent_load.get()
+    }
+
     /// The values now; histograms and frames as of the worker's last beat.
     #[must_use]
     pub fn read(&self) -> WorkerCounters {
@@ -208,6 +219,8 @@ impl WorkerStats {
             capture_lost: self.capture_lost.get(),
             handed_over: self.handed_over.get(),
             taken_over: self.taken_over.get(),
+            spread_out: self.spread_out.get(),
+            spread_in: self.spread_in.get(),
             stray_descriptors: self.strays.get(),
             device_errors: self.device_errors.get(),
             batch_ns: Summary::from(&shown.batch_ns),
@@ -245,10 +258,14 @@ pub struct WorkerCounters {
     pub captured: u64,
     /// Packet copies that captures lost because their queue was full.
     pub capture_lost: u64,
-    /// Packets copied to another worker, because this one has no queue of their exit port.
+    /// Packets copied to another worker: because this one has no queue of their exit port, or is drowned.
     pub handed_over: u64,
     /// Packets that other workers handed over to this one.
     pub taken_over: u64,
+    /// Of those handed over, the ones that another worker is to walk in this one's place.
+    pub spread_out: u64,
+    /// Of those taken over, the ones that were walked here in another worker's place.
+    pub spread_in: u64,
     /// Descriptors that came back from a port that did not hold them. Anything but zero is a bug.
     pub stray_descriptors: u64,
     /// Errors that devices reported on transmission.

@@ -119,7 +119,7 @@ reasons! {
     pub enum DropReason {
         /// Shorter than an Ethernet header.
         EthernetTruncated => "ethernet_truncated",
-        /// Carries a VLAN tag; this port takes untagged frames only.
+        /// Carries a VLAN tag that is not this port's, or none although this port has one; or a second one.
         VlanTagged => "vlan_tagged",
         /// An EtherType that this port does not carry; on an uplink ARP is one, since the kernel answers it.
         EtherTypeUnknown => "ether_type_unknown",
@@ -199,6 +199,8 @@ reasons! {
         NeighbourSpoofed => "neighbour_spoofed",
         /// The worker that has a queue of the exit port takes packets of other workers no faster.
         HandoverFull => "handover_full",
+        /// The worker that has its flow in the place of a drowned one takes packets no faster.
+        SpreadFull => "spread_full",
         /// To an address of the Service CIDRs that belongs to no Service.
         ServiceUnknownAddress => "service_unknown_address",
         /// From an address outside the Service's `loadBalancerSourceRanges`.

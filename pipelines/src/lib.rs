@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod apart;
 mod clamp;
 mod classify;
 mod connections;

@@ -11,6 +11,7 @@ use millrace_dataplane::wire::eth;
 use millrace_dataplane::worker::{BATCH_MAX, Origin, Pipeline};
 
 use crate::admit::admit;
+use crate::apart::inner_flow;
 use crate::classify::classify;
 use crate::connections::{Connections, Context};
 use crate::converse::converse;
@@ -358,6 +359,19 @@ impl Pipeline for NodePipeline {
         match step.walk(&cx, &mut self.own, frame) {
             Ok(port) => Verdict::Forward(port),
             Err(exit) => Verdict::from(exit),
+        }
+    }
+
+    fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
+        let tables = self.tables.pin();
+        if tables
+            .ports
+            .get(ingress)
+            .is_some_and(|facts| facts.role == Role::Uplink)
+        {
+            let key = self.own.wrapper.key();
+            let flow = |frame: &Frame| inner_flow(key, &tables.local, frame.bytes());
+            flows.extend(frames.iter().map(flow));
         }
     }
 

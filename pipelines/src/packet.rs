@@ -115,7 +115,7 @@ impl Packet {
 
 /// Ports and protocol in one word, as in the key of a flow (`KeyV4`).
 #[inline]
-fn transport_word(protocol: IpProtocol, ports: Option<Ports>) -> u64 {
+pub(crate) fn transport_word(protocol: IpProtocol, ports: Option<Ports>) -> u64 {
     let ports = ports.map_or(0, |ports| {
         u64::from(ports.source) << 16 | u64::from(ports.destination)
     });

@@ -220,6 +220,12 @@ pub struct PortRow {
     /// zero-copy if the device itself reads and writes packet memory; copy if the kernel does so for any queue.
     #[serde(default)]
     pub bind_mode: String,
+    /// The device that packets come and go by, where the interface is a VLAN on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The number in its packets' tags, where it is a VLAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
     /// native or generic; with the driver's refusal where native was tried in vain.
     pub xdp_mode: String,
     /// Whether the interface is up.

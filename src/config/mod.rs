@@ -102,6 +102,27 @@ pub struct Workers {
     /// `hugepages`: whether packet buffers lie on huge pages. Default `auto`.
     #[serde(default, deserialize_with = "choice")]
     pub hugepages: HugePages,
+    /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `auto`.
+    #[serde(default, deserialize_with = "choice")]
+    pub spread: Spread,
+}
+
+/// `spread`: whether tunnel packets that all come in by one queue are shared among workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spread {
+    /// `auto`: while a worker has more than it can do, and another has less.
+    #[default]
+    Auto,
+    /// `always`: each worker has its share, at the price of a copy.
+    Always,
+    /// `off`: each worker does what comes in by its queues.
+    Off,
+}
+
+impl Choice for Spread {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Auto, "auto"), (Self::Always, "always"), (Self::Off, "off")];
 }
 
 /// `hugepages`: whether packet buffers lie on huge pages.

@@ -20,7 +20,8 @@ pub const DEFER_HARD_IRQS_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table")]
 pub struct Uplink {
-    /// `interface`: name of the interface towards the other nodes. Required.
+    /// `interface`: name of the interface towards the other nodes, the one that has the node's address. Where that is a VLAN
+    /// (802.1Q) on another device, the switch is on the device, and tags packets. Required.
     pub interface: InterfaceName,
     /// `xdp-mode`: where the steering program runs. Default `auto`.
     #[serde(default, deserialize_with = "choice")]

@@ -115,6 +115,7 @@ impl Daemon {
     fn show_ports(&self) -> Vec<PortRow> {
         let rows = self.ports.iter().map(|(id, port)| {
             let attachment = &port.attached.attachment;
+            let vlan = port.attached.spec.vlan;
             let mode = match (attachment.mode, &attachment.native_refusal) {
                 (AttachedMode::Generic, Some(refusal)) => format!("generic (native refused: {refusal})"),
                 (mode, _) => mode.to_string(),
@@ -134,11 +135,13 @@ impl Daemon {
                 mtu: u32::from(port.facts.mtu),
                 queues: port.attached.spec.queues,
                 bind_mode: port.attached.bind_mode().to_string(),
+                device: vlan.map(|_| port.attached.spec.interface.clone()),
+                vlan: vlan.map(|vlan| vlan.id.number()),
                 per_queue: queue_rows(&port.attached),
                 xdp_mode: mode,
                 up: self
                     .state
-                    .link(port.attached.spec.ifindex)
+                    .link(port.attached.spec.bearer())
                     .is_some_and(|link| link.running),
             }
         });
@@ -189,7 +192,7 @@ impl Daemon {
     fn show_neighbours(&self) -> Vec<NeighbourRow> {
         let mut rows = Vec::new();
         for (_, port) in self.ports.iter() {
-            let ifindex = port.attached.spec.ifindex;
+            let ifindex = port.attached.spec.bearer();
             if port.facts.role != Role::Uplink {
                 let stations = port.facts.sources.iter().map(|address| NeighbourRow {
                     address: *address,

@@ -8,7 +8,6 @@ use base64::Engine as _;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use millrace_dataplane::capture::{Captured, Direction};
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::WorkerHandle;
 use serde_json::json;
@@ -16,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Daemon;
 use super::explain::Reasons;
+use super::fabric::Queue;
 use crate::admin::protocol::{CaptureDirection, CaptureLine, CapturedPacket, Failure, Response};
 use crate::admin::server::Answer;
 
@@ -69,7 +69,7 @@ fn forward_copies(
     copies: &Receiver<Captured>,
     lines: &mpsc::Sender<CaptureLine>,
     (names, reasons): (&BTreeMap<PortId, String>, &watch::Receiver<Option<Arc<Reasons>>>),
-    workers: &[WorkerHandle<XskPort>],
+    workers: &[WorkerHandle<Queue>],
 ) {
     let lost = || {
         workers

@@ -22,6 +22,7 @@ use millrace_dataplane::table::{
     Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, Peer, PeerId, PeerTable,
     PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
 };
+use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::xdp::SteeringTables;
 
@@ -46,8 +47,10 @@ pub const FAIL_SAFE_PORTS: [u16; 6] = [22, 179, 2379, 2380, 6443, 10250];
 pub struct PortInput {
     /// Its number.
     pub id: PortId,
-    /// The interface's number in the kernel.
+    /// The number of the interface that bears its addresses.
     pub ifindex: u32,
+    /// The VLAN that it is, if it is one.
+    pub vlan: Option<VlanId>,
     /// What stands behind it.
     pub facts: PortFacts,
     /// The pod behind it, if it is a pod's.

@@ -87,6 +87,7 @@ fn port(number: u16, ifindex: u32, role: Role, sources: &[&str]) -> PortInput {
     PortInput {
         id: PortId::new(number).unwrap(),
         ifindex,
+        vlan: None,
         facts,
         pod: (role == Role::Pod).then(|| PodKey::new("default", format!("p{number}")).unwrap()),
     }
@@ -106,6 +107,7 @@ fn link(ifindex: u32) -> Link {
         tx_queues: 1,
         peer_ifindex: None,
         peer_elsewhere: false,
+        vlan: None,
         controller: None,
     }
 }

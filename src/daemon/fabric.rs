@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::port::tagged::TaggedPort;
 use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
 use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Punt, Worker, WorkerConfig, WorkerError, WorkerHandle,
+    BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
 };
 use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
@@ -29,7 +30,10 @@ use crate::config::{self, Config};
 use crate::privileges;
 pub use attach::steer;
 pub use error::FabricError;
-pub use spec::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered};
+pub use spec::{AttachedPort, OwnSockets, PortSpec, Seat, Sockets, Steered, Vlan};
+
+/// A queue as its worker has it.
+pub type Queue = TaggedPort<XskPort>;
 
 /// How long a worker may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -42,7 +46,7 @@ const CAPTURE_QUEUE: usize = 2048;
 
 /// All workers, from outside.
 pub struct Fabric {
-    workers: Vec<WorkerHandle<XskPort>>,
+    workers: Vec<WorkerHandle<Queue>>,
     threads: Vec<JoinHandle<()>>,
     umems: Vec<Umem>,
     free_holders: Vec<BTreeSet<u16>>,
@@ -108,12 +112,26 @@ impl Fabric {
             fabric.umems.push(umem);
             fabric.free_holders.push((0..PortId::LIMIT * 4).collect());
         }
+        fabric.spread(config)?;
         Ok((fabric, punts))
+    }
+
+    /// Has the workers share what one of them cannot do alone.
+    fn spread(&self, config: &Config) -> Result<(), WorkerError> {
+        let mode = match config.workers.spread {
+            config::Spread::Auto => SpreadMode::Auto,
+            config::Spread::Always => SpreadMode::Always,
+            config::Spread::Off => SpreadMode::Off,
+        };
+        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode)) {
+            worker.tell(Command::Spread(share))?;
+        }
+        Ok(())
     }
 
     /// The workers.
     #[must_use]
-    pub fn workers(&self) -> &[WorkerHandle<XskPort>] {
+    pub fn workers(&self) -> &[WorkerHandle<Queue>] {
         &self.workers
     }
 

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::table::{PortFacts, Role};
-use millrace_dataplane::wire::{MacAddr, eth};
+use millrace_dataplane::wire::{MacAddr, eth, vlan};
 use millrace_dataplane::xdp::{AttachedMode, Attachment};
 use tracing::{info, warn};
 
@@ -25,7 +25,10 @@ impl Daemon {
         let missing: Vec<_> = self
             .ports
             .iter()
-            .map(|(id, port)| (id, port.attached.spec.ifindex))
+            .flat_map(|(id, port)| {
+                let spec = &port.attached.spec;
+                [(id, spec.ifindex), (id, spec.bearer())]
+            })
             .filter(|(_, ifindex)| self.state.link(*ifindex).is_none())
             .collect();
         for (id, ifindex) in missing {
@@ -67,7 +70,8 @@ impl Daemon {
         let Some((id, port)) = self.ports.of_role(Role::Uplink) else {
             return;
         };
-        let (interface, served) = (port.interface.clone(), port.attached.spec.queues);
+        let spec = &port.attached.spec;
+        let (name, interface, served) = (port.interface.clone(), spec.interface.clone(), spec.queues);
         // An interface that is going says nothing of its queues; `follow_links` sees to that.
         let Ok(channels) = self.kernel.channel_count(&interface).await else {
             return;
@@ -76,7 +80,7 @@ impl Daemon {
         if queues == served || queues == 0 {
             return;
         }
-        let Ok(Some(link)) = self.kernel.find_link(&interface).await else {
+        let Ok(Some(link)) = self.kernel.find_link(&name).await else {
             return;
         };
         warn!("{interface} has {queues} queues now, and had {served}: it is attached anew");
@@ -96,7 +100,8 @@ impl Daemon {
         match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
             (Some(id), Some(link)) => {
                 self.tell_link(&link);
-                if let (Some(port), Some(facts)) = (self.ports.get_mut(id), uplink_facts(&link))
+                if let Some(port) = self.ports.get_mut(id)
+                    && let Some(facts) = uplink_facts(&link, port.facts.finish_checksums)
                     && port.facts != facts
                 {
                     port.facts = facts;
@@ -151,20 +156,22 @@ impl Daemon {
     }
 }
 
-pub(super) fn uplink_facts(link: &Link) -> Option<PortFacts> {
+/// What is known of the uplink. A veth as the device under it may hand over packets whose checksums were left for hardware to
+/// finish; a NIC does not.
+pub(super) fn uplink_facts(link: &Link, finish_checksums: bool) -> Option<PortFacts> {
     Some(PortFacts {
         role: Role::Uplink,
         mac: MacAddr(link.mac?),
         peer_mac: MacAddr([0; 6]),
         sources: Vec::new(),
         mtu: mtu_of(link),
-        // A veth as uplink may hand over packets whose checksums were left for hardware to finish; a NIC does not.
-        finish_checksums: link.kind.as_deref() == Some(VETH),
+        finish_checksums,
     })
 }
 
 pub(super) fn mtu_of(link: &Link) -> u16 {
-    let largest = u16::try_from(LARGEST_PACKET).unwrap_or(u16::MAX);
+    let tag = if link.vlan.is_some() { vlan::TAG_LEN } else { 0 };
+    let largest = u16::try_from(LARGEST_PACKET - tag).unwrap_or(u16::MAX);
     u16::try_from(link.mtu).unwrap_or(u16::MAX).min(largest)
 }
 

@@ -15,6 +15,7 @@ use millrace_dataplane::xdp;
 use tracing::warn;
 
 use super::fabric::Fabric;
+use super::underlay::Underlay;
 use crate::config::Config;
 use crate::kernel::{Kernel, Link};
 use crate::objects::{NodeRecord, Store};
@@ -42,6 +43,27 @@ pub(super) fn claim_interfaces(config: &Config) -> anyhow::Result<Claims> {
         claims.extend(claim(&name).with_context(|| format!("claiming the {name}"))?);
     }
     Ok(Claims { _names: claims })
+}
+
+/// The device under the uplink, which this daemon alone serves too.
+#[derive(Debug)]
+pub(super) struct ClaimedDevice {
+    pub(super) link: Link,
+    _claims: Claims,
+}
+
+/// Keeps a second daemon off the device under an uplink that is a VLAN: there is one steering program on it.
+pub(super) fn claim_device(underlay: &Underlay) -> anyhow::Result<ClaimedDevice> {
+    let mut claims = Vec::new();
+    let link = underlay.device.clone();
+    if underlay.vlan.is_some() {
+        let name = format!("uplink {}", link.name);
+        claims.extend(claim(&name).with_context(|| format!("claiming the {name}"))?);
+    }
+    Ok(ClaimedDevice {
+        link,
+        _claims: Claims { _names: claims },
+    })
 }
 
 fn claim(name: &str) -> anyhow::Result<Option<UnixListener>> {
@@ -137,7 +159,7 @@ pub(super) fn own_node(store: &Store, config: &Config) -> anyhow::Result<NodeRec
 }
 
 /// Looks at cores and uplink before anything is made: that they are there, with the queues that are needed.
-pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Result<Link> {
+pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Result<Underlay> {
     for (index, core) in config.workers.cores.as_slice().iter().enumerate() {
         check_core(index, *core)?;
     }
@@ -147,13 +169,17 @@ pub(super) async fn look_at_node(config: &Config, kernel: &Kernel) -> anyhow::Re
         .link_by_name(name)
         .await
         .with_context(|| "[uplink] interface")?;
+    let underlay = Underlay::of(kernel, &link)
+        .await
+        .with_context(|| "[uplink] interface")?;
     // Queues that the node file asks for are set, or refused, later; what there is now is no matter then.
     if config.uplink.queues.is_none() {
-        let queues = queue_count(kernel, &link).await?;
+        let queues = queue_count(kernel, &underlay.device).await?;
         let left = config.uplink.kernel_queues.as_slice();
+        let name = &underlay.device.name;
         Fabric::check_queues(name, queues, left, config.workers.cores.as_slice().len())?;
     }
-    Ok(link)
+    Ok(underlay)
 }
 
 /// Keeps off an interface on which somebody else's program is.

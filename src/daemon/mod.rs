@@ -21,6 +21,7 @@ pub mod ports;
 mod stalls;
 mod stand_in;
 mod start;
+mod underlay;
 mod uninstall;
 
 use std::cell::OnceCell;
@@ -122,6 +123,8 @@ struct Daemon {
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,
+    /// The device under the uplink.
+    device: look::ClaimedDevice,
     /// Whether the uplink had its link when it was last looked at.
     uplink_is_up: bool,
     /// Which of its queues have stopped sending.

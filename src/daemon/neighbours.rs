@@ -20,7 +20,7 @@ impl Daemon {
         let Some(ifindex) = self
             .ports
             .get(request.port)
-            .map(|port| port.attached.spec.ifindex)
+            .map(|port| port.attached.spec.bearer())
         else {
             return;
         };
@@ -45,7 +45,7 @@ impl Daemon {
             .tables
             .neighbours
             .take_used()
-            .filter_map(|(port, address)| Some((self.ports.get(port)?.attached.spec.ifindex, address)))
+            .filter_map(|(port, address)| Some((self.ports.get(port)?.attached.spec.bearer(), address)))
             .chain(self.next_hops.iter().copied())
             .collect();
         for (ifindex, address) in used {

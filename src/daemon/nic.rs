@@ -18,6 +18,7 @@ use super::Daemon;
 use super::fabric::OwnSockets;
 use super::look::Misconfigured;
 use super::ports::SavedError;
+use super::underlay::Underlay;
 use crate::config::{self, Config, Uplink};
 use crate::kernel::{Channels, Device, InterruptDelay, Kernel, KernelError, Link, Rings, numa_node_of_core};
 
@@ -32,7 +33,8 @@ pub(super) fn misconfigured(error: NicError) -> anyhow::Error {
         NicError::Queues { .. }
         | NicError::Ring { .. }
         | NicError::Driver { .. }
-        | NicError::Spreading { .. } => Misconfigured::because(error.into()),
+        | NicError::Spreading { .. }
+        | NicError::Tags { .. } => Misconfigured::because(error.into()),
     }
 }
 
@@ -83,7 +85,7 @@ fn spread_over(queues: &[u32], entries: usize) -> Vec<u32> {
 /// What the sockets of the uplink's queues are like.
 pub(super) async fn sockets(kernel: &Kernel, uplink: &Uplink, link: &Link) -> OwnSockets {
     // A driver that does not tell its descriptors gets no more frames than it must.
-    let rings = kernel.rings(uplink.interface.as_str()).await;
+    let rings = kernel.rings(&link.name).await;
     OwnSockets {
         mode: uplink.mode,
         // Where sysfs is that of another namespace, nothing is known to the contrary.
@@ -125,7 +127,7 @@ impl Daemon {
     pub(super) async fn size_nic(&mut self) -> Result<(), NicError> {
         let uplink = self.config.uplink.clone();
         if let Some(wanted) = uplink.queues {
-            self.set_queues(&uplink, narrow(wanted.get())).await?;
+            self.set_queues(narrow(wanted.get())).await?;
         }
         if uplink.rx_ring.is_some() || uplink.tx_ring.is_some() {
             self.set_rings(&uplink).await?;
@@ -133,8 +135,9 @@ impl Daemon {
         Ok(())
     }
 
-    async fn set_queues(&mut self, uplink: &Uplink, wanted: u32) -> Result<(), NicError> {
-        let interface = uplink.interface.as_str();
+    async fn set_queues(&mut self, wanted: u32) -> Result<(), NicError> {
+        let device = self.device.link.name.clone();
+        let interface = device.as_str();
         let failed = |source| NicError::driver("queues", interface, source);
         self.take_off_where_short(interface, wanted)
             .await
@@ -174,7 +177,8 @@ impl Daemon {
     }
 
     async fn set_rings(&mut self, uplink: &Uplink) -> Result<(), NicError> {
-        let interface = uplink.interface.as_str();
+        let device = self.device.link.name.clone();
+        let interface = device.as_str();
         let failed = |source| NicError::driver("rx-ring", interface, source);
         let (now, most) = self.kernel.rings(interface).await.map_err(failed)?;
         let target = Rings {
@@ -218,8 +222,8 @@ impl Daemon {
 
     /// Keeps what the device spreads by hash away from queues without a socket.
     pub(super) fn spread_nic(&mut self, queues: u32) -> Result<(), NicError> {
-        let uplink = self.config.uplink.clone();
-        let interface = uplink.interface.as_str();
+        let (uplink, device) = (self.config.uplink.clone(), self.device.link.name.clone());
+        let interface = device.as_str();
         let left = uplink.kernel_queues.as_slice();
         let failed = |source| NicError::Spreading {
             interface: interface.to_owned(),
@@ -302,6 +306,43 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes the device under the uplink for the one that all of this is about; of a VLAN's, tags are to be seen.
+    pub(super) async fn note_device(&mut self, underlay: &Underlay) -> Result<(), NicError> {
+        self.device.link.clone_from(&underlay.device);
+        if underlay.vlan.is_none() {
+            return Ok(());
+        }
+        let name = Some(underlay.device.name.clone());
+        if self.saved.vlan_device != name {
+            self.saved.vlan_device = name;
+            self.saved.store(&self.config.node.state_dir)?;
+        }
+        self.keep_tags(&underlay.device).await
+    }
+
+    /// Has the device leave VLAN tags in the frames, where the switch can see them.
+    async fn keep_tags(&mut self, device: &Link) -> Result<(), NicError> {
+        let interface = device.name.as_str();
+        let failed = |source| NicError::Tags {
+            interface: interface.to_owned(),
+            driver: driver(interface),
+            source: Box::new(source),
+        };
+        if !self.kernel.takes_tags_off(interface).await.map_err(failed)? {
+            return Ok(());
+        }
+        self.remember_nic(NicBefore {
+            took_tags_off: true,
+            ..NicBefore::default()
+        })?;
+        self.kernel
+            .take_tags_off(interface, false)
+            .await
+            .map_err(failed)?;
+        info!(interface, "VLAN tags stay in what it receives");
+        Ok(())
+    }
+
     /// Takes back what this run changed, and what it wrote down of that.
     pub(super) async fn undo_nic(&mut self) {
         let Some(changes) = self.nic_changes.take() else {
@@ -320,7 +361,7 @@ impl Daemon {
 
     /// Writes down what the device was before a change.
     fn remember_nic(&mut self, now: NicBefore) -> Result<(), SavedError> {
-        let interface = self.config.uplink.interface.as_str();
+        let interface = self.device.link.name.as_str();
         let fresh = || NicBefore {
             interface: interface.to_owned(),
             ..NicBefore::default()

@@ -132,6 +132,7 @@ impl Daemon {
             id,
             interface: wanted.interface.clone(),
             ifindex: wanted.ifindex,
+            vlan: None,
             queues: wanted.queues,
             kernel_queues: Vec::new(),
             kind: ProgramKind::Port,

@@ -120,7 +120,8 @@ impl Ports {
         self.iter()
             .map(|(id, port)| PortInput {
                 id,
-                ifindex: port.attached.spec.ifindex,
+                ifindex: port.attached.spec.bearer(),
+                vlan: port.attached.spec.vlan.map(|vlan| vlan.id),
                 facts: port.facts.clone(),
                 pod: port.pod.clone(),
             })
@@ -165,6 +166,9 @@ pub struct Saved {
     /// The stand-in for an ipip device that was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stand_in: Option<String>,
+    /// The device that the steering program is on, where the uplink is a VLAN on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan_device: Option<String>,
 }
 
 /// The state file could not be read or written.
@@ -252,6 +256,7 @@ mod tests {
             reserved_ports: "61000-65535".into(),
             nic: None,
             stand_in: Some("tunl0".into()),
+            vlan_device: Some("eth1".into()),
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);

@@ -12,13 +12,13 @@ use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::tun::Tun;
-use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, Role};
 use millrace_dataplane::wire::{EtherType, Ipv4, MacAddr, eth, ipip};
 use millrace_dataplane::worker::{Injection, Origin, Way, WorkerHandle};
 use tracing::{info, warn};
 
 use super::Daemon;
+use super::fabric::Queue;
 use crate::privileges;
 
 /// The thread's name, as the system shows it.
@@ -104,7 +104,7 @@ impl Daemon {
 /// Takes to the workers what the node sends by the stand-in.
 struct Carrier {
     tun: Tun,
-    workers: Vec<WorkerHandle<XskPort>>,
+    workers: Vec<WorkerHandle<Queue>>,
     /// The port that it would have come in at.
     host: PortId,
     /// The switch's end of it and the kernel's.

@@ -7,31 +7,30 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
-use millrace_dataplane::xdp::{self, Hint, ProgramKind, SteeringTables, XdpError, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
-use super::fabric::{AttachedPort, Fabric, FabricError, PortSpec, Sockets, Steered, steer};
+use super::fabric::{Fabric, FabricError, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
-use super::links::{mtu_of, uplink_facts, warn_of_mtu};
+use super::links::{mtu_of, warn_of_mtu};
 use super::look::{
-    Misconfigured, claim_interfaces, lock, look_at_node, own_node, queue_count, queue_limit,
+    ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
@@ -71,12 +70,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
-    let (own, uplink, saved) = look(&config, &store, &kernel).await?;
+    let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
     let key = HashKey::random();
-    let numa_node = nic::numa_node(&config, &uplink);
+    let numa_node = nic::numa_node(&config, &device.link);
     let (fabric, punts) =
         Fabric::start(&config, &publisher.reader(), &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
@@ -124,6 +123,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         asked: BTreeMap::new(),
         capture: None,
         uplink_is_up: true,
+        device,
         stalls: Stalls::default(),
         leaving: false,
     };
@@ -140,13 +140,18 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.
-async fn look(config: &Config, store: &Store, kernel: &Kernel) -> anyhow::Result<(NodeRecord, Link, Saved)> {
+async fn look(
+    config: &Config,
+    store: &Store,
+    kernel: &Kernel,
+) -> anyhow::Result<(NodeRecord, Link, ClaimedDevice, Saved)> {
     let own = own_node(store, config).map_err(Misconfigured::because)?;
-    let uplink = look_at_node(config, kernel)
+    let underlay = look_at_node(config, kernel)
         .await
         .map_err(Misconfigured::because)?;
-    refuse_foreign_program(&uplink)?;
-    Ok((own, uplink, Saved::load(&config.node.state_dir)?))
+    refuse_foreign_program(&underlay.device)?;
+    let device = claim_device(&underlay)?;
+    Ok((own, underlay.link, device, Saved::load(&config.node.state_dir)?))
 }
 
 /// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
@@ -189,25 +194,11 @@ fn start_slow_path(
 }
 
 /// What the node file asks for and cannot be had is said as such.
-fn misconfigured(error: FabricError) -> anyhow::Error {
+pub(super) fn misconfigured(error: FabricError) -> anyhow::Error {
     if error.is_about_node_file() {
         Misconfigured::because(error.into())
     } else {
         error.into()
-    }
-}
-
-/// Takes a full table for what it is: said, and no reason to serve nothing.
-fn full_is_told(error: XdpError) -> Result<(), XdpError> {
-    match error {
-        XdpError::Map {
-            hint: Hint::TableFull,
-            ..
-        } => {
-            warn!("{error}");
-            Ok(())
-        }
-        other => Err(other),
     }
 }
 
@@ -240,6 +231,7 @@ impl Daemon {
             id,
             interface: link.name.clone(),
             ifindex: link.ifindex,
+            vlan: None,
             queues: link.rx_queues,
             kernel_queues: Vec::new(),
             kind: ProgramKind::Port,
@@ -267,101 +259,6 @@ impl Daemon {
             attached,
         });
         Ok(())
-    }
-
-    /// Attaches the uplink; its program knows all its tables before it sees a packet.
-    pub(super) async fn attach_uplink(&mut self, link: &Link) -> anyhow::Result<()> {
-        let id = self.ports.free_id().context("no port number is free")?;
-        let facts = uplink_facts(link)
-            .context("the uplink has no MAC address: an Ethernet interface would be right")?;
-        self.size_nic().await.map_err(nic::misconfigured)?;
-        self.note_merging(link).await.map_err(nic::misconfigured)?;
-        let steered = self.steer_uplink(id, link, &facts).await?;
-        let (mode, replaced) = (steered.attachment().mode, steered.attachment().replaced.is_some());
-        let attached = match self.serve_uplink(id, link, steered).await {
-            Ok(attached) => attached,
-            Err(error) => {
-                if !replaced {
-                    // What failed is said below; a program that cannot be taken off is said by uninstall.
-                    let _ = xdp::detach_ours(link.ifindex);
-                }
-                return Err(error);
-            }
-        };
-        self.settle_mode(&link.name, &attached.attachment).await;
-        self.delay_interrupts(link);
-        attached.spec.tell_receivers();
-        if let Some(refusal) = &attached.zero_copy_refusal {
-            info!(
-                interface = link.name,
-                driver = nic::driver(&link.name),
-                "no zero-copy here, so the kernel copies: {refusal}"
-            );
-        }
-        let (queues, bind_mode) = (attached.spec.queues, attached.bind_mode());
-        info!(interface = link.name, queues, %mode, %bind_mode, "uplink attached");
-        self.stalls = Stalls::default();
-        self.ports.insert(Port {
-            interface: link.name.clone(),
-            pod: None,
-            facts,
-            attached,
-        });
-        Ok(())
-    }
-
-    /// Puts the steering program on the uplink, for as many queues as it can come to have.
-    async fn steer_uplink(&mut self, id: PortId, link: &Link, facts: &PortFacts) -> anyhow::Result<Steered> {
-        let mode = match self.config.uplink.xdp_mode {
-            config::XdpMode::Auto => XdpMode::Auto,
-            config::XdpMode::Native => XdpMode::Native,
-            config::XdpMode::Generic => XdpMode::Generic,
-        };
-        let limit = queue_limit(&self.kernel, link).await?;
-        let mut inputs = self.ports.inputs();
-        inputs.push(super::compile::PortInput {
-            id,
-            ifindex: link.ifindex,
-            facts: facts.clone(),
-            pod: None,
-        });
-        let steering = self.compile(&inputs, Epoch(0)).steering;
-        let awaited: Vec<_> = self.awaited.iter().collect();
-        let kind = (link.ifindex, ProgramKind::Uplink, mode);
-        let steered = steer(kind, limit, |program| {
-            // More Services than there is room for keep nobody from the others.
-            program.set_tables(&steering).or_else(full_is_told)?;
-            program.set_awaited(awaited)
-        })?;
-        self.steering = steering;
-        Ok(steered)
-    }
-
-    /// Serves the uplink's queues. They are counted only now: some drivers take more of them when a program is attached
-    /// (virtio-net: one for each core to transmit by, as far as there are any).
-    async fn serve_uplink(
-        &mut self,
-        id: PortId,
-        link: &Link,
-        steered: Steered,
-    ) -> anyhow::Result<AttachedPort> {
-        let queues = queue_count(&self.kernel, link).await?;
-        self.note_queues(queues).map_err(nic::misconfigured)?;
-        let workers = self.fabric.workers().len();
-        let left = self.config.uplink.kernel_queues.as_slice().to_vec();
-        Fabric::check_queues(&link.name, queues, &left, workers).map_err(misconfigured)?;
-        self.spread_nic(queues).map_err(nic::misconfigured)?;
-        let spec = PortSpec {
-            id,
-            interface: link.name.clone(),
-            ifindex: link.ifindex,
-            queues,
-            kernel_queues: left,
-            kind: ProgramKind::Uplink,
-            mode: XdpMode::Auto,
-            sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink, link).await),
-        };
-        self.fabric.serve(spec, steered).map_err(misconfigured)
     }
 
     /// Removes what this start made; what it found stays.

@@ -45,9 +45,15 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 Err(error) => failed.push(format!("{what}: {error:#}")),
             };
             // Programs first, then what the sockets were on.
-            if let Some(uplink) = kernel.find_link(config.uplink.interface.as_str()).await? {
-                let result = xdp::detach_ours(uplink.ifindex).map_err(anyhow::Error::from);
-                step(format!("steering program of {}", uplink.name), result);
+            let names = [
+                Some(config.uplink.interface.as_str()),
+                saved.vlan_device.as_deref(),
+            ];
+            for name in names.into_iter().flatten() {
+                if let Some(device) = kernel.find_link(name).await? {
+                    let result = xdp::detach_ours(device.ifindex).map_err(anyhow::Error::from);
+                    step(format!("steering program of {name}"), result);
+                }
             }
             for name in &saved.gro_was_on {
                 let result = kernel

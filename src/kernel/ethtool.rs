@@ -38,6 +38,10 @@ const GENERIC_RECEIVE_OFFLOAD: &str = "rx-gro";
 /// generic mode (`dev_disable_lro` and `dev_disable_gro_hw` in `net/core/dev.c`), and never on again.
 const MERGING_BY_DEVICE: [&str; 2] = ["rx-gro-hw", "rx-lro"];
 
+/// The feature by which a device takes the VLAN tag off what it received and tells it beside the frame, where no XDP program
+/// sees it.
+const TAKES_TAGS_OFF: &str = "rx-vlan-hw-parse";
+
 /// The device features of an interface, by their `ethtool -k` names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Features {
@@ -233,6 +237,23 @@ impl Kernel {
         let names = MERGING_BY_DEVICE.map(str::to_owned).into_iter();
         let on = names.filter(|name| features.active.contains(name) && features.changeable.contains(name));
         Ok(on.collect())
+    }
+
+    /// Whether the device takes VLAN tags off what it receives.
+    ///
+    /// # Errors
+    /// A refused request.
+    pub async fn takes_tags_off(&self, interface: &str) -> Result<bool, KernelError> {
+        let features = self.ethtool.features(interface).await?;
+        Ok(features.active.iter().any(|name| name == TAKES_TAGS_OFF))
+    }
+
+    /// Has the device take VLAN tags off what it receives, or leave them where they are.
+    ///
+    /// # Errors
+    /// As [`Self::set_feature`].
+    pub async fn take_tags_off(&self, interface: &str, on: bool) -> Result<(), KernelError> {
+        self.set_feature(interface, TAKES_TAGS_OFF, on).await.map(|_| ())
     }
 
     /// Turns features on that [`merging_by_device`](Self::merging_by_device) found on.

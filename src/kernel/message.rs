@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol,
+};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
@@ -14,7 +16,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage, neighbour};
 
 use super::state::{
-    InterfaceAddress, Link, MacAddr, Neighbour, NeighbourState, Route, RouteHop, RouteKind, Scope,
+    InterfaceAddress, Link, LinkVlan, MacAddr, Neighbour, NeighbourState, Route, RouteHop, RouteKind, Scope,
 };
 use super::tables::{Change, Placement};
 
@@ -65,6 +67,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         peer_ifindex: None,
         peer_elsewhere: false,
         controller: None,
+        vlan: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -83,11 +86,30 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
+                link.vlan = infos.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Vlan(said)) => vlan(said),
+                    _ => None,
+                });
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+/// What a VLAN device says of itself. Without a word on the protocol it is 802.1Q, as in kernels that know no other.
+fn vlan(said: &[InfoVlan]) -> Option<LinkVlan> {
+    let number = said.iter().find_map(|word| match word {
+        InfoVlan::Id(number) => Some(*number),
+        _ => None,
+    });
+    let is_other = said
+        .iter()
+        .any(|word| matches!(word, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q));
+    Some(LinkVlan {
+        number: number?,
+        is_8021q: !is_other,
+    })
 }
 
 /// An address of an interface. On a point-to-point interface `IFA_LOCAL` is ours and `IFA_ADDRESS` the other

@@ -56,6 +56,6 @@ pub use request::Kernel;
 pub use reserved_ports::{PortSet, check_ports, release_ports, reserve_ports};
 pub use route::{OWN_ROUTE_PROTOCOL, RouteChanges, RouteSpec};
 pub use state::{
-    InterfaceAddress, KernelState, Link, MacAddr, Neighbour, NeighbourState, NextHop, Route, RouteHop,
-    RouteKind, Scope,
+    InterfaceAddress, KernelState, Link, LinkVlan, MacAddr, Neighbour, NeighbourState, NextHop, Route,
+    RouteHop, RouteKind, Scope,
 };

@@ -37,6 +37,17 @@ pub struct Link {
     pub peer_elsewhere: bool,
     /// The interface number of the bridge or bond it is a port of.
     pub controller: Option<u32>,
+    /// The VLAN it is on the device it stands on, if it is one.
+    pub vlan: Option<LinkVlan>,
+}
+
+/// What a VLAN device says of itself (`IFLA_VLAN_ID`, `IFLA_VLAN_PROTOCOL`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkVlan {
+    /// The number in its tag.
+    pub number: u16,
+    /// Whether the tag is of IEEE 802.1Q, and of no other kind.
+    pub is_8021q: bool,
 }
 
 /// How far an address or a route reaches (`rt_scope_t`, `linux/rtnetlink.h`).

@@ -11,6 +11,11 @@ pub mod publish;
 #[path = "../../dataplane/src/port/ring.rs"]
 mod ring;
 
+/// Packets from one worker to another.
+#[path = "../../dataplane/src/worker/belt.rs"]
+#[allow(dead_code, reason = "the model asks for less than a worker does")]
+mod belt;
+
 /// The flow table without its types: the store names nothing around it.
 #[path = "../../dataplane/src/table"]
 pub mod table {

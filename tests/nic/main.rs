@@ -15,6 +15,7 @@ mod reach;
 mod rig;
 mod session;
 mod traffic;
+mod vlan;
 
 use picture::Picture;
 use rig::Rig;
@@ -44,6 +45,13 @@ fn the_generator_in_zero_copy() {
     let rig = Rig::new(2, false);
     generator::assert_counts_exactly(&rig);
     generator::assert_counts_the_kernels_own(&rig);
+    rig.close();
+}
+
+#[test]
+fn in_a_vlan() {
+    let mut rig = Rig::new(2, false);
+    vlan::assert_carries(&mut rig);
     rig.close();
 }
 

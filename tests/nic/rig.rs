@@ -195,6 +195,14 @@ impl Rig {
         rows.find(|row| row["role"] == "uplink").cloned()
     }
 
+    /// How many packets the uplink's steering program counted under this name.
+    pub(crate) fn steering(&self, name: &str) -> u64 {
+        let stats = self.node.json(&["stats"]).unwrap();
+        let mut ports = stats["ports"].as_array().unwrap().iter();
+        let uplink = ports.find(|port| port["name"] == UPLINK).expect("an uplink");
+        uplink["steering"][name].as_u64().unwrap_or_default()
+    }
+
     /// The switch's log has these words.
     pub(crate) fn assert_said(&self, words: &str) {
         let log = self.node.log().unwrap();
@@ -314,7 +322,7 @@ fn guest_program() -> String {
     program.to_str().unwrap().to_owned()
 }
 
-fn talk_words(to: &str, what: &Talk) -> Vec<String> {
+pub(crate) fn talk_words(to: &str, what: &Talk) -> Vec<String> {
     let (flows, bytes, datagrams) = (
         what.flows.to_string(),
         what.bytes.to_string(),
@@ -333,7 +341,7 @@ fn talk_words(to: &str, what: &Talk) -> Vec<String> {
     words.map(str::to_owned).into()
 }
 
-fn check_talk(who: &str, what: &Talk, line: &str) {
+pub(crate) fn check_talk(who: &str, what: &Talk, line: &str) {
     let report = TalkReport::from_json(line).unwrap();
     assert!(report.is_whole(what), "{who}: {report:#?}");
 }

@@ -10,6 +10,7 @@
 )]
 
 mod admit;
+mod apart;
 mod checksum;
 mod clamp;
 mod decap;

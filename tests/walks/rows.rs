@@ -181,6 +181,7 @@ fn every_reason_of_the_pipeline_has_a_row() {
         DropReason::SlowPathFull,
         DropReason::OriginatedStuck,
         DropReason::HandoverFull,
+        DropReason::SpreadFull,
         // Takes two workers that do the same at once; the models of the flow table show it.
         DropReason::FlowRaced,
     ];

@@ -72,19 +72,22 @@ impl MemoryPort {
     #[must_use]
     pub fn new(ring_len: usize) -> (Self, Wire) {
         let wire = Wire::default();
-        (
-            Self {
-                wire: wire.clone(),
-                queued: Vec::new(),
-                sent: Vec::new(),
-                ring_len,
-                sends: true,
-                left: false,
-                taken: 0,
-                completed: 0,
-            },
-            wire,
-        )
+        (Self::on(&wire, ring_len), wire)
+    }
+
+    /// One more queue with this wire.
+    #[must_use]
+    pub fn on(wire: &Wire, ring_len: usize) -> Self {
+        Self {
+            wire: wire.clone(),
+            queued: Vec::new(),
+            sent: Vec::new(),
+            ring_len,
+            sends: true,
+            left: false,
+            taken: 0,
+            completed: 0,
+        }
     }
 
     /// Makes it a queue that only receives.

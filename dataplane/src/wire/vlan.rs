@@ -9,6 +9,37 @@ pub const TAG_LEN: usize = 4;
 /// Most tags that [`skip_tags`] is ever asked to pass by this switch: one service and one customer tag.
 pub const MAX_TAGS: usize = 2;
 
+/// The number of a VLAN, within 1..=4094 (IEEE 802.1Q clause 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VlanId(u16);
+
+impl VlanId {
+    /// The last number that a VLAN can have. 0 stands where there is none.
+    const LAST: u16 = 4094;
+
+    /// The VLAN of this number; `None` for a number that no VLAN has.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        if number == 0 || number > Self::LAST {
+            None
+        } else {
+            Some(Self(number))
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl core::fmt::Display for VlanId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// View of the bytes after an EtherType of [`EtherType::VLAN`] or [`EtherType::QINQ`].
 #[derive(Clone, Copy, Debug)]
 pub struct VlanTag<'a> {

@@ -2,10 +2,41 @@
 
 use super::stall::Course;
 use super::{Pipeline, Worker};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::port::Port;
 
 const NS_PER_MS: u64 = 1_000_000;
+const US_PER_MS: u64 = 1000;
+
+/// Tells every so often how much of its time a worker was busy.
+pub(super) struct LoadWatch {
+    every: u64,
+    last: u64,
+    busy: u64,
+}
+
+impl LoadWatch {
+    /// Begins at `now`, in cycles; nothing was done before.
+    pub(super) fn new(clock: &Clock, every_ms: u32, now: u64) -> Self {
+        Self {
+            every: clock.from_us(u64::from(every_ms) * US_PER_MS),
+            last: now,
+            busy: 0,
+        }
+    }
+
+    /// The share of busy cycles since it last told, in thousandths, if that is due; `busy` are those in all.
+    #[inline]
+    pub(super) fn load(&mut self, now: u64, busy: u64) -> Option<u64> {
+        let since = now.wrapping_sub(self.last);
+        if since <= self.every {
+            return None;
+        }
+        let load = busy.wrapping_sub(self.busy).saturating_mul(1000) / since;
+        (self.last, self.busy) = (now, busy);
+        Some(load.min(1000))
+    }
+}
 
 impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Shows to the outside what is too dear to show with every packet.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::Origin;
+use super::{Origin, Spread};
 use crate::capture::{PacketCopy, Tap};
 use crate::frame::Holder;
 use crate::port::PortId;
@@ -121,6 +121,8 @@ pub enum Command<P> {
         /// Where the number of frames goes.
         frames: Sender<usize>,
     },
+    /// Give packets to others and take theirs.
+    Spread(Spread),
     /// Copy what passes a port.
     Tap(Tap),
     /// Take the tap off.

@@ -4,11 +4,15 @@
 //! given packets to send, through bounded queues ([`WorkerHandle`]). It knows rings and batches, and no protocol.
 
 mod beat;
+mod belt;
 mod handle;
 mod orders;
 mod relay;
 mod rota;
+mod share;
 mod sleep;
+mod slow;
+mod spread;
 mod stall;
 mod turn;
 
@@ -18,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::Sender;
 
 pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
+pub use spread::{Spread, SpreadMode, spread};
 
 use crate::capture::Tap;
 use crate::clock::{Clock, TickWatch};
@@ -57,6 +62,13 @@ pub trait Pipeline {
 
     /// Finds the way of a packet (Ethernet header present, its addresses ignored) that does not come in at a port now.
     fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict;
+
+    /// Tells packets' flows apart where all of them may come in by one queue, which others have to share then: pushes for each
+    /// frame the hash of its flow to `flows` (empty on entry), or `None` for one that has none and stays. Pushes nothing if
+    /// nothing that comes in at `ingress` is to be shared.
+    fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
+        let _ = (ingress, frames, flows);
+    }
 
     /// Clears up a bounded piece of what it remembers; called once per turn. Answers whether more is due at once, so
     /// that the worker does not go to sleep over it.
@@ -110,6 +122,17 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// Where a packet came in.
+#[derive(Debug, Clone, Copy)]
+enum Ingress {
+    /// By the queue at this place.
+    Queue(usize),
+    /// At this port, by a queue of another worker, which gave it away.
+    Given(PortId),
+    /// Nowhere: the switch originated it.
+    Switch,
 }
 
 /// One queue that a worker serves.
@@ -190,6 +213,8 @@ pub struct Worker<P, L> {
     relays: Vec<Outlet>,
     frames: Vec<Frame>,
     verdicts: Vec<Verdict>,
+    spread: Spread,
+    flows: Vec<Option<u32>>,
     inbox: Inbox<P>,
     punts: Sender<Punt>,
     tap: Option<Tap>,
@@ -234,6 +259,8 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             relays: Vec::with_capacity(usize::from(PortId::LIMIT)),
             frames: Vec::with_capacity(BATCH_MAX),
             verdicts: Vec::with_capacity(BATCH_MAX),
+            spread: Spread::new(SpreadMode::Off),
+            flows: Vec::with_capacity(BATCH_MAX),
             inbox,
             punts,
             tap: None,

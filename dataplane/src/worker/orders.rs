@@ -42,6 +42,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 Command::Reclaim { holder, frames } => {
                     let _ = frames.try_send(self.reclaim(holder));
                 }
+                Command::Spread(spread) => self.spread = spread,
                 Command::Tap(tap) => self.tap = Some(tap),
                 Command::Untap => self.tap = None,
                 Command::Beat(done) => {

@@ -5,7 +5,7 @@
 //! same one, so that a flow stays in order.
 
 use super::handle::{Handover, Relay};
-use super::{Pipeline, Worker};
+use super::{Ingress, Pipeline, Worker};
 use crate::capture::PacketCopy;
 use crate::frame::Frame;
 use crate::port::{Port, PortId};
@@ -67,6 +67,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
 
     /// Wakes those to whom something was handed over in this turn.
     pub(super) fn wake_others(&mut self) {
+        self.spread.wake();
         for outlet in &mut self.relays {
             if std::mem::take(&mut outlet.news) {
                 outlet.to.wake();
@@ -84,7 +85,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             count += 1;
             self.stats.taken_over.add(1);
             if let Err(reason) = self.send_taken_over(&handover) {
-                self.drop_counted(reason, None);
+                self.drop_counted(reason, Ingress::Switch);
             }
         }
         count

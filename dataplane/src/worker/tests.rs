@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 
+mod shares;
+
 use super::*;
 use crate::capture::{Captured, Direction, PacketCopy};
 use crate::port::QueueId;
@@ -34,6 +36,17 @@ impl Pipeline for Patch {
                 Verdict::Forward(port(u16::from(ingress == port(0))))
             }
         }));
+    }
+
+    /// Of port 0 alone: the third byte, if there are more.
+    fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
+        let flow = |frame: &Frame| match frame.bytes() {
+            [_, _, flow, _, ..] => Some(u32::from(*flow) << 24),
+            _ => None,
+        };
+        if ingress == port(0) {
+            flows.extend(frames.iter().map(flow));
+        }
     }
 
     fn sweep(&mut self, _: Tick) -> bool {

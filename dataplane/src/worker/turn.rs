@@ -1,36 +1,34 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
-use super::handle::{Injection, Punt, Way};
-use super::{Idle, Origin, Pipeline, Worker};
+use super::beat::LoadWatch;
+use super::{Idle, Ingress, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
 use crate::frame::Frame;
 use crate::port::{Port, PortId};
+use crate::stats::QueueStats;
 use crate::table::Tick;
-use crate::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
+use crate::verdict::{DropReason, Verdict};
 
 /// How long a worker looks for work before it sleeps.
 const PATIENCE_US: u64 = 50;
 /// How often histograms, the frame census and the kernel's counters are shown to the outside.
 const BEAT_MS: u32 = 1000;
+/// How often its load is looked at, to share it or not.
+const LOOK_MS: u32 = 20;
 /// How long a worker sleeps at most while frames wait that a device did not take.
 const PENDING_MS: u32 = 1;
 /// Turns between two looks at queues that had nothing to do.
 const SETTLE_ALL_TURNS: u64 = 256;
-/// Packets from the slow path that are sent per turn.
-const INJECTIONS_PER_TURN: usize = 32;
-
-/// Where a packet came in: the queue it is counted at and its port; `None` when the switch originated it.
-type Ingress = Option<usize>;
 
 impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Works until told to stop.
     pub(super) fn run(&mut self) {
         let start = clock::cycles();
         let patience = self.clock.from_us(PATIENCE_US);
-        let beat = self.clock.from_us(u64::from(BEAT_MS) * 1000);
-        let (mut last_beat, mut last_work, mut turns) = (start, start, 0u64);
-        let mut busy_at_beat = 0;
+        let mut beat = LoadWatch::new(&self.clock, BEAT_MS, start);
+        let mut look = LoadWatch::new(&self.clock, LOOK_MS, start);
+        let (mut last_work, mut turns) = (start, 0u64);
         let mut has_slept = false;
         while !self.stopping {
             let before = clock::cycles();
@@ -47,12 +45,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 has_slept = true;
                 last_work = clock::cycles();
             }
-            let since_beat = clock::cycles().wrapping_sub(last_beat);
-            if since_beat > beat {
-                let busy = self.stats.busy_cycles.get();
-                let load = (busy.wrapping_sub(busy_at_beat)).saturating_mul(1000) / since_beat;
-                self.stats.load_permille.set(load.min(1000));
-                (busy_at_beat, last_beat) = (busy, clock::cycles());
+            let now = clock::cycles();
+            if let Some(load) = look.load(now, self.stats.busy_cycles.get()) {
+                self.stats.recent_load.set(load);
+                self.spread.look(load, self.stirred.is_empty());
+            }
+            if let Some(load) = beat.load(now, self.stats.busy_cycles.get()) {
+                self.stats.load_permille.set(load);
                 self.beat();
             }
         }
@@ -74,6 +73,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         if !self.inbox.handovers.is_empty() {
             work += self.take_over();
         }
+        let has_shares = self.spread.has_news();
+        if has_shares {
+            work += self.take_shares(now);
+        }
         work += self.serve_all(now, settle_all);
         self.sweeps_on = self.pipeline.sweep(now);
         if settle_all {
@@ -82,6 +85,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let mut stirred = std::mem::take(&mut self.stirred);
         stirred.retain(|slot| self.finish(*slot));
         self.stirred = stirred;
+        // Where a device did not take all there is, what was taken earlier says it with a later turn.
+        if self.stirred.is_empty() && (has_shares || settle_all) {
+            self.spread.say_gone();
+        }
         self.wake_others();
         work
     }
@@ -146,18 +153,31 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 .iter_mut()
                 .for_each(|frame| frame.set_lane(source.ordinal));
         }
-        let began = clock::cycles();
         let bytes: usize = self.frames.iter().map(Frame::len).sum();
         source.stats.received(count as u64, bytes as u64);
         self.stats.received(count as u64);
-        let tapped = self.tap.as_mut().filter(|tap| tap.port() == ingress);
+        if self.spread.is_sharing() {
+            self.give_shares(slot, ingress);
+        }
+        if !self.frames.is_empty() {
+            self.walk(Ingress::Queue(slot), ingress, now);
+        }
+        count
+    }
+
+    /// Takes the batch at hand, which came in at `port`, to its exits.
+    #[inline(always)]
+    pub(super) fn walk(&mut self, ingress: Ingress, port: PortId, now: Tick) {
+        let began = clock::cycles();
+        let count = self.frames.len();
+        let tapped = self.tap.as_mut().filter(|tap| tap.port() == port);
         if let Some(tap) = tapped {
             tap.remember(self.frames.iter().map(Frame::bytes));
         }
         self.verdicts.clear();
         let mut frames = std::mem::take(&mut self.frames);
         let mut verdicts = std::mem::take(&mut self.verdicts);
-        self.pipeline.process(ingress, &mut frames, &mut verdicts, now);
+        self.pipeline.process(port, &mut frames, &mut verdicts, now);
         debug_assert_eq!(verdicts.len(), count, "one verdict per frame");
         // INVARIANT: the pipeline gives one verdict per frame; a debug build checks it above.
         verdicts.resize(count, Verdict::Drop(DropReason::NoRoute));
@@ -171,30 +191,44 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 },
                 Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) => frame,
             };
-            self.take_to_exit(frame, *verdict, slot, index);
+            self.take_to_exit(frame, *verdict, ingress, index);
         }
         (self.frames, self.verdicts) = (frames, verdicts);
         let ns = self.clock.to_ns(clock::cycles().wrapping_sub(began));
         self.histograms.record(ns, count as u64);
-        count
     }
 
-    /// Takes packet `index` of the current batch, which came in by the queue `slot`, to its exit.
+    /// Takes packet `index` of the current batch to its exit.
     #[inline(never)]
-    fn take_to_exit(&mut self, frame: Frame, verdict: Verdict, slot: usize, index: usize) {
-        let verdict = self.dispatch(frame, verdict, Some(slot));
-        if let Some(ingress) = self.slots.get(slot).map(|slot| slot.port) {
-            self.offer_received(ingress, index, verdict);
+    fn take_to_exit(&mut self, frame: Frame, verdict: Verdict, ingress: Ingress, index: usize) {
+        let verdict = self.dispatch(frame, verdict, ingress);
+        if let Some(port) = self.port_of(ingress) {
+            self.offer_received(port, index, verdict);
+        }
+    }
+
+    /// The port that a packet came in at.
+    pub(super) fn port_of(&self, ingress: Ingress) -> Option<PortId> {
+        match ingress {
+            Ingress::Queue(slot) => self.slots.get(slot).map(|slot| slot.port),
+            Ingress::Given(port) => Some(port),
+            Ingress::Switch => None,
+        }
+    }
+
+    /// The counters of the queue that a packet came in by, as far as it is one of this worker's.
+    pub(super) fn queue_of(&self, ingress: Ingress) -> Option<&QueueStats> {
+        match ingress {
+            Ingress::Queue(slot) => self.slots.get(slot).map(|slot| &*slot.stats),
+            Ingress::Given(_) | Ingress::Switch => None,
         }
     }
 
     /// Takes a frame to its exit and counts it there; returns what really became of it.
-    fn dispatch(&mut self, frame: Frame, verdict: Verdict, ingress: Ingress) -> Verdict {
+    pub(super) fn dispatch(&mut self, frame: Frame, verdict: Verdict, ingress: Ingress) -> Verdict {
         match verdict {
             Verdict::Forward(port) => {
-                let source = ingress
-                    .and_then(|slot| self.slots.get(slot))
-                    .map(|slot| slot.port);
+                let source = self.port_of(ingress);
                 match self.send_or_hand_over(frame, port, source) {
                     Ok(()) => verdict,
                     Err(reason) => self.drop_counted(reason, ingress),
@@ -209,10 +243,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     pub(super) fn drop_counted(&self, reason: DropReason, ingress: Ingress) -> Verdict {
-        let queue = ingress
-            .and_then(|slot| self.slots.get(slot))
-            .map(|slot| &*slot.stats);
-        self.stats.dropped(reason, queue);
+        self.stats.dropped(reason, self.queue_of(ingress));
         Verdict::Drop(reason)
     }
 
@@ -281,69 +312,6 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             Self::count_copy(&self.stats, &mut self.tap, Some(offered));
         }
         Ok(())
-    }
-
-    /// Copies a frame to the slow path.
-    fn punt(&mut self, frame: Frame, reason: PuntReason, detail: PuntDetail, ingress: Ingress) -> Verdict {
-        let source = ingress.and_then(|slot| self.slots.get(slot));
-        let (port, queue) = source.map_or((None, None), |slot| (Some(slot.port), Some(&*slot.stats)));
-        // A packet of the switch's own that needs the slow path again came from there: it is not sent round.
-        let Some(port) = port else {
-            self.pool.give(frame);
-            return self.drop_counted(DropReason::OriginatedStuck, ingress);
-        };
-        let taken = self.hand_up(port, &frame, reason, detail);
-        if taken {
-            self.stats.punted(reason, queue);
-        }
-        self.pool.give(frame);
-        if taken {
-            Verdict::Punt(reason, detail)
-        } else {
-            self.drop_counted(DropReason::SlowPathFull, ingress)
-        }
-    }
-
-    /// Gives the slow path a copy of a packet that came in at `ingress`; whether there was room.
-    fn hand_up(&self, ingress: PortId, frame: &Frame, reason: PuntReason, detail: PuntDetail) -> bool {
-        let punt = Punt {
-            worker: self.config.index,
-            ingress,
-            reason,
-            detail,
-            packet: PacketCopy::new(frame.bytes()),
-        };
-        self.punts.try_send(punt).is_ok()
-    }
-
-    /// Sends what the slow path gave.
-    fn inject(&mut self, now: Tick) -> usize {
-        let mut count = 0;
-        while count < INJECTIONS_PER_TURN {
-            let Ok(Injection { way, packet }) = self.inbox.injections.try_recv() else {
-                break;
-            };
-            count += 1;
-            self.stats.originated();
-            let Some(mut frame) = self.pool.take_with(packet.bytes()) else {
-                self.drop_counted(DropReason::NoRoom, None);
-                continue;
-            };
-            let verdict = match way {
-                Way::Exit(port) => Verdict::Forward(port),
-                Way::Walk(origin) => self.pipeline.originate(&mut frame, origin, now),
-            };
-            if let (Way::Walk(Origin::Held(port)), Verdict::Punt(reason, detail)) = (way, verdict)
-                && reason.may_follow_a_wait()
-                && self.hand_up(port, &frame, reason, detail)
-            {
-                self.stats.punted(reason, None);
-                self.pool.give(frame);
-                continue;
-            }
-            self.dispatch(frame, verdict, None);
-        }
-        count
     }
 
     /// Hands the copy of packet `index` of the current batch to the tap, if there is one here.

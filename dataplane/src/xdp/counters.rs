@@ -37,11 +37,13 @@ pub enum SteeringCounter {
     ToSwitchEchoReply = 12,
     /// Uplink: ICMP error about a packet that the switch sent from an address of this node, handed to a socket.
     ToSwitchIcmpError = 13,
+    /// Uplink in a VLAN: of another VLAN or untagged, left to the kernel.
+    OtherVlanPassed = 14,
 }
 
 impl SteeringCounter {
     /// Every slot, in the order of the map.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Passed,
         Self::ToSwitchTunnel,
         Self::ToSwitchPod,
@@ -56,6 +58,7 @@ impl SteeringCounter {
         Self::ToSwitchSnatReply,
         Self::ToSwitchEchoReply,
         Self::ToSwitchIcmpError,
+        Self::OtherVlanPassed,
     ];
 
     /// Index of the slot in the map.
@@ -100,6 +103,8 @@ pub struct SteeringCounters {
     pub to_switch_echo_reply: u64,
     /// [`SteeringCounter::ToSwitchIcmpError`].
     pub to_switch_icmp_error: u64,
+    /// [`SteeringCounter::OtherVlanPassed`].
+    pub other_vlan_passed: u64,
 }
 
 impl SteeringCounters {
@@ -121,6 +126,7 @@ impl SteeringCounters {
             SteeringCounter::ToSwitchSnatReply => self.to_switch_snat_reply,
             SteeringCounter::ToSwitchEchoReply => self.to_switch_echo_reply,
             SteeringCounter::ToSwitchIcmpError => self.to_switch_icmp_error,
+            SteeringCounter::OtherVlanPassed => self.other_vlan_passed,
         }
     }
 
@@ -141,6 +147,7 @@ impl SteeringCounters {
             SteeringCounter::ToSwitchSnatReply => &mut self.to_switch_snat_reply,
             SteeringCounter::ToSwitchEchoReply => &mut self.to_switch_echo_reply,
             SteeringCounter::ToSwitchIcmpError => &mut self.to_switch_icmp_error,
+            SteeringCounter::OtherVlanPassed => &mut self.other_vlan_passed,
         };
         *field = value;
     }
@@ -189,6 +196,6 @@ mod tests {
         for (value, counter) in (1..).zip(SteeringCounter::ALL) {
             assert_eq!(counters.get(counter), value, "{counter:?}");
         }
-        assert_eq!(counters.seen(), (1..=14).sum::<u64>());
+        assert_eq!(counters.seen(), (1..=15).sum::<u64>());
     }
 }

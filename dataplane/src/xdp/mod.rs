@@ -17,8 +17,9 @@
 //! The order for a caller that wants no gap: [`SteeringProgram::load`], fill its tables, register its
 //! sockets, then [`SteeringProgram::attach`].
 //!
-//! A VLAN tag that the NIC has stripped from the frame cannot be seen by an XDP program: on an uplink with
-//! VLAN devices above it, turn `rxvlan` offload off, or their packets look untagged.
+//! A VLAN tag that the NIC has stripped from the frame cannot be seen by an XDP program, so a NIC whose frames may bear tags
+//! must be kept from that (`rx-vlan-hw-parse`). On an uplink in a VLAN the program looks behind the tag of that VLAN, and
+//! leaves everything else to the kernel.
 //!
 //! Everything acts in the network namespace of the calling thread. Sources: kernel
 //! `Documentation/networking/af_xdp.rst`, `Documentation/bpf/map_xskmap.rst`, and `linux/if_link.h` for the

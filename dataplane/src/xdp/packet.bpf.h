@@ -36,6 +36,14 @@ struct address {
 #define MAPPED_WORD 0x0000ffff
 #endif
 
+/* What follows the EtherType of a tagged frame (IEEE 802.1Q clause 9.6). */
+struct vlan_tag {
+	__be16 control; /* priority, and the VLAN in the lower 12 bits */
+	__be16 ether_type;
+};
+
+#define VLAN_ID 0x0fff
+
 /* What all fragments of one packet have in common (RFC 791 section 3.2, RFC 8200 section 4.5). */
 struct fragment_key {
 	struct address source;

@@ -47,6 +47,7 @@ enum counter_slot {
 	SLOT_TO_SWITCH_SNAT_REPLY = 11,	/* uplink: to a port of source NAT */
 	SLOT_TO_SWITCH_ECHO_REPLY = 12,	/* uplink: echo reply to a request of source NAT */
 	SLOT_TO_SWITCH_ICMP_ERROR = 13,	/* uplink: ICMP error about a packet of the switch's from an address of this node */
+	SLOT_OTHER_VLAN_PASSED = 14,	/* uplink in a VLAN: of another one, or untagged, left to the kernel */
 	SLOT_COUNT,
 };
 

@@ -21,6 +21,7 @@ use super::set::{
 use super::{ProgramKind, SteeringProgram, XdpError};
 use crate::verdict::Awaited;
 use crate::wire::IpProtocol;
+use crate::wire::vlan::VlanId;
 
 /// How long no run of a program takes.
 const RUNS_HAVE_ENDED: Duration = Duration::from_millis(10);
@@ -32,6 +33,8 @@ const AWAITED: &str = "awaited";
 const SETTING_IPIP: u32 = 0;
 /// `SETTING_SNAT_PORTS` of the same.
 const SETTING_SNAT_PORTS: u32 = 1;
+/// `SETTING_VLAN` of the same.
+const SETTING_VLAN: u32 = 2;
 /// A port of a Service at an address that is this node's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePort {
@@ -73,6 +76,8 @@ pub struct SteeringTables {
     pub node_ports: Vec<NodePort>,
     /// Ports from which source NAT sends, at every address of this node; `None` if it does not.
     pub snat_ports: Option<RangeInclusive<u16>>,
+    /// The VLAN that the underlay is in, whose frames bear its tag; `None` if frames are untagged.
+    pub vlan: Option<VlanId>,
 }
 
 /// All tables that are sets.
@@ -189,6 +194,7 @@ impl SteeringProgram {
                 SETTING_SNAT_PORTS,
                 snat_setting(tables.snat_ports.as_ref()),
             ),
+            set(object, SETTING_VLAN, vlan_setting(tables.vlan)),
         ];
         let grown = held.grow(object, &wanted);
         let sides_change = held.local_addresses.differs(&wanted.local_addresses);
@@ -243,6 +249,15 @@ impl SteeringProgram {
     pub fn set_ipip(&mut self, ours: bool) -> Result<(), XdpError> {
         let (object, _) = self.tables(SETTINGS)?;
         set(object, SETTING_IPIP, u32::from(ours))
+    }
+
+    /// Sets the VLAN, as [`SteeringTables::vlan`]. A program just loaded has none.
+    ///
+    /// # Errors
+    /// As [`Self::set_tables`].
+    pub fn set_vlan(&mut self, vlan: Option<VlanId>) -> Result<(), XdpError> {
+        let (object, _) = self.tables(SETTINGS)?;
+        set(object, SETTING_VLAN, vlan_setting(vlan))
     }
 
     /// Sets the prefixes of this node's pods, as [`SteeringTables::pod_prefixes`]. Bits after the length are
@@ -318,6 +333,11 @@ fn set(object: &mut Ebpf, setting: u32, value: u32) -> Result<(), XdpError> {
     settings.set(setting, value, 0).map_err(failed)
 }
 
+/// Its number; 0 for none.
+fn vlan_setting(vlan: Option<VlanId>) -> u32 {
+    vlan.map_or(0, |vlan| u32::from(vlan.number()))
+}
+
 /// The range in one word, so that it changes in one step; 0 for none.
 fn snat_setting(ports: Option<&RangeInclusive<u16>>) -> u32 {
     match ports {
@@ -337,6 +357,7 @@ mod tests {
         for (name, number) in [
             ("SETTING_IPIP", SETTING_IPIP),
             ("SETTING_SNAT_PORTS", SETTING_SNAT_PORTS),
+            ("SETTING_VLAN", SETTING_VLAN),
         ] {
             assert!(source.contains(&format!("{name} = {number},")), "{name}");
         }

@@ -45,6 +45,7 @@ ALWAYS_INLINE bool is_ours(enum counter_slot slot)
 	case SLOT_PASSED:
 	case SLOT_FAILSAFE_PASSED:
 	case SLOT_MALFORMED_PASSED:
+	case SLOT_OTHER_VLAN_PASSED:
 	case SLOT_DROPPED_NO_SOCKET:
 	case SLOT_PORT_TO_SWITCH:
 	case SLOT_PORT_DROPPED_NO_SOCKET:
@@ -255,13 +256,29 @@ ALWAYS_INLINE enum counter_slot judge(const struct xdp_md *ctx)
 	const void *end = (const void *)(long)ctx->data_end;
 	const struct ethhdr *ethernet = data;
 	struct packet packet = {};
+	__u32 vlan = setting(SETTING_VLAN);
 
 	if ((const void *)(ethernet + 1) > end)
 		return SLOT_MALFORMED_PASSED;
-	/* A VLAN tag is another EtherType: such frames are for the kernel's VLAN devices. */
-	if (ethernet->h_proto != HTONS(ETH_P_IP) && ethernet->h_proto != HTONS(ETH_P_IPV6))
+	__be16 ether_type = ethernet->h_proto;
+	/* One of two constants, and no branch: the verifier then walks through the rest once. */
+	const void *ip = data + sizeof(*ethernet) + (vlan ? sizeof(struct vlan_tag) : 0);
+
+	if (vlan) {
+		const struct vlan_tag *tag = (const void *)(ethernet + 1);
+
+		if (ether_type != HTONS(ETH_P_8021Q))
+			return SLOT_OTHER_VLAN_PASSED;
+		if ((const void *)(tag + 1) > end)
+			return SLOT_MALFORMED_PASSED;
+		if ((NTOHS(tag->control) & VLAN_ID) != vlan)
+			return SLOT_OTHER_VLAN_PASSED;
+		ether_type = tag->ether_type;
+	}
+	/* Any other tag is another EtherType: such frames are for the kernel's VLAN devices. */
+	if (ether_type != HTONS(ETH_P_IP) && ether_type != HTONS(ETH_P_IPV6))
 		return SLOT_PASSED;
-	if (!read_packet(ethernet + 1, end, ethernet->h_proto == HTONS(ETH_P_IP), WHOLE, &packet))
+	if (!read_packet(ip, end, ether_type == HTONS(ETH_P_IP), WHOLE, &packet))
 		return SLOT_MALFORMED_PASSED;
 	return claim(&packet, end);
 }

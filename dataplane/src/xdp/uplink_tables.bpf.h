@@ -49,7 +49,8 @@ struct awaited {
 enum setting {
 	SETTING_IPIP = 0, /* non-zero: IP-in-IP to this node is ours */
 	SETTING_SNAT_PORTS = 1, /* source NAT's ports, the last in the upper half and the first in the lower; 0: none */
-	SETTING_COUNT = 2,
+	SETTING_VLAN = 2, /* the VLAN that the underlay is in; 0: none, frames are untagged */
+	SETTING_COUNT = 3,
 };
 
 /* This node's own addresses. */

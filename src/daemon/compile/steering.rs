@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use millrace_dataplane::table::{Endpoint, EndpointKind, Local};
+use millrace_dataplane::table::{Endpoint, EndpointKind, Local, Role};
 use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 
 use super::services::ServiceSteering;
@@ -12,6 +12,7 @@ use super::{FAIL_SAFE_PORTS, Inputs};
 pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSteering) -> SteeringTables {
     let prefix = |net: &IpNet| (net.network(), net.prefix_len());
     let whole = |address: &IpAddr| prefix(&IpNet::from(*address));
+    let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let snat_ports = inputs.config.services.snat_ports;
     let service_port = |(address, protocol, port): &_| ServicePort {
         address: *address,
@@ -37,6 +38,7 @@ pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSte
         service_ports: services.own_ports.iter().map(service_port).collect(),
         node_ports: services.node_ports.iter().map(node_port).collect(),
         snat_ports: Some(snat_ports.first()..=snat_ports.last()),
+        vlan: uplink.and_then(|port| port.vlan),
     }
 }
 

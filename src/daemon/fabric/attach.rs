@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use millrace_dataplane::frame::Holder;
 use millrace_dataplane::port::own::await_release;
-use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::worker::{Command, QUEUES_PER_PORT_MAX, WorkerError};
 use millrace_dataplane::xdp::{self, Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
 
 use super::spec::{AttachedPort, PortSpec, Seat, Sockets, Steered};
-use super::{ANSWER, Fabric, FabricError};
+use super::{ANSWER, Fabric, FabricError, Queue};
 
 /// How long the kernel may take to let go of a NIC's queue whose socket was closed.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -112,11 +111,10 @@ impl Fabric {
                 return Err(error);
             }
         };
-        let registered = bound
-            .seats
-            .iter()
-            .zip(&bound.sockets)
-            .try_for_each(|(seat, io)| steered.program.register_socket(seat.queue.0, io.socket()));
+        let registered =
+            bound.seats.iter().zip(&bound.sockets).try_for_each(|(seat, io)| {
+                steered.program.register_socket(seat.queue.0, io.inner().socket())
+            });
         if let Err(error) = registered {
             steered.undo(spec.ifindex);
             drop(bound.sockets);
@@ -208,7 +206,7 @@ impl Fabric {
     }
 
     /// Gives each queue to its worker, and tells a worker without one that sends to whom to hand over.
-    fn hand_out(&self, port: &AttachedPort, sockets: Vec<XskPort>) -> Result<(), WorkerError> {
+    fn hand_out(&self, port: &AttachedPort, sockets: Vec<Queue>) -> Result<(), WorkerError> {
         for (seat, io) in port.seats.iter().zip(sockets) {
             let handle = self
                 .workers

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use millrace_dataplane::frame::Holder;
 use millrace_dataplane::port::QueueId;
+use millrace_dataplane::port::tagged::TaggedPort;
 use millrace_dataplane::port::xsk::{BindError, BindMode, OwnBind, XskPort};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::worker::{Command, WorkerError};
 use millrace_dataplane::xdp::AttachedMode;
 
 use super::spec::{OwnSockets, PortSpec, Seat, Sockets};
-use super::{ANSWER, Fabric, FabricError};
+use super::{ANSWER, Fabric, FabricError, Queue};
 use crate::config;
 
 /// Queues bound, not handed out yet.
 pub(super) struct BoundQueues {
     pub(super) seats: Vec<Seat>,
-    pub(super) sockets: Vec<XskPort>,
+    pub(super) sockets: Vec<Queue>,
     pub(super) refusal: Option<String>,
 }
 
@@ -89,7 +90,9 @@ impl Fabric {
             let result = self.seat(spec, queue, worker, mode).and_then(|seat| {
                 let io = self.bind_one(spec, &seat);
                 bound.seats.push(seat);
-                bound.sockets.push(io?);
+                bound
+                    .sockets
+                    .push(TaggedPort::new(io?, spec.vlan.map(|vlan| vlan.id)));
                 Ok(())
             });
             if let Err(error) = result {

@@ -6,6 +6,7 @@ use millrace_dataplane::port::own::{BusyPoll, RingSizes};
 use millrace_dataplane::port::xsk::{BindMode, FillPolicy};
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
+use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::xdp::{Attachment, ProgramKind, SteeringProgram, XdpMode};
 use tracing::info;
 
@@ -24,6 +25,8 @@ pub struct PortSpec {
     pub interface: String,
     /// Its number in the kernel.
     pub ifindex: u32,
+    /// The VLAN on the interface that the port is, if it is one.
+    pub vlan: Option<Vlan>,
     /// How many queues it receives by.
     pub queues: u32,
     /// Which of them get no socket.
@@ -36,7 +39,22 @@ pub struct PortSpec {
     pub sockets: Sockets,
 }
 
+/// A VLAN on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vlan {
+    /// The number in its tag.
+    pub id: VlanId,
+    /// The number of the kernel's interface for it, which bears addresses.
+    pub ifindex: u32,
+}
+
 impl PortSpec {
+    /// The number of the interface that bears the port's addresses, routes and neighbours.
+    #[must_use]
+    pub fn bearer(&self) -> u32 {
+        self.vlan.map_or(self.ifindex, |vlan| vlan.ifindex)
+    }
+
     /// Queues with a socket by which the device sends nothing.
     fn receivers(&self) -> Vec<u32> {
         let served = (0..self.queues).filter(|queue| !self.kernel_queues.contains(queue));
@@ -187,6 +205,7 @@ mod tests {
             id: PortId::new(1).unwrap_or_else(|| unreachable!()),
             interface: "eth1".to_owned(),
             ifindex: 2,
+            vlan: None,
             queues: 4,
             kernel_queues: kernel_queues.to_vec(),
             kind: ProgramKind::Uplink,

@@ -29,6 +29,9 @@ pub struct NicBefore {
     /// By which features it merged what it received; generic XDP turned them off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merging: Option<Vec<String>>,
+    /// It took VLAN tags off what it received; the switch has to see them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub took_tags_off: bool,
 }
 
 impl NicBefore {
@@ -42,6 +45,7 @@ impl NicBefore {
             indirection,
             interrupts,
             merging,
+            took_tags_off,
         } = earlier.clone();
         self.interface = interface;
         self.channels = channels.or(self.channels);
@@ -50,6 +54,7 @@ impl NicBefore {
         self.indirection = indirection.or(self.indirection.take());
         self.interrupts = interrupts.or(self.interrupts);
         self.merging = merging.or(self.merging.take());
+        self.took_tags_off |= took_tags_off;
     }
 }
 
@@ -83,6 +88,10 @@ pub(in crate::daemon) async fn restore(
         let result = kernel.enable_features(interface, merging).await;
         steps.push((format!("merging by {interface} itself"), done(result)));
     }
+    if before.took_tags_off {
+        let result = kernel.take_tags_off(interface, true).await;
+        steps.push((format!("VLAN tags taken off by {interface}"), done(result)));
+    }
     steps
 }
 
@@ -110,6 +119,7 @@ mod tests {
             indirection: Some(Vec::new()),
             interrupts: None,
             merging: Some(vec!["rx-lro".into()]),
+            took_tags_off: true,
         };
         let text = serde_json::to_string(&before).unwrap();
         assert_eq!(serde_json::from_str::<NicBefore>(&text).unwrap(), before);

@@ -68,6 +68,19 @@ pub(in crate::daemon) enum NicError {
         /// What was said.
         source: io::Error,
     },
+    /// The switch would not see of which VLAN a packet is.
+    #[error(
+        "[uplink] interface: the VLAN's packets come by {interface} (driver {driver}), which takes their tags off and cannot be \
+         kept from it ({source}); a NIC that `ethtool -K {interface} rxvlan off` works on would be right"
+    )]
+    Tags {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// What was said.
+        source: Box<KernelError>,
+    },
 }
 
 impl NicError {

@@ -18,3 +18,4 @@ mod packets;
 mod services;
 mod tables;
 mod traffic;
+mod vlan;

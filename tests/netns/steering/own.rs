@@ -33,6 +33,7 @@ fn program() -> SteeringProgram {
         node_ports: (30_000..32_768)
             .flat_map(|port| [IpProtocol::TCP, IpProtocol::UDP].map(|protocol| NodePort { protocol, port }))
             .collect(),
+        vlan: None,
         snat_ports: Some(61_000..=65_535),
     };
     let mut program = SteeringProgram::load(ProgramKind::Uplink, QUEUES).unwrap();

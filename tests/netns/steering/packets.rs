@@ -13,9 +13,10 @@ use crate::frames::*;
 /// The action that goes with a counter where the queue has a socket.
 pub(crate) fn action_of(counter: SteeringCounter) -> SteeringAction {
     match counter {
-        SteeringCounter::Passed | SteeringCounter::FailsafePassed | SteeringCounter::MalformedPassed => {
-            SteeringAction::ToKernel
-        }
+        SteeringCounter::Passed
+        | SteeringCounter::FailsafePassed
+        | SteeringCounter::MalformedPassed
+        | SteeringCounter::OtherVlanPassed => SteeringAction::ToKernel,
         SteeringCounter::ToSwitchTunnel
         | SteeringCounter::ToSwitchPod
         | SteeringCounter::ToSwitchFragment

@@ -57,6 +57,7 @@ pub(crate) fn tables() -> SteeringTables {
         ]
         .map(|(protocol, port)| NodePort { protocol, port })
         .to_vec(),
+        vlan: None,
         snat_ports: Some(SNAT_FIRST..=u16::MAX),
     }
 }

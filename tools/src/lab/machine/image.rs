@@ -31,9 +31,17 @@ const SEARCH_PATH: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// The modules: the NIC, the pods' veths, what tells `ss` of AF_XDP sockets, and the kernel's own tunnels. All else is part of
-/// Debian's kernel.
-const MODULES: [&str; 6] = ["virtio_net", "veth", "xsk_diag", "pktgen", "ipip", "vxlan"];
+/// The modules: the NIC, the pods' veths, what tells `ss` of AF_XDP sockets, the kernel's own tunnels, and VLANs. All else is
+/// part of Debian's kernel.
+const MODULES: [&str; 7] = [
+    "virtio_net",
+    "veth",
+    "xsk_diag",
+    "pktgen",
+    "ipip",
+    "vxlan",
+    "8021q",
+];
 /// The device numbers of `/dev/console` (Linux, `Documentation/admin-guide/devices.txt`).
 const CONSOLE: (u32, u32) = (5, 1);
 

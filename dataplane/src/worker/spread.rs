@@ -1,0 +1,278 @@
+//! Sharing the load of one queue: a worker that is drowned by what comes out of one queue gives packets to others, copied.
+//!
+//! A NIC spreads what it receives over its queues by addresses and ports, and all packets between two nodes' tunnels may look
+//! the same to it: those of IP in IP have no ports. So they all land on one worker, while others have nothing to do. The
+//! pipeline tells packets' flows apart by what is inside; a flow belongs to one of [`BUCKETS`], and a bucket to the worker that
+//! received it, or to one of its helpers.
+//!
+//! **A flow stays in order.** A bucket goes from one worker to another only where nothing of it is under way: away from
+//! home between two turns, when all that was received has left; home again once its helper says that all it was given before
+//! has left ([`Feeder::gone`](super::belt::Feeder::gone)). From one helper to another it goes by way of home. What no longer
+//! fits a belt is dropped and not walked at home, for it would overtake what is on the belt. (After Barbette and others, RSS++,
+//! CoNEXT 2019, whose buckets are the NIC's own.)
+
+use super::belt::{Feeder, Label, Taker, belt};
+use super::handle::{Relay, WorkerHandle};
+use crate::frame::MAX_PACKET_LEN;
+use crate::stats::SharedStats;
+
+/// How finely load can be shared. A power of two.
+const BUCKETS: usize = 256;
+/// Workers that one worker gives packets to, at most; each takes memory of [`PLACES`] packets.
+const HELPERS_MAX: usize = 7;
+/// Packets that may be on their way to one helper.
+const PLACES: usize = 256;
+
+/// The load from which on a worker is drowned, in thousandths of its time.
+const DROWNED_PERMILLE: u64 = 900;
+/// The load below which it takes back what it gave away, a piece at a time.
+const EASY_PERMILLE: u64 = 600;
+/// By how much less a helper has to be loaded.
+const GAP_PERMILLE: u64 = 150;
+/// Buckets that go home at once, at most.
+const HOME_AT_ONCE: usize = 16;
+
+/// When a worker gives packets to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpreadMode {
+    /// Never.
+    Off,
+    /// While it is drowned and another is not.
+    Auto,
+    /// Each worker has its share, always.
+    Always,
+}
+
+/// Another worker, as one that packets can be given to.
+#[derive(Debug)]
+struct Helper {
+    feeder: Feeder,
+    relay: Relay,
+    stats: SharedStats,
+    /// Something was fed since it was last shown and the helper woken.
+    news: bool,
+}
+
+/// Flows that go together.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// The helper that has it; `None` at home.
+    helper: Option<u8>,
+    /// How many packets its helper had been fed with the last one of it.
+    last: u64,
+    /// Packets since they were last counted.
+    packets: u32,
+}
+
+/// What a worker gives to others, and what others give to it.
+#[derive(Debug)]
+pub struct Spread {
+    mode: SpreadMode,
+    helpers: Vec<Helper>,
+    pub(super) inlets: Vec<Taker>,
+    buckets: Vec<Bucket>,
+    /// Buckets that are not at home.
+    away: usize,
+    /// Drowned: packets are counted, to find out whose they are.
+    counting: bool,
+}
+
+/// Where a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// It stays.
+    Home,
+    /// It is on its way to a helper.
+    Given,
+    /// Its helper takes packets no faster.
+    Full,
+}
+
+/// Joins workers by belts, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
+/// nothing to share there is nothing to tell.
+#[must_use]
+pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
+    let count = workers.len();
+    if mode == SpreadMode::Off || count < 2 {
+        return Vec::new();
+    }
+    let mut all: Vec<Spread> = workers.iter().map(|_| Spread::new(mode)).collect();
+    for giver in 0..count {
+        for step in 1..=HELPERS_MAX.min(count - 1) {
+            let taker = (giver + step) % count;
+            let (feeder, inlet) = belt(PLACES, MAX_PACKET_LEN);
+            let helper = workers.get(taker).map(|handle| Helper {
+                feeder,
+                relay: handle.relay(),
+                stats: handle.stats().clone(),
+                news: false,
+            });
+            if let Some(spread) = all.get_mut(giver) {
+                spread.helpers.extend(helper);
+            }
+            if let Some(spread) = all.get_mut(taker) {
+                spread.inlets.push(inlet);
+            }
+        }
+    }
+    all.iter_mut().for_each(Spread::settle_shares);
+    all
+}
+
+impl Spread {
+    /// Alone.
+    pub(super) fn new(mode: SpreadMode) -> Self {
+        let bucket = Bucket {
+            helper: None,
+            last: 0,
+            packets: 0,
+        };
+        Self {
+            mode,
+            helpers: Vec::new(),
+            inlets: Vec::new(),
+            buckets: vec![bucket; BUCKETS],
+            away: 0,
+            counting: false,
+        }
+    }
+
+    /// Gives everybody a share, where that is wanted.
+    fn settle_shares(&mut self) {
+        if self.mode != SpreadMode::Always {
+            return;
+        }
+        let workers = self.helpers.len() + 1;
+        for (number, bucket) in self.buckets.iter_mut().enumerate() {
+            bucket.helper = (number % workers)
+                .checked_sub(1)
+                .and_then(|helper| u8::try_from(helper).ok());
+        }
+        self.away = self
+            .buckets
+            .iter()
+            .filter(|bucket| bucket.helper.is_some())
+            .count();
+    }
+
+    /// Whether packets' flows have to be known.
+    #[inline(always)]
+    pub(super) fn is_sharing(&self) -> bool {
+        self.away > 0 || self.counting
+    }
+
+    /// Takes a packet on the way to whoever has its flow, whose hash is `flow`.
+    #[inline]
+    pub(super) fn give(&mut self, flow: u32, label: Label, bytes: &[u8]) -> Share {
+        // The upper bits, of which a helper's own tables make no use.
+        let number = (flow >> (u32::BITS - BUCKETS.ilog2())) as usize;
+        let Some(bucket) = self.buckets.get_mut(number) else {
+            return Share::Home;
+        };
+        bucket.packets = bucket.packets.saturating_add(1);
+        let helper = bucket.helper.map(usize::from);
+        let Some(helper) = helper.and_then(|helper| self.helpers.get_mut(helper)) else {
+            return Share::Home;
+        };
+        if !helper.feeder.feed(label, bytes) {
+            return Share::Full;
+        }
+        helper.news = true;
+        bucket.last = helper.feeder.fed();
+        Share::Given
+    }
+
+    /// Shows helpers what they were given.
+    #[inline]
+    pub(super) fn show(&self) {
+        let fed = self.helpers.iter().filter(|helper| helper.news);
+        fed.for_each(|helper| helper.feeder.show());
+    }
+
+    /// Wakes helpers that were given something since they were woken.
+    pub(super) fn wake(&mut self) {
+        for helper in &mut self.helpers {
+            if std::mem::take(&mut helper.news) {
+                helper.relay.wake();
+            }
+        }
+    }
+
+    /// Whether another worker has given something.
+    #[inline(always)]
+    pub(super) fn has_news(&self) -> bool {
+        self.inlets.iter().any(Taker::has_news)
+    }
+
+    /// Says that all that others gave has left.
+    #[inline]
+    pub(super) fn say_gone(&self) {
+        self.inlets.iter().for_each(Taker::say_gone);
+    }
+
+    /// Looks at the load, this worker's own in thousandths of its time, between two turns; `all_left` tells whether everything
+    /// that was received has left.
+    pub(super) fn look(&mut self, load: u64, all_left: bool) {
+        if self.mode != SpreadMode::Auto {
+            return;
+        }
+        let least = self.helpers.iter().enumerate();
+        let least = least
+            .map(|(number, helper)| (helper.stats.recent_load(), number))
+            .min();
+        let least = least.filter(|(other, _)| load >= DROWNED_PERMILLE && other + GAP_PERMILLE <= load);
+        let was_counting = std::mem::replace(&mut self.counting, least.is_some());
+        match least {
+            Some((other, helper)) => {
+                // What was counted before it was drowned says little.
+                if was_counting && all_left {
+                    self.give_away(helper, load, other);
+                }
+            }
+            _ if load < EASY_PERMILLE => self.take_home(|_| true),
+            _ => {
+                let relieves = |helper: &Helper| {
+                    helper.stats.recent_load() >= load.max(DROWNED_PERMILLE - GAP_PERMILLE) + GAP_PERMILLE
+                };
+                self.take_home(relieves);
+            }
+        }
+        self.buckets.iter_mut().for_each(|bucket| bucket.packets = 0);
+    }
+
+    /// Gives a helper so many buckets that both have as much to do, as far as the packets tell: half of the difference. A flow
+    /// that alone is more than that stays, for it would only drown another.
+    fn give_away(&mut self, helper: usize, load: u64, other: u64) {
+        let Ok(helper) = u8::try_from(helper) else { return };
+        let home = self.buckets.iter().filter(|bucket| bucket.helper.is_none());
+        let packets: u64 = home.map(|bucket| u64::from(bucket.packets)).sum();
+        let mut budget = packets * load.saturating_sub(other) / (2 * load.max(1));
+        for bucket in &mut self.buckets {
+            let fits = bucket.packets > 0 && u64::from(bucket.packets) <= budget;
+            if bucket.helper.is_none() && fits {
+                budget -= u64::from(bucket.packets);
+                bucket.helper = Some(helper);
+                self.away += 1;
+            }
+        }
+    }
+
+    /// Takes back a few buckets of such helpers, of which nothing is under way any more.
+    fn take_home(&mut self, whose: impl Fn(&Helper) -> bool) {
+        if self.away == 0 {
+            return;
+        }
+        let mut left = HOME_AT_ONCE;
+        for bucket in &mut self.buckets {
+            let helper = bucket
+                .helper
+                .and_then(|number| self.helpers.get(usize::from(number)));
+            let may_go = helper.is_some_and(|helper| whose(helper) && bucket.last <= helper.feeder.gone());
+            if may_go && left > 0 {
+                bucket.helper = None;
+                self.away -= 1;
+                left -= 1;
+            }
+        }
+    }
+}
