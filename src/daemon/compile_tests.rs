@@ -1,6 +1,9 @@
 //! Objects and a made-up kernel in, tables out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "compile_calico_tests.rs"]
+mod calico;
+
 use std::path::Path;
 
 use millrace_dataplane::table::{Target, TunnelKind};
@@ -547,4 +550,30 @@ fn without_an_end_over_ipv6_ipv6_pods_go_over_ipv4() {
         "{:?}",
         compiled.warnings
     );
+}
+
+#[test]
+fn a_node_port_of_one_family_is_the_nodes_own_in_the_other() {
+    const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: old, namespace: default}
+spec: {type: NodePort, clusterIP: 10.96.0.10, ports: [{port: 80, nodePort: 30080}]}
+";
+    let own = dual_node(1, &over_v6(1)).replace("node-1", "node-a");
+    let of = |v6: Option<&str>| compiled_from(&format!("{own}{SERVICE}"), &kernel_of_both(v6));
+    let alone = of(None);
+    assert_eq!(alone.steering.node_ports.len(), 1, "there is no other family");
+    assert_eq!(alone.own_services.node_ports, [(6, 30_080)]);
+    let both = of(Some("2001:db8::1/64"));
+    assert_eq!(both.steering.node_ports, []);
+    let ports: Vec<_> = both
+        .steering
+        .service_ports
+        .iter()
+        .map(|at| (at.address, at.port))
+        .collect();
+    assert_eq!(ports, [(ip("192.0.2.1"), 30_080)]);
+    assert_eq!(both.own_services.node_ports, []);
+    assert_eq!(both.own_services.ports, [(ip("192.0.2.1"), (6, 30_080))]);
 }

@@ -12,6 +12,7 @@ mod address;
 mod calico;
 mod check;
 mod endpoint_slice;
+mod excerpt;
 mod fault;
 pub mod flannel;
 mod folder;

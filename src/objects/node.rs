@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde::Serialize;
 
 use super::address::{UnicastMac, refused_address_class, refused_class};
-use super::calico::{Block, CalicoNode, GATEWAY_V4, GATEWAY_V6};
+use super::calico::{Block, CalicoNode, Encapsulation, GATEWAY_V4, GATEWAY_V6};
 use super::fault::Fault;
 use super::flannel::{self, Backend, Family, FlannelLease, VxlanLease};
 use super::name::NodeName;
@@ -138,6 +138,25 @@ impl NodeRecord {
         let family = if is_ipv4 { Family::V4 } else { Family::V6 };
         let own = || self.blocks.as_ref().and_then(|_| self.calico_address(family));
         self.tunnel_addresses().find(is_of_family).or_else(own)
+    }
+
+    /// The same towards addresses of one of Calico's pools: its address on the device of that tunnel, where nothing is wrapped
+    /// the node's own, so that answers come back the same way.
+    #[must_use]
+    pub fn source_towards(&self, pool: Encapsulation, is_ipv4: bool) -> Option<IpAddr> {
+        let calico = self.calico.as_ref();
+        let family = if is_ipv4 { Family::V4 } else { Family::V6 };
+        let own = match (pool, family) {
+            (Encapsulation::Plain, _) => self.calico_address(family),
+            (Encapsulation::Ipip { .. }, _) => calico.and_then(|calico| calico.ipip_address).map(IpAddr::V4),
+            (Encapsulation::Vxlan { .. }, Family::V4) => {
+                calico.and_then(|calico| calico.vxlan_address).map(IpAddr::V4)
+            }
+            (Encapsulation::Vxlan { .. }, Family::V6) => {
+                calico.and_then(|calico| calico.vxlan_address_v6).map(IpAddr::V6)
+            }
+        };
+        own.or_else(|| self.overlay_source(is_ipv4))
     }
 
     /// The gateways of its pods: the second address of each pod CIDR; in a Calico cluster the same ones on every node.

@@ -7,7 +7,10 @@
 //! change it.
 
 mod build;
+mod divide;
+mod entry;
 mod overlay;
+mod peer;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -15,215 +18,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::calico::{Block, BlockAffinity, BlockRecord, Encapsulation, IpPool, IpamBlock, PoolRecord};
+use super::calico::Encapsulation;
 use super::endpoint_slice::SliceRecord;
-use super::fault::Fault;
-use super::flannel::{Backend, Family};
+use super::flannel::Family;
 use super::name::{NodeName, ObjectId, PodKey};
 use super::namespace::NamespaceRecord;
 use super::network::{Network, NetworkChoice};
 use super::node::NodeRecord;
-use super::notice::{Notice, Origin, Severity};
-use super::object::Object;
+use super::notice::{Notice, Severity};
 use super::pod::PodRecord;
 use super::policy::{PolicyKey, PolicyRecord};
 use super::service::{Claim, ServiceRecord};
+pub use entry::{Entry, Record};
+pub use peer::{Peer, PeerTunnel};
 pub(super) use registry::Registry;
-
-/// What an object comes to, each in itself sound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
-    /// A Node.
-    Node(Box<NodeRecord>),
-    /// A Pod with a claim on its addresses.
-    Pod(Arc<PodRecord>),
-    /// A Pod that has ended.
-    FinishedPod,
-    /// A Service.
-    Service(Arc<ServiceRecord>),
-    /// An EndpointSlice of a Service.
-    EndpointSlice(Arc<SliceRecord>),
-    /// A Namespace.
-    Namespace(Arc<NamespaceRecord>),
-    /// A NetworkPolicy or a ClusterNetworkPolicy.
-    Policy(Arc<PolicyRecord>),
-    /// An IPPool.
-    Pool(Arc<PoolRecord>),
-    /// An IPAMBlock.
-    Block(Arc<BlockRecord>),
-    /// A BlockAffinity.
-    Affinity(Arc<BlockRecord>),
-    /// An object of Calico's that is being deleted, or not in force yet.
-    Absent,
-}
-
-/// A sound object with its place and age: what a source hands to [`Store::build`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Which object it is.
-    pub id: ObjectId,
-    /// Where it stands.
-    pub origin: Origin,
-    /// `metadata.creationTimestamp` in seconds of Unix time.
-    pub created_s: Option<i64>,
-    /// Whether this is an earlier version, kept because the present one was refused.
-    pub is_last_good: bool,
-    /// What it comes to.
-    pub record: Record,
-}
-
-impl Entry {
-    /// Reads an object, with what is only worth a warning.
-    ///
-    /// # Errors
-    /// [`Fault`] if the object makes no sense by itself.
-    pub fn read(origin: Origin, object: &Object) -> Result<(Self, Vec<Fault>), Fault> {
-        let (id, metadata, record, warnings) = match object {
-            Object::Node(node) => {
-                let (record, warnings) = NodeRecord::read(node)?;
-                (
-                    node_id(&record.name),
-                    &node.metadata,
-                    Record::Node(Box::new(record)),
-                    warnings,
-                )
-            }
-            Object::Pod(pod) => {
-                let record = PodRecord::read(pod)?;
-                let id = namespaced_id("Pod", &pod.metadata);
-                let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Arc::new(record)));
-                (id, &pod.metadata, record, Vec::new())
-            }
-            Object::Service(service) => {
-                let (record, faults) = ServiceRecord::read(service)?;
-                let id = namespaced_id("Service", &service.metadata);
-                (id, &service.metadata, Record::Service(Arc::new(record)), faults)
-            }
-            Object::EndpointSlice(slice) => {
-                let (record, faults) = SliceRecord::read(slice)?;
-                let id = namespaced_id("EndpointSlice", &slice.metadata);
-                (
-                    id,
-                    &slice.metadata,
-                    Record::EndpointSlice(Arc::new(record)),
-                    faults,
-                )
-            }
-            Object::Namespace(namespace) => {
-                let record = NamespaceRecord::read(namespace)?;
-                let id = ObjectId {
-                    kind: "Namespace".to_owned(),
-                    namespace: String::new(),
-                    name: record.name.clone(),
-                };
-                let record = Record::Namespace(Arc::new(record));
-                (id, &namespace.metadata, record, Vec::new())
-            }
-            Object::NetworkPolicy(policy) => {
-                let (record, faults) = PolicyRecord::read_network_policy(policy)?;
-                let id = record.key.object_id();
-                (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
-            }
-            Object::ClusterNetworkPolicy(policy) => {
-                let (record, faults) = PolicyRecord::read_cluster(policy)?;
-                let id = record.key.object_id();
-                (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
-            }
-            Object::IpPool(pool) => {
-                let record = Record::Pool(Arc::new(PoolRecord::read(pool)?));
-                (
-                    cluster_id(IpPool::KIND, &pool.metadata),
-                    &pool.metadata,
-                    record,
-                    Vec::new(),
-                )
-            }
-            Object::IpamBlock(block) => {
-                let (record, faults) = BlockRecord::read(block)?;
-                let record = record.map_or(Record::Absent, |record| Record::Block(Arc::new(record)));
-                (
-                    cluster_id(IpamBlock::KIND, &block.metadata),
-                    &block.metadata,
-                    record,
-                    faults,
-                )
-            }
-            Object::BlockAffinity(affinity) => {
-                let record = BlockRecord::read_affinity(affinity)?;
-                let record = record.map_or(Record::Absent, |record| Record::Affinity(Arc::new(record)));
-                let metadata = &affinity.metadata;
-                (
-                    cluster_id(BlockAffinity::KIND, metadata),
-                    metadata,
-                    record,
-                    Vec::new(),
-                )
-            }
-        };
-        let created_s = created_s(metadata);
-        Ok((
-            Self {
-                id,
-                origin,
-                created_s,
-                is_last_good: false,
-                record,
-            },
-            warnings,
-        ))
-    }
-
-    /// The order in which claims are decided.
-    fn order(&self) -> (bool, bool, Option<i64>, &Origin) {
-        (
-            self.is_last_good,
-            self.created_s.is_none(),
-            self.created_s,
-            &self.origin,
-        )
-    }
-}
-
-fn created_s(metadata: &ObjectMeta) -> Option<i64> {
-    metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|time| time.0.as_second())
-}
-
-fn node_id(name: &NodeName) -> ObjectId {
-    ObjectId {
-        kind: "Node".to_owned(),
-        namespace: String::new(),
-        name: name.to_string(),
-    }
-}
-
-fn cluster_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
-    ObjectId {
-        kind: kind.to_owned(),
-        namespace: String::new(),
-        name: metadata.name.clone().unwrap_or_default(),
-    }
-}
-
-fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
-    ObjectId {
-        kind: kind.to_owned(),
-        namespace: super::object::namespace_of(metadata).to_owned(),
-        name: metadata.name.clone().unwrap_or_default(),
-    }
-}
-
-fn pod_id(key: &PodKey) -> ObjectId {
-    ObjectId {
-        kind: "Pod".to_owned(),
-        namespace: key.namespace().to_owned(),
-        name: key.name().to_owned(),
-    }
-}
 
 /// Every good object at one moment. Immutable; a change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -418,98 +227,6 @@ pub struct ServiceEntry {
     pub slices: Vec<Arc<SliceRecord>>,
     /// What it claims and does not get, because an older Service has it or it is a pod's.
     pub lost: Vec<Claim>,
-}
-
-/// A node to which there is a tunnel, with what the tunnel needs for one family of pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer<'a> {
-    /// The node.
-    pub node: &'a NodeRecord,
-    /// Addresses of its pods.
-    pub pod_cidr: IpNet,
-    /// Where its tunnel packets go: the outer destination.
-    pub public_ip: IpAddr,
-    /// The kind of tunnel.
-    pub tunnel: PeerTunnel,
-    /// Whether packets go there as they are if the node is on one's own subnet.
-    pub is_plain_if_near: bool,
-}
-
-/// The kind of a peer's tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerTunnel {
-    /// VXLAN with the peer's inner Ethernet destination.
-    Vxlan(super::flannel::VxlanLease),
-    /// IP-in-IP.
-    Ipip,
-    /// None: where the node is on one's own subnet packets go there as they are, else the kernel's routes lead there.
-    None,
-}
-
-impl<'a> Peer<'a> {
-    /// Takes a node of a Calico cluster as a peer, for a block of its.
-    ///
-    /// # Errors
-    /// [`Fault`] with what keeps it from being one.
-    pub fn of_block(node: &'a NodeRecord, family: Family, block: &Block) -> Result<Self, Fault> {
-        if block.cidr.addr().is_ipv4() != (family == Family::V4) {
-            return Err(Fault::Incomplete("block of that family"));
-        }
-        let vxlan = || {
-            PeerTunnel::Vxlan(super::flannel::VxlanLease {
-                vni: None,
-                vtep_mac: node.vtep_mac_or_derived(family),
-            })
-        };
-        let (tunnel, is_plain_if_near) = match block.encapsulation {
-            Encapsulation::Plain => (PeerTunnel::None, true),
-            Encapsulation::Ipip { cross_subnet } => (PeerTunnel::Ipip, cross_subnet),
-            Encapsulation::Vxlan { cross_subnet } => (vxlan(), cross_subnet),
-        };
-        Ok(Self {
-            node,
-            pod_cidr: block.cidr,
-            public_ip: node.calico_address(family).ok_or_else(Fault::no_node_address)?,
-            tunnel,
-            is_plain_if_near,
-        })
-    }
-
-    /// Takes a node as a peer for a family of pods.
-    ///
-    /// # Errors
-    /// [`Fault`] with what keeps it from being one.
-    pub fn of(node: &'a NodeRecord, family: Family) -> Result<Self, Fault> {
-        let lease = node.lease.as_ref().ok_or(Fault::NotManaged)?;
-        // An underlay of the overlay's own family, as flannel builds it.
-        let (pod_cidr, public_ip) = match family {
-            Family::V4 => (
-                node.pod_cidr_v4.map(IpNet::V4),
-                lease.public_ip_v4.map(IpAddr::V4),
-            ),
-            Family::V6 => (
-                node.pod_cidr_v6.map(IpNet::V6),
-                lease.public_ip_v6.map(IpAddr::V6),
-            ),
-        };
-        let tunnel = match &lease.backend {
-            Backend::Vxlan { .. } => {
-                PeerTunnel::Vxlan(node.vxlan(family).ok_or_else(Fault::no_backend_data)?)
-            }
-            Backend::Ipip if family == Family::V4 => PeerTunnel::Ipip,
-            Backend::Ipip => return Err(Fault::Incomplete("IPv6 in its ipip backend")),
-            Backend::Unknown(name) => return Err(Fault::UnknownBackend(name.clone())),
-        };
-        let pod_cidr = pod_cidr.ok_or(Fault::Incomplete("spec.podCIDRs"))?;
-        let public_ip = public_ip.ok_or_else(Fault::no_public_ip)?;
-        Ok(Self {
-            node,
-            pod_cidr,
-            public_ip,
-            tunnel,
-            is_plain_if_near: false,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::stats::Silence;
 /// Longest ICMP error over IPv4, IP header included, in bytes (RFC 1812 section 4.3.2.3).
 const LONGEST_V4: usize = 576;
 /// Longest ICMP error over IPv6, IP header included, in bytes: the smallest MTU (RFC 4443 section 2.4 (c)).
-const LONGEST_V6: usize = 1280;
+const LONGEST_V6: usize = ipv6::MIN_MTU as usize;
 /// Internetwork control, the precedence of ICMP errors (RFC 1812 section 4.3.2.5).
 const PRECEDENCE: u8 = 6 << 3;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use millrace_dataplane::table::{Peer, PeerId, Prefix, Tunnel};
+use millrace_dataplane::table::{Peer, PeerId, Prefix, Senders, Tunnel};
 use millrace_dataplane::wire::{MacAddr, ipip};
 
 use super::kernel_routes::ipip_devices;
@@ -49,7 +49,7 @@ impl Peers {
             let mtu = uplink.facts.mtu.saturating_sub(overhead(ipip::MTU_OVERHEAD));
             self.insert(id, Peer::new(ends, Tunnel::Ipip, underlay, mtu, link));
             // It may answer a pod under the address that the pod called.
-            self.inner_sources.push((Prefix::host(address), id));
+            self.inner_sources.push((Prefix::host(address), Senders::One(id)));
             self.names.push(PeerName {
                 way: PeerWay::Tunnel(id),
                 node,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Target, Tunnel, TunnelEnds, Underlay};
-use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
+use millrace_dataplane::table::{
+    OuterLink, Peer, PeerId, Prefix, Senders, Target, Tunnel, TunnelEnds, Underlay,
+};
+use millrace_dataplane::wire::{MacAddr, Vni, ipip, ipv6, vxlan};
 
 use super::next_hops::next_hops;
 use super::{Inputs, Numbers, PeerName, PeerWay, PortInput, overhead, prefix};
@@ -47,7 +49,7 @@ pub(super) struct Peers {
     pub(super) table: Vec<(PeerId, Peer)>,
     pub(super) names: Vec<PeerName>,
     pub(super) routes: Vec<(Prefix, Target)>,
-    pub(super) inner_sources: Vec<(Prefix, PeerId)>,
+    pub(super) inner_sources: Vec<(Prefix, Senders)>,
     pub(super) next_hops: Vec<(u32, IpAddr)>,
     /// By address and tunnel.
     pub(super) by_remote: BTreeMap<IpAddr, Vec<(Tunnel, PeerId)>>,
@@ -88,7 +90,8 @@ impl Peers {
                 continue;
             };
             for peer in there {
-                if let Err(reason) = peers.add(inputs, numbers, (uplink, local), family, &peer) {
+                let added = peers.add(inputs, numbers, (uplink, local), family, &peer);
+                if let Some(reason) = added.unwrap_or_else(Some) {
                     let warning = format!("node {}: {reason}", peer.node.name);
                     // Once for all blocks of a node.
                     if !warnings.contains(&warning) {
@@ -100,6 +103,13 @@ impl Peers {
         if let Some(uplink) = uplink {
             peers.add_next_hops(inputs, (uplink, local), numbers, &tunnelled, warnings);
         }
+        // What this node has borrowed from another's block.
+        let blocks = inputs.own.blocks.iter().flatten();
+        let borrowed = blocks.filter(|block| block.is_borrowed);
+        let borrowed = borrowed.filter_map(|block| prefix(block.cidr));
+        peers
+            .inner_sources
+            .extend(borrowed.map(|own| (own, Senders::Nobody)));
         peers
     }
 
@@ -110,7 +120,8 @@ impl Peers {
         self.table.push((id, peer));
     }
 
-    /// Takes a peer, with a tunnel, or plainly, or both: what is on one's own subnet may come either way.
+    /// Takes a peer, with a tunnel, or plainly, or both: what is on one's own subnet may come either way. Answers what is wrong
+    /// with it all the same, if anything is.
     fn add(
         &mut self,
         inputs: &Inputs<'_>,
@@ -118,7 +129,7 @@ impl Peers {
         (uplink, local): (&PortInput, OwnEnds),
         family: Family,
         peer: &crate::objects::Peer<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let remote = peer.public_ip;
         if local.contains(remote) {
             return Err(format!("its public address {remote} is this node's own"));
@@ -128,8 +139,9 @@ impl Peers {
             self.add_plain(uplink, peer)?;
         }
         let Some((tunnel, overhead)) = tunnel_to(inputs, family, peer)? else {
-            return Ok(());
+            return Ok(None);
         };
+        let mtu = uplink.facts.mtu.saturating_sub(overhead);
         let id = numbers.of_peer(&peer.node.name, family, tunnel.kind());
         let id = id.ok_or("there are more peers than can be numbered")?;
         if !self.table.iter().any(|(known, _)| *known == id) {
@@ -138,15 +150,15 @@ impl Peers {
             })?;
             let underlay = self.underlay(inputs, uplink, remote);
             let link = link(inputs, uplink, underlay.next_hop);
-            let mtu = uplink.facts.mtu.saturating_sub(overhead);
             self.insert(id, Peer::new(ends, tunnel, underlay, mtu, link));
             self.add_own_sources(inputs, (id, family), tunnel, peer);
         }
         let cidrs = self.add_pods(inputs, (id, family), tunnel, peer, is_plain)?;
-        if !is_plain {
+        let fault = too_narrow(mtu, &cidrs);
+        if !cidrs.is_empty() {
             self.name(PeerWay::Tunnel(id), peer, cidrs);
         }
-        Ok(())
+        Ok(fault)
     }
 
     /// The way to a peer through the underlay, whose first station is kept resolved.
@@ -174,7 +186,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Whose pods may be in a tunnel, and which of them it leads to.
+    /// Whose pods may be in a tunnel; answers those that it leads to.
     fn add_pods(
         &mut self,
         inputs: &Inputs<'_>,
@@ -190,14 +202,16 @@ impl Peers {
             Some(_) => vec![peer.pod_cidr],
             None => spec.filter(|cidr| takes.takes(cidr.addr())).collect(),
         };
-        for cidr in &cidrs {
-            let cidr = prefix(*cidr).ok_or("its pod CIDR is no prefix")?;
-            self.inner_sources.push((cidr, id));
-            if !is_plain {
-                self.routes.push((cidr, Target::Tunnel(id)));
+        let mut tunnelled = Vec::new();
+        for cidr in cidrs {
+            let pods = prefix(cidr).ok_or("its pod CIDR is no prefix")?;
+            self.inner_sources.push((pods, Senders::One(id)));
+            if !is_plain || cidr != peer.pod_cidr {
+                self.routes.push((pods, Target::Tunnel(id)));
+                tunnelled.push(cidr);
             }
         }
-        Ok(cidrs)
+        Ok(tunnelled)
     }
 
     /// The addresses of a peer's own that may be in a tunnel.
@@ -217,7 +231,7 @@ impl Peers {
         let addresses = addresses.filter(|address| !takes.is_apart || takes.takes(*address));
         let addresses = addresses.chain([peer.public_ip]);
         self.inner_sources
-            .extend(addresses.map(|address| (Prefix::host(address), id)));
+            .extend(addresses.map(|address| (Prefix::host(address), Senders::One(id))));
     }
 
     /// Notes down how pods are reached, for who asks.
@@ -304,6 +318,16 @@ pub(super) fn link(inputs: &Inputs<'_>, uplink: &PortInput, next_hop: IpAddr) ->
     })
 }
 
+/// Why IPv6 pods find no way through a tunnel that carries so many bytes: their kernels take no "too big" that says less than
+/// every link has to carry.
+fn too_narrow(mtu: u16, pod_cidrs: &[IpNet]) -> Option<String> {
+    let is_too_narrow = mtu < ipv6::MIN_MTU && pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    is_too_narrow.then(|| {
+        let (least, more) = (ipv6::MIN_MTU, ipv6::MIN_MTU - mtu);
+        format!("its tunnel takes {mtu} bytes, and IPv6 needs {least}: give the uplink an MTU of {more} more")
+    })
+}
+
 /// The tunnel to a peer, if there is one, and what it adds to a packet.
 fn tunnel_to(
     inputs: &Inputs<'_>,
@@ -331,5 +355,22 @@ fn tunnel_to(
             };
             Ok(Some((tunnel, overhead(added))))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_too_narrow_for_ipv6_is_told() {
+        let cidrs =
+            |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let both = cidrs(&["10.244.2.0/24", "fd00:2::/64"]);
+        assert_eq!(too_narrow(1280, &both), None);
+        let said = too_narrow(1250, &both).unwrap();
+        assert!(said.contains("1250") && said.contains("30 more"), "{said}");
+        assert_eq!(too_narrow(600, &cidrs(&["10.244.2.0/24"])), None);
     }
 }

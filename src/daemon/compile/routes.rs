@@ -65,7 +65,6 @@ pub(super) fn inner_sources(local: &Local, peers: &Peers, kernel: &KernelRoutes)
             .chain(hosts.map(|ip| Prefix::host(*ip)));
         senders.extend(own.map(|prefix| (prefix, Senders::Nobody)));
     }
-    let by_objects = peers.inner_sources.iter();
-    senders.extend(by_objects.map(|(prefix, id)| (*prefix, Senders::One(*id))));
+    senders.extend(peers.inner_sources.iter().cloned());
     senders
 }

@@ -192,6 +192,9 @@ impl<'e> Shares<'e> {
                 });
             }
         }
+        for blocks in nodes.values_mut() {
+            blocks.sort_by_key(|block| (block.is_borrowed, block.cidr));
+        }
         Division {
             nodes,
             pools: pools.into_values().map(|(cidr, _)| cidr).collect(),

@@ -7,7 +7,7 @@ use crate::objects::{
     Entry, Family, Network, NetworkChoice, NodeRecord, Notice, Peer, PeerTunnel, Severity, Store,
 };
 
-/// Two nodes of a Calico cluster, as its own controllers and agents leave them.
+/// Two nodes of a Calico cluster, as its own controllers and nodes leave them.
 const NODES: &str = r#"
 apiVersion: v1
 kind: Node

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::table::HashKey;
 
+use super::divide::{deed, network};
+use super::entry::{node_id, pod_id};
 use super::registry::{Cidrs, Registry, covering};
-use super::{Entry, Peer, Record, Store, node_id, pod_id};
+use super::{Entry, Peer, Record, Store};
 use crate::objects::address::UnicastMac;
-use crate::objects::calico::{Deed, Division, Shares};
+use crate::objects::calico::Shares;
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
 use crate::objects::name::{NodeName, ObjectId};
@@ -82,45 +84,17 @@ pub(super) fn build(
     store
 }
 
-/// The cluster network: by this node's own Node if it is there, else by any.
-fn network(own: &NodeName, choice: NetworkChoice, entries: &[&Entry]) -> Network {
-    let nodes = || {
-        entries.iter().filter_map(|entry| match &entry.record {
-            Record::Node(node) => Some(&**node),
-            _ => None,
-        })
-    };
-    let own = nodes().find(|node| node.name == *own);
-    let of_flannel = |node: &NodeRecord| node.lease.is_some();
-    let takes_part = own.map_or_else(|| nodes().any(of_flannel), of_flannel);
-    let has_pool = || {
-        entries
-            .iter()
-            .any(|entry| matches!(entry.record, Record::Pool(_)))
-    };
-    let is_calicos = own.is_some_and(|node| node.calico.is_some()) || has_pool();
-    choice.decide(takes_part, is_calicos)
-}
-
-fn deed<'e, R>(entry: &'e Entry, record: &'e R) -> Deed<'e, R> {
-    Deed {
-        id: &entry.id,
-        origin: &entry.origin,
-        record,
-    }
-}
-
 /// A store in the making, with who claimed what.
-struct Builder<'e> {
-    store: Store,
+pub(super) struct Builder<'e> {
+    pub(super) store: Store,
     seen: HashMap<&'e ObjectId, &'e Origin, HashKey>,
     /// They never overlap, so a neighbour in their order is the only one that can hold an address.
-    cidrs: Cidrs,
+    pub(super) cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
     public_ips: BTreeMap<IpAddr, NodeName>,
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
     /// first is named.
-    node_ips: BTreeMap<IpAddr, NodeName>,
+    pub(super) node_ips: BTreeMap<IpAddr, NodeName>,
 }
 
 impl<'e> Builder<'e> {
@@ -193,32 +167,6 @@ impl<'e> Builder<'e> {
             self.node_ips.entry(address).or_insert_with(|| name.clone());
         }
         self.store.nodes.insert(name.clone(), node);
-    }
-
-    /// Gives every node of a Calico cluster what it has of the pools' addresses.
-    fn share_out(&mut self, shares: &Shares<'_>) {
-        if self.store.network != Network::Calico {
-            return;
-        }
-        let covered = |cidr: IpNet| {
-            let found = self.node_ips.range(cidr.network()..=cidr.broadcast()).next();
-            found.map(|(address, node)| (*address, node.clone()))
-        };
-        let Division { nodes, pools, said } =
-            shares.divide(covered, |name| self.store.nodes.contains_key(name));
-        for (origin, id, fault) in said {
-            let notice = Notice::new(origin.clone(), Some(id.clone()), fault.into());
-            self.store.notices.push(notice);
-        }
-        for (name, blocks) in nodes {
-            let own = blocks.iter().filter(|block| !block.is_borrowed);
-            self.cidrs
-                .extend(own.map(|block| (block.cidr.network(), (block.cidr, name.clone()))));
-            if let Some(node) = self.store.nodes.get_mut(&name) {
-                node.blocks = Some(blocks);
-            }
-        }
-        self.store.pools = pools;
     }
 
     /// Reports why there is no tunnel to a node, unless there is one for some family.

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Entry, Record, Store, node_id, pod_id};
+use super::entry::{node_id, pod_id};
+use super::{Entry, Record, Store};
 use crate::objects::folder::Folder;
 use crate::objects::name::ObjectId;
 use crate::objects::notice::Origin;

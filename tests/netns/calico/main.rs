@@ -1,9 +1,10 @@
 //! A real Linux kernel as the judge of what goes between a Millrace node and Calico's: `tunl0` of the ipip module, and VXLAN
-//! devices for both families, in a virtual machine, with the addresses, routes and neighbours that Calico's agents give them.
+//! devices for both families, in a virtual machine, with the addresses, routes and neighbours that Calico gives them.
 //!
 //! Pods here and there exchange pings, TCP and UDP, in packets of every size, and what is seen between the two nodes is
 //! compared: for the same packet inside, a node's outer header must say what the other's says. The kernel that the machine
 //! starts is `tools/kernel.sh`'s.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod objects;
 mod peer;
@@ -28,8 +29,6 @@ use wire::Seen;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the first answer may take: neighbours have to be found.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
-/// The gateway of a pod here.
-const GATEWAY_V6: &str = "fd6d:696c:6c72::1";
 /// Where pods echo.
 const ECHO_PORT: u16 = 7000;
 /// MTU of the wire, and of the pods' own interfaces once they are to send what fits into no tunnel.
@@ -107,7 +106,7 @@ impl Rig {
             .unwrap();
         daemon.remove_manifest("node-a.yaml").unwrap();
         daemon
-            .write_manifest("calico.yaml", &objects::manifests())
+            .write_manifest("calico.yaml", &objects::manifests("Always"))
             .unwrap();
         daemon
             .start()
@@ -143,15 +142,21 @@ impl Rig {
         &self.pods[usize::from(place == Place::Vxlan)]
     }
 
-    /// One echo request from here with these options of `ping`; whether it was answered, and what was said.
+    /// One echo request from the pod here to the one there, with these options of `ping`; whether it was answered, and what was
+    /// said.
     fn ping(&self, place: Place, options: &[&str]) -> (bool, String) {
-        let to = address(place, 'b').to_string();
-        let mut words = vec!["-n", "-c", "1", "-W", "20"];
-        words.extend(options);
-        words.push(&to);
-        let told = self.pod(place).complete("ping", &words, PATIENCE).unwrap();
-        (told.status.success(), format!("{}{}", told.stdout, told.stderr))
+        ping(self.pod(place), address(place, 'b'), options)
     }
+}
+
+/// One echo request from a namespace.
+fn ping(from: &Namespace, to: IpAddr, options: &[&str]) -> (bool, String) {
+    let to = to.to_string();
+    let mut words = vec!["-n", "-c", "1", "-W", "20"];
+    words.extend(options);
+    words.push(&to);
+    let told = from.complete("ping", &words, PATIENCE).unwrap();
+    (told.status.success(), format!("{}{}", told.stdout, told.stderr))
 }
 
 /// A pod here, with room for what fits into no tunnel.
@@ -174,20 +179,6 @@ fn attach(lab: &Lab, name: &str, pod: &Namespace, places: &[Place]) {
     let port = ports.find(|port| port["pod"] == name).expect("the pod's port");
     assert_eq!(port["mtu"], POD_MTU);
     let interface = port["interface"].as_str().unwrap();
-    if places.contains(&Place::VxlanV6) {
-        let mac = port["mac"].as_str().unwrap();
-        let words = [
-            "-6",
-            "neigh",
-            "replace",
-            GATEWAY_V6,
-            "lladdr",
-            mac,
-            "dev",
-            POD_INTERFACE,
-        ];
-        pod.ip(&words).unwrap();
-    }
     let mtu = LINK_MTU.to_string();
     let ends = [(node.namespace(), interface), (pod, POD_INTERFACE)];
     for (namespace, interface) in ends {
@@ -227,6 +218,8 @@ fn a_kernel_as_calicos_node_takes_and_sends_what_this_node_does() {
         WAYS.iter().for_each(|way| too_big(&rig, way))
     });
     step("TCP and UDP", || WAYS.iter().for_each(|way| talk(&rig, way)));
+    step("the nodes themselves, and a borrowed address", || others(&rig));
+    step("no tunnel on one's own subnet", || cross_subnet(&rig));
     rig.close();
 }
 
@@ -287,6 +280,7 @@ fn same_pings(rig: &Rig, way: &Way) {
     // A tunnel's packets may have to be put together again: each has an identification of its own.
     let mut ids: Vec<u16> = ours.iter().filter_map(|packet| packet.id).collect();
     let count = ids.len();
+    ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count, "{}: {ids:?}", way.name);
 }
@@ -308,6 +302,65 @@ fn too_big(rig: &Rig, way: &Way) {
     let line = words(&size(POD_MTU));
     let line: Vec<&str> = line.iter().map(String::as_str).collect();
     check("there", POD_MTU, rig.peer.ping(here, &line));
+}
+
+/// The nodes' own stacks, which send from their addresses in the overlay; an address of the block here that the pod there has;
+/// and one that nobody has, of which nobody is told.
+fn others(rig: &Rig) {
+    let node = rig.lab.node("node-a").unwrap().namespace();
+    for way in &WAYS {
+        let (here, there) = way.ends();
+        let (answered, said) = ping(node, there, &[]);
+        assert!(
+            answered,
+            "{}: from the node here: {said}\n{}",
+            way.name,
+            rig.told()
+        );
+        let (answered, said) = rig.peer.ping_from_node(here);
+        assert!(
+            answered,
+            "{}: from the node there: {said}\n{}",
+            way.name,
+            rig.told()
+        );
+    }
+    let (answered, said) = ping(rig.pod(Place::Ipip), objects::borrowed(), &[]);
+    assert!(answered, "a borrowed address: {said}\n{}", rig.told());
+    let (answered, said) = rig.peer.ping(objects::nobodys(), &["-W", "2"]);
+    assert!(
+        !answered && !said.contains("nreachable"),
+        "nobody's address: {said}"
+    );
+}
+
+/// The pool's mode becomes `CrossSubnet`, and the other node's routes what Calico makes of that: packets go as they are both
+/// ways, while those of the other pools stay in their tunnels.
+fn cross_subnet(rig: &Rig) {
+    let daemon = rig.lab.node("node-a").unwrap().daemon().unwrap();
+    daemon
+        .write_manifest("calico.yaml", &objects::manifests("CrossSubnet"))
+        .unwrap();
+    rig.peer.route_plainly();
+    let (here, there) = (address(Place::Vxlan, 'a'), address(Place::Vxlan, 'b'));
+    wait_until("peers on this subnet", PATIENCE, || {
+        let peers = daemon.json(&["show", "peers"])?;
+        let mut peers = peers.as_array().unwrap().iter();
+        Ok(peers.any(|peer| peer["tunnel"].as_str().unwrap().starts_with("none")))
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+    let file = rig.lab.folder().join("plain.pcap");
+    let capture = Capture::start(rig.lab.switch().namespace(), Peer::TAP, "icmp", &file).unwrap();
+    for (from, (answered, said)) in [
+        ("here", rig.ping(Place::Vxlan, &[])),
+        ("there", rig.peer.ping(here, &[])),
+    ] {
+        assert!(answered, "plain, from {from}: {said}\n{}", rig.told());
+    }
+    let (answered, said) = rig.ping(Place::Ipip, &[]);
+    assert!(answered, "in a tunnel still: {said}");
+    let seen = wire::plain(&capture.stop().unwrap());
+    assert_eq!(seen, [(here, there), (there, here), (there, here), (here, there)]);
 }
 
 /// TCP and UDP on several flows, connections opened from both sides.
@@ -372,10 +425,10 @@ impl Rig {
         ];
         let ip =
             words.map(|(namespace, words)| namespace.ip(words).unwrap_or_else(|error| error.to_string()));
-        eprintln!("{}", ip.join("\n--\n"));
         format!(
-            "{}\n-- log\n{}\n{}",
+            "{}\n{}\n-- log\n{}\n{}",
             own.join("\n"),
+            ip.join("\n--\n"),
             daemon.log_end(),
             self.peer.told()
         )

@@ -1,4 +1,4 @@
-//! The cluster: its objects as Calico's controllers and agents leave them, and who has which address.
+//! The cluster: its objects as Calico leaves them, and who has which address.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -54,6 +54,19 @@ fn in_block(place: Place, node: char, host: u8) -> IpAddr {
     })
 }
 
+/// An address of the block here that was given to the pod there.
+pub(crate) fn borrowed() -> IpAddr {
+    in_block(Place::Ipip, 'a', BORROWED)
+}
+
+/// An address of the block here that nobody has.
+pub(crate) fn nobodys() -> IpAddr {
+    in_block(Place::Ipip, 'a', BORROWED + 1)
+}
+
+/// Its place in the block.
+const BORROWED: u8 = 40;
+
 /// A node's IPv6 address.
 pub(crate) fn underlay_v6(node: char) -> IpAddr {
     parse(&format!("2001:db8::{}", number(node)))
@@ -75,9 +88,9 @@ pub(crate) fn node_file(manifests: &Path, state: &Path) -> String {
     )
 }
 
-/// Pools, nodes, blocks and affinities.
-pub(crate) fn manifests() -> String {
-    let mut text = String::from(POOLS);
+/// Pools, nodes, blocks and affinities; `vxlan_mode` is that of the pool of [`Place::Vxlan`].
+pub(crate) fn manifests(vxlan_mode: &str) -> String {
+    let mut text = POOLS.replace("VXLAN-MODE", vxlan_mode);
     for node in ['a', 'b'] {
         let mac = |macs: &[(char, &str); 2]| macs.iter().find(|(of, _)| *of == node).unwrap().1.to_owned();
         text += &format!(
@@ -102,16 +115,25 @@ pub(crate) fn manifests() -> String {
             ("vxlan", Place::Vxlan),
             ("vxlan-v6", Place::VxlanV6),
         ] {
-            let cidr = block(place, node);
+            let (cidr, given) = (block(place, node), given(place, node));
             text += &format!(
                 "---\napiVersion: crd.projectcalico.org/v1\nkind: IPAMBlock\nmetadata: {{name: {name}-{node}}}\n\
-                 spec: {{cidr: \"{cidr}\", affinity: \"host:node-{node}\"}}\n\
+                 spec: {{cidr: \"{cidr}\", affinity: \"host:node-{node}\"{given}}}\n\
                  ---\napiVersion: crd.projectcalico.org/v1\nkind: BlockAffinity\nmetadata: {{name: node-{node}-{name}}}\n\
                  spec: {{cidr: \"{cidr}\", node: node-{node}, state: confirmed, deleted: \"false\"}}\n"
             );
         }
     }
     text
+}
+
+/// What an IPAMBlock says of the addresses it gave out on another node.
+fn given(place: Place, node: char) -> String {
+    if (place, node) != (Place::Ipip, 'a') {
+        return String::new();
+    }
+    let nobodys = "null, ".repeat(usize::from(BORROWED));
+    format!(", allocations: [{nobodys}0], attributes: [{{handle_id: pod, secondary: {{node: node-b}}}}]")
 }
 
 const POOLS: &str = "apiVersion: crd.projectcalico.org/v1
@@ -122,7 +144,7 @@ spec: {cidr: 10.244.0.0/16, ipipMode: Always, vxlanMode: Never}
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: vxlan}
-spec: {cidr: 10.245.0.0/16, ipipMode: Never, vxlanMode: Always}
+spec: {cidr: 10.245.0.0/16, ipipMode: Never, vxlanMode: VXLAN-MODE}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool

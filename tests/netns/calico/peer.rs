@@ -1,4 +1,4 @@
-//! The other node: a virtual machine whose kernel does everything, set up as Calico's agents do.
+//! The other node: a virtual machine whose kernel does everything, set up as Calico sets one up.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,8 +6,11 @@ use millrace_tools::lab::Lab;
 use millrace_tools::lab::machine::Machine;
 use millrace_tools::lab::plan::NodePlan;
 
-use crate::objects::{MACS, MACS_V6, Place, address, block, tunnel_address, underlay, underlay_v6};
+use crate::objects::{MACS, MACS_V6, Place, address, block, borrowed, tunnel_address, underlay, underlay_v6};
 use crate::{ECHO_PORT, PATIENCE};
+
+/// What makes the machine a node.
+const SCRIPT: &str = include_str!("node.sh");
 
 pub(crate) struct Peer {
     machine: Machine,
@@ -22,7 +25,7 @@ impl Peer {
         let plan = NodePlan::of(1).unwrap();
         let machine = Machine::boot(lab, plan, 2, false).unwrap_or_else(|error| panic!("{error}"));
         machine.write("/tmp/calico.sh", &script()).unwrap();
-        let told = machine.run(&["busybox", "sh", "-ex", "/tmp/calico.sh"]);
+        let told = machine.run(&["busybox", "sh", "/tmp/calico.sh"]);
         told.unwrap_or_else(|error| panic!("{error}"));
         for place in [Place::Ipip, Place::Vxlan, Place::VxlanV6] {
             let at = SocketAddr::new(address(place, 'b'), ECHO_PORT).to_string();
@@ -45,6 +48,21 @@ impl Peer {
         words.push(&to);
         let told = self.machine.complete(&words, PATIENCE).unwrap();
         (told.status.success(), format!("{}{}", told.stdout, told.stderr))
+    }
+
+    /// One echo request from the node's own stack.
+    pub(crate) fn ping_from_node(&self, to: IpAddr) -> (bool, String) {
+        let to = to.to_string();
+        let words = ["ping", "-n", "-c", "1", "-W", "20", &to];
+        let told = self.machine.complete(&words, PATIENCE).unwrap();
+        (told.status.success(), format!("{}{}", told.stdout, told.stderr))
+    }
+
+    /// The way to the other node's block in the VXLAN pool becomes a plain route, as on one subnet with `CrossSubnet`.
+    pub(crate) fn route_plainly(&self) {
+        let (block, node) = (block(Place::Vxlan, 'a'), underlay(Place::Vxlan, 'a').to_string());
+        let words = ["ip", "route", "replace", &block, "via", &node, "dev", "eth0"];
+        self.machine.run(&words).unwrap();
     }
 
     /// Connections from its pod; what the talker reports.
@@ -74,86 +92,36 @@ impl Peer {
     }
 }
 
-/// A shell script (in which BusyBox would take its own `ip`, which knows less) of what Calico's agents set up: tunnel devices with their addresses, a way to each of the other node's blocks, nothing for
-/// addresses of its own that nobody has, and the pod behind a veth whose other end has Calico's address.
+/// What `node.sh` is told, and the script.
 fn script() -> String {
-    let mac = |macs: &[(char, &'static str); 2], node| macs.iter().find(|(of, _)| *of == node).unwrap().1;
-    let own = |place| address(place, 'b');
-    let tunnel = |place, node| tunnel_address(place, node);
     let (ipip, vxlan, v6) = (Place::Ipip, Place::Vxlan, Place::VxlanV6);
-    format!(
-        "ip() {{ /bin/ip \"$@\"; }}
-sysctl -w net.ipv4.ip_forward=1
-sysctl -w net.ipv6.conf.all.forwarding=1
-sysctl -w net.ipv4.conf.all.rp_filter=0
-sysctl -w net.ipv4.conf.default.rp_filter=0
-ip link set eth0 up
-ethtool -K eth0 tx off gso off tso off gro off || true
-ip link set eth0 down
-ip link set eth0 up
-ip address add {u4}/24 dev eth0
-ip -6 address add {u6}/64 dev eth0 nodad
-ip link set tunl0 mtu 1480 up
-ip address add {t4}/32 dev tunl0
-ip route add blackhole {b4}
-ip route add {p4} via {n4} dev tunl0 onlink
-ip link add vxlan.calico address {m4} type vxlan id 4096 dstport 4789 local {u4} dev eth0 nolearning
-ip address add {tv}/32 dev vxlan.calico
-ip link set vxlan.calico mtu 1450 up
-ip route add blackhole {bv}
-ip neigh add {nv} lladdr {pm4} dev vxlan.calico nud permanent
-ip route add {pv} via {nv} dev vxlan.calico onlink
-bridge fdb append {pm4} dst {n4} dev vxlan.calico
-ip link add vxlan-v6.calico address {m6} type vxlan id 4096 dstport 4789 local {u6} dev eth0 nolearning
-ip -6 address add {t6}/128 dev vxlan-v6.calico nodad
-ip link set vxlan-v6.calico mtu 1430 up
-ip -6 route add blackhole {b6}
-ip -6 neigh add {n6t} lladdr {pm6} dev vxlan-v6.calico nud permanent
-ip -6 route add {p6} via {n6t} dev vxlan-v6.calico onlink
-bridge fdb append {pm6} dst {n6} dev vxlan-v6.calico
-ip netns add pod
-ip link add cali0 address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns pod
-ip link set cali0 up
-ip -n pod link set lo up
-ip -n pod link set eth0 up
-ip -n pod address add {a4}/32 dev eth0
-ip -n pod address add {av}/32 dev eth0
-ip -n pod -6 address add {a6}/128 dev eth0 nodad
-ip -n pod neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent
-ip -n pod route add 169.254.1.1 dev eth0 scope link
-ip -n pod route add {p4} via 169.254.1.1 dev eth0 src {a4}
-ip -n pod route add {pv} via 169.254.1.1 dev eth0 src {av}
-ip -n pod -6 neigh add fe80::1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent
-ip -n pod -6 route add default via fe80::1 dev eth0
-pod=$(ip netns exec pod cat /sys/class/net/eth0/address)
-for a in {a4} {av}; do
-    ip route add $a dev cali0 scope link
-    ip neigh add $a lladdr $pod dev cali0 nud permanent
-done
-ip -6 route add {a6} dev cali0
-ip -6 neigh add {a6} lladdr $pod dev cali0 nud permanent
-",
-        u4 = underlay(ipip, 'b'),
-        u6 = underlay_v6('b'),
-        n4 = underlay(ipip, 'a'),
-        n6 = underlay_v6('a'),
-        t4 = tunnel(ipip, 'b'),
-        tv = tunnel(vxlan, 'b'),
-        t6 = tunnel(v6, 'b'),
-        nv = tunnel(vxlan, 'a'),
-        n6t = tunnel(v6, 'a'),
-        b4 = block(ipip, 'b'),
-        bv = block(vxlan, 'b'),
-        b6 = block(v6, 'b'),
-        p4 = block(ipip, 'a'),
-        pv = block(vxlan, 'a'),
-        p6 = block(v6, 'a'),
-        m4 = mac(&MACS, 'b'),
-        m6 = mac(&MACS_V6, 'b'),
-        pm4 = mac(&MACS, 'a'),
-        pm6 = mac(&MACS_V6, 'a'),
-        a4 = own(ipip),
-        av = own(vxlan),
-        a6 = own(v6),
-    )
+    let text = |address: IpAddr| address.to_string();
+    let mac = |macs: &[(char, &str); 2], node| macs.iter().find(|(of, _)| *of == node).unwrap().1.to_owned();
+    let values = [
+        ("UNDERLAY", text(underlay(ipip, 'b'))),
+        ("UNDERLAY_V6", text(underlay_v6('b'))),
+        ("PEER", text(underlay(ipip, 'a'))),
+        ("PEER_V6", text(underlay_v6('a'))),
+        ("IPIP_ADDRESS", text(tunnel_address(ipip, 'b'))),
+        ("VXLAN_ADDRESS", text(tunnel_address(vxlan, 'b'))),
+        ("V6_ADDRESS", text(tunnel_address(v6, 'b'))),
+        ("PEER_VXLAN_ADDRESS", text(tunnel_address(vxlan, 'a'))),
+        ("PEER_V6_ADDRESS", text(tunnel_address(v6, 'a'))),
+        ("IPIP_BLOCK", block(ipip, 'b')),
+        ("VXLAN_BLOCK", block(vxlan, 'b')),
+        ("V6_BLOCK", block(v6, 'b')),
+        ("PEER_IPIP_BLOCK", block(ipip, 'a')),
+        ("PEER_VXLAN_BLOCK", block(vxlan, 'a')),
+        ("PEER_V6_BLOCK", block(v6, 'a')),
+        ("MAC", mac(&MACS, 'b')),
+        ("MAC_V6", mac(&MACS_V6, 'b')),
+        ("PEER_MAC", mac(&MACS, 'a')),
+        ("PEER_MAC_V6", mac(&MACS_V6, 'a')),
+        ("POD_IPIP", text(address(ipip, 'b'))),
+        ("POD_VXLAN", text(address(vxlan, 'b'))),
+        ("POD_V6", text(address(v6, 'b'))),
+        ("BORROWED", text(borrowed())),
+    ];
+    let values = values.map(|(name, value)| format!("{name}={value}\n"));
+    values.concat() + SCRIPT
 }

@@ -142,6 +142,18 @@ pub(crate) fn read(file: &Path) -> Vec<Seen> {
     seen
 }
 
+/// Reads a capture of packets that are in no tunnel: from where to where each goes.
+pub(crate) fn plain(file: &Path) -> Vec<(IpAddr, IpAddr)> {
+    let mut capture = pcap::Capture::from_file(file).unwrap();
+    let mut seen = Vec::new();
+    while let Ok(packet) = capture.next_packet() {
+        let sliced = SlicedPacket::from_ethernet(packet.data).unwrap();
+        let ip = sliced.net.as_ref().and_then(Ip::read).map(|(ip, ..)| ip).unwrap();
+        seen.push((ip.source, ip.destination));
+    }
+    seen
+}
+
 fn take_apart(frame: &[u8]) -> Option<Seen> {
     // What etherparse would look through by itself is the tunnel.
     let sliced = SlicedPacket::from_ethernet(frame).ok()?;

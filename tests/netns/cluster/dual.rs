@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStrea
 use etherparse::{IpNumber, Ipv6FlowLabel, Ipv6Header, TcpOptionElement, UdpHeader};
 use millrace_tools::lab::plan::{Families, PREFIX_LENGTH_V6, PlanV6, UPLINK, VNI, VXLAN_PORT};
 use millrace_tools::lab::traffic::{Ping, UdpEcho, UdpExchange, ping, udp_exchange};
-use millrace_tools::lab::{Lab, Namespace, NodeKind, POD_INTERFACE, Topology};
+use millrace_tools::lab::{Lab, MillraceOptions, Namespace, NodeKind, POD_BRIDGE, POD_INTERFACE, Topology};
 
 use crate::frames::{
     BURST, ETHERNET, Ear, IPV6, echo_v6, ethernet, hex, ipv6, mac_of, mac_of_neighbour, send, tcp_v6, udp_v6,
@@ -62,6 +62,11 @@ fn assert_answers(from: &Namespace, to: IpAddr, what: &Ping) {
 
 /// Sends a megabyte over TCP and has it read back to the last byte.
 fn transfer(from: &Namespace, to: &Namespace, at: SocketAddr) {
+    transfer_through(from, at, to, at);
+}
+
+/// The same through `called`, which leads there.
+fn transfer_through(from: &Namespace, called: SocketAddr, to: &Namespace, at: SocketAddr) {
     let listener = to.within(|| TcpListener::bind(at)).unwrap().unwrap();
     let bytes: Vec<u8> = (0..1 << 20_u32).map(|place: u32| (place % 251) as u8).collect();
     let server = std::thread::spawn(move || {
@@ -69,7 +74,7 @@ fn transfer(from: &Namespace, to: &Namespace, at: SocketAddr) {
         listener.accept().unwrap().0.read_to_end(&mut read).unwrap();
         read
     });
-    let connect = || TcpStream::connect_timeout(&at, PATIENCE);
+    let connect = || TcpStream::connect_timeout(&called, PATIENCE);
     let mut stream = from.within(connect).unwrap().unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&bytes).unwrap();
@@ -134,10 +139,9 @@ fn pods_of_both_families_talk_to_a_kernels() {
 /// its beginning.
 fn too_big(lab: &Lab, to: Ipv6Addr) {
     let from = pod(lab, "pod-a1");
-    let port = row(daemon(lab, "node-a"), "ports", "pod", "lab/pod-a1").unwrap();
-    let interface = port["interface"].as_str().unwrap();
+    let interface = pod_port(lab, "pod-a1");
     node(lab, "node-a")
-        .ip(&["link", "set", interface, "mtu", "1500"])
+        .ip(&["link", "set", &interface, "mtu", "1500"])
         .unwrap();
     from.ip(&["link", "set", POD_INTERFACE, "mtu", "1500"]).unwrap();
     let once = |payload| Ping {
@@ -206,26 +210,140 @@ fn neighbours(lab: &Lab) {
         .unwrap();
 }
 
-/// Packets of every shape that a tunnel carries; the flow label marks the row.
+/// A Service of both families, led to one pod.
+fn wide_service(endpoints: [IpAddr; 2]) -> String {
+    let [v4, v6] = endpoints;
+    let slice = |family: &str, address: IpAddr| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: wide-{}, namespace: default, labels: {{kubernetes.io/service-name: wide}}}}\n\
+             addressType: {family}\nports: [{{name: tcp, protocol: TCP, port: 8080}}]\n\
+             endpoints: [{{addresses: [\"{address}\"], nodeName: node-b}}]\n",
+            family.to_lowercase()
+        )
+    };
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: wide, namespace: default}}\nspec:\n  \
+         ipFamilies: [IPv4, IPv6]\n  clusterIP: {:?}\n  clusterIPs: [{:?}, {:?}]\n  \
+         ports: [{{name: tcp, protocol: TCP, port: 80, targetPort: 8080}}]\n{}{}",
+        VIPS[0],
+        VIPS[0],
+        VIPS[1],
+        slice("IPv4", v4),
+        slice("IPv6", v6),
+    )
+}
+
+const VIPS: [&str; 2] = ["10.96.0.80", "fd96::50"];
+
+/// The kernel of a client is the judge of what it is told: without segments that are announced to fit, a connection to a
+/// Service goes on only if each "too big" quotes what the client sent, which went to the Service's address.
+#[test]
+fn a_client_of_a_service_is_told_what_fits_on_the_way_to_its_endpoint() {
+    let _turn = side_by_side();
+    let lab = lab(
+        "dual-path",
+        &Topology {
+            pods_per_node: 1,
+            families: Families::Dual,
+            millrace: MillraceOptions {
+                extra: "clamp-mss = false\n\n[services]\ncidrs = [\"10.96.0.0/12\", \"fd96::/108\"]\n"
+                    .to_owned(),
+                ..MillraceOptions::default()
+            },
+            ..Topology::of(&PAIR)
+        },
+    );
+    let endpoints = [
+        IpAddr::from(address(&lab, "pod-b1")),
+        address_v6(&lab, "pod-b1").into(),
+    ];
+    let daemon = daemon(&lab, "node-a");
+    daemon
+        .write_manifest("wide.yaml", &wide_service(endpoints))
+        .unwrap();
+    await_that("both endpoints", || {
+        let row = row(daemon, "services", "service", "default/wide");
+        let used = row.map_or(0, |row| row.to_string().matches("\"used\":true").count());
+        assert!(used <= 2, "a Service of one endpoint in each family");
+        used == 2
+    });
+    let (client, server) = (pod(&lab, "pod-a1"), pod(&lab, "pod-b1"));
+    for (name, interface) in [
+        ("node-a", pod_port(&lab, "pod-a1")),
+        ("node-b", "v-pod-b1".to_owned()),
+    ] {
+        node(&lab, name)
+            .ip(&["link", "set", &interface, "mtu", "1500"])
+            .unwrap();
+    }
+    for pod in [client, server] {
+        pod.ip(&["link", "set", POD_INTERFACE, "mtu", "1500"]).unwrap();
+    }
+    // First the tunnel is what is narrow, which the switch sees; then the bridge behind it, which node-b's kernel does.
+    for (bridge, fits) in [(1430, [1450, 1430]), (1300, [1300; 2])] {
+        node(&lab, "node-b")
+            .ip(&["link", "set", POD_BRIDGE, "mtu", &bridge.to_string()])
+            .unwrap();
+        for (place, (vip, at)) in VIPS.iter().zip(endpoints).enumerate() {
+            for family in ["-4", "-6"] {
+                client.ip(&[family, "route", "flush", "cache"]).unwrap();
+            }
+            let mut ear = Ear::incoming(client, POD_INTERFACE, "icmp[0] = 3 or icmp6[0] = 2");
+            let vip: IpAddr = vip.parse().unwrap();
+            transfer_through(
+                client,
+                SocketAddr::new(vip, 80),
+                server,
+                SocketAddr::new(at, 8080),
+            );
+            let told: Vec<(u32, IpAddr)> = ear.rest().iter().map(|frame| told_by(frame)).collect();
+            let what = format!("{vip} by way of a bridge of {bridge}: {told:?}");
+            assert!(told.iter().all(|(_, quoted)| *quoted == vip), "{what}");
+            assert!(told.iter().any(|(mtu, _)| *mtu == fits[place]), "{what}");
+        }
+    }
+    finish(lab);
+}
+
+/// The interface of a pod's port.
+fn pod_port(lab: &Lab, pod: &str) -> String {
+    let port = row(daemon(lab, "node-a"), "ports", "pod", &format!("lab/{pod}")).unwrap();
+    port["interface"].as_str().unwrap().to_owned()
+}
+
+/// What a "too big" says fits, and the destination of the packet that it quotes.
+fn told_by(frame: &[u8]) -> (u32, IpAddr) {
+    let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+    if frame[12..14] == IPV6.to_be_bytes() {
+        let message = ETHERNET + 40;
+        let octets: [u8; 16] = frame[message + 32..message + 48].try_into().unwrap();
+        (word(message + 4), octets.into())
+    } else {
+        let message = ETHERNET + 20;
+        let octets: [u8; 4] = frame[message + 24..message + 28].try_into().unwrap();
+        (word(message + 4) & 0xffff, octets.into())
+    }
+}
+
+/// Packets of every shape that a tunnel carries; the flow label marks the row. The kernel spreads packets over
+/// queues by it, so no two are of one connection: two workers would begin that at once.
 fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
     let ends = (from, to);
-    let (source, destination) = (
-        SocketAddrV6::new(from, 40_000, 0, 0),
-        SocketAddrV6::new(to, 5_001, 0, 0),
-    );
-    let datagram = |length: usize| udp_v6(source, destination, &vec![0xa5; length]);
+    let destination = SocketAddrV6::new(to, 5_001, 0, 0);
+    let source = |port: u16| SocketAddrV6::new(from, port, 0, 0);
+    let datagram = |port: u16, length: usize| udp_v6(source(port), destination, &vec![0xa5; length]);
     let segment = |source_port: u16, length: usize| {
-        let source = SocketAddrV6::new(from, source_port, 0, 0);
-        tcp_v6(source, destination, &vec![0x5a; length], |header| {
+        tcp_v6(source(source_port), destination, &vec![0x5a; length], |header| {
             header.ack = true
         })
     };
-    let syn = tcp_v6(source, destination, &[], |header| {
+    let syn = tcp_v6(source(40_000), destination, &[], |header| {
         header.syn = true;
         let options = [TcpOptionElement::MaximumSegmentSize(1370), TcpOptionElement::Noop];
         header.set_options(&options).unwrap();
     });
-    let options = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &datagram(9)].concat();
+    let options = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &datagram(50_001, 9)].concat();
     let fragment = |offset: u16, more: u16, id: u8, bytes: &[u8]| {
         [
             &[17, 0][..],
@@ -235,18 +353,26 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
         ]
         .concat()
     };
-    let (first, later) = (fragment(0, 1, 1, &datagram(1200)), fragment(1208, 0, 2, &[3; 64]));
+    let (first, later) = (
+        fragment(0, 1, 1, &datagram(50_002, 1200)),
+        fragment(1208, 0, 2, &[3; 64]),
+    );
     let rows: Vec<(_, IpNumber, Vec<u8>, fn(&mut Ipv6Header))> = vec![
         ("ping", IpNumber::IPV6_ICMP, echo_v6(ends, 7, &[1; 56]), |_| {}),
         (
             "ping that fills the MTU",
             IpNumber::IPV6_ICMP,
-            echo_v6(ends, 7, &[2; 1382]),
+            echo_v6(ends, 8, &[2; 1382]),
             |_| {},
         ),
-        ("UDP without payload", IpNumber::UDP, datagram(0), |_| {}),
-        ("UDP of an odd length", IpNumber::UDP, datagram(3), |_| {}),
-        ("UDP that fills the MTU", IpNumber::UDP, datagram(1382), |_| {}),
+        ("UDP without payload", IpNumber::UDP, datagram(50_003, 0), |_| {}),
+        ("UDP of an odd length", IpNumber::UDP, datagram(50_004, 3), |_| {}),
+        (
+            "UDP that fills the MTU",
+            IpNumber::UDP,
+            datagram(50_005, 1382),
+            |_| {},
+        ),
         ("TCP SYN with options", IpNumber::TCP, syn, |_| {}),
         (
             "TCP segment that fills the MTU",
@@ -254,7 +380,7 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
             segment(40_001, 1370),
             |_| {},
         ),
-        ("expedited forwarding", IpNumber::UDP, datagram(9), |ip| {
+        ("expedited forwarding", IpNumber::UDP, datagram(50_006, 9), |ip| {
             ip.traffic_class = 46 << 2
         }),
         ("ECT(0)", IpNumber::TCP, segment(40_002, 9), |ip| {
@@ -281,10 +407,10 @@ fn packets(from: Ipv6Addr, to: Ipv6Addr) -> Vec<(&'static str, Vec<u8>)> {
             later,
             |_| {},
         ),
-        ("last hop but two", IpNumber::UDP, datagram(9), |ip| {
+        ("last hop but two", IpNumber::UDP, datagram(50_007, 9), |ip| {
             ip.hop_limit = 3
         }),
-        ("largest hop limit", IpNumber::UDP, datagram(9), |ip| {
+        ("largest hop limit", IpNumber::UDP, datagram(50_008, 9), |ip| {
             ip.hop_limit = 255
         }),
         ("another protocol", IpNumber(132), vec![7; 33], |_| {}),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 use crate::calls::Call;
+use crate::family::Family;
 use crate::places::CALLERS;
 use crate::server::Heard;
 use crate::set::Protocol;
@@ -208,11 +209,15 @@ fn begin(call: &Call) -> State {
         Protocol::Udp => SocketType::DGRAM,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, kind, flags, None).unwrap();
+    let family = match call.family {
+        Family::V4 => AddressFamily::INET,
+        Family::V6 => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, kind, flags, None).unwrap();
     sockopt::set_socket_reuseaddr(&socket, true).unwrap();
-    let own = SocketAddrV4::new(call.caller.binds(), call.source_port);
+    let own = SocketAddr::new(call.family.of(call.caller.binds()), call.source_port);
     bind(&socket, &own).unwrap_or_else(|error| panic!("{call:?}: {error}"));
-    match (connect(&socket, &call.to), call.protocol) {
+    match (connect(&socket, &call.family.at(call.to)), call.protocol) {
         (Ok(()), Protocol::Udp) => {
             let socket = UdpSocket::from(socket);
             match socket.send(&call.source_port.to_be_bytes()) {
@@ -258,8 +263,8 @@ fn follow(calls: &[&Call], mut states: Vec<State>) -> Vec<State> {
     }
 }
 
-/// A raw socket for ICMP in each namespace that anyone calls from.
-struct Ears(Vec<OwnedFd>);
+/// Raw sockets for ICMP, one of each family in each namespace that anyone calls from.
+struct Ears(Vec<[OwnedFd; 2]>);
 
 impl Ears {
     fn open(stage: &Stage) -> Self {
@@ -267,7 +272,11 @@ impl Ears {
         names.dedup();
         let open = || {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP)).unwrap()
+            let kinds = [
+                (AddressFamily::INET, ipproto::ICMP),
+                (AddressFamily::INET6, ipproto::ICMPV6),
+            ];
+            kinds.map(|(family, kind)| socket_with(family, SocketType::RAW, flags, Some(kind)).unwrap())
         };
         Self(
             names
@@ -281,7 +290,11 @@ impl Ears {
     fn close(self) -> HashMap<(Protocol, u16), u8> {
         let mut errors = HashMap::new();
         let mut buffer = [0; 2048];
-        for ear in &self.0 {
+        for (ear, quoted) in self
+            .0
+            .iter()
+            .flat_map(|[v4, v6]| [(v4, quoted_v4 as Quoted), (v6, quoted_v6)])
+        {
             while let Ok((length, _)) = recv(ear, &mut buffer[..], RecvFlags::empty()) {
                 errors.extend(quoted(&buffer[..length]));
             }
@@ -291,7 +304,21 @@ impl Ears {
 }
 
 /// Whom an ICMP "destination unreachable" is about: protocol and source port of the quoted packet, and the code.
-fn quoted(packet: &[u8]) -> Option<((Protocol, u16), u8)> {
+type Quoted = fn(&[u8]) -> Option<((Protocol, u16), u8)>;
+
+/// The same of ICMPv6, which a raw socket hands over without the header of IPv6 before it (RFC 3542 section 3).
+fn quoted_v6(message: &[u8]) -> Option<((Protocol, u16), u8)> {
+    let (kind, code, quote) = (*message.first()?, *message.get(1)?, message.get(8..)?);
+    let protocol = match quote.get(6)? {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        _ => return None,
+    };
+    let source_port = u16::from_be_bytes(*quote.get(40..)?.first_chunk()?);
+    (kind == 1).then_some(((protocol, source_port), code))
+}
+
+fn quoted_v4(packet: &[u8]) -> Option<((Protocol, u16), u8)> {
     let icmp = packet.get(usize::from(packet.first()? & 0xf) * 4..)?;
     let (kind, code, quote) = (*icmp.first()?, *icmp.get(1)?, icmp.get(8..)?);
     let ports = quote.get(usize::from(quote.first()? & 0xf) * 4..)?;

@@ -162,7 +162,8 @@ fn picks_of(calls: &[Call], outcomes: &[Outcome]) -> Vec<Pick> {
     let asked = || calls.iter().zip(outcomes);
     let alike = |call: &Call| {
         let mut same = asked().filter(|(other, _)| {
-            (other.caller, other.protocol, other.to) == (call.caller, call.protocol, call.to)
+            (other.caller, other.protocol, other.family, other.to)
+                == (call.caller, call.protocol, call.family, call.to)
         });
         same.find_map(|(_, outcome)| outcome.heard)
     };
@@ -181,10 +182,10 @@ fn agree(call: &Call, one: &Outcome, other: &Outcome) -> bool {
     let seen = |outcome: &Outcome| {
         outcome
             .heard
-            .map(|heard| (heard.at, heard.port, *heard.source.ip()))
+            .map(|heard| (heard.at, heard.port, heard.source.ip()))
     };
     let kept = one.heard.is_none_or(|heard| {
-        *heard.source.ip() != call.caller.binds() || heard.source.port() == call.source_port
+        heard.source.ip() != call.family.of(call.caller.binds()) || heard.source.port() == call.source_port
     });
     (one.ending == other.ending && seen(one) == seen(other) && kept) || departs(call, one, other)
 }
@@ -197,18 +198,18 @@ fn departs(call: &Call, one: &Outcome, other: &Outcome) -> bool {
     let same_place = other
         .heard
         .is_none_or(|kernel| (kernel.at, kernel.port) == (heard.at, heard.port));
+    let [tunnel, gateway] = [TUNNEL_A, GATEWAY_A].map(|address| call.family.of(address));
     // What comes out of the tunnel and goes back into it is masqueraded, so that the reply comes back this way; with kube-proxy
     // it goes past the node that could translate it, and is lost.
     let there_and_back = call.caller.is_on("node-b")
         && other.ending == Ending::Silence
-        && *heard.source.ip() == TUNNEL_A
+        && heard.source.ip() == tunnel
         && heard.at.starts_with("pod-b");
     // A server in the node's own network answers the pods' gateway, wherever a reply to the client itself would not come
     // back to the switch; netfilter sees that reply in any case.
     let own_network =
-        heard.at == "node-a" && other.ending == Ending::Answered && *heard.source.ip() == GATEWAY_A;
+        heard.at == "node-a" && other.ending == Ending::Answered && heard.source.ip() == gateway;
     // The node calls its own pods from its address in the overlay, and not from their gateway's.
-    let own_source =
-        call.caller == Caller::OwnNode && *heard.source.ip() == TUNNEL_A && is_pod(*call.to.ip());
+    let own_source = call.caller == Caller::OwnNode && heard.source.ip() == tunnel && is_pod(*call.to.ip());
     same_place && (there_and_back || own_network || own_source)
 }
