@@ -315,7 +315,7 @@ fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes) -> Lpm<()> {
         .tunnelled
         .iter()
         .copied()
-        .filter(|prefix| prefix.len() > 0);
+        .filter(|prefix| ![Prefix::ALL_V4, Prefix::ALL_V6].contains(prefix));
     let prefixes = nodes.flat_map(NodeRecord::pod_cidrs);
     // An address of a pool is a pod's, if not now then in a moment.
     let prefixes = prefixes.chain(inputs.store.pools().iter().copied());

@@ -18,7 +18,7 @@ pub fn changed_subjects(old: &RouteTable, new: &RouteTable) -> HashSet<SubjectId
         around.leave(prefix);
         let (was, is) = (old_routes.get(prefix).copied(), new_routes.get(prefix).copied());
         if !is_same((old, was), (new, is)) {
-            for (table, own, wider) in [(old, was, around.old()), (new, is, around.new())] {
+            for (table, own, wider) in [(old, was, around.led()), (new, is, around.leads())] {
                 let targets = own.into_iter().chain(wider);
                 subjects.extend(targets.flat_map(|target| table.ends(target)).map(Target::subject));
             }
@@ -57,11 +57,13 @@ impl Around {
         }
     }
 
-    fn old(&self) -> Option<Target> {
+    /// Where the nearest of them led that led anywhere.
+    fn led(&self) -> Option<Target> {
         self.enclosing.iter().rev().find_map(|(_, was, _)| *was)
     }
 
-    fn new(&self) -> Option<Target> {
+    /// Where the nearest of them leads that leads anywhere.
+    fn leads(&self) -> Option<Target> {
         self.enclosing.iter().rev().find_map(|(_, _, is)| *is)
     }
 }
