@@ -2,6 +2,7 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod ends;
 mod host_path;
 mod kernel_routes;
 mod next_hops;
@@ -19,19 +20,20 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, Peer, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
+    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
+    PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
 };
+use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
-use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::xdp::SteeringTables;
 
-use crate::config::{Config, OverlayKind};
+use crate::config::Config;
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
-use crate::objects::{Family, Network, NodeName, NodeRecord, PodKey, Store};
+use crate::objects::{NodeName, NodeRecord, PodKey, Store};
+use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
 use kernel_routes::KernelRoutes;
 pub use numbers::Numbers;
-use peers::{OwnEnds, Peers};
+use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::{inner_sources, routes};
 use services::{HostListens, ServiceCompiler, ServiceInputs};
@@ -223,88 +225,6 @@ fn local(
 /// What a tunnel takes of the MTU, as the type that MTUs have here.
 pub(super) fn overhead(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
-}
-
-/// The addresses at which tunnels end here: of each family the published one if the uplink has it, else the uplink's
-/// first that is not link-local.
-fn own_ends(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> OwnEnds {
-    let on_uplink = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
-    let on_uplink = on_uplink.unwrap_or_default();
-    OwnEnds {
-        v4: end_among(&on_uplink, inputs.own.public_ips().find_map(as_v4), as_v4),
-        v6: end_among(&on_uplink, inputs.own.public_ips().find_map(as_v6), as_v6),
-    }
-}
-
-fn end_among<A: PartialEq + Copy>(
-    on_uplink: &[IpAddr],
-    published: Option<A>,
-    of_family: fn(IpAddr) -> Option<A>,
-) -> Option<A> {
-    let mut of_uplink = on_uplink
-        .iter()
-        .copied()
-        .filter(|address| !is_link_local_v6(address))
-        .filter_map(of_family);
-    published
-        .filter(|address| of_uplink.clone().any(|other| other == *address))
-        .or_else(|| of_uplink.next())
-}
-
-fn is_link_local_v6(address: &IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
-}
-
-/// Where tunnels end here.
-fn endpoints(inputs: &Inputs<'_>, ends: OwnEnds, peers: &Peers) -> Vec<Endpoint> {
-    let mut endpoints = ends
-        .v4
-        .map_or_else(Vec::new, |end| endpoints_v4(inputs, end, peers));
-    // One that no peer sends to would take from the kernel what comes to that port.
-    let is_used = |peer: &Peer| peer.remote.is_ipv6();
-    let own = &inputs.config.overlay;
-    let network = inputs.store.network();
-    if let (Some(end), Ok(vni)) = (ends.v6, Vni::try_from(own.vni_in(network).get()))
-        && peers.table.iter().any(|(_, peer)| is_used(peer))
-    {
-        let kind = EndpointKind::Vxlan {
-            vni,
-            port: own.port_in(network).get(),
-            mac: MacAddr(inputs.own.vtep_mac_or_derived(Family::V6).octets()),
-        };
-        let local = IpAddr::V6(end);
-        endpoints.push(Endpoint { local, kind });
-    }
-    endpoints
-}
-
-fn endpoints_v4(inputs: &Inputs<'_>, local: Ipv4Addr, peers: &Peers) -> Vec<Endpoint> {
-    let local = IpAddr::V4(local);
-    let overlay = &inputs.config.overlay;
-    let uses = |tunnel: fn(&Tunnel) -> bool| peers.table.iter().any(|(_, peer)| tunnel(&peer.tunnel));
-    let mut endpoints = Vec::new();
-    let network = inputs.store.network();
-    // In Calico's network there are no tunnels but those of pools.
-    let own_kind = (network == Network::Flannel).then_some(overlay.kind);
-    let vni = Vni::try_from(overlay.vni_in(network).get());
-    if let Ok(vni) = vni
-        && (own_kind == Some(OverlayKind::Vxlan) || uses(|tunnel| matches!(tunnel, Tunnel::Vxlan { .. })))
-    {
-        let mac = MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets());
-        let kind = EndpointKind::Vxlan {
-            vni,
-            port: overlay.port_in(network).get(),
-            mac,
-        };
-        endpoints.push(Endpoint { local, kind });
-    }
-    if own_kind == Some(OverlayKind::Ipip) || uses(|tunnel| *tunnel == Tunnel::Ipip) {
-        endpoints.push(Endpoint {
-            local,
-            kind: EndpointKind::Ipip,
-        });
-    }
-    endpoints
 }
 
 /// The prefixes of every node's pods, also of nodes to which there is no tunnel, and what lies behind tunnels without an

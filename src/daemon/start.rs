@@ -74,8 +74,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
-    let key = HashKey::random();
-    let numa_node = nic::numa_node(&config, &device.link);
+    let (key, numa_node) = (HashKey::random(), nic::numa_node(&config, &device.link));
     let (fabric, punts) =
         Fabric::start(&config, &publisher.reader(), &connections, key, numa_node).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;

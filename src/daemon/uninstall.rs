@@ -50,10 +50,10 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 saved.vlan_device.as_deref(),
             ];
             for name in names.into_iter().flatten() {
-                if let Some(device) = kernel.find_link(name).await? {
-                    let result = xdp::detach_ours(device.ifindex).map_err(anyhow::Error::from);
-                    step(format!("steering program of {name}"), result);
-                }
+                step(
+                    format!("steering program of {name}"),
+                    detach_program(&kernel, name).await,
+                );
             }
             for name in &saved.gro_was_on {
                 let result = kernel
@@ -98,6 +98,14 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Takes the steering program off an interface, if that is there and it is on it.
+async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
+    match kernel.find_link(name).await? {
+        Some(device) => Ok(xdp::detach_ours(device.ifindex)?),
+        None => Ok(false),
+    }
 }
 
 /// Removes what is kept in the state folder; answers what could not be.

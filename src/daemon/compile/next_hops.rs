@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use millrace_dataplane::table::{Peer, PeerId, Prefix, Senders, Tunnel};
 use millrace_dataplane::wire::{MacAddr, ipip};
 
+use super::ends::OwnEnds;
 use super::kernel_routes::ipip_devices;
-use super::peers::{OwnEnds, Peers, link};
+use super::peers::{Peers, link};
 use super::{Inputs, Numbers, PeerName, PeerWay, PortInput, overhead};
 use crate::objects::NodeName;
 

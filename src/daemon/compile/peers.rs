@@ -1,39 +1,16 @@
 //! The other nodes: which can be used, and the tunnel to each.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use millrace_dataplane::table::{
-    OuterLink, Peer, PeerId, Prefix, Senders, Target, Tunnel, TunnelEnds, Underlay,
-};
+use millrace_dataplane::table::{OuterLink, Peer, PeerId, Prefix, Senders, Target, Tunnel, Underlay};
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, ipv6, vxlan};
 
+use super::ends::OwnEnds;
 use super::next_hops::next_hops;
 use super::{Inputs, Numbers, PeerName, PeerWay, PortInput, overhead, prefix};
 use crate::objects::{Family, Network, NodeRecord, PeerTunnel};
-
-/// This node's ends of tunnels: an address of each family of underlay, if it has one.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct OwnEnds {
-    pub(super) v4: Option<Ipv4Addr>,
-    pub(super) v6: Option<Ipv6Addr>,
-}
-
-impl OwnEnds {
-    /// Both ends of a tunnel to `remote`, over an underlay of its family.
-    pub(super) fn to(self, remote: IpAddr) -> Option<TunnelEnds> {
-        match remote {
-            IpAddr::V4(remote) => Some((self.v4?, remote).into()),
-            IpAddr::V6(remote) => Some((self.v6?, remote).into()),
-        }
-    }
-
-    /// Whether an address is this node's end.
-    pub(super) fn contains(self, address: IpAddr) -> bool {
-        self.v4.map(IpAddr::V4) == Some(address) || self.v6.map(IpAddr::V6) == Some(address)
-    }
-}
 
 /// Whether IPv6 pods of these two nodes talk over an IPv6 underlay: where both publish an end of it, as flannel's nodes do.
 /// Else their packets take the tunnel of the IPv4 pods. Both nodes know both, so they agree.
