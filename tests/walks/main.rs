@@ -26,6 +26,7 @@ mod plain;
 mod policies;
 mod random;
 mod rows;
+mod rows_of_one;
 mod services;
 mod vectors;
 mod world;

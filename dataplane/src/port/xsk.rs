@@ -46,6 +46,14 @@ impl FillPolicy {
         base: 32,
         max: UMEM_RING_LEN,
     };
+
+    /// What a queue that is busy may have instead of `target`; `None` for no more. A quarter of the `frames` in all stays
+    /// free for what is under way and for others, of which hundreds of idle ports leave more than that.
+    fn grow(self, target: u32, available: usize, frames: u32) -> Option<u32> {
+        let wanted = (target * 2).min(self.max);
+        let more = wanted.checked_sub(target).filter(|more| *more > 0)?;
+        (available >= (frames / 4 + more) as usize).then_some(wanted)
+    }
 }
 
 /// One queue of an interface, through an AF_XDP socket.
@@ -230,10 +238,11 @@ impl XskPort {
     /// Lends empty frames until the kernel has `fill_target` of them.
     fn refill(&mut self, pool: &mut Pool, settled: &mut Settled) {
         if std::mem::take(&mut self.pressed)
-            && self.fill_target < self.policy.max
-            && pool.available() * 2 > pool.frames() as usize
+            && let Some(target) = self
+                .policy
+                .grow(self.fill_target, pool.available(), pool.frames())
         {
-            self.fill_target = (self.fill_target * 2).min(self.policy.max);
+            self.fill_target = target;
         }
         while self.lent < self.fill_target {
             let Some(address) = pool.lend_empty(self.holder) else {
@@ -361,5 +370,24 @@ impl Port for XskPort {
 
     fn strays(&self) -> u64 {
         self.strays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_port_grows_beside_hundreds_of_idle_ones_and_leaves_a_quarter_free() {
+        let (frames, ports) = (16_384, 250);
+        let lent = ports * FillPolicy::POD.base + 2 * FillPolicy::WIDE.base;
+        let (mut available, mut target) = ((frames - lent) as usize, FillPolicy::POD.base);
+        while let Some(more) = FillPolicy::POD.grow(target, available, frames) {
+            available -= (more - target) as usize;
+            target = more;
+        }
+        assert_eq!(target, FillPolicy::POD.max);
+        assert!(available >= frames as usize / 4);
+        assert_eq!(FillPolicy::POD.grow(32, frames as usize / 4 + 31, frames), None);
     }
 }
