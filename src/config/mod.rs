@@ -102,7 +102,7 @@ pub struct Workers {
     /// `hugepages`: whether packet buffers lie on huge pages. Default `auto`.
     #[serde(default, deserialize_with = "choice")]
     pub hugepages: HugePages,
-    /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `auto`.
+    /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `off`.
     #[serde(default, deserialize_with = "choice")]
     pub spread: Spread,
 }
@@ -112,11 +112,11 @@ pub struct Workers {
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
     /// `auto`: while a worker has more than it can do, and another has less.
-    #[default]
     Auto,
     /// `always`: each worker has its share, at the price of a copy.
     Always,
     /// `off`: each worker does what comes in by its queues.
+    #[default]
     Off,
 }
 
