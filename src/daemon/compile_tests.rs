@@ -6,13 +6,14 @@ mod calico;
 
 use std::path::Path;
 
-use millrace_dataplane::table::{Target, TunnelKind};
+use millrace_dataplane::table::{EndpointKind, Target, Tunnel, TunnelKind};
+use millrace_dataplane::wire::Vni;
 
 use super::*;
 use crate::kernel::{
     InterfaceAddress, Link, Neighbour, NeighbourState, OWN_ROUTE_PROTOCOL, Route, RouteHop, RouteKind, Scope,
 };
-use crate::objects::Folder;
+use crate::objects::{Family, Folder};
 
 #[path = "compile/kernel_routes_tests.rs"]
 mod kernel_routes;

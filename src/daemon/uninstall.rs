@@ -50,10 +50,8 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 saved.vlan_device.as_deref(),
             ];
             for name in names.into_iter().flatten() {
-                step(
-                    format!("steering program of {name}"),
-                    detach_program(&kernel, name).await,
-                );
+                let result = detach_program(&kernel, name).await;
+                step(format!("steering program of {name}"), result);
             }
             for name in &saved.gro_was_on {
                 let result = kernel
@@ -69,11 +67,11 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 }
             }
             for row in &saved.ports {
-                let result = kernel
-                    .detach_pod(&row.interface)
-                    .await
-                    .map_err(anyhow::Error::from);
-                step(format!("port {} of {}", row.interface, row.pod), result);
+                let result = kernel.detach_pod(&row.interface).await;
+                step(
+                    format!("port {} of {}", row.interface, row.pod),
+                    result.map_err(Into::into),
+                );
             }
             for (what, result) in host_path::undo(&kernel, &saved) {
                 step(what, result.map_err(anyhow::Error::from));

@@ -31,10 +31,16 @@ fn check_neighbour(data: &[u8]) {
     let Ok(message) = ndp::Neighbour::parse(data) else {
         return;
     };
-    assert_eq!(message.target().octets(), data[icmp::HEADER_LEN..ndp::MESSAGE_LEN]);
+    assert_eq!(
+        message.target().octets(),
+        data[icmp::HEADER_LEN..ndp::MESSAGE_LEN]
+    );
     assert_eq!(message.is_solicitation(), data[0] == 135);
     assert!(data.len().is_multiple_of(8));
-    for link in [message.source_link(), message.target_link()].into_iter().flatten() {
+    for link in [message.source_link(), message.target_link()]
+        .into_iter()
+        .flatten()
+    {
         assert!(data[ndp::MESSAGE_LEN..].windows(6).any(|bytes| bytes == link.0));
     }
 }
