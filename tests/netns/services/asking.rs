@@ -21,7 +21,9 @@ use crate::set::Protocol;
 use crate::stage::Stage;
 
 /// When nothing has happened for so long, what is still open is silent.
-const QUIET: Duration = Duration::from_millis(200);
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
+/// The same for a call that is repeated on its own: long enough for a SYN that is sent again.
+pub(crate) const PATIENT: Duration = Duration::from_millis(1200);
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +138,9 @@ fn listen(mut stream: TcpStream) -> State {
 /// Connections that were answered and stay open, by the client's port.
 pub(crate) type Held = BTreeMap<u16, (Call, TcpStream)>;
 
-/// Makes calls and says what became of each, in their order. Those to be held are added to `held`.
-pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome> {
+/// Makes calls and says what became of each, in their order, once nothing has happened for so long. Those to be held are added
+/// to `held`.
+pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held, quiet: Duration) -> Vec<Outcome> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; calls.len()];
     let rounds = calls.iter().map(|call| call.round).max().unwrap_or(0);
     for round in 0..=rounds {
@@ -145,7 +148,7 @@ pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome
         let asked: Vec<&Call> = of_round.iter().map(|at| &calls[*at]).collect();
         let ears = Ears::open(stage);
         let states = start(stage, &asked);
-        let states = follow(&asked, states);
+        let states = follow(&asked, states, quiet);
         let errors = ears.close();
         for ((at, call), state) in of_round.into_iter().zip(asked).zip(states) {
             let (mut ending, stream) = match state {
@@ -175,7 +178,7 @@ pub(crate) fn ask_again(stage: &Stage, held: Held) -> BTreeMap<u16, Outcome> {
         .iter()
         .zip(streams)
         .map(|(call, stream)| request(stream, call));
-    let states = follow(&asked, states.collect());
+    let states = follow(&asked, states.collect(), QUIET);
     let outcomes = calls.iter().zip(states).map(|(call, state)| {
         let ending = match state {
             State::Over(ending, _) => ending,
@@ -230,11 +233,11 @@ fn begin(call: &Call) -> State {
     }
 }
 
-/// Follows calls until all are over, or nothing happens any more.
-fn follow(calls: &[&Call], mut states: Vec<State>) -> Vec<State> {
+/// Follows calls until all are over, or nothing has happened for so long.
+fn follow(calls: &[&Call], mut states: Vec<State>, quiet: Duration) -> Vec<State> {
     let mut last = Instant::now();
     loop {
-        let left = QUIET.saturating_sub(last.elapsed());
+        let left = quiet.saturating_sub(last.elapsed());
         let watched: Vec<(usize, _)> = states
             .iter()
             .enumerate()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::asking::{Ending, Held, Outcome, ask, ask_again};
+use crate::asking::{Ending, Held, Outcome, PATIENT, QUIET, ask, ask_again};
 use crate::calls::{Asker, Call};
 use crate::chance::Chance;
 use crate::places::{Caller, GATEWAY_A, TUNNEL_A, is_pod};
@@ -81,10 +81,10 @@ impl Judge {
         picks: &mut Vec<Pick>,
         (held, kernel_held): (&mut Held, &mut Held),
     ) -> Vec<String> {
-        let judged = ask(&self.judged, calls, held);
+        let judged = ask(&self.judged, calls, held, QUIET);
         picks.extend(picks_of(calls, &judged));
         self.kernel.program(set, anew, picks);
-        let kernel = ask(&self.kernel, calls, kernel_held);
+        let kernel = ask(&self.kernel, calls, kernel_held, QUIET);
         let mut found = Vec::new();
         for (call, (one, other)) in calls.iter().zip(judged.into_iter().zip(kernel)) {
             self.tally.calls += 1;
@@ -94,7 +94,9 @@ impl Judge {
                 .entry(format!("{:?} {:?}", call.protocol, other.ending))
                 .or_default() += 1;
             if !agree(call, &one, &other) {
-                found.extend(self.look_again(set, call, (one, other), picks));
+                // One that is wrong is enough: of more it is not asked whether they were late.
+                let repeats = if found.is_empty() { REPEATS } else { 0 };
+                found.extend(self.look_again(set, call, (one, other), (picks, repeats)));
             }
         }
         found
@@ -106,20 +108,20 @@ impl Judge {
         set: &Set,
         call: &Call,
         first: (Outcome, Outcome),
-        picks: &mut Vec<Pick>,
+        (picks, repeats): (&mut Vec<Pick>, usize),
     ) -> Option<String> {
         let (mut one, mut other) = first;
-        for _ in 0..REPEATS {
+        for _ in 0..repeats {
             let silent = [one.ending, other.ending].contains(&Ending::Silence);
             if !silent || one.ending == other.ending {
                 break;
             }
             let call = self.asker.again(call);
             let calls = std::slice::from_ref(&call);
-            let judged = ask(&self.judged, calls, &mut Held::new());
+            let judged = ask(&self.judged, calls, &mut Held::new(), PATIENT);
             picks.extend(picks_of(calls, &judged));
             self.kernel.program(set, false, picks);
-            let kernel = ask(&self.kernel, calls, &mut Held::new());
+            let kernel = ask(&self.kernel, calls, &mut Held::new(), PATIENT);
             (one, other) = (judged[0], kernel[0]);
             if agree(&call, &one, &other) {
                 self.tally.late += 1;
