@@ -64,36 +64,10 @@ spec: {cidr: 10.2.0.128/26, affinity: "host:node-far"}
 
 /// The tables of node a with these lines in `[overlay]`.
 fn tables_of(manifests: &str, overlay: &str) -> Compiled {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("nodes.yaml"), manifests).unwrap();
-    let config = Config::parse(&format!("{CONFIG}[overlay]\n{overlay}"), Path::new("test.toml")).unwrap();
-    let key = HashKey::random();
-    let mut folder = Folder::new(folder.path()).in_network(config.overlay.network);
-    folder.scan();
-    let store = folder.store(&config.node.name, &[]);
-    let neighbours = ["192.0.2.2", "192.0.2.254"];
-    let inputs = Inputs {
-        config: &config,
-        own: store.own_node().unwrap(),
-        store: &store,
-        kernel: &kernel(Vec::from(neighbours.map(|address| neighbour(address, 2)))),
-        ports: &[
-            port(0, HOST, Role::Host, &[]),
-            port(1, UPLINK, Role::Uplink, &[]),
-            port(2, 20, Role::Pod, &["10.1.0.5"]),
-        ],
-        key,
-        listens: HostListens(&|_, _, _| Ok(false)),
-    };
-    let mut services = ServiceCompiler::new(&config.services, key, 1);
-    let mut policies = PolicyCompiler::new(key, 1);
-    compile(
-        &inputs,
-        &mut Numbers::default(),
-        &mut services,
-        &mut policies,
-        Epoch(7),
-    )
+    let config = format!("{CONFIG}[overlay]\n{overlay}");
+    let neighbours = ["192.0.2.2", "192.0.2.254"].map(|address| neighbour(address, 2));
+    let kernel = kernel(Vec::from(neighbours));
+    compiled_for(&config, (manifests, "10.1.0.5"), &kernel, &mut Numbers::default())
 }
 
 fn calico(ipip: &str, vxlan: &str) -> Compiled {

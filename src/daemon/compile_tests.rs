@@ -179,11 +179,21 @@ fn compiled_from(manifests: &str, kernel: &KernelState) -> Compiled {
 }
 
 fn compiled_by(config: &str, manifests: &str, kernel: &KernelState, numbers: &mut Numbers) -> Compiled {
+    compiled_for(config, (manifests, "10.244.1.2"), kernel, numbers)
+}
+
+/// The tables of a node that has a pod of this address.
+fn compiled_for(
+    config: &str,
+    (manifests, pod): (&str, &str),
+    kernel: &KernelState,
+    numbers: &mut Numbers,
+) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), manifests).unwrap();
     let config = Config::parse(config, Path::new("test.toml")).unwrap();
     let key = HashKey::random();
-    let mut manifests = Folder::new(folder.path());
+    let mut manifests = Folder::new(folder.path()).in_network(config.overlay.network);
     manifests.scan();
     let store = manifests.store(&config.node.name, &[]);
     let inputs = Inputs {
@@ -194,7 +204,7 @@ fn compiled_by(config: &str, manifests: &str, kernel: &KernelState, numbers: &mu
         ports: &[
             port(0, HOST, Role::Host, &[]),
             port(1, UPLINK, Role::Uplink, &[]),
-            port(2, 20, Role::Pod, &["10.244.1.2"]),
+            port(2, 20, Role::Pod, &[pod]),
         ],
         key,
         listens: HostListens(&|_, _, _| Ok(false)),

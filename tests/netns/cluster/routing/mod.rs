@@ -286,12 +286,7 @@ fn share_flows(lab: &Lab, d: &Bird<'_>) {
         });
     }
     let at = SocketAddr::new(ANYCAST.1.parse().unwrap(), PORT);
-    let _answerers: Vec<_> = lab
-        .guests()
-        .iter()
-        .zip(*b"cd")
-        .map(|(guest, letter)| Answerer::start(guest.namespace(), at, letter))
-        .collect();
+    let _answerers = answerers(lab, at);
     for name in ["pod-a1", "pod-b1"] {
         let flows: Vec<Flow> = (0..FLOWS).map(|_| Flow::open(pod(lab, name), at)).collect();
         let first = ask_all(&flows);
@@ -321,15 +316,18 @@ fn share_flows(lab: &Lab, d: &Bird<'_>) {
     }
 }
 
+/// Has each of the machines answer at an address, with a letter of its own.
+fn answerers(lab: &Lab, at: SocketAddr) -> Vec<Answerer> {
+    let machines = lab.guests().iter().zip(*b"cd");
+    machines
+        .map(|(guest, letter)| Answerer::start(guest.namespace(), at, letter))
+        .collect()
+}
+
 /// Swings a route between the machines, and measures how long it takes until packets go the other way. Shown, not judged.
 fn swing(lab: &Lab, machines: &[Ipv4Addr; 2]) {
     let at = SocketAddr::new(SWUNG.1.parse().unwrap(), PORT);
-    let _answerers: Vec<_> = lab
-        .guests()
-        .iter()
-        .zip(*b"cd")
-        .map(|(guest, letter)| Answerer::start(guest.namespace(), at, letter))
-        .collect();
+    let _answerers = answerers(lab, at);
     let node = node(lab, "node-a");
     let swing_to = |place: usize| {
         let via = machines[place].to_string();
