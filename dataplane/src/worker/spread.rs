@@ -22,10 +22,13 @@ use crate::stats::SharedStats;
 
 /// How finely load can be shared. A power of two.
 const BUCKETS: usize = 256;
-/// Workers that one worker gives packets to, at most; each takes memory of [`PLACES`] packets.
+/// Workers that one worker gives packets to, at most.
 const HELPERS_MAX: usize = 7;
-/// Packets that may be on their way to one helper.
-const PLACES: usize = 256;
+/// Packets that may be on their way to all helpers of a worker, in like parts: as many as wait in a NIC's ring, for a helper may
+/// have to be woken first, or be waiting for its core. They are the memory that sharing takes.
+const PLACES: usize = 2048;
+/// Packets that may be on their way to one helper, at least.
+const PLACES_MIN: usize = 256;
 
 /// The load from which on a worker is drowned, in thousandths of its time.
 pub(super) const DROWNED_PERMILLE: u64 = 900;
@@ -119,10 +122,13 @@ pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
         return Vec::new();
     }
     let mut all: Vec<Spread> = workers.iter().map(|_| Spread::new(mode)).collect();
+    let helpers = HELPERS_MAX.min(count - 1);
+    // The belt rounds up to a power of two, which is to be no more than the part.
+    let places = (PLACES / helpers.next_power_of_two()).max(PLACES_MIN);
     for giver in 0..count {
-        for step in 1..=HELPERS_MAX.min(count - 1) {
+        for step in 1..=helpers {
             let taker = (giver + step) % count;
-            let (feeder, inlet) = belt(PLACES, MAX_PACKET_LEN);
+            let (feeder, inlet) = belt(places, MAX_PACKET_LEN);
             let helper = workers.get(taker).map(|handle| Helper {
                 feeder,
                 relay: handle.relay(),

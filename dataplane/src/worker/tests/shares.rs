@@ -167,7 +167,7 @@ fn the_other_exits_of_what_was_given_are_taken_and_counted_by_whoever_got_it() {
 #[test]
 fn what_a_helper_does_not_take_is_a_drop_and_keeps_no_frame() {
     let mut two = two(SpreadMode::Always);
-    for number in 0..300 {
+    for number in 0..2100 {
         two.put(0, 1, number);
         two.first.worker.turn(false);
     }
@@ -175,11 +175,11 @@ fn what_a_helper_does_not_take_is_a_drop_and_keeps_no_frame() {
     let [here, _] = two.read();
     assert_eq!(
         (here.spread_out, here.dropped.get("spread_full")),
-        (256, Some(&44))
+        (2048, Some(&52))
     );
     two.settle();
     let sent = two.sent();
-    assert!(sent.iter().map(|(_, number)| *number).eq(0..256), "{sent:?}");
+    assert!(sent.iter().map(|(_, number)| *number).eq(0..2048), "{sent:?}");
 }
 
 #[test]
