@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 
 /// The least length of the period over which the share holds, in microseconds. Short, so that the rings of who is
 /// stopped do not run over for long; the kernel's tick (1 to 10 ms) makes it longer in effect.
@@ -36,6 +36,28 @@ impl Quota {
     /// # Errors
     /// When no CPU controller is mounted, or this process may not make groups.
     pub(crate) fn new(name: &str, pids: &[u32]) -> anyhow::Result<Self> {
+        let quota = Self::group(name)?;
+        for pid in pids {
+            write(&quota.group.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(quota)
+    }
+
+    /// Makes a group for one thread of a process, which version 2 allows only where the whole process is in such groups.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and without version 1.
+    pub(crate) fn of_thread(name: &str, thread: u32) -> anyhow::Result<Self> {
+        let quota = Self::group(name)?;
+        ensure!(
+            matches!(quota.controller, Controller::V1(_)),
+            "single threads are limited by the CPU controller of version 1 only, which is not mounted"
+        );
+        write(&quota.group.join("tasks"), &thread.to_string())?;
+        Ok(quota)
+    }
+
+    fn group(name: &str) -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
         let controller = find(&mounts).ok_or_else(|| {
             anyhow!("no CPU controller is mounted: a control group file system would be right")
@@ -50,11 +72,7 @@ impl Quota {
         let group = root.join(format!("millrace-bench-{}-{name}", std::process::id()));
         fs::create_dir(&group)
             .with_context(|| format!("cannot make the control group {}", group.display()))?;
-        let quota = Self { controller, group };
-        for pid in pids {
-            write(&quota.group.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(quota)
+        Ok(Self { controller, group })
     }
 
     /// Gives the group so many hundredths of one core; 100 or more is no limit.
