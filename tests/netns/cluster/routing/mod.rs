@@ -338,6 +338,15 @@ fn the_stand_in_outlives_the_process_and_goes_with_uninstall() {
         shown.contains("LOWER_UP") && shown.contains("mtu 1480"),
         "{shown}"
     );
+    // Deleted by hand it comes back at once; the routes by it are for who made them to make again.
+    node(&lab, "node-a").ip(&["link", "del", TUNL]).unwrap();
+    await_that("the stand-in to be back", || {
+        let shown = node(&lab, "node-a").ip(&["-o", "link", "show", TUNL]);
+        shown.is_ok_and(|shown| shown.contains("LOWER_UP") && shown.contains("mtu 1480"))
+    });
+    lead(&lab);
+    await_reach(pod(&lab, "pod-a1"), to);
+    assert_reaches(node(&lab, "node-a"), to);
     daemon_mut(&mut lab, "node-a").stop().unwrap();
     let config = daemon(&lab, "node-a").config();
     let done = daemon(&lab, "node-a")
