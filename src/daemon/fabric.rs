@@ -24,6 +24,7 @@ use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
 };
 use millrace_pipelines::{Connections, NodePipeline};
+use millrace_dataplane::xdp::Packets;
 use tracing::info;
 
 use crate::config::{self, Config};
@@ -44,6 +45,17 @@ const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
 
+/// One run for so many frames of a worker, where packets may be longer than a frame: together they take nearly a third of them.
+const FRAMES_PER_RUN: u32 = 16;
+
+/// How many runs a worker has.
+fn runs(packets: Packets, frames: u32) -> u32 {
+    match packets {
+        Packets::Whole => 0,
+        Packets::InPieces => frames / FRAMES_PER_RUN,
+    }
+}
+
 /// All workers, from outside.
 pub struct Fabric {
     workers: Vec<WorkerHandle<Queue>>,
@@ -52,6 +64,8 @@ pub struct Fabric {
     free_holders: Vec<BTreeSet<u16>>,
     /// Frames of each worker.
     frames: usize,
+    /// Whether a packet may be longer than a frame.
+    packets: Packets,
 }
 
 impl Fabric {
@@ -65,7 +79,7 @@ impl Fabric {
         tables: &Reader<NodeTables>,
         connections: &Connections,
         key: HashKey,
-        numa_node: Option<u32>,
+        (numa_node, packets): (Option<u32>, Packets),
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
         let cores = config.workers.cores.as_slice();
         let (punts_in, punts) = bounded(config.slow_path.queue.get() * cores.len());
@@ -75,6 +89,7 @@ impl Fabric {
             umems: Vec::new(),
             free_holders: Vec::new(),
             frames: config.workers.frames.get(),
+            packets,
         };
         let placement = Placement {
             huge_pages: match config.workers.hugepages {
@@ -86,7 +101,7 @@ impl Fabric {
         };
         for (index, core) in cores.iter().enumerate() {
             let frames = u32::try_from(config.workers.frames.get()).unwrap_or(u32::MAX);
-            let (umem, pool) = Umem::placed(frames, placement)?;
+            let (umem, pool) = Umem::with_runs(frames, placement, runs(packets, frames))?;
             info!(
                 worker = index,
                 core,
@@ -123,10 +138,16 @@ impl Fabric {
             config::Spread::Always => SpreadMode::Always,
             config::Spread::Off => SpreadMode::Off,
         };
-        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode)) {
+        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode, super::links::longest(self.packets))) {
             worker.tell(Command::Spread(share))?;
         }
         Ok(())
+    }
+
+    /// Whether a packet may be longer than a frame.
+    #[must_use]
+    pub fn packets(&self) -> Packets {
+        self.packets
     }
 
     /// The workers.

@@ -19,7 +19,7 @@ use super::explain::Policing;
 use super::fabric::{Fabric, FabricError, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
-use super::links::{mtu_of, warn_of_mtu};
+use super::links::{mtu_of, packets_of, warn_of_mtu};
 use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
@@ -72,16 +72,16 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
     let (reader, key) = (publisher.reader(), HashKey::random());
-    let numa_node = nic::numa_node(&config, &device.link);
+    let memory = (nic::numa_node(&config, &device.link), packets_of(&config, &uplink));
     let (fabric, punts) =
-        Fabric::start(&config, &reader, &connections, key, numa_node).map_err(misconfigured)?;
+        Fabric::start(&config, &reader, &connections, key, memory).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, reader)?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
-    warn_of_mtu(&uplink);
+    warn_of_mtu(&uplink, memory.1);
     let spec = host_port_spec(&config, &own, &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
@@ -244,7 +244,7 @@ impl Daemon {
             mac: MacAddr(mac),
             peer_mac: MacAddr(peer_mac.context("the host port has no MAC address")?),
             sources: Vec::new(),
-            mtu: mtu_of(link),
+            mtu: mtu_of(link, self.fabric.packets()),
             finish_checksums: true,
         };
         self.ports.insert(Port {

@@ -16,6 +16,7 @@ mod ecn;
 mod encap;
 mod floods;
 mod forward;
+mod jumbo;
 mod limit;
 mod malformed;
 mod mirror;

@@ -150,7 +150,7 @@ fn tunnel(local: u8, remote: u8) -> Tunnel {
     }
 }
 
-fn peers(node: u8) -> PeerTable {
+fn peers(node: u8, link_mtu: u16) -> PeerTable {
     let others: Vec<u8> = (1..=5).filter(|other| *other != node).collect();
     let peer = |remote: u8| {
         let link = OuterLink {
@@ -159,9 +159,9 @@ fn peers(node: u8) -> PeerTable {
         };
         let kind = tunnel(node, remote);
         let mtu = if kind == Tunnel::Ipip {
-            LINK_MTU - 20
+            link_mtu - 20
         } else {
-            LINK_MTU - 50
+            link_mtu - 50
         };
         let underlay = Underlay {
             port: uplink(),
@@ -182,7 +182,7 @@ fn peers(node: u8) -> PeerTable {
     PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner)
 }
 
-fn ports(node: u8) -> PortTable {
+fn ports(node: u8, link_mtu: u16) -> PortTable {
     let facts = |port: PortId, role, pods: &[u8]| PortFacts {
         role,
         mac: switch_mac(node, port),
@@ -191,7 +191,7 @@ fn ports(node: u8) -> PortTable {
             .iter()
             .flat_map(|p| Family::BOTH.map(|family| pod(family, node, *p)))
             .collect(),
-        mtu: if port == narrow() { NARROW_MTU } else { LINK_MTU },
+        mtu: if port == narrow() { NARROW_MTU } else { link_mtu },
         finish_checksums: port != pod_port(3),
     };
     PortTable::build([
@@ -259,6 +259,11 @@ fn routes(node: u8) -> RouteTable {
 
 /// The tables of node `n`.
 pub fn tables(node: u8) -> NodeTables {
+    tables_of_mtu(node, LINK_MTU)
+}
+
+/// The same where all links have this MTU, but for the narrow one.
+pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
     let end = |kind| Endpoint {
         local: IpAddr::V4(node_v4(node)),
         kind,
@@ -302,10 +307,10 @@ pub fn tables(node: u8) -> NodeTables {
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
     NodeTables {
-        ports: Arc::new(ports(node)),
+        ports: Arc::new(ports(node, link_mtu)),
         routes: Arc::new(routes(node)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
-        peers: Arc::new(peers(node)),
+        peers: Arc::new(peers(node, link_mtu)),
         local: Arc::new(local),
         ..NodeTables::default()
     }
@@ -402,7 +407,7 @@ impl Node {
             connections,
             stages: None,
             connections_by_stages: None,
-            pool: Pool::on_heap(128),
+            pool: packet_memory(),
             now: Tick::from_seconds(1_000_000),
         }
     }
@@ -545,6 +550,13 @@ impl Drop for Node {
             self.assert_alike();
         }
     }
+}
+
+/// Room for more than a batch, and for a few long packets.
+fn packet_memory() -> Pool {
+    let mut pool = Pool::on_heap(168);
+    pool.keep_runs(8);
+    pool
 }
 
 /// All that a table tells of its connections.

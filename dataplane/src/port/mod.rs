@@ -3,6 +3,7 @@
 //! A port is an interface with one or more queues; a worker sees one queue at a time, as a [`Port`]. What is
 //! behind it (an AF_XDP socket, rings in memory, a capture file) is the implementation's own secret.
 
+mod join;
 pub mod memory;
 pub mod nic;
 pub mod own;

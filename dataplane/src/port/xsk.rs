@@ -13,10 +13,11 @@ mod wake;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::join::Join;
 use super::own::statistics;
 use super::umem::{UMEM_RING_LEN, Umem};
 use super::{Port, QueueId, Settled, Transmission};
-use crate::frame::{Frame, Holder, Pool};
+use crate::frame::{Frame, Holder, Parts, Pool};
 use crate::stats::DeviceStatistics;
 use bind::Bound;
 use wake::{wake_by_poll, wake_to_receive, wake_to_send};
@@ -64,6 +65,7 @@ pub struct XskPort {
     strays: u64,
     dropped_by_device: u64,
     sends: bool,
+    join: Join,
 }
 
 impl XskPort {
@@ -118,6 +120,7 @@ impl XskPort {
             strays: 0,
             dropped_by_device: 0,
             sends: true,
+            join: Join::default(),
         }
     }
 
@@ -151,7 +154,7 @@ impl XskPort {
     pub fn device_statistics(&self) -> io::Result<DeviceStatistics> {
         let kernel = statistics(self.socket())?;
         Ok(DeviceStatistics {
-            rx_dropped: kernel.rx_dropped,
+            rx_dropped: kernel.rx_dropped + self.join.lost(),
             rx_ring_full: kernel.rx_ring_full,
             rx_fill_ring_empty: kernel.rx_fill_ring_empty_descs,
             rx_invalid_descriptors: kernel.rx_invalid_descs,
@@ -218,13 +221,53 @@ impl XskPort {
 
     /// Takes what is in the receive ring; in a token each, out of the ledger.
     fn take(&mut self, pool: &mut Pool, into: &mut Vec<Frame>, max: u32) -> u32 {
-        let (holder, strays) = (self.holder, &mut self.strays);
-        self.socket.receive.take(max, |descriptor| {
-            match pool.receive(descriptor.addr, descriptor.len, holder) {
-                Ok(frame) => into.push(frame),
-                Err(_) => *strays += 1,
+        let (holder, strays, join) = (self.holder, &mut self.strays, &mut self.join);
+        let mut each = |descriptor: libc::xdp_desc| {
+            let received = pool.receive(descriptor.addr, descriptor.len, holder);
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            *strays += u64::from(received.is_err());
+            match received {
+                Ok(frame) if !more && !join.is_open() => into.push(frame),
+                Err(_) if !more && !join.is_open() => {}
+                received => join.piece(pool, received.ok(), more, into),
             }
-        })
+            join.is_open()
+        };
+        let mut is_open = false;
+        let mut count = self.socket.receive.take(max, |descriptor| is_open = each(descriptor));
+        // A packet's pieces are there all at once.
+        while is_open {
+            let more = self.socket.receive.take(1, |descriptor| is_open = each(descriptor));
+            if more == 0 {
+                break;
+            }
+            count += more;
+        }
+        count
+    }
+
+    /// Queues a packet in a run: all of its parts, or none.
+    #[cold]
+    fn send_run(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
+        // INVARIANT: a run has a handful of chunks.
+        #[allow(clippy::cast_possible_truncation)]
+        let count = Parts::of(&frame).as_slice().len() as u32;
+        if self.in_flight + count > self.socket.rings.umem || !self.socket.transmit.has_room(count) {
+            return Err(frame);
+        }
+        let parts = pool.lend_run(frame, self.holder);
+        let mut left = count;
+        for part in parts.as_slice() {
+            left -= 1;
+            let pushed = self.socket.transmit.push(libc::xdp_desc {
+                addr: part.address,
+                len: part.len,
+                options: if left > 0 { libc::XDP_PKT_CONTD } else { 0 },
+            });
+            debug_assert!(pushed, "there was room a moment ago");
+        }
+        self.in_flight += count;
+        Ok(())
     }
 
     /// Lends empty frames until the kernel has `fill_target` of them.
@@ -275,6 +318,9 @@ impl Port for XskPort {
     }
 
     fn send(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
+        if frame.is_run() {
+            return self.send_run(pool, frame);
+        }
         // The completion ring must have a place for every frame under way, or the kernel stops sending.
         if self.in_flight >= self.socket.rings.umem {
             return Err(frame);

@@ -13,7 +13,6 @@
 
 use super::belt::{Feeder, Label, Taker, belt};
 use super::handle::{Relay, WorkerHandle};
-use crate::frame::MAX_PACKET_LEN;
 use crate::stats::SharedStats;
 
 /// How finely load can be shared. A power of two.
@@ -88,10 +87,10 @@ pub(super) enum Share {
     Full,
 }
 
-/// Joins workers by belts, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
+/// Joins workers by belts for packets of at most `longest` bytes, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
 /// nothing to share there is nothing to tell.
 #[must_use]
-pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
+pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode, longest: usize) -> Vec<Spread> {
     let count = workers.len();
     if mode == SpreadMode::Off || count < 2 {
         return Vec::new();
@@ -100,7 +99,7 @@ pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
     for giver in 0..count {
         for step in 1..=HELPERS_MAX.min(count - 1) {
             let taker = (giver + step) % count;
-            let (feeder, inlet) = belt(PLACES, MAX_PACKET_LEN);
+            let (feeder, inlet) = belt(PLACES, longest);
             let helper = workers.get(taker).map(|handle| Helper {
                 feeder,
                 relay: handle.relay(),

@@ -20,6 +20,7 @@ mod counters;
 mod frames;
 mod guard;
 mod icmp;
+mod jumbo;
 mod life;
 mod nic;
 mod picture;

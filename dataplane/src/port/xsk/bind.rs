@@ -154,7 +154,7 @@ pub(super) fn shared(umem: &Umem, interface: &str, queue: QueueId) -> Result<Bou
     let name: Interface = interface
         .parse()
         .map_err(|_| failed("the name contains a zero byte".into(), None))?;
-    let config = socket_config().map_err(|reason| failed(reason, None))?;
+    let config = socket_config(umem.takes_pieces()).map_err(|reason| failed(reason, None))?;
     let (tx, rx, rings) =
         bind_patiently(umem, &name, queue, config).map_err(|(reason, errno)| failed(reason, errno))?;
     let (fill, completion) =
@@ -243,13 +243,16 @@ fn bind_patiently(
     }
 }
 
-fn socket_config() -> Result<SocketConfig, String> {
+/// The first socket of a UMEM decides for all of them whether they take packets in pieces (`xsk_bind` in `net/xdp/xsk.c`).
+fn socket_config(takes_pieces: bool) -> Result<SocketConfig, String> {
+    let mut flags = BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP;
+    flags.set(BindFlags::XDP_USE_SG, takes_pieces);
     let ring = QueueSize::new(SOCKET_RING_LEN).map_err(|e| e.to_string())?;
     Ok(SocketConfig::builder()
         .rx_queue_size(ring)
         .tx_queue_size(ring)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(flags)
         .build())
 }
 
@@ -257,7 +260,8 @@ fn socket_config() -> Result<SocketConfig, String> {
 fn own_hint(mode: BindMode, errno: Option<i32>) -> &'static str {
     match (mode, errno) {
         (BindMode::ZeroCopy, Some(libc::EOPNOTSUPP | libc::EPERM)) => {
-            "; the driver does not offer zero-copy here: [uplink] mode = \"copy\" or \"auto\" would do"
+            "; the driver does not offer zero-copy here, or not of packets in pieces, as an MTU like this one's needs: [uplink] \
+             mode = \"copy\" or \"auto\" would do"
         }
         (BindMode::ZeroCopy, Some(libc::EINVAL)) => {
             "; the driver cannot do zero-copy on this queue: an MTU that fits a frame, more queues (`ethtool -L`), or \
