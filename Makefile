@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
-BENCH_FULL_PARTS := chain dpdk idle scale iperf
+BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
 SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml

@@ -6,7 +6,7 @@
 //! sets DPDK's own pieces beside ours. `veth` sends packets through the whole switch, between real interfaces, beside a
 //! forwarder that does nothing else and beside the Linux kernel; `chain` does that with all the work there is, and many
 //! objects, and beside Open vSwitch too; `iperf` sends what people send; `idle` is about the switch's rest, `scale` about its
-//! growth. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits
+//! growth, `spread` about one queue that two workers share. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits
 //! it.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod random;
 mod report;
 mod scale;
 mod services;
+mod spread;
 mod statistics;
 mod summary;
 mod tables;
@@ -74,6 +75,8 @@ enum Command {
     Iperf(iperf::Options),
     /// Cost per packet and memory against flows, Services, policies, ports and workers, in memory. Needs no privileges
     Scale(scale::Options),
+    /// IP-in-IP that all comes in by one queue, shared by two workers or not, in memory. Needs no privileges
+    Spread(spread::Options),
     /// Writes the summary's figures into the tables of the project's pages, and draws them
     Report(report::Options),
 }
@@ -104,6 +107,7 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Idle(options) => idle::run(options, output).map(|()| "idle"),
         Command::Iperf(options) => iperf::run(options, output).map(|()| "iperf"),
         Command::Scale(options) => scale::run(options, output).map(|()| "scale"),
+        Command::Spread(options) => spread::run(options, output).map(|()| "spread"),
         Command::Report(options) => return report::run(options, output),
     };
     facts::note(part?, output)

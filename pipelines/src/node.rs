@@ -7,6 +7,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::Candidate;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader, Role, Tick};
 use millrace_dataplane::verdict::{DropReason, Exit, Verdict};
+use millrace_dataplane::wire::eth;
 use millrace_dataplane::worker::{BATCH_MAX, Origin, Pipeline};
 
 use crate::admit::admit;
@@ -92,6 +93,28 @@ impl Step {
     #[inline(never)]
     fn walk(&mut self, cx: &Context<'_>, own: &mut Own, frame: &mut Frame) -> Result<PortId, Exit> {
         self.enter(cx, frame);
+        self.look(cx);
+        self.finish(cx, own, frame)
+    }
+
+    /// The walk of a packet that the lane has read and does not take.
+    #[inline(never)]
+    fn walk_plain(
+        &mut self,
+        cx: &Context<'_>,
+        own: &mut Own,
+        frame: &mut Frame,
+        plain: &Plain,
+    ) -> Result<PortId, Exit> {
+        let Some((packet, hash)) = plain.unwrapped() else {
+            return self.walk(cx, own, frame);
+        };
+        frame.truncate(eth::HEADER_LEN + usize::from(packet.len));
+        *self = Self {
+            end: None,
+            packet,
+            scouted: Scouted::by(hash),
+        };
         self.look(cx);
         self.finish(cx, own, frame)
     }
@@ -240,10 +263,17 @@ impl Batch {
     #[inline(never)]
     fn look(&mut self, cx: &Context<'_>, count: usize) {
         let flows = cx.connections.flows.v4();
+        let mut before: Option<&mut Plain> = None;
         for (plain, step) in self.plains.iter_mut().zip(&mut self.steps).take(count) {
             match plain {
-                Some(plain) => plain.look(flows),
-                None => step.look(cx),
+                Some(plain) => {
+                    plain.look(flows, before);
+                    before = Some(plain);
+                }
+                None => {
+                    step.look(cx);
+                    before = None;
+                }
             }
         }
     }
@@ -258,18 +288,32 @@ impl Batch {
         frames: &mut [Frame],
         verdicts: &mut Vec<Verdict>,
     ) {
-        for ((plain, step), frame) in self.plains.iter().zip(&mut self.steps).zip(frames) {
+        let count = frames.len().min(BATCH_MAX);
+        let mut at = 0;
+        while at < count {
+            let (Some(frame), Some(plain), Some(step)) =
+                (frames.get_mut(at), self.plains.get(at), self.steps.get_mut(at))
+            else {
+                break;
+            };
+            at += 1;
             let left = match (plain, gate) {
                 // Each is made in its place: see `express::go`.
                 (Some(plain), Some(gate)) => match express::go(cx, gate, &mut own.wrapper, frame, plain) {
                     Some(left) => left,
-                    None => step.walk(cx, own, frame),
+                    None => step.walk_plain(cx, own, frame, plain),
                 },
                 (None, _) | (_, None) => step.finish(cx, own, frame),
             };
             match left {
                 Ok(port) => verdicts.push(Verdict::Forward(port)),
                 Err(exit) => verdicts.push(Verdict::from(exit)),
+            }
+            if let (Some(plain), Some(gate)) = (plain, gate)
+                && plain.leads
+                && let (Some(frames), Some(plains)) = (frames.get_mut(at..), self.plains.get(at..))
+            {
+                at += express::go_on(cx, gate, &mut own.wrapper, (frames, plains), verdicts);
             }
         }
     }

@@ -32,6 +32,9 @@ pub(crate) fn open<'t, A: Family>(
         None => *tuple,
     };
     refuse_tunnel(cx, &leaving)?;
+    // Where its answers will most likely be looked for; it comes while policies and routes are asked.
+    let flows = A::flows(&cx.connections.flows);
+    flows.prefetch_bucket(flows.hash(&leaving.reversed()));
     let judgement = police(cx, tuple, &leaving)?;
     let found = route(cx.tables, cx.entry, leaving.destination.into(), choice.is_some())?;
     let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;

@@ -22,6 +22,16 @@ impl Scouted {
     };
 }
 
+impl Scouted {
+    /// By this hash, at a place that is not known yet.
+    pub(crate) const fn by(hash: Hash) -> Self {
+        Self {
+            hash: Some(hash),
+            candidate: None,
+        }
+    }
+}
+
 /// Where what is found out about a packet stays.
 pub(crate) struct Place<'s> {
     pub(crate) packet: &'s mut Packet,

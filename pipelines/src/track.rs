@@ -9,7 +9,7 @@ use millrace_dataplane::table::flow::{
 };
 use millrace_dataplane::table::service::Serving;
 use millrace_dataplane::verdict::{Awaited, DropReason, Exit, PuntDetail, PuntReason};
-use millrace_dataplane::wire::{IpProtocol, Tcp, eth};
+use millrace_dataplane::wire::{IpProtocol, Tcp, TcpFlags, eth};
 
 use crate::connections::Context;
 use crate::depart::depart;
@@ -75,6 +75,14 @@ pub(crate) fn track<'t, A: Family>(
     let flows = A::flows(&cx.connections.flows);
     let segment = segment(frame, packet);
     let mut found = candidate.and_then(|candidate| flows.read(candidate, tuple));
+    // What begins no connection may belong to one that has begun since the look ahead, with a packet of the same batch.
+    if found.is_none()
+        && segment
+            .as_ref()
+            .is_some_and(|segment| !segment.flags.contains(TcpFlags::SYN))
+    {
+        found = flows.lookup(tuple);
+    }
     for _ in 0..LOOKUPS_MAX {
         let course = match &found {
             Some(flow) => follow(cx, packet, tuple, flow, segment.as_ref())?,

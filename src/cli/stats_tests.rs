@@ -15,6 +15,7 @@ fn answer() -> Value {
     worker["load_permille"] = json!(423);
     worker["handed_over"] = json!(3);
     worker["taken_over"] = json!(4);
+    worker["spread_out"] = json!(2);
     worker["batch_ns"]["p50"] = json!(1_500);
     worker["batch_ns"]["p99"] = json!(20_040);
     worker["batch_packets"]["p99"] = json!(64);
@@ -74,7 +75,11 @@ fn page_has_every_number_and_what_it_means() {
         ),
         ("Dropped", 3, "of_tomorrow 1"),
         ("To the slow path", 1, "arp 12 An ARP request or reply."),
-        ("Workers", 1, "0 3 42.3% 0 1,234,567 0 1,234,500 66 0 3 4 0 0 0 0"),
+        (
+            "Workers",
+            1,
+            "0 3 42.3% 0 1,234,567 0 1,234,500 66 0 3 4 2 0 0 0 0",
+        ),
         ("Batches", 1, "0 0 0 64 0 1.5 us 20.0 us 0.0 us 0.0 us"),
         ("Ports", 1, "eth1 2 1,234,567 98,765,432 0 0 0 0 3 1,003 4,000"),
         (

@@ -108,6 +108,8 @@ frames = 1024
 batch = 1
 idle = \"poll\"
 hugepages = \"always\"
+jumbo = \"off\"
+spread = \"off\"
 [host-port]
 name = \"fourteen-chars\"
 [overlay]
@@ -149,6 +151,7 @@ icmp-errors-per-second = 0
         (XdpMode::Generic, Idle::Poll, OverlayKind::Ipip)
     );
     assert_eq!(config.host_port.name.switch_side().as_str(), "fourteen-charsp");
+    assert_eq!(config.workers.spread, Spread::Off);
     let services = &config.services;
     assert_eq!(
         (services.node_port_range.first(), services.node_port_range.last()),

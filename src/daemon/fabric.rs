@@ -23,8 +23,8 @@ use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
 };
-use millrace_pipelines::{Connections, NodePipeline};
 use millrace_dataplane::xdp::Packets;
+use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
 
 use crate::config::{self, Config};
@@ -138,7 +138,11 @@ impl Fabric {
             config::Spread::Always => SpreadMode::Always,
             config::Spread::Off => SpreadMode::Off,
         };
-        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode, super::links::longest(self.packets))) {
+        for (worker, share) in
+            self.workers
+                .iter()
+                .zip(spread(&self.workers, mode, super::links::longest(self.packets)))
+        {
             worker.tell(Command::Spread(share))?;
         }
         Ok(())

@@ -72,7 +72,10 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
     let (reader, key) = (publisher.reader(), HashKey::random());
-    let memory = (nic::numa_node(&config, &device.link), packets_of(&config, &uplink));
+    let memory = (
+        nic::numa_node(&config, &device.link),
+        packets_of(&config, &uplink),
+    );
     let (fabric, punts) =
         Fabric::start(&config, &reader, &connections, key, memory).map_err(misconfigured)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;

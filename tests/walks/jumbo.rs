@@ -28,11 +28,21 @@ fn bodies() -> [Body; 2] {
 #[test]
 fn from_pod_to_pod() {
     let mut rows = Vec::new();
-    for (family, body) in Family::BOTH.into_iter().flat_map(|family| bodies().map(|body| (family, body))) {
+    for (family, body) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| bodies().map(|body| (family, body)))
+    {
         for len in LENS {
-            let ip = Ip::udp(pod(family, 1, 2), pod(family, 1, 3)).body(body.clone()).len(len);
+            let ip = Ip::udp(pod(family, 1, 2), pod(family, 1, 3))
+                .body(body.clone())
+                .len(len);
             let name = format!("{family:?}, {len} bytes");
-            rows.push(Row::new(name, pod_port(2), sent(&ip, pod_port(2)), delivered(&ip.ttl(63), pod_port(3))));
+            rows.push(Row::new(
+                name,
+                pod_port(2),
+                sent(&ip, pod_port(2)),
+                delivered(&ip.ttl(63), pod_port(3)),
+            ));
         }
     }
     check(rows);
@@ -41,17 +51,33 @@ fn from_pod_to_pod() {
 #[test]
 fn into_a_tunnel_and_out_of_one() {
     let mut rows = Vec::new();
-    for (family, body) in Family::BOTH.into_iter().flat_map(|family| bodies().map(|body| (family, body))) {
+    for (family, body) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| bodies().map(|body| (family, body)))
+    {
         for len in LENS {
-            let away = Ip::udp(pod(family, 1, 2), pod(family, 2, 2)).body(body.clone()).len(len);
+            let away = Ip::udp(pod(family, 1, 2), pod(family, 2, 2))
+                .body(body.clone())
+                .len(len);
             let inner = away.clone().ttl(63).frame(vtep_mac(2), vtep_mac(1));
             let expect = Expect::Tunnel(uplink(), outer(1, 2).vxlan((0, VXLAN_PORT), VNI, &inner));
             let name = format!("{family:?}: VXLAN push, {len} bytes");
             rows.push(Row::new(name, pod_port(2), sent(&away, pod_port(2)), expect));
-            let back = Ip::udp(pod(family, 2, 2), pod(family, 1, 2)).body(body.clone()).len(len);
-            let packet = outer(2, 1).vxlan((40_000, VXLAN_PORT), VNI, &back.clone().frame(vtep_mac(1), vtep_mac(2)));
+            let back = Ip::udp(pod(family, 2, 2), pod(family, 1, 2))
+                .body(body.clone())
+                .len(len);
+            let packet = outer(2, 1).vxlan(
+                (40_000, VXLAN_PORT),
+                VNI,
+                &back.clone().frame(vtep_mac(1), vtep_mac(2)),
+            );
             let name = format!("{family:?}: VXLAN pull, {len} bytes");
-            rows.push(Row::new(name, uplink(), packet, delivered(&back.ttl(63), pod_port(2))));
+            rows.push(Row::new(
+                name,
+                uplink(),
+                packet,
+                delivered(&back.ttl(63), pod_port(2)),
+            ));
         }
     }
     for len in [1778, 1779, 8980] {
@@ -62,7 +88,12 @@ fn into_a_tunnel_and_out_of_one() {
         let back = Ip::udp(pod(Family::V4, 3, 2), pod(Family::V4, 1, 2)).len(len);
         let name = format!("IPIP pull, {len} bytes");
         let packet = outer(3, 1).ipip(&back.build());
-        rows.push(Row::new(name, uplink(), packet, delivered(&back.ttl(63), pod_port(2))));
+        rows.push(Row::new(
+            name,
+            uplink(),
+            packet,
+            delivered(&back.ttl(63), pod_port(2)),
+        ));
     }
     check(rows);
 }

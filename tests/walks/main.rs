@@ -10,6 +10,7 @@
 )]
 
 mod admit;
+mod apart;
 mod checksum;
 mod decap;
 mod ecn;
@@ -26,6 +27,7 @@ mod plain;
 mod policies;
 mod random;
 mod rows;
+mod rows_of_one;
 mod services;
 mod vectors;
 mod world;

@@ -559,11 +559,15 @@ fn packet_memory() -> Pool {
     pool
 }
 
-/// All that a table tells of its connections.
+/// All that a table tells of its connections, but for the places they have in it.
 fn remembered<A: Address>(flows: &FlowShard<A>) -> Vec<String> {
     let mut all: Vec<_> = flows
         .connections()
-        .map(|connection| format!("{connection:?}"))
+        .map(|connection| {
+            let text = format!("{connection:?}");
+            let (_, all_but_id) = text.split_once("original:").unwrap();
+            all_but_id.to_owned()
+        })
         .collect();
     all.sort_unstable();
     all

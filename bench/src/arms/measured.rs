@@ -14,9 +14,12 @@ const SHARES: [u32; 6] = [100, 75, 50, 35, 25, 15];
 /// A node that loses less than this share of the packets may not be the bottleneck.
 const LOSS_MIN: f64 = 0.05;
 /// Neither may one whose batches are less full than this: who is faster than its packets takes a few at a time.
-const BATCH_FILL_MIN: f64 = 0.5;
+const BATCH_FILL_MIN: f64 = 0.25;
 /// The kernel, which holds the generator up rather than lose packets, is the bottleneck when its core is this busy.
 const KERNEL_CORE_SHARE_MIN: f64 = 0.9;
+/// A share is small enough when whoever has it loses this much: a ratio is that of two who had too much to do all the
+/// time, not of one who now and then waited.
+const DROWNING_LOSS: f64 = 0.25;
 /// How long one share is tried.
 const TRIAL: Duration = Duration::from_secs(1);
 
@@ -110,27 +113,44 @@ impl Measured {
     }
 }
 
-/// Tries smaller and smaller shares of the core until the subject loses packets for want of it, and answers the share.
+/// Tries smaller and smaller shares of the core, in hundredths, until with one nobody stays `afloat`, and answers it.
 ///
 /// # Errors
-/// When the generator is too slow for that.
-pub(crate) fn find_share(bed: &mut Bed, direction: Direction, warm_up: Duration) -> anyhow::Result<u32> {
+/// When somebody always does, for the generator is too slow; and what `afloat` fails with.
+pub(crate) fn find_share(
+    mut afloat: impl FnMut(u32) -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<u32> {
+    let mut last = String::new();
     for share in SHARES {
-        bed.limit(share)?;
-        if is_saturated(&Window::measure(bed, direction, warm_up, TRIAL)?) {
-            return Ok(share);
+        match afloat(share)? {
+            None => return Ok(share),
+            Some(who) => last = format!("with {share} % of a core {who}"),
         }
     }
-    bail!(
-        "the generator is too slow to make the {} the bottleneck, even with {} % of a core",
-        bed.name(),
-        SHARES[SHARES.len() - 1]
-    )
+    bail!("the generator is too slow to make everyone the bottleneck: even {last}")
 }
 
-/// Whether whoever forwards was the bottleneck: packets were lost, and its batches did not wait for packets.
-fn is_saturated(window: &Window) -> bool {
-    window.loss() >= LOSS_MIN && window.mean_batch.is_none_or(|mean| mean >= full_batch())
+/// Whether whoever stands in this bed can take about all packets that come: then who it is, and how it does.
+///
+/// # Errors
+/// When it fails, and on an interrupt.
+pub(crate) fn afloat(
+    bed: &mut Bed,
+    direction: Direction,
+    warm_up: Duration,
+) -> anyhow::Result<Option<String>> {
+    let window = Window::measure(bed, direction, warm_up, TRIAL)?;
+    let (loss, batch) = (window.loss(), window.mean_batch);
+    let is_drowning = loss >= DROWNING_LOSS && batch.is_none_or(|mean| mean >= full_batch());
+    Ok((!is_drowning).then(|| {
+        let batch = batch.map_or(String::new(), |mean| format!(", in batches of {mean:.0}"));
+        format!(
+            "{} ({}) loses {:.0} %{batch}",
+            bed.name(),
+            direction.name(),
+            loss * 100.0
+        )
+    }))
 }
 
 /// How many packets a batch has at least that did not wait for packets.

@@ -35,7 +35,7 @@ pub(crate) use answers::answer;
 pub(crate) use bed::Bed;
 pub(crate) use forwarder::Forwarder;
 pub(crate) use kernel::{Kernel, Ruleset};
-pub(crate) use measured::{Measured, find_share};
+pub(crate) use measured::{Measured, afloat, find_share};
 pub(crate) use openvswitch::{OpenVSwitch, POD_NUMBER, Rules, TUNNEL_NUMBER, ZONE};
 pub(crate) use processor::{machine_busy, thread_times};
 pub(crate) use setting::link_out;

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod delays;
+mod highest;
 mod objects;
 mod openflow;
 mod ports;
@@ -28,9 +29,6 @@ use ports::Idle;
 use positions::{Arms, Given};
 use rates::Rates;
 use search::Searches;
-
-/// How long packets flow before a share is judged.
-const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What there is to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,7 +71,7 @@ pub(crate) struct Options {
     /// Core of the generator
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     generator_core: usize,
-    /// Hundredths of its core that a process gets where a share is measured [default: as many as leave the forwarder the
+    /// Hundredths of its core that a process gets where a share is measured [default: as many as leave everyone the
     /// bottleneck]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(5..=100))]
     share: Option<u32>,
@@ -146,7 +144,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let compared = arms.prove()?;
     let share = match options.share {
         Some(share) => share,
-        None => find_share(arms.ceiling()?, Direction::Out, WARM_UP)?,
+        None => find_share(|share| arms.afloat(share))?,
     };
     arms.share_percent = share;
     let wants = |part| options.only.contains(&part);

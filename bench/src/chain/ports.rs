@@ -7,13 +7,12 @@ use millrace_tools::lab::plan::NodePlan;
 use millrace_tools::pktgen::AddressRange;
 use serde_json::{Value, json};
 
+use super::positions::WARM_UP;
 use crate::arms::{Bed, Calls, Cores, Direction, Measured, NODE, Objects, PEER_PLACE, Switch, Window};
 use crate::statistics::rounded;
 
 /// Ports that are busy: the pod's and the uplink's.
 const BUSY: u32 = 2;
-/// How long packets flow before anything is measured.
-const WARM_UP: Duration = Duration::from_millis(300);
 /// Who is called (discard).
 const PORT: u16 = 9;
 

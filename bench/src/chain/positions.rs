@@ -1,5 +1,7 @@
 //! Which arms there are, and how much of the machine each is given while it is measured.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 
 use super::cluster::{Cluster, SERVICE_PORT};
@@ -8,9 +10,13 @@ use super::openflow::{self, Ends};
 use super::proof::Proof;
 use super::rules::ruleset;
 use crate::arms::{
-    Bed, Calls, Cores, Forwarder, Kernel, NODE_PLACE, OpenVSwitch, PEER_PLACE, Subject, Switch, Work,
+    Bed, Calls, Cores, Direction, Forwarder, Kernel, NODE_PLACE, OpenVSwitch, PEER_PLACE, Subject, Switch,
+    Work, afloat,
 };
 use millrace_tools::lab::plan::NodePlan;
+
+/// How long packets flow before anything is judged or measured.
+pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What an arm is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,17 +196,21 @@ impl Arms {
         Ok(&mut arm.bed)
     }
 
-    /// The arm that is the ceiling.
+    /// Who can take about all packets with this share of a core, one way or the other, of those who are given one.
     ///
     /// # Errors
-    /// When there is none.
-    pub(super) fn ceiling(&mut self) -> anyhow::Result<&mut Bed> {
-        let arm = self
-            .arms
-            .iter_mut()
-            .find(|arm| arm.bed.work() == Work::Carry)
-            .context("there is no forwarder")?;
-        Ok(&mut arm.bed)
+    /// When an arm fails, and on an interrupt.
+    pub(super) fn afloat(&mut self, share_percent: u32) -> anyhow::Result<Option<String>> {
+        self.share_percent = share_percent;
+        let limited = self.positions().into_iter();
+        for position in limited.filter(|position| position.given == Given::Share) {
+            for direction in Direction::BOTH {
+                if let Some(who) = afloat(self.enter(position)?, direction, WARM_UP)? {
+                    return Ok(Some(who));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// What is to be known of the arms besides: their names, how many objects they have, and their facts.

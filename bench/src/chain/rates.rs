@@ -5,12 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::positions::{Arms, Given, Position};
+use super::positions::{Arms, Given, Position, WARM_UP};
 use crate::arms::{Direction, Measured, Window};
 use crate::statistics::rounded;
-
-/// How long packets flow before anything is measured.
-const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What was measured of an arm, given something, one way.
 struct One {

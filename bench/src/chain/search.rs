@@ -9,11 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use millrace_tools::lab::interrupt;
-use millrace_tools::pktgen::search::{Criteria, Device, Found, LATENCY_SHARES, Tried, search_rates};
+use millrace_tools::pktgen::search::{Criteria, Device, LATENCY_SHARES, Tried, search_rates};
 use millrace_tools::pktgen::{PktgenError, Rate, Session, Trial};
 use serde_json::{Map, Value, json};
 
 use super::delays::Delays;
+use super::highest::Highest;
 use super::positions::{Arms, Given, Position};
 use crate::arms::{Bed, Direction, Turns};
 use crate::statistics::rounded;
@@ -35,8 +36,8 @@ const HALF: f64 = 0.5;
 struct Searched {
     position: Position,
     name: String,
-    ndr: Option<Found>,
-    pdr: Option<Found>,
+    ndr: Highest,
+    pdr: Highest,
     trials: usize,
     /// The PDR while every packet is read.
     read_pdr: f64,
@@ -52,7 +53,7 @@ pub(super) struct Searches {
 }
 
 impl Searches {
-    /// Searches once for each arm, with packets that go out; then measures latency in `rounds`, interleaved.
+    /// Searches with packets that go out, in `rounds`, interleaved; then measures latency in as many.
     ///
     /// # Errors
     /// When a trial cannot be held, and on an interrupt.
@@ -65,7 +66,12 @@ impl Searches {
             .filter(|position| position.given != Given::Share)
         {
             let name = arms.name(position).to_owned();
-            all.push(search(position, name, arms.enter(position)?, trial)?);
+            all.push(Searched::new(position, name, arms.enter(position)?, trial)?);
+        }
+        for _ in 0..rounds {
+            for searched in &mut all {
+                searched.search(arms.enter(searched.position)?, trial)?;
+            }
         }
         let kernels_half = all
             .iter()
@@ -107,6 +113,46 @@ impl Searches {
 }
 
 impl Searched {
+    /// Finds out at which rates latency is to be measured: shares of the PDR while every packet is read.
+    fn new(position: Position, name: String, bed: &Bed, trial: Duration) -> anyhow::Result<Self> {
+        let trial = trial / READ_PARTS;
+        let mut reading = Read {
+            turns: bed.turns()?,
+            core: bed.generator_core(),
+            trial,
+        };
+        let read = search_rates(&mut reading, &criteria(trial))?;
+        interrupt::check()?;
+        let read_pdr = read.pdr.map_or(0.0, |found| found.rate);
+        let shares = LATENCY_SHARES.into_iter().filter(|_| read_pdr > 0.0);
+        Ok(Self {
+            position,
+            name,
+            ndr: Highest::default(),
+            pdr: Highest::default(),
+            trials: read.trials.len(),
+            read_pdr,
+            delays: shares
+                .map(|share| (share, Delays::at(read_pdr * share)))
+                .collect(),
+            beside: None,
+        })
+    }
+
+    /// Searches for both rates once.
+    fn search(&mut self, bed: &Bed, trial: Duration) -> anyhow::Result<()> {
+        let mut device = Tested {
+            session: bed.session(Direction::Out)?,
+            trial,
+        };
+        let findings = search_rates(&mut device, &criteria(trial))?;
+        interrupt::check()?;
+        self.ndr.note(findings.ndr);
+        self.pdr.note(findings.pdr);
+        self.trials += findings.trials.len();
+        Ok(())
+    }
+
     /// Measures once at each rate.
     fn measure(&mut self, bed: &Bed, trial: Duration) -> anyhow::Result<()> {
         let mut turns = bed.turns()?;
@@ -119,14 +165,8 @@ impl Searched {
     }
 
     fn print(&self) {
-        let rate = |found: &Option<Found>| {
-            found.as_ref().map_or("-".to_owned(), |found| {
-                let more = if found.is_generators_limit { "+" } else { "" };
-                format!("{:.0}{more}", found.rate)
-            })
-        };
         let title = format!("{}, {}", self.name, self.position.given.name());
-        println!("{title:<34}{:>12}{:>12}", rate(&self.ndr), rate(&self.pdr));
+        println!("{title:<34}{:>12}{:>12}", self.ndr.cell(), self.pdr.cell());
         for (share, delays) in &self.delays {
             let load = format!("{:.0} % of {:.0}", share * 100.0, self.read_pdr);
             println!("{load:>58}{}", delays.row());
@@ -137,23 +177,14 @@ impl Searched {
     }
 
     fn figures(&self) -> Value {
-        let found = |found: &Option<Found>| {
-            found.as_ref().map(|found| {
-                json!({
-                    "packets_per_second": rounded(found.rate, 0),
-                    "loss": rounded(found.loss, 6),
-                    "generator_was_the_limit": found.is_generators_limit,
-                })
-            })
-        };
         let delays: Map<String, Value> = self
             .delays
             .iter()
             .map(|(share, delays)| (format!("{:.0}", share * 100.0), delays.figures()))
             .collect();
         json!({
-            "ndr": found(&self.ndr),
-            "pdr": found(&self.pdr),
+            "ndr": self.ndr.figures(),
+            "pdr": self.pdr.figures(),
             "trials": self.trials,
             "pdr_while_read": rounded(self.read_pdr, 0),
             "latency_at_percent_of_it": delays,
@@ -162,9 +193,8 @@ impl Searched {
     }
 }
 
-/// Searches for both rates.
-fn search(position: Position, name: String, bed: &Bed, trial: Duration) -> anyhow::Result<Searched> {
-    let criteria = Criteria {
+fn criteria(trial: Duration) -> Criteria {
+    Criteria {
         trial,
         warm_up: Duration::ZERO,
         drain: DRAIN,
@@ -173,35 +203,7 @@ fn search(position: Position, name: String, bed: &Bed, trial: Duration) -> anyho
         partial_loss: PARTIAL_LOSS,
         verifications: 1,
         most: None,
-    };
-    let mut device = Tested {
-        session: bed.session(Direction::Out)?,
-        trial,
-    };
-    let findings = search_rates(&mut device, &criteria)?;
-    // One program at a time is on the interface.
-    drop(device);
-    let mut reading = Read {
-        turns: bed.turns()?,
-        core: bed.generator_core(),
-        trial: trial / READ_PARTS,
-    };
-    let read = search_rates(&mut reading, &criteria)?;
-    interrupt::check()?;
-    let read_pdr = read.pdr.map_or(0.0, |found| found.rate);
-    let shares = LATENCY_SHARES.into_iter().filter(|_| read_pdr > 0.0);
-    Ok(Searched {
-        position,
-        name,
-        ndr: findings.ndr,
-        pdr: findings.pdr,
-        trials: findings.trials.len() + read.trials.len(),
-        read_pdr,
-        delays: shares
-            .map(|share| (share, Delays::at(read_pdr * share)))
-            .collect(),
-        beside: None,
-    })
+    }
 }
 
 /// An arm, tried with packets that are counted.

@@ -16,7 +16,7 @@ use super::{WORKER, wait};
 use crate::arms::{POD, link_out, thread_times};
 use crate::statistics::{median, rounded};
 
-/// A worker that is so busy, in thousandths, is the bottleneck even if it forwards all that the sender has.
+/// A worker that is so busy, in thousandths of the time that it was given, is the bottleneck even if it forwards all that the sender has.
 const BUSY: f64 = 950.0;
 
 /// What is sent of what the worker can take, in hundredths.
@@ -29,10 +29,10 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// A worker that is sent more than it can take says at least so many thousandths of the time that it was given: another
 /// program on its core may take some.
 const SATURATED_PERMILLE: f64 = 900.0;
-/// One that is sent half of that, or less, says less than so many. Between the two there is little to tell: the fewer
+/// One that is sent a tenth of that, or less, says less than so many. From half on there is little to tell: the fewer
 /// packets wait, the fewer there are in a batch, and the more each of them costs.
-const UNHURRIED_PERMILLE: f64 = 900.0;
-const UNHURRIED_SHARE: u32 = 50;
+const UNHURRIED_PERMILLE: f64 = 500.0;
+const UNHURRIED_SHARE: u32 = 10;
 /// So much less a load may be than at a lower rate before it counts as less.
 const TOLERANCE_PERMILLE: f64 = 20.0;
 /// Packets in one go of the sender.
@@ -99,7 +99,7 @@ pub(super) fn measure(rounds: u32, core: usize, generator_core: usize) -> anyhow
     for _ in 0..rounds {
         let flood = stand.send(None)?;
         ensure!(
-            flood.forwarded < flood.offered * 0.98 || flood.permille >= BUSY,
+            flood.forwarded < flood.offered * 0.98 || flood.permille >= BUSY * flood.given.min(1.0),
             "the sender is too slow to make the worker the bottleneck: {flood:?}"
         );
         for load in &mut loads {

@@ -7,6 +7,7 @@
 mod answers;
 mod beside;
 mod case;
+mod drowned;
 mod family;
 mod head;
 mod packets;
@@ -27,6 +28,7 @@ use crate::statistics::{median, rounded};
 use crate::summary;
 pub(crate) use beside::Forward;
 pub(crate) use case::{Case, Lap};
+pub(crate) use drowned::{Outcome, drown};
 pub(crate) use family::Family;
 pub(crate) use policies::policy_table;
 pub(crate) use scene::{Size, flow_table};

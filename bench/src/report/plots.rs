@@ -9,7 +9,12 @@ use super::tables::sizes;
 type Draw = fn(&Figures) -> Option<String>;
 
 /// Every picture, by its file's name.
-pub(super) const ALL: &[(&str, Draw)] = &[("memory", memory), ("scale", scale)];
+pub(super) const ALL: &[(&str, Draw)] = &[
+    ("memory", memory),
+    ("scale", scale),
+    ("veth", veth),
+    ("latency", latency),
+];
 
 /// The walks that are drawn: no more than there are colours.
 const WALKS: [&str; 4] = ["forward", "vxlan-push", "chain-out", "chain-back"];
@@ -82,6 +87,68 @@ fn scale(figures: &Figures) -> Option<String> {
                 },
                 series: tables,
             },
+        ])
+    })
+}
+
+/// Packets a second of everyone on veths, round by round, as they were interleaved.
+fn veth(figures: &Figures) -> Option<String> {
+    let arms = figures.value("veth/64")?.get("arms")?.as_object()?;
+    let series = arms.iter().filter_map(|(name, arm)| {
+        let rounds = arm.get("rounds")?.as_array()?.iter().enumerate();
+        let points = rounds.filter_map(|(round, rate)| {
+            let round = u32::try_from(round + 1).ok()?;
+            Some((f64::from(round), rate.as_f64()?))
+        });
+        let points: Vec<_> = points.collect();
+        (!points.is_empty()).then(|| Series::line(name, points))
+    });
+    let series: Vec<_> = series.collect();
+    (!series.is_empty()).then(|| {
+        document(&[Chart {
+            title: "64-byte packets between veths, the same share of a core for each process",
+            x: Axis::from_zero("round"),
+            y: Axis::from_zero("packets a second"),
+            series,
+        }])
+    })
+}
+
+/// Whose latency is drawn, with what they are given: no more than there are colours.
+const DELAYED: [(&str, &str); 4] = [
+    ("core", "forwarder"),
+    ("core", "switch-10000"),
+    ("core", "ovs-10000"),
+    ("both_cores", "kernel-10000"),
+];
+
+/// Latency against the rate at which it was measured.
+fn latency(figures: &Figures) -> Option<String> {
+    let search = figures.value("chain/search")?;
+    let series = |place: &str| -> Vec<Series> {
+        let of_arm = |(given, name): &(&str, &str)| {
+            let shares = search.get(given)?.get(name)?.get("latency_at_percent_of_it")?;
+            let points = shares.as_object()?.values().filter_map(|delays| {
+                let rate = delays.get("packets_per_second")?.as_f64()?;
+                Some((rate, delays.get(place)?.as_f64()? / 1000.0))
+            });
+            let mut points: Vec<_> = points.collect();
+            points.sort_by(|one, other| one.0.total_cmp(&other.0));
+            (!points.is_empty()).then(|| Series::line(*name, points))
+        };
+        DELAYED.iter().filter_map(of_arm).collect()
+    };
+    let (median, worst) = (series("p50_ns"), series("p99_ns"));
+    let chart = |title, series| Chart {
+        title,
+        x: Axis::from_zero("packets a second"),
+        y: Axis::decades("microseconds"),
+        series,
+    };
+    (!median.is_empty()).then(|| {
+        document(&[
+            chart("Service NAT, policies and VXLAN on veths: latency, p50", median),
+            chart("The same: latency, p99", worst),
         ])
     })
 }

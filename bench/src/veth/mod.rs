@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arms::{
     Bed, Calls, Cores, Direction, Forwarder, Kernel, Measured, Objects, PEER_PLACE, Subject, Switch, Window,
-    find_share, heed_signals,
+    afloat, find_share, heed_signals,
 };
 use crate::statistics::rounded;
 use crate::summary;
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Core of the generator
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     generator_core: usize,
-    /// Hundredths of its core that the node's process gets [default: as many as leave the forwarder the bottleneck]
+    /// Hundredths of its core that the node's process gets [default: as many as leave everyone the bottleneck]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(5..=100))]
     share: Option<u32>,
     /// Fail unless the switch reaches this share of the bare forwarder's packets
@@ -84,9 +84,17 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     for subject in subjects() {
         beds.push(Bed::bring_up(subject, cores, &calls)?);
     }
-    let share = match (options.share, beds.first_mut()) {
-        (None, Some(forwarder)) => find_share(forwarder, Direction::Out, WARM_UP)?,
-        (share, _) => share.unwrap_or(100),
+    let share = match options.share {
+        Some(share) => share,
+        None => find_share(|share| {
+            for bed in beds.iter_mut().filter(|bed| bed.is_limited()) {
+                bed.limit(share)?;
+                if let Some(who) = afloat(bed, Direction::Out, WARM_UP)? {
+                    return Ok(Some(who));
+                }
+            }
+            Ok(None)
+        })?,
     };
     for bed in &beds {
         bed.limit(share)?;

@@ -262,6 +262,36 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_sent_in_a_vlan_is_what_its_other_end_receives() {
+        let runner = &mut proptest::test_runner::TestRunner::default();
+        let frames = proptest::collection::vec(proptest::num::u8::ANY, 0..200);
+        let ids = 1..=4094_u16;
+        let outcome = runner.run(&(frames, ids), |(mut bytes, number)| {
+            if let Some(ether_type) = bytes.get_mut(12..14) {
+                ether_type.copy_from_slice(&[8, 0]);
+            }
+            let id = VlanId::new(number);
+            let (mut sender, wire, mut pool) = port(id);
+            let frame = pool.take_with(&bytes).unwrap();
+            sender.send(&mut pool, frame).unwrap();
+            sender.flush();
+            sender.settle(&mut pool);
+            let on_wire = wire.take().unwrap();
+            let is_whole = bytes.len() >= 14;
+            if is_whole {
+                proptest::prop_assert_eq!(seen(id, &on_wire), bytes);
+            }
+            let other = VlanId::new(number % 4094 + 1);
+            let elsewhere = seen(other, &on_wire);
+            let is_refused =
+                Ethernet::parse(&elsewhere).is_ok_and(|ethernet| ethernet.ether_type().is_vlan());
+            proptest::prop_assert!(is_refused || !is_whole);
+            Ok(())
+        });
+        assert_eq!(outcome, Ok(()));
+    }
+
+    #[test]
     fn a_port_in_no_vlan_leaves_frames_alone() {
         for bytes in [frame(&[8, 0]), frame(&[0x81, 0, 0, 10, 8, 0])] {
             assert_eq!(seen(None, &bytes), bytes);

@@ -17,7 +17,7 @@ use super::join::Join;
 use super::own::statistics;
 use super::umem::{UMEM_RING_LEN, Umem};
 use super::{Port, QueueId, Settled, Transmission};
-use crate::frame::{Frame, Holder, Parts, Pool};
+use crate::frame::{Frame, Holder, Parts, Pool, RUN_CHUNKS};
 use crate::stats::DeviceStatistics;
 use bind::Bound;
 use wake::{wake_by_poll, wake_to_receive, wake_to_send};
@@ -47,6 +47,14 @@ impl FillPolicy {
         base: 32,
         max: UMEM_RING_LEN,
     };
+
+    /// What a queue that is busy may have instead of `target`; `None` for no more. A quarter of the `frames` in all stays
+    /// free for what is under way and for others, of which hundreds of idle ports leave more than that.
+    fn grow(self, target: u32, available: usize, frames: u32) -> Option<u32> {
+        let wanted = (target * 2).min(self.max);
+        let more = wanted.checked_sub(target).filter(|more| *more > 0)?;
+        (available >= (frames / 4 + more) as usize).then_some(wanted)
+    }
 }
 
 /// One queue of an interface, through an AF_XDP socket.
@@ -56,6 +64,8 @@ pub struct XskPort {
     holder: Holder,
     policy: FillPolicy,
     fill_target: u32,
+    /// What it starts with where the pool has enough: as many packets as `base` is for, each of several frames.
+    wish: u32,
     /// A whole batch was waiting when it was received last.
     pressed: bool,
     lent: u32,
@@ -84,7 +94,7 @@ impl XskPort {
         policy: FillPolicy,
     ) -> Result<Self, BindError> {
         let bound = bind::shared(umem, interface, queue)?;
-        Ok(Self::new(bound, holder, policy, 0))
+        Ok(Self::new(umem, bound, holder, policy, 0))
     }
 
     /// As [`Self::bind`], with a registration of its own of `umem`'s memory. `lent` are the empty frames that the
@@ -103,15 +113,18 @@ impl XskPort {
     ) -> Result<Self, BindError> {
         let bound = bind::own(umem, (interface, ifindex), queue, wanted, lent)?;
         let lent = u32::try_from(lent.len()).unwrap_or(u32::MAX);
-        Ok(Self::new(bound, holder, policy, lent))
+        Ok(Self::new(umem, bound, holder, policy, lent))
     }
 
-    fn new(socket: Bound, holder: Holder, policy: FillPolicy, lent: u32) -> Self {
+    fn new(umem: &Umem, socket: Bound, holder: Holder, policy: FillPolicy, lent: u32) -> Self {
+        #[allow(clippy::cast_possible_truncation)] // INVARIANT: a handful.
+        let pieces = if umem.takes_pieces() { RUN_CHUNKS as u32 } else { 1 };
         Self {
             socket,
             holder,
             policy,
             fill_target: policy.base,
+            wish: policy.base.saturating_mul(pieces).min(policy.max),
             pressed: false,
             lent,
             in_flight: 0,
@@ -234,10 +247,16 @@ impl XskPort {
             join.is_open()
         };
         let mut is_open = false;
-        let mut count = self.socket.receive.take(max, |descriptor| is_open = each(descriptor));
+        let mut count = self
+            .socket
+            .receive
+            .take(max, |descriptor| is_open = each(descriptor));
         // A packet's pieces are there all at once.
         while is_open {
-            let more = self.socket.receive.take(1, |descriptor| is_open = each(descriptor));
+            let more = self
+                .socket
+                .receive
+                .take(1, |descriptor| is_open = each(descriptor));
             if more == 0 {
                 break;
             }
@@ -272,11 +291,13 @@ impl XskPort {
 
     /// Lends empty frames until the kernel has `fill_target` of them.
     fn refill(&mut self, pool: &mut Pool, settled: &mut Settled) {
-        if std::mem::take(&mut self.pressed)
-            && self.fill_target < self.policy.max
-            && pool.available() * 2 > pool.frames() as usize
+        let pressed = std::mem::take(&mut self.pressed);
+        if (pressed || self.fill_target < self.wish)
+            && let Some(target) = self
+                .policy
+                .grow(self.fill_target, pool.available(), pool.frames())
         {
-            self.fill_target = (self.fill_target * 2).min(self.policy.max);
+            self.fill_target = target;
         }
         while self.lent < self.fill_target {
             let Some(address) = pool.lend_empty(self.holder) else {
@@ -407,5 +428,24 @@ impl Port for XskPort {
 
     fn strays(&self) -> u64 {
         self.strays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_port_grows_beside_hundreds_of_idle_ones_and_leaves_a_quarter_free() {
+        let (frames, ports) = (16_384, 250);
+        let lent = ports * FillPolicy::POD.base + 2 * FillPolicy::WIDE.base;
+        let (mut available, mut target) = ((frames - lent) as usize, FillPolicy::POD.base);
+        while let Some(more) = FillPolicy::POD.grow(target, available, frames) {
+            available -= (more - target) as usize;
+            target = more;
+        }
+        assert_eq!(target, FillPolicy::POD.max);
+        assert!(available >= frames as usize / 4);
+        assert_eq!(FillPolicy::POD.grow(32, frames as usize / 4 + 31, frames), None);
     }
 }

@@ -16,6 +16,6 @@ mod read;
 mod senders;
 
 pub(crate) use gate::Gate;
-pub(crate) use go::go;
+pub(crate) use go::{go, go_on};
 pub(crate) use read::{Plain, read};
 pub(crate) use senders::Senders;

@@ -13,6 +13,8 @@ use millrace_dataplane::wire::{Ecn, IpProtocol, Udp, Vxlan, eth, ipv4, tcp, udp,
 
 use super::gate::{Entrance, Gate, VxlanEnd};
 use super::senders::{Senders, Sent};
+use crate::martian::is_martian_v4;
+use crate::packet::{Addresses, Carries, Packet};
 
 /// The first two words of an IPv4 header, of which version and header length are `0x45`, and of the fragment field all is
 /// zero but "don't fragment".
@@ -20,6 +22,9 @@ const SHAPE: u64 = 0x4500_0000_0000_0000;
 const SHAPE_MASK: u64 = 0xff00_0000_0000_bfff;
 /// Where a TCP header's data offset stands.
 const DATA_OFFSET: usize = 12;
+/// Where the transport begins behind an IPv4 header without options, in bytes.
+#[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^16.
+const TRANSPORT_AT: u16 = ipv4::HEADER_LEN as u16;
 /// The headers of a tunnel packet between its Ethernet header and the packet inside, in bytes.
 #[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^8.
 const PULL_IPIP: u8 = ipv4::HEADER_LEN as u8;
@@ -32,6 +37,8 @@ pub(crate) struct Plain {
     pub(super) key: KeyV4,
     hash: Hash,
     pub(super) spot: Spot,
+    /// Whether the next packet of the batch is on the lane and of the same flow.
+    pub(crate) leads: bool,
     /// Length of the IP packet, in bytes.
     pub(super) len: u16,
     /// Bytes of the tunnel's headers before it.
@@ -96,10 +103,43 @@ impl Found {
 }
 
 impl Plain {
-    /// Looks where its flow would be, and asks the memory for the flow itself.
+    /// Looks where its flow would be, and asks the memory for the flow itself; the packet `before` it in the batch may have
+    /// done that already, for packets of a flow come in rows.
     #[inline(always)]
-    pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>) {
-        self.spot = flows.spot(self.hash);
+    pub(crate) fn look(&mut self, flows: &FlowShard<Ipv4Addr>, before: Option<&mut Self>) {
+        self.spot = match before {
+            Some(before) if before.key == self.key => {
+                before.leads = true;
+                before.spot
+            }
+            _ => flows.spot(self.hash),
+        };
+    }
+}
+
+impl Plain {
+    /// What the first half of a walk would find in a packet that is in no tunnel, and the hash of its flow; `None` if it is in
+    /// one, or has an address that no packet may bear: that walks from the beginning.
+    #[inline(always)]
+    pub(crate) fn unwrapped(&self) -> Option<(Packet, Hash)> {
+        let tuple = self.key.tuple();
+        let (source, destination) = (tuple.source, tuple.destination);
+        let is_good = self.pull == 0 && !is_martian_v4(source) && !is_martian_v4(destination);
+        is_good.then_some((
+            Packet {
+                addresses: Addresses::V4 { source, destination },
+                protocol: tuple.protocol,
+                carries: Carries::Connection,
+                ports: Some(tuple.ports),
+                transport_at: TRANSPORT_AT,
+                fragment: None,
+                len: self.len,
+                hops: self.hops,
+                ecn: self.ecn,
+                is_tunnelled: false,
+            },
+            self.hash,
+        ))
     }
 }
 
@@ -142,6 +182,7 @@ pub(crate) fn read(
         key,
         hash,
         spot: Spot::NOWHERE,
+        leads: false,
         len: found.ip.len,
         pull,
         hops: found.ip.hops,

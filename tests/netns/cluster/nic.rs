@@ -114,6 +114,33 @@ fn a_single_queue_serves_two_workers() {
     finish(lab);
 }
 
+/// All that comes through the tunnel comes in by one queue; the worker that has none walks its share of it, each flow in order.
+#[test]
+fn tunnel_packets_of_a_single_queue_are_shared() {
+    let _turn = side_by_side();
+    let mut lab = wired("shared", 1, 1);
+    let good = node_file(&lab);
+    let text = good.replacen("[workers]", "[workers]\nspread = \"always\"", 1);
+    assert_ne!(text, good);
+    daemon_mut(&mut lab, "node-a").stop().unwrap();
+    daemon(&lab, "node-a").write_config(&text).unwrap();
+    daemon_mut(&mut lab, "node-a").start().unwrap();
+    await_reach(pod(&lab, "pod-b1"), address(&lab, "pod-a1"));
+    assert_flows(
+        &lab,
+        &[("pod-b1", "pod-a1"), ("pod-a1", "pod-b1")],
+        "shared by two workers",
+    );
+    let counters = Counters::settled(daemon(&lab, "node-a"));
+    let of = |worker: usize, field: &str| number(&counters.workers()[worker][field]);
+    let given = of(0, "spread_out");
+    assert!(given > FLOWS as u64, "{given} packets were shared");
+    assert_eq!((of(0, "handed_over"), of(1, "spread_in")), (given, given));
+    assert_eq!((of(0, "spread_in"), of(1, "spread_out")), (0, 0));
+    assert_eq!(counters.dropped(), [].into());
+    finish(lab);
+}
+
 /// A pod's port made for one worker has one queue; two workers serve it all the same.
 #[test]
 fn a_port_made_for_one_worker_serves_two() {

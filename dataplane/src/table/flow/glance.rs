@@ -15,7 +15,7 @@ use crate::table::{Epoch, Subjects, Tick};
 use crate::wire::IpProtocol;
 
 /// A tuple of IPv4 as the words by which its flow is found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyV4 {
     words: [u64; 2],
 }

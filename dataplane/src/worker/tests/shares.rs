@@ -305,7 +305,12 @@ fn no_packet_overtakes_another_of_its_flow_however_flows_move() {
                 3 | 4 => drop(two.first.worker.turn(random(2) == 0)),
                 5 => drop(two.second.worker.turn(random(2) == 0)),
                 6 => {
-                    let (load, other) = ([1000, 950, 500][random(3) as usize], random(1000));
+                    let load = match random(3) {
+                        0 => 1000,
+                        1 => 950,
+                        _ => 500,
+                    };
+                    let other = random(1000);
                     two.look(load, other);
                 }
                 _ => two.output.hold(random(3) == 0),

@@ -1,6 +1,6 @@
 //! The free records: a stack through the records themselves, and above it those that were never used.
 
-use super::{Form, LOWER, Ordering, Store, lower};
+use super::{Form, LOWER, Ordering, Store, lower, places};
 
 /// How often the list of free records is tried: once for every other worker that might be in the way, and then some.
 const FREE_TRIES: usize = 256;
@@ -27,10 +27,23 @@ impl<F: Form> Store<F> {
                 .free
                 .compare_exchange(head, new, Ordering::Acquire, Ordering::Relaxed);
             if taken.is_ok() {
+                // Without a next one this is beyond all.
+                self.prefetch_free(lower(next).wrapping_sub(1));
                 return Some(record);
             }
         }
         None
+    }
+
+    /// Asks the memory for a record that will be taken next, unless another worker is first. Nobody has touched it for long;
+    /// by the time it is taken it is near.
+    fn prefetch_free(&self, record: u32) {
+        if record < self.capacity {
+            self.record(record).prefetch();
+            places(record)
+                .into_iter()
+                .for_each(|place| self.prefetch_entry(place));
+        }
     }
 
     fn pop_unused(&self) -> Option<u32> {
@@ -44,6 +57,7 @@ impl<F: Form> Store<F> {
             // Relaxed: a record that was never used holds nothing to be seen.
             let taken = used.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed);
             if taken.is_ok() {
+                self.prefetch_free(lower(next + 1));
                 return Some(lower(next));
             }
         }
