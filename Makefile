@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# The kernel of `make test-nic` is fetched once for all clones on a machine.
+# The kernel of the virtual machines of `make test` and `make test-nic` is fetched once for all clones on a machine.
 export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace/kernel))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
@@ -11,7 +11,7 @@ FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
 BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
-SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh
+SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
@@ -45,6 +45,7 @@ demo: root
 
 test: root
 	@tools/install-deps.sh test
+	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) test --locked --workspace --no-fail-fast
 	@$(MAKE) --no-print-directory loom
 	@$(MAKE) --no-print-directory fuzz-short

@@ -12,6 +12,8 @@ BUILD="clang llvm m4 libelf-dev zlib1g-dev pkg-config make gcc g++ libc6-dev lib
 LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux curl"
 # The tests log in to a node through its uplink while the switch starts, runs and dies.
 SSH="openssh-server openssh-client"
+# The routing daemons that the tests have beside a node.
+ROUTING="bird2 frr"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 # What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
@@ -33,10 +35,10 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $NIC $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $ROUTING $NIC $LINT" ;;
     *)
         echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
         exit 2
@@ -98,6 +100,9 @@ disable() {
 }
 case " $needed " in
     *" openssh-server "*) disable ssh.service ssh.socket ;;
+esac
+case " $needed " in
+    *" bird2 "* | *" frr "*) disable bird.service frr.service ;;
 esac
 case " $needed " in
     *" openvswitch-switch "*) disable openvswitch-switch.service ovs-record-hostname.service uuidd.socket ;;

@@ -153,6 +153,8 @@ reasons! {
         TunnelMalformed => "tunnel_malformed",
         /// A tunnel packet that came as IP fragments; the outer packet must fit the underlay.
         TunnelFragment => "tunnel_fragment",
+        /// A VXLAN packet over IPv6 without a UDP checksum, which IPv6 demands (RFC 8200 section 8.1).
+        TunnelNoChecksum => "tunnel_no_checksum",
         /// A tunnel packet from an address that is no known node.
         TunnelUnknownPeer => "tunnel_unknown_peer",
         /// A tunnel packet of a kind that this peer does not use, or to an address that is no endpoint of ours.
@@ -187,8 +189,14 @@ reasons! {
         OriginatedStuck => "originated_stuck",
         /// The slow-path queue is full.
         SlowPathFull => "slow_path_full",
-        /// A pod's IPv6 router advertisement, redirect or neighbour message that the switch does not take.
+        /// An IPv6 router solicitation, which the switch does not answer, or a neighbour message that is not on its own link.
         Icmpv6NotTaken => "icmpv6_not_taken",
+        /// An IPv6 router advertisement: nobody behind a port of the switch is a router (CVE-2020-10749).
+        RouterAdvertisement => "router_advertisement",
+        /// An IPv6 redirect: nobody behind a port of the switch knows a better way than the switch.
+        RouterRedirect => "router_redirect",
+        /// A neighbour message from an address, or about one, that this port was not given.
+        NeighbourSpoofed => "neighbour_spoofed",
         /// The worker that has a queue of the exit port takes packets of other workers no faster.
         HandoverFull => "handover_full",
         /// The worker that has its flow in the place of a drowned one takes packets no faster.
@@ -241,6 +249,8 @@ reasons! {
     pub enum PuntReason {
         /// An ARP request or reply.
         Arp => "arp",
+        /// An IPv6 neighbour solicitation.
+        NeighbourSolicitation => "neighbour_solicitation",
         /// The TTL or hop limit ran out; an ICMP time exceeded is due.
         TimeExceeded => "time_exceeded",
         /// The packet does not fit the way out; an ICMP fragmentation needed is due.
@@ -295,7 +305,8 @@ impl From<Malformed> for DropReason {
             | Malformed::TcpTruncated
             | Malformed::TcpDataOffset
             | Malformed::IcmpTruncated
-            | Malformed::IcmpChecksum => Self::TransportMalformed,
+            | Malformed::IcmpChecksum
+            | Malformed::IcmpNeighbour => Self::TransportMalformed,
             Malformed::IpipInnerLength | Malformed::VxlanTruncated | Malformed::VxlanFlags => {
                 Self::TunnelMalformed
             }

@@ -1,11 +1,14 @@
-//! `admit`: is this a frame that the port may send us, from whom it says it is?
+//! `admit`: is this a frame that the port may send us, from whom it says it is? What a station says about itself, ARP and
+//! neighbour discovery, goes no further than to the slow path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
-use millrace_dataplane::wire::{Arp, EtherType, Ethernet, IpProtocol, icmp, ipv6};
+use millrace_dataplane::wire::{
+    Arp, EtherType, Ethernet, IcmpType, IpProtocol, Ipv6, MacAddr, Malformed, icmp, ipv6, ndp,
+};
 
 use crate::classify::is_neighbour_discovery;
 
@@ -50,7 +53,10 @@ fn admit_station(ingress: &PortFacts, ethernet: Ethernet<'_>) -> Result<(), Exit
     match ethernet.ether_type() {
         EtherType::ARP => Err(admit_arp(ingress, ethernet)),
         // Sent to groups, from link-local addresses: told apart before those count against it.
-        EtherType::IPV6 if announces_neighbour(ethernet.payload()) => Err(DropReason::Icmpv6NotTaken.into()),
+        EtherType::IPV6 => match discovers(ethernet.payload()) {
+            Some(kind) => Err(admit_discovery(ingress, ethernet, kind)),
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -77,14 +83,65 @@ fn admit_arp(ingress: &PortFacts, ethernet: Ethernet<'_>) -> Exit {
     Exit::Punt(PuntReason::Arp, PuntDetail::Nothing)
 }
 
-/// Whether an IPv6 packet is neighbour discovery, without extension headers as it always comes.
+/// What message of neighbour discovery an IPv6 packet is, without extension headers as it always comes.
 #[inline]
-fn announces_neighbour(ip: &[u8]) -> bool {
-    let kind = ip
+fn discovers(ip: &[u8]) -> Option<IcmpType> {
+    let message = ip
         .get(ipv6::HEADER_LEN..)
         .and_then(|message| message.first_chunk::<{ icmp::HEADER_LEN }>());
-    ip.get(NEXT_HEADER_V6) == Some(&IpProtocol::ICMPV6.0)
-        && kind.is_some_and(|[kind, ..]| is_neighbour_discovery(*kind))
+    let is_icmp = ip.get(NEXT_HEADER_V6) == Some(&IpProtocol::ICMPV6.0);
+    let [kind, ..] = *message.filter(|_| is_icmp)?;
+    is_neighbour_discovery(kind).then_some(IcmpType(kind))
+}
+
+/// Hands a neighbour solicitation that is honest to the slow path, which answers it.
+#[cold]
+fn admit_discovery(ingress: &PortFacts, ethernet: Ethernet<'_>, kind: IcmpType) -> Exit {
+    if kind != IcmpType::V6_NEIGHBOUR_SOLICITATION && kind != IcmpType::V6_NEIGHBOUR_ADVERTISEMENT {
+        return refuse_discovery(kind);
+    }
+    if ethernet.destination() != ingress.mac && !ethernet.destination().is_multicast() {
+        return DropReason::NotForUs.into();
+    }
+    let (source, message) = match neighbour_message(ethernet) {
+        Ok(read) => read,
+        Err(malformed) => return malformed.into(),
+    };
+    // A station's link-local address is its own affair: nobody else is on its link.
+    let is_own = |address: Ipv6Addr| {
+        ingress.role != Role::Pod
+            || address.is_unicast_link_local()
+            || ingress.may_send_from(IpAddr::V6(address))
+    };
+    let is_other_link = |link: Option<MacAddr>| link.is_some_and(|link| link != ingress.peer_mac);
+    let is_honest = if message.is_solicitation() {
+        // A probe asks whether an address is taken, and claims none itself (RFC 4862 section 5.4).
+        (source.is_unspecified() || is_own(source)) && !is_other_link(message.source_link())
+    } else {
+        is_own(source) && is_own(message.target()) && !is_other_link(message.target_link())
+    };
+    match (is_honest, message.is_solicitation()) {
+        (false, _) => DropReason::NeighbourSpoofed.into(),
+        (true, true) => Exit::Punt(PuntReason::NeighbourSolicitation, PuntDetail::Nothing),
+        // The switch has asked nothing.
+        (true, false) => DropReason::Icmpv6NotTaken.into(),
+    }
+}
+
+/// A neighbour message, and who sent it.
+fn neighbour_message(ethernet: Ethernet<'_>) -> Result<(Ipv6Addr, ndp::Neighbour<'_>), Malformed> {
+    let ip = Ipv6::parse(ethernet.payload())?;
+    Ok((ip.source(), ndp::Neighbour::parse(ip.payload())?))
+}
+
+/// Why a message of neighbour discovery that nobody answers is dropped.
+#[cold]
+pub(crate) fn refuse_discovery(kind: IcmpType) -> Exit {
+    match kind {
+        IcmpType::V6_ROUTER_ADVERTISEMENT => DropReason::RouterAdvertisement.into(),
+        IcmpType::V6_REDIRECT => DropReason::RouterRedirect.into(),
+        _ => DropReason::Icmpv6NotTaken.into(),
+    }
 }
 
 /// Lets a pod send from its own addresses only. A header that is cut short is left to `classify`, which names it.

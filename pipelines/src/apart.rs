@@ -4,6 +4,8 @@
 //! the pieces of one packet too, which are without ports then, all of them. So what a worker remembers of pieces is there for
 //! each.
 
+use std::net::IpAddr;
+
 use millrace_dataplane::table::{HashKey, Local};
 use millrace_dataplane::wire::{EtherType, Ethernet, IpProtocol, Ipv4, Ipv6, Ports, Udp, Vxlan, ipip};
 
@@ -13,27 +15,38 @@ use crate::packet::{halves, transport_word};
 #[inline]
 pub(crate) fn inner_flow(key: &HashKey, local: &Local, packet: &[u8]) -> Option<u32> {
     let ethernet = Ethernet::parse(packet).ok()?;
-    if ethernet.ether_type() != EtherType::IPV4 {
-        return None;
-    }
-    let outer = Ipv4::parse(ethernet.payload()).ok()?;
-    if outer.is_fragment() {
-        return None;
-    }
-    match outer.protocol() {
-        IpProtocol::IPIP if local.is_ipip_endpoint(outer.destination()) => {
-            flow_v4(key, ipip::parse_inner(outer.payload()).ok()?)
-        }
-        IpProtocol::UDP => {
-            let datagram = Udp::parse(outer.payload()).ok()?;
-            local.vxlan_endpoint(outer.destination(), datagram.destination_port())?;
-            let inner = Ethernet::parse(Vxlan::parse(datagram.payload()).ok()?.payload()).ok()?;
-            match inner.ether_type() {
-                EtherType::IPV4 => flow_v4(key, Ipv4::parse(inner.payload()).ok()?),
-                EtherType::IPV6 => flow_v6(key, Ipv6::parse(inner.payload()).ok()?),
+    match ethernet.ether_type() {
+        EtherType::IPV4 => {
+            let outer = Ipv4::parse(ethernet.payload()).ok()?;
+            match outer.protocol() {
+                _ if outer.is_fragment() => None,
+                IpProtocol::IPIP if local.is_ipip_endpoint(outer.destination()) => {
+                    flow_v4(key, ipip::parse_inner(outer.payload()).ok()?)
+                }
+                IpProtocol::UDP => in_vxlan(key, local, outer.destination().into(), outer.payload()),
                 _ => None,
             }
         }
+        EtherType::IPV6 => {
+            let outer = Ipv6::parse(ethernet.payload()).ok()?;
+            let is_udp = outer.next_header() == IpProtocol::UDP;
+            is_udp
+                .then(|| in_vxlan(key, local, outer.destination().into(), outer.payload()))
+                .flatten()
+        }
+        _ => None,
+    }
+}
+
+/// The hash of the flow in a UDP datagram to `end`, if that is VXLAN's.
+#[inline]
+fn in_vxlan(key: &HashKey, local: &Local, end: IpAddr, datagram: &[u8]) -> Option<u32> {
+    let datagram = Udp::parse(datagram).ok()?;
+    local.vxlan_endpoint(end, datagram.destination_port())?;
+    let inner = Ethernet::parse(Vxlan::parse(datagram.payload()).ok()?.payload()).ok()?;
+    match inner.ether_type() {
+        EtherType::IPV4 => flow_v4(key, Ipv4::parse(inner.payload()).ok()?),
+        EtherType::IPV6 => flow_v6(key, Ipv6::parse(inner.payload()).ok()?),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use millrace_dataplane::wire::{
     Malformed, Ports, Tcp, Udp, eth, ipv6, sctp, tcp,
 };
 
+use crate::admit::refuse_discovery;
 use crate::connections::Context;
 use crate::entry::Entry;
 use crate::martian::{is_martian_v4, is_martian_v6};
@@ -98,10 +99,13 @@ fn classify_v6<'s>(
     let has_start = fragment.is_none_or(|fragment| fragment.is_first());
     if protocol == IpProtocol::ICMPV6
         && has_start
-        && upper.payload.first().is_some_and(|t| is_neighbour_discovery(*t))
+        && let Some(kind) = upper
+            .payload
+            .first()
+            .filter(|kind| is_neighbour_discovery(**kind))
     {
-        // Never forwarded (RFC 4861 section 6.1), also not behind extension headers.
-        return Err(DropReason::Icmpv6NotTaken.into());
+        // Never forwarded (RFC 4861 section 6.1), also not behind extension headers (RFC 7113).
+        return Err(refuse_discovery(IcmpType(*kind)));
     }
     let (mut carries, ports) = transport(cx, protocol, upper.payload, fragment)?;
     if upper.segments_left != 0 {

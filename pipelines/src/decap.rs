@@ -1,17 +1,41 @@
 //! `decap`: takes a packet out of its tunnel, if a known node put it in and may send what is inside.
 //!
-//! Only what comes from the wire gets here. An outer UDP checksum is not looked at: it may be there or not (RFC 7348
-//! section 5), and the inner packet has its own.
+//! Only what comes from the wire gets here. An outer UDP checksum is not verified, since the inner packet has its own: over
+//! IPv4 it may be there or not (RFC 7348 section 5), over IPv6 it must be there (RFC 8200 section 8.1).
 
 use std::net::IpAddr;
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel};
+use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel, TunnelKind};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
     Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Ports, Udp, Vxlan, eth,
-    ipip, udp, vxlan,
+    ipip, ipv6, udp, vxlan,
 };
+
+/// What a tunnel packet's own IP header says.
+#[derive(Clone, Copy)]
+struct Outer<'p> {
+    source: IpAddr,
+    destination: IpAddr,
+    ecn: Ecn,
+    /// With options, or extension headers, in bytes.
+    header_len: usize,
+    payload: &'p [u8],
+}
+
+impl<'p> From<Ipv4<'p>> for Outer<'p> {
+    #[inline]
+    fn from(ip: Ipv4<'p>) -> Self {
+        Self {
+            source: IpAddr::V4(ip.source()),
+            destination: IpAddr::V4(ip.destination()),
+            ecn: ip.ecn(),
+            header_len: ip.header_len(),
+            payload: ip.payload(),
+        }
+    }
+}
 
 /// Where the inner packet lies, and what becomes of its ECN field.
 struct Inner {
@@ -55,8 +79,10 @@ fn open_v4(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> 
     let local = &*tables.local;
     if local.owns(IpAddr::V4(outer.destination())) {
         let inner = match outer.protocol() {
-            IpProtocol::UDP if outer.is_fragment() => refuse_piece(tables, outer).map(|()| None)?,
-            IpProtocol::UDP => open_vxlan(tables, outer)?,
+            IpProtocol::UDP if outer.is_fragment() => {
+                refuse_piece(tables, outer.fragment_offset() == 0, outer.payload()).map(|()| None)?
+            }
+            IpProtocol::UDP => open_vxlan(tables, outer.into())?,
             IpProtocol::IPIP if outer.is_fragment() => return Err(DropReason::TunnelFragment.into()),
             IpProtocol::IPIP => open_ipip(tables, outer).map(Some)?,
             _ => None,
@@ -70,22 +96,44 @@ fn open_v4(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> 
 
 /// A piece of a UDP datagram to one of our addresses: none of a tunnel packet, as far as it shows.
 #[cold]
-fn refuse_piece(tables: &NodeTables, outer: Ipv4<'_>) -> Result<(), Exit> {
-    let is_tunnel = outer.fragment_offset() == 0
-        && tables
-            .local
-            .has_vxlan_port(Ports::parse(outer.payload())?.destination);
-    if is_tunnel {
+fn refuse_piece(tables: &NodeTables, is_first: bool, piece: &[u8]) -> Result<(), Exit> {
+    if is_first && tables.local.has_vxlan_port(Ports::parse(piece)?.destination) {
         Err(DropReason::TunnelFragment.into())
     } else {
         Ok(())
     }
 }
 
-/// An IPv6 packet from the wire; no tunnel ends at an IPv6 address.
-#[cold]
+/// An IPv6 packet from the wire: one of our tunnels'; `None` if it stays as it is.
+#[inline]
 fn open_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> {
+    if tables.local.owns(IpAddr::V6(outer.destination())) {
+        let inner = open_vxlan_v6(tables, outer)?;
+        if inner.is_some() {
+            return Ok(inner);
+        }
+    }
     plain(tables, IpAddr::V6(outer.source()))
+}
+
+/// An IPv6 packet to one of our addresses; `None` if it is no tunnel's.
+fn open_vxlan_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> {
+    let upper = outer.upper()?;
+    if upper.protocol != IpProtocol::UDP || upper.segments_left != 0 {
+        return Ok(None);
+    }
+    if upper.is_fragment() {
+        let is_first = upper.fragment.is_some_and(|fragment| fragment.is_first());
+        return refuse_piece(tables, is_first, upper.payload).map(|()| None);
+    }
+    let datagram = Outer {
+        source: IpAddr::V6(outer.source()),
+        destination: IpAddr::V6(outer.destination()),
+        ecn: outer.ecn(),
+        header_len: ipv6::HEADER_LEN + upper.offset,
+        payload: upper.payload,
+    };
+    open_vxlan(tables, datagram)
 }
 
 /// An untunnelled packet: not from an address that only ever comes through a tunnel.
@@ -102,7 +150,8 @@ pub(crate) fn may_come_plain(tables: &NodeTables, source: IpAddr) -> bool {
     let local = &*tables.local;
     let is_peers =
         || tables.peers.by_inner_source(source).is_some() && !local.node_addresses.contains(&source);
-    !is_this_nodes(local, source) && !is_peers()
+    // One of this node's prefixes may hold an address that a pod of such a node has borrowed.
+    tables.peers.comes_plain(source) || !is_this_nodes(local, source) && !is_peers()
 }
 
 /// Whether nobody but this node may send from `address`.
@@ -112,17 +161,20 @@ fn is_this_nodes(local: &Local, address: IpAddr) -> bool {
 
 /// A UDP datagram to one of our addresses; `None` if it is no tunnel's.
 #[inline]
-fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> {
-    let datagram = Udp::parse(outer.payload())?;
+fn open_vxlan(tables: &NodeTables, outer: Outer<'_>) -> Result<Option<Inner>, Exit> {
+    let datagram = Udp::parse(outer.payload)?;
     let port = datagram.destination_port();
-    let Some((vni, mac)) = tables.local.vxlan_endpoint(outer.destination(), port) else {
+    let Some((vni, mac)) = tables.local.vxlan_endpoint(outer.destination, port) else {
         return if tables.local.has_vxlan_port(port) {
             Err(DropReason::TunnelWrongKind.into())
         } else {
             Ok(None)
         };
     };
-    let (id, peer) = sender(tables, outer)?;
+    if outer.source.is_ipv6() && datagram.checksum() == 0 {
+        return Err(DropReason::TunnelNoChecksum.into());
+    }
+    let (id, peer) = sender(tables, outer.source, TunnelKind::Vxlan)?;
     match peer.tunnel {
         Tunnel::Vxlan { port: agreed, .. } if agreed == port => {}
         Tunnel::Vxlan { .. } | Tunnel::Ipip => return Err(DropReason::TunnelWrongKind.into()),
@@ -138,15 +190,15 @@ fn open_vxlan(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exi
     let ecn = match inner.ether_type() {
         EtherType::IPV4 => {
             let ip = Ipv4::parse(inner.payload())?;
-            accept(tables, id, IpAddr::V4(ip.source()), ip.ecn(), outer.ecn())?
+            accept(tables, id, IpAddr::V4(ip.source()), ip.ecn(), outer.ecn)?
         }
         EtherType::IPV6 => {
             let ip = Ipv6::parse(inner.payload())?;
-            accept(tables, id, IpAddr::V6(ip.source()), ip.ecn(), outer.ecn())?
+            accept(tables, id, IpAddr::V6(ip.source()), ip.ecn(), outer.ecn)?
         }
         _ => return Err(DropReason::TunnelInnerUnknown.into()),
     };
-    let pull = eth::HEADER_LEN + outer.header_len() + udp::HEADER_LEN + vxlan::HEADER_LEN;
+    let pull = eth::HEADER_LEN + outer.header_len + udp::HEADER_LEN + vxlan::HEADER_LEN;
     Ok(Some(Inner {
         pull,
         is_bare: false,
@@ -160,10 +212,7 @@ fn open_ipip(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
     if !tables.local.is_ipip_endpoint(outer.destination()) {
         return Err(DropReason::TunnelWrongKind.into());
     }
-    let (id, peer) = sender(tables, outer)?;
-    if peer.tunnel != Tunnel::Ipip {
-        return Err(DropReason::TunnelWrongKind.into());
-    }
+    let (id, _) = sender(tables, IpAddr::V4(outer.source()), TunnelKind::Ipip)?;
     let inner = ipip::parse_inner(outer.payload())?;
     let ecn = accept(tables, id, IpAddr::V4(inner.source()), inner.ecn(), outer.ecn())?;
     // The last bytes of the outer header become the room for an Ethernet header.
@@ -174,14 +223,24 @@ fn open_ipip(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Inner, Exit> {
     })
 }
 
-/// The known node that sent a tunnel packet.
+/// The known node that sent a tunnel packet of this kind.
 #[inline]
-fn sender<'t>(tables: &'t NodeTables, outer: Ipv4<'_>) -> Result<(PeerId, &'t Peer), Exit> {
-    let source = IpAddr::V4(outer.source());
-    tables
-        .peers
-        .by_outer_source(source)
-        .ok_or(DropReason::TunnelUnknownPeer.into())
+fn sender(tables: &NodeTables, source: IpAddr, kind: TunnelKind) -> Result<(PeerId, &Peer), Exit> {
+    let found = tables.peers.by_outer_source(source, kind);
+    found.ok_or_else(|| unknown_sender(tables, source, kind).into())
+}
+
+/// Why there is no tunnel of this kind to the sender.
+#[cold]
+fn unknown_sender(tables: &NodeTables, source: IpAddr, kind: TunnelKind) -> DropReason {
+    let other = match kind {
+        TunnelKind::Vxlan => TunnelKind::Ipip,
+        TunnelKind::Ipip => TunnelKind::Vxlan,
+    };
+    match tables.peers.by_outer_source(source, other) {
+        Some(_) => DropReason::TunnelWrongKind,
+        None => DropReason::TunnelUnknownPeer,
+    }
 }
 
 /// Checks that the peer may send from `source`, and settles the ECN field; answers it if it changes.
@@ -193,7 +252,7 @@ fn accept(
     inner: Ecn,
     outer: Ecn,
 ) -> Result<Option<Ecn>, Exit> {
-    if tables.peers.by_inner_source(source) != Some(peer) {
+    if !tables.peers.may_send(peer, source) {
         return Err(DropReason::TunnelSpoofedAddress.into());
     }
     let ecn = Ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;

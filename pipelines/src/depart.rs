@@ -1,9 +1,11 @@
-//! What changes in a packet on its course: `translate`, `rewrite`, `encap`. Nothing here sends a packet another way.
+//! What changes in a packet on its course: `translate`, `clamp`, `rewrite`, `encap`. Nothing here sends a packet another way.
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::verdict::Exit;
 
+use crate::clamp::clamp;
+use crate::connections::Context;
 use crate::encap::{Wrapper, encap};
 use crate::family::Family;
 use crate::packet::Packet;
@@ -17,6 +19,7 @@ use crate::translate::translate;
 /// lent to a function goes through memory, which takes longer than what is done here.
 #[inline(always)]
 pub(crate) fn depart<A: Family>(
+    cx: &Context<'_>,
     wrapper: &mut Wrapper,
     frame: &mut Frame,
     packet: &Packet,
@@ -25,6 +28,7 @@ pub(crate) fn depart<A: Family>(
     if let Some(change) = &course.rewrite {
         translate(frame, packet, change)?;
     }
+    clamp(cx, frame, packet, &course.way)?;
     rewrite(frame, packet, &course.way, course.hop)?;
     encap(wrapper, frame, packet, &course.way)?;
     Ok(course.way.port())

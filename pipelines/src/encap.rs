@@ -1,9 +1,12 @@
 //! `encap`: puts the outer header into the headroom; the packet stays where it is.
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::outer::{IPIP_LEN, OuterFields, VXLAN_LEN};
+use millrace_dataplane::table::outer::{
+    IPIP_LEN, Inherited, OuterFields, VXLAN_LEN, VXLAN_V6_LEN, VxlanV6Outer,
+};
 use millrace_dataplane::table::{HashKey, OuterHeader};
 use millrace_dataplane::verdict::{DropReason, Exit};
+use millrace_dataplane::wire::checksum::{Sum, packet_sum};
 use millrace_dataplane::wire::{Ecn, EtherType, eth};
 
 use crate::packet::Packet;
@@ -111,12 +114,32 @@ pub(crate) fn wrap(
             let header = push::<VXLAN_LEN, { VXLAN_LEN - eth::HEADER_LEN }>(frame)?;
             template.emit(header, fields, source_port, inner.ether_type);
         }
+        OuterHeader::VxlanV6(template) => {
+            wrap_in_v6(frame, template, fields, (source_port, inner.ether_type))?;
+        }
         OuterHeader::Ipip(template) => {
-            // INVARIANT: `route` leads IPv4 here only.
+            // INVARIANT: `route` leads IPv4 here only, and its header is whole. It is as it leaves, its TTL one less.
+            let ip = frame.bytes().get(eth::HEADER_LEN..);
+            let inherited = ip.and_then(Inherited::of).ok_or(DropReason::NoRoom)?;
             let header = push::<IPIP_LEN, { IPIP_LEN - eth::HEADER_LEN }>(frame)?;
-            template.emit(header, fields);
+            template.emit(header, fields, inherited);
         }
     }
+    Ok(())
+}
+
+/// By itself, so that what it needs does not crowd out what the others need.
+#[inline(never)]
+fn wrap_in_v6(
+    frame: &mut Frame,
+    template: &VxlanV6Outer,
+    fields: OuterFields,
+    (source_port, inner): (u16, EtherType),
+) -> Result<(), Exit> {
+    let packet = frame.bytes().get(eth::HEADER_LEN..);
+    let sum = packet.map_or(Sum::ZERO, packet_sum);
+    let header = push::<VXLAN_V6_LEN, { VXLAN_V6_LEN - eth::HEADER_LEN }>(frame)?;
+    template.emit(header, fields, source_port, inner, sum);
     Ok(())
 }
 

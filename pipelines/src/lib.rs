@@ -11,6 +11,7 @@
 
 mod admit;
 mod apart;
+mod clamp;
 mod classify;
 mod connections;
 mod converse;

@@ -167,7 +167,7 @@ fn leave_slowly<A: Family>(
     candidate: Option<Candidate>,
 ) -> Result<PortId, Exit> {
     let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
-    depart(&mut own.wrapper, frame, packet, course)
+    depart(cx, &mut own.wrapper, frame, packet, course)
 }
 
 impl NodePipeline {
@@ -220,6 +220,7 @@ fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
     let source = packet.addresses.source();
     cx.entry.is(Role::Uplink)
         && cx.tables.peers.by_inner_source(source).is_some()
+        && !cx.tables.peers.comes_plain(source)
         && !cx.tables.local.node_addresses.contains(&source)
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use millrace_dataplane::table::flow::{Binding, ClaimError, Claimed, New, Rewrite, TcpSegment, Tuple};
 use millrace_dataplane::table::service::{Choice, Decision, Query};
-use millrace_dataplane::table::{Role, SubjectId};
+use millrace_dataplane::table::{Role, Spread, SubjectId};
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::IpProtocol;
 
@@ -36,7 +36,13 @@ pub(crate) fn open<'t, A: Family>(
     let flows = A::flows(&cx.connections.flows);
     flows.prefetch_bucket(flows.hash(&leaving.reversed()));
     let judgement = police(cx, tuple, &leaving)?;
-    let found = route(cx.tables, cx.entry, leaving.destination.into(), choice.is_some())?;
+    let found = route(
+        cx.tables,
+        cx.entry,
+        leaving.destination.into(),
+        choice.is_some(),
+        || tuple.hash_with(&Spread::KEY),
+    )?;
     let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     let masquerade = choice
         .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.way, &leaving))

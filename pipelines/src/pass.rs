@@ -1,6 +1,7 @@
 //! Packets that belong to no connection: what the switch sends itself, protocols without ports that are not
 //! followed, ICMP errors and pieces whose connection is not known.
 
+use millrace_dataplane::table::Spread;
 use millrace_dataplane::verdict::{DropReason, Exit};
 
 use crate::connections::Context;
@@ -24,7 +25,9 @@ pub(crate) fn pass<'t, A: Family>(
         admit_loose(cx, packet)?;
         police_loose(cx, packet)?;
     }
-    let found = route(cx.tables, cx.entry, destination, false)?;
+    let found = route(cx.tables, cx.entry, destination, false, || {
+        packet.flow_hash(&Spread::KEY)
+    })?;
     if is_loose && is_masqueraded(cx, &found.way, destination) {
         // Under whose address it would leave, only its connection could tell; and nobody leaves under its own.
         let reason = match packet.carries {

@@ -2,8 +2,8 @@
 //! sent: so path-MTU discovery works through a Service (RFC 792, RFC 1191, RFC 4443, RFC 5508 section 4).
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::Role;
 use millrace_dataplane::table::flow::{Onward, Rewrite, Tuple};
+use millrace_dataplane::table::{Role, Spread};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::checksum::{self, Delta, Sum};
 use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, PortsMut, eth, icmp};
@@ -91,7 +91,9 @@ pub(crate) fn relate<'t, A: Family>(
     source: A,
 ) -> Result<Course<'t, A>, Exit> {
     let to = rewrite.tuple(answer.protocol);
-    let found = route(cx.tables, cx.entry, to.destination.into(), true)?;
+    let found = route(cx.tables, cx.entry, to.destination.into(), true, || {
+        packet.flow_hash(&Spread::KEY)
+    })?;
     let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     let new_source = if to.source == answer.source {
         source

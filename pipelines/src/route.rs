@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::Onward;
-use millrace_dataplane::table::{NodeTables, OuterHeader, Peer, PeerId, PortFacts, Role, SubjectId, Target};
+use millrace_dataplane::table::{
+    NodeTables, OuterHeader, Peer, PeerId, PortFacts, Role, SpreadId, SubjectId, Target,
+};
 use millrace_dataplane::verdict::{DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
 
@@ -75,16 +77,20 @@ pub(crate) struct Route<'t> {
     pub(crate) subject: SubjectId,
 }
 
-/// Finds the longest matching route to `destination` and its next hop. A translated packet may leave by the uplink it
-/// came from; any other is the link's own business.
+/// Finds the longest matching route to `destination` and its next hop; of several ways the one that falls to the flow with
+/// this hash. A translated packet may leave by the uplink it came from; any other is the link's own business.
 #[inline]
 pub(crate) fn route<'t>(
     tables: &'t NodeTables,
     entry: Entry<'_>,
     destination: IpAddr,
     is_translated: bool,
+    hash: impl FnOnce() -> u64,
 ) -> Result<Route<'t>, Exit> {
-    let target = tables.routes.lookup(destination).ok_or_else(unreachable)?;
+    let target = match tables.routes.lookup(destination).ok_or_else(unreachable)? {
+        Target::Spread(id) => one_of(tables, id, hash)?,
+        target => target,
+    };
     let (way, onward) = match target {
         Target::Port(port) => to_station(tables, entry, port, destination, is_translated)?,
         Target::Tunnel(peer) => to_peer(tables, peer, destination)?,
@@ -92,13 +98,21 @@ pub(crate) fn route<'t>(
         Target::OnLink { port } => to_neighbour(tables, entry, port, destination, is_translated)?,
         Target::Switch => return Err(Exit::Punt(PuntReason::ToSwitch, PuntDetail::Nothing)),
         Target::Blackhole => return Err(DropReason::Blackhole.into()),
-        Target::Unreachable => return Err(unreachable()),
+        // One of several ways never leads to several again.
+        Target::Unreachable | Target::Spread(_) => return Err(unreachable()),
     };
     Ok(Route {
         way,
         onward,
         subject: target.subject(),
     })
+}
+
+/// The way among several that falls to a flow.
+#[cold]
+fn one_of(tables: &NodeTables, id: SpreadId, hash: impl FnOnce() -> u64) -> Result<Target, Exit> {
+    let spread = tables.routes.spread(id).ok_or_else(unreachable)?;
+    spread.choose(hash()).ok_or_else(unreachable)
 }
 
 /// The way that a flow remembers, in these tables; `None` if it has to be found again.

@@ -3,11 +3,11 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
 };
 use millrace_dataplane::table::service::Serving;
+use millrace_dataplane::table::{Spread, SubjectId};
 use millrace_dataplane::verdict::{Awaited, DropReason, Exit, PuntDetail, PuntReason};
 use millrace_dataplane::wire::{IpProtocol, Tcp, TcpFlags, eth};
 
@@ -61,7 +61,7 @@ pub(crate) fn track_at_once<A: Family>(
     }
     touch(cx, &flow, freshness);
     let rewrite = flow.rewrite;
-    Some(depart(wrapper, frame, packet, Course { way, hop, rewrite }))
+    Some(depart(cx, wrapper, frame, packet, Course { way, hop, rewrite }))
 }
 
 /// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
@@ -245,6 +245,7 @@ fn renew<'t, A: Family>(
         cx.entry,
         leaving.destination.into(),
         flow.rewrite.is_some(),
+        || tuple.hash_with(&Spread::KEY),
     )?;
     if flow.answer.is_none() && !packet.protocol.has_ports() {
         steer_answers(cx, tuple, &leaving, &found)?;

@@ -105,7 +105,7 @@ pub struct Workers {
     /// `jumbo`: whether packets longer than a buffer are carried. Default `auto`.
     #[serde(default, deserialize_with = "choice")]
     pub jumbo: Jumbo,
-    /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `auto`.
+    /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `off`.
     #[serde(default, deserialize_with = "choice")]
     pub spread: Spread,
 }
@@ -130,11 +130,11 @@ impl Choice for Jumbo {
 #[serde(rename_all = "kebab-case")]
 pub enum Spread {
     /// `auto`: while a worker has more than it can do, and another has less.
-    #[default]
     Auto,
     /// `always`: each worker has its share, at the price of a copy.
     Always,
     /// `off`: each worker does what comes in by its queues.
+    #[default]
     Off,
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::objects::{Network, NetworkChoice};
 
 /// The shortest node file.
 const SHORTEST: &str = "\
@@ -60,10 +61,19 @@ fn the_shortest_file_has_all_defaults() {
     assert_eq!(
         (
             config.overlay.kind,
-            config.overlay.vni.get(),
-            config.overlay.port.get()
+            config.overlay.vni_in(Network::Flannel).get(),
+            config.overlay.port_in(Network::Flannel).get()
         ),
         (OverlayKind::Vxlan, 1, 8472)
+    );
+    assert_eq!(
+        (
+            config.overlay.network,
+            config.overlay.vni_in(Network::Calico).get(),
+            config.overlay.port_in(Network::Calico).get(),
+            config.overlay.direct_routing
+        ),
+        (NetworkChoice::Auto, 4096, 4789, false)
     );
     assert_eq!(
         (
@@ -109,15 +119,18 @@ batch = 1
 idle = \"poll\"
 hugepages = \"always\"
 jumbo = \"off\"
-spread = \"off\"
+spread = \"auto\"
 [host-port]
 name = \"fourteen-chars\"
 [overlay]
+network = \"calico\"
 kind = \"ipip\"
+direct-routing = true
 vni = 4096
 port = 65535
 masquerade = false
 masquerade-protocols = [\"gre\", \"253\"]
+clamp-mss = false
 [services]
 cidrs = [\"10.43.0.0/16\", \"fd00:43::/112\"]
 node-port-range = \"20000-20999\"
@@ -151,7 +164,7 @@ icmp-errors-per-second = 0
         (XdpMode::Generic, Idle::Poll, OverlayKind::Ipip)
     );
     assert_eq!(config.host_port.name.switch_side().as_str(), "fourteen-charsp");
-    assert_eq!(config.workers.spread, Spread::Off);
+    assert_eq!(config.workers.spread, Spread::Auto);
     let services = &config.services;
     assert_eq!(
         (services.node_port_range.first(), services.node_port_range.last()),
@@ -374,6 +387,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "cores = [0]",
         "cores = [0]\n[overlay]\nkind = \"geneve\"",
         ":9: overlay.kind: invalid value: string \"geneve\", expected \"vxlan\" or \"ipip\"",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[overlay]\nnetwork = \"weave\"",
+        ":9: overlay.network: invalid value: string \"weave\", expected \"auto\"",
     ),
     (
         "cores = [0]",

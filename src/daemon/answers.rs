@@ -1,16 +1,18 @@
 //! Answers to the admin socket.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{Role, Target, Tunnel};
+use millrace_dataplane::table::{PeerId, Role, Spread, SpreadId, Target, Tunnel};
 use millrace_dataplane::xdp::{self, AttachedMode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Daemon;
+use super::compile::{PeerName, PeerWay};
 use super::fabric::AttachedPort;
 use crate::admin::protocol::{
     Failure, NeighbourRow, PeerRow, PortRow, PortStats, QueueRow, Request, Response, RouteRow, ShowFilter,
@@ -103,6 +105,7 @@ impl Daemon {
                 .slow_path_stats
                 .read()
                 .into_iter()
+                .chain(self.stand_in_stats.read())
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             services: self.services.counts(),
@@ -149,6 +152,7 @@ impl Daemon {
         let name = |id: PortId| self.ports.name(id);
         let rows = self.tables.routes.routes().iter().map(|(prefix, target)| {
             let (kind, to, port) = match *target {
+                Target::Spread(id) => ("spread", self.spread_words(id), self.uplink_name()),
                 Target::Port(port) => ("port", name(port), Some(name(port))),
                 Target::Tunnel(peer) => ("tunnel", self.peer_name(peer), self.uplink_name()),
                 Target::Via { port, next_hop } => ("via", next_hop.to_string(), Some(name(port))),
@@ -167,6 +171,22 @@ impl Daemon {
         // Of two routes for one prefix the later one counts, and only that is shown.
         let last: BTreeMap<String, RouteRow> = rows.map(|row| (row.prefix.clone(), row)).collect();
         last.into_values().collect()
+    }
+
+    /// The ways that flows are spread over.
+    fn spread_words(&self, id: SpreadId) -> String {
+        let hops = self
+            .tables
+            .routes
+            .spread(id)
+            .map(Spread::hops)
+            .unwrap_or_default();
+        let ways = hops.iter().map(|hop| match hop.target {
+            Target::Tunnel(peer) => self.peer_name(peer),
+            Target::Port(port) => self.ports.name(port),
+            _ => hop.address.to_string(),
+        });
+        ways.collect::<Vec<_>>().join(", ")
     }
 
     fn show_neighbours(&self) -> Vec<NeighbourRow> {
@@ -201,38 +221,56 @@ impl Daemon {
     }
 
     fn show_peers(&self) -> Vec<PeerRow> {
-        let rows = self.peers.iter().filter_map(|named| {
-            let peer = self.tables.peers.get(named.id)?;
-            let next_hop = peer.underlay.next_hop;
-            let mac = self
-                .tables
-                .neighbours
-                .iter()
-                .find(|(_, address, _)| *address == next_hop);
-            Some(PeerRow {
-                node: named.node.to_string(),
-                remote: peer.remote,
-                tunnel: match peer.tunnel {
-                    Tunnel::Vxlan {
-                        vni,
-                        port,
-                        remote_mac,
-                        ..
-                    } => {
-                        format!("vxlan vni {vni} port {port} mac {remote_mac}")
-                    }
-                    Tunnel::Ipip => "ipip".into(),
-                },
-                pod_cidrs: named.pod_cidrs.iter().map(ToString::to_string).collect(),
-                mtu: u32::from(peer.mtu),
-                next_hop: match mac {
-                    Some((_, _, mac)) => format!("{next_hop} ({mac})"),
-                    None => format!("{next_hop} (unresolved)"),
-                },
-                ready: peer.outer.is_some(),
-            })
+        let rows = self.peers.iter().filter_map(|named| match named.way {
+            PeerWay::Tunnel(id) => self.tunnel_row(named, id),
+            PeerWay::Plain(remote) => self.plain_row(named, remote),
         });
         rows.collect()
+    }
+
+    fn tunnel_row(&self, named: &PeerName, id: PeerId) -> Option<PeerRow> {
+        let peer = self.tables.peers.get(id)?;
+        let tunnel = match peer.tunnel {
+            Tunnel::Vxlan {
+                vni,
+                port,
+                remote_mac,
+                ..
+            } => format!("vxlan vni {vni} port {port} mac {remote_mac}"),
+            Tunnel::Ipip => "ipip".into(),
+        };
+        let (next_hop, _) = self.resolved(peer.underlay.next_hop);
+        Some(PeerRow {
+            node: named.node.to_string(),
+            remote: peer.remote,
+            tunnel,
+            pod_cidrs: named.pod_cidrs.iter().map(ToString::to_string).collect(),
+            mtu: u32::from(peer.mtu),
+            next_hop,
+            ready: peer.outer.is_some(),
+        })
+    }
+
+    fn plain_row(&self, named: &PeerName, remote: IpAddr) -> Option<PeerRow> {
+        let (next_hop, ready) = self.resolved(remote);
+        Some(PeerRow {
+            node: named.node.to_string(),
+            remote,
+            tunnel: "none, on this subnet".into(),
+            pod_cidrs: named.pod_cidrs.iter().map(ToString::to_string).collect(),
+            mtu: u32::from(self.ports.of_role(Role::Uplink)?.1.facts.mtu),
+            next_hop,
+            ready,
+        })
+    }
+
+    /// A next hop with its MAC address, and whether that is known.
+    fn resolved(&self, next_hop: IpAddr) -> (String, bool) {
+        let mut known = self.tables.neighbours.iter();
+        match known.find(|(_, address, _)| *address == next_hop) {
+            Some((_, _, mac)) => (format!("{next_hop} ({mac})"), true),
+            None => (format!("{next_hop} (unresolved)"), false),
+        }
     }
 
     fn show_workers(&self) -> Vec<WorkerRow> {
@@ -278,8 +316,8 @@ impl Daemon {
         let _ = std::thread::Builder::new().name("show-flows".into()).spawn(look);
     }
 
-    fn peer_name(&self, id: millrace_dataplane::table::PeerId) -> String {
-        let peer = self.peers.iter().find(|peer| peer.id == id);
+    fn peer_name(&self, id: PeerId) -> String {
+        let peer = self.peers.iter().find(|peer| peer.way == PeerWay::Tunnel(id));
         peer.map_or_else(|| format!("peer {id}"), |peer| peer.node.to_string())
     }
 

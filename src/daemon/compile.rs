@@ -2,7 +2,10 @@
 //!
 //! A pure function: the same inputs give the same tables. Nothing here talks to anyone.
 
+mod ends;
 mod host_path;
+mod kernel_routes;
+mod next_hops;
 mod numbers;
 mod peers;
 pub mod policies;
@@ -17,20 +20,22 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects, Tunnel,
+    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
+    PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
 };
+use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
-use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::xdp::SteeringTables;
 
-use crate::config::{Config, OverlayKind};
+use crate::config::Config;
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
-use crate::objects::{Family, NodeName, NodeRecord, PodKey, Store};
+use crate::objects::{NodeName, NodeRecord, PodKey, Store};
+use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
+use kernel_routes::KernelRoutes;
 pub use numbers::Numbers;
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
-use routes::routes;
+use routes::{inner_sources, routes};
 use services::{HostListens, ServiceCompiler, ServiceInputs};
 use steering::steering;
 pub use subjects::changed_subjects;
@@ -76,12 +81,21 @@ pub struct Inputs<'a> {
 /// A peer's number and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerName {
-    /// Its number in the tables.
-    pub id: PeerId,
+    /// How packets go there.
+    pub way: PeerWay,
     /// Its node's name.
     pub node: NodeName,
-    /// Its pod CIDRs.
+    /// Its pod CIDRs to which they go so.
     pub pod_cidrs: Vec<IpNet>,
+}
+
+/// How packets go to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerWay {
+    /// In a tunnel with this number in the tables.
+    Tunnel(PeerId),
+    /// As they are, to this address.
+    Plain(IpAddr),
 }
 
 /// What comes of it.
@@ -114,11 +128,14 @@ pub fn compile(
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
     let host = inputs.ports.iter().find(|port| port.facts.role == Role::Host);
-    let local_address = tunnel_address(inputs, uplink);
+    let ends = own_ends(inputs, uplink);
     let mut warnings = Vec::new();
-    let peers = Peers::collect(inputs, numbers, uplink, local_address, &mut warnings);
-    let endpoints = endpoints(inputs, local_address, &peers);
-    let local = local(inputs, (uplink, host), local_address, endpoints);
+    let peers = Peers::collect(inputs, numbers, uplink, ends, &mut warnings);
+    let from_kernel = KernelRoutes::collect(inputs, uplink, host, &peers, &mut warnings);
+    let endpoints = endpoints(inputs, ends, &peers);
+    let mut local = local(inputs, (uplink, host), ends, endpoints);
+    local.pod_networks = pod_networks(inputs, &from_kernel);
+    local.node_addresses.extend(peers.remotes());
     let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
     let uplink_addresses = uplink_addresses.unwrap_or_default();
     services.update(&ServiceInputs {
@@ -142,17 +159,21 @@ pub fn compile(
     let steering = steering(inputs, &local, services.steering());
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
-    let routes = routes(inputs, uplink, host, &local, &peers);
+    let routes = routes(inputs, host, &local, &peers, &from_kernel);
+    let inner_sources = inner_sources(&local, &peers, &from_kernel);
+    let plain_sources = peers.plain_sources(inputs.own);
     let tables = NodeTables {
         ports: Arc::new(PortTable::build(
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
-        routes: Arc::new(RouteTable::build(routes)),
+        routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
         policies: Arc::clone(policies.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
-        peers: Arc::new(PeerTable::build(peers.table, peers.inner_sources)),
+        peers: Arc::new(
+            PeerTable::with_senders(peers.table, inner_sources).with_plain_sources(plain_sources),
+        ),
         subjects: Subjects::default(),
         epoch,
     };
@@ -171,7 +192,7 @@ pub fn compile(
 fn local(
     inputs: &Inputs<'_>,
     (uplink, host): (Option<&PortInput>, Option<&PortInput>),
-    tunnel_end: Option<Ipv4Addr>,
+    ends: OwnEnds,
     endpoints: Vec<Endpoint>,
 ) -> Local {
     let addresses = own_addresses(inputs.kernel);
@@ -182,10 +203,10 @@ fn local(
             .chain(node_addresses(inputs.store))
             .collect(),
         gateways: inputs.own.gateway_addresses().collect(),
-        pod_prefixes: inputs.own.pod_cidrs().filter_map(prefix).collect(),
-        pod_networks: pod_networks(inputs),
-        sources_v4: sources(inputs, uplink, tunnel_end.map(IpAddr::V4), as_v4),
-        sources_v6: sources(inputs, uplink, None, as_v6),
+        pod_prefixes: inputs.own.pod_prefixes().filter_map(prefix).collect(),
+        pod_networks: Lpm::default(),
+        sources_v4: sources(inputs, uplink, ends.v4.map(IpAddr::V4), as_v4),
+        sources_v6: sources(inputs, uplink, ends.v6.map(IpAddr::V6), as_v6),
         masquerade: inputs.config.overlay.masquerade,
         masquerade_protocols: inputs.config.overlay.masquerade_protocols.numbers().collect(),
         uplink_ports: (
@@ -193,6 +214,7 @@ fn local(
             inputs.config.services.snat_ports.last(),
         ),
         resets_removed_endpoints: inputs.config.services.reset_removed_endpoints,
+        clamps_mss: inputs.config.overlay.clamp_mss,
         uplink: uplink.map(|port| port.id),
         host: host.map(|port| port.id),
         addresses,
@@ -205,50 +227,19 @@ pub(super) fn overhead(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-/// The address at which tunnels end here: the published one if the uplink has it, else the uplink's first.
-fn tunnel_address(inputs: &Inputs<'_>, uplink: Option<&PortInput>) -> Option<Ipv4Addr> {
-    let on_uplink: Vec<Ipv4Addr> = addresses_on(inputs.kernel, uplink?.ifindex)
-        .into_iter()
-        .filter_map(as_v4)
-        .collect();
-    let published = inputs.own.lease.as_ref().and_then(|lease| lease.public_ip_v4);
-    published
-        .filter(|address| on_uplink.contains(address))
-        .or_else(|| on_uplink.first().copied())
-}
-
-fn endpoints(inputs: &Inputs<'_>, local: Option<Ipv4Addr>, peers: &Peers) -> Vec<Endpoint> {
-    let Some(local) = local.map(IpAddr::V4) else {
-        return Vec::new();
-    };
-    let overlay = &inputs.config.overlay;
-    let uses = |tunnel: fn(&Tunnel) -> bool| peers.table.iter().any(|(_, peer)| tunnel(&peer.tunnel));
-    let mut endpoints = Vec::new();
-    let vni = Vni::try_from(overlay.vni.get());
-    if let Ok(vni) = vni
-        && (overlay.kind == OverlayKind::Vxlan || uses(|tunnel| matches!(tunnel, Tunnel::Vxlan { .. })))
-    {
-        let mac = MacAddr(inputs.own.vtep_mac_or_derived(Family::V4).octets());
-        let kind = EndpointKind::Vxlan {
-            vni,
-            port: overlay.port.get(),
-            mac,
-        };
-        endpoints.push(Endpoint { local, kind });
-    }
-    if overlay.kind == OverlayKind::Ipip || uses(|tunnel| *tunnel == Tunnel::Ipip) {
-        endpoints.push(Endpoint {
-            local,
-            kind: EndpointKind::Ipip,
-        });
-    }
-    endpoints
-}
-
-/// The prefixes of every node's pods, also of nodes to which there is no tunnel.
-fn pod_networks(inputs: &Inputs<'_>) -> Lpm<()> {
+/// The prefixes of every node's pods, also of nodes to which there is no tunnel, and what lies behind tunnels without an
+/// object that says so. A way to everywhere makes not the whole world pods.
+fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes) -> Lpm<()> {
     let nodes = inputs.store.nodes().chain([inputs.own]);
-    let prefixes = nodes.flat_map(NodeRecord::pod_cidrs).filter_map(prefix);
+    let tunnelled = from_kernel
+        .tunnelled
+        .iter()
+        .copied()
+        .filter(|prefix| ![Prefix::ALL_V4, Prefix::ALL_V6].contains(prefix));
+    let prefixes = nodes.flat_map(NodeRecord::pod_cidrs);
+    // An address of a pool is a pod's, if not now then in a moment.
+    let prefixes = prefixes.chain(inputs.store.pools().iter().copied());
+    let prefixes = prefixes.filter_map(prefix).chain(tunnelled);
     Lpm::build(prefixes.map(|prefix| (prefix, ())))
 }
 
@@ -263,10 +254,13 @@ fn sources<A>(
     let on_uplink = uplink
         .into_iter()
         .flat_map(|port| addresses_on(inputs.kernel, port.ifindex))
-        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+        .filter(|address| !is_link_local_v6(address));
     SourceAddresses {
         gateway: inputs.own.gateway_addresses().find_map(of_family),
-        overlay: inputs.own.tunnel_addresses().find_map(of_family),
+        overlay: [true, false]
+            .into_iter()
+            .filter_map(|is_ipv4| inputs.own.overlay_source(is_ipv4))
+            .find_map(of_family),
         uplink: tunnel_end.into_iter().chain(on_uplink).find_map(of_family),
     }
 }

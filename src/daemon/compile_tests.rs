@@ -1,15 +1,22 @@
 //! Objects and a made-up kernel in, tables out.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "compile_calico_tests.rs"]
+mod calico;
 
 use std::path::Path;
 
-use millrace_dataplane::table::Target;
+use millrace_dataplane::table::{EndpointKind, Target, Tunnel, TunnelKind};
+use millrace_dataplane::wire::Vni;
 
 use super::*;
 use crate::kernel::{
     InterfaceAddress, Link, Neighbour, NeighbourState, OWN_ROUTE_PROTOCOL, Route, RouteHop, RouteKind, Scope,
 };
-use crate::objects::Folder;
+use crate::objects::{Family, Folder};
+
+#[path = "compile/kernel_routes_tests.rs"]
+mod kernel_routes;
 
 const UPLINK: u32 = 2;
 const HOST: u32 = 3;
@@ -166,40 +173,53 @@ fn kernel(neighbours: Vec<Neighbour>) -> KernelState {
     )
 }
 
-fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
-    compiled_with("", neighbours)
+/// Lays out the objects of `manifests` and compiles them with `kernel`.
+fn compiled_from(manifests: &str, kernel: &KernelState) -> Compiled {
+    compiled_by(CONFIG, manifests, kernel, &mut Numbers::default())
 }
 
-fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
+fn compiled_by(config: &str, manifests: &str, kernel: &KernelState, numbers: &mut Numbers) -> Compiled {
+    compiled_for(config, (manifests, "10.244.1.2"), kernel, numbers)
+}
+
+/// The tables of a node that has a pod of this address.
+fn compiled_for(
+    config: &str,
+    (manifests, pod): (&str, &str),
+    kernel: &KernelState,
+    numbers: &mut Numbers,
+) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("nodes.yaml"), format!("{MANIFESTS}{objects}")).unwrap();
-    let config = Config::parse(CONFIG, Path::new("test.toml")).unwrap();
+    std::fs::write(folder.path().join("nodes.yaml"), manifests).unwrap();
+    let config = Config::parse(config, Path::new("test.toml")).unwrap();
     let key = HashKey::random();
-    let mut manifests = Folder::new(folder.path());
+    let mut manifests = Folder::new(folder.path()).in_network(config.overlay.network);
     manifests.scan();
     let store = manifests.store(&config.node.name, &[]);
     let inputs = Inputs {
         config: &config,
         own: store.own_node().unwrap(),
         store: &store,
-        kernel: &kernel(neighbours),
+        kernel,
         ports: &[
             port(0, HOST, Role::Host, &[]),
             port(1, UPLINK, Role::Uplink, &[]),
-            port(2, 20, Role::Pod, &["10.244.1.2"]),
+            port(2, 20, Role::Pod, &[pod]),
         ],
         key,
         listens: HostListens(&|_, _, _| Ok(false)),
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
     let mut policies = PolicyCompiler::new(key, 1);
-    compile(
-        &inputs,
-        &mut Numbers::default(),
-        &mut services,
-        &mut policies,
-        Epoch(7),
-    )
+    compile(&inputs, numbers, &mut services, &mut policies, Epoch(7))
+}
+
+fn compiled(neighbours: Vec<Neighbour>) -> Compiled {
+    compiled_with("", neighbours)
+}
+
+fn compiled_with(objects: &str, neighbours: Vec<Neighbour>) -> Compiled {
+    compiled_from(&format!("{MANIFESTS}{objects}"), &kernel(neighbours))
 }
 
 #[test]
@@ -381,9 +401,192 @@ fn only_what_changes_a_packets_way_counts_as_a_change() {
 fn a_peers_number_is_free_again_when_it_is_gone() {
     let name = |text: &str| NodeName::new(text).unwrap();
     let mut numbers = Numbers::default();
-    let first = numbers.of_peer(&name("a"));
-    assert_ne!(first, numbers.of_peer(&name("b")));
-    assert_eq!(first, numbers.of_peer(&name("a")), "kept");
-    numbers.keep_peers(|node| node.as_str() != "a");
-    assert_eq!(first, numbers.of_peer(&name("c")), "given again");
+    let first = numbers.of_peer(&name("a"), Family::V4, TunnelKind::Vxlan);
+    assert_ne!(first, numbers.of_peer(&name("b"), Family::V4, TunnelKind::Vxlan));
+    assert_eq!(
+        first,
+        numbers.of_peer(&name("a"), Family::V4, TunnelKind::Vxlan),
+        "kept"
+    );
+    numbers.keep_peers(|node| node.as_str() != "a", |_| false);
+    assert_eq!(
+        first,
+        numbers.of_peer(&name("c"), Family::V4, TunnelKind::Vxlan),
+        "given again"
+    );
+}
+
+/// A node of both families, with what its lease says beyond IPv4.
+fn dual_node(number: u8, beyond: &str) -> String {
+    format!(
+        r#"---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-{number}
+  annotations:
+    flannel.alpha.coreos.com/kube-subnet-manager: "true"
+    flannel.alpha.coreos.com/backend-type: vxlan
+    flannel.alpha.coreos.com/public-ip: 192.0.2.{number}
+    flannel.alpha.coreos.com/backend-data: '{{"VNI":1,"VtepMAC":"02:00:00:00:04:0{number}"}}'
+{beyond}
+spec: {{podCIDRs: [10.244.{number}.0/24, "fd00:{number}::/64"]}}
+status: {{addresses: [{{type: InternalIP, address: "192.0.2.{number}"}}, {{type: InternalIP, address: "2001:db8::{number}"}}]}}
+"#
+    )
+}
+
+/// What a node says that takes tunnels over IPv6.
+fn over_v6(number: u8) -> String {
+    format!(
+        r#"    flannel.alpha.coreos.com/public-ipv6: 2001:db8::{number}
+    flannel.alpha.coreos.com/backend-v6-data: '{{"VNI":1,"VtepMAC":"02:00:00:00:06:0{number}"}}'"#
+    )
+}
+
+fn kernel_of_both(v6: Option<&str>) -> KernelState {
+    let addresses = ["192.0.2.1/24", "fe80::1/64"].into_iter().chain(v6);
+    KernelState::made_up(
+        [link(UPLINK), link(HOST)],
+        addresses.map(|text| InterfaceAddress {
+            ifindex: UPLINK,
+            address: text.parse().unwrap(),
+            scope: Scope::Universe,
+        }),
+        [
+            route("192.0.2.0/24", UPLINK, None, 0),
+            route("2001:db8::/64", UPLINK, None, 0),
+        ],
+        [
+            neighbour("192.0.2.2", 2),
+            neighbour("2001:db8::2", 2),
+            neighbour("192.0.2.3", 3),
+        ],
+    )
+}
+
+/// Node 2 takes tunnels over IPv6, node 3 does not.
+fn of_both(own: &str, v6: Option<&str>) -> Compiled {
+    let nodes = [dual_node(1, own), dual_node(2, &over_v6(2)), dual_node(3, "")].concat();
+    let manifests = nodes.replace("node-1", "node-a");
+    compiled_from(&manifests, &kernel_of_both(v6))
+}
+
+#[test]
+fn ipv6_pods_go_over_ipv6_where_both_nodes_can() {
+    let compiled = of_both(&over_v6(1), Some("2001:db8::1/64"));
+    assert_eq!(compiled.warnings, [""; 0]);
+    let peer_of = |address| match compiled.tables.routes.lookup(ip(address)) {
+        Some(Target::Tunnel(id)) => compiled.tables.peers.get(id).unwrap(),
+        other => panic!("{address} leads to {other:?}"),
+    };
+    for (pod, remote, mtu, macs) in [
+        ("10.244.2.9", "192.0.2.2", 1450, Some((4, 1, 4, 2))),
+        ("fd00:2::9", "2001:db8::2", 1430, Some((6, 1, 6, 2))),
+        ("10.244.3.9", "192.0.2.3", 1450, Some((4, 1, 4, 3))),
+        ("fd00:3::9", "192.0.2.3", 1450, Some((4, 1, 4, 3))),
+    ] {
+        let peer = peer_of(pod);
+        assert_eq!((peer.remote, peer.mtu), (ip(remote), mtu), "{pod}");
+        assert!(peer.outer.is_some(), "{pod}");
+        let seen = match peer.tunnel {
+            Tunnel::Vxlan {
+                local_mac,
+                remote_mac,
+                ..
+            } => Some((local_mac.0[4], local_mac.0[5], remote_mac.0[4], remote_mac.0[5])),
+            Tunnel::Ipip => None,
+        };
+        assert_eq!(seen, macs, "{pod}");
+    }
+    let peers = &compiled.tables.peers;
+    let sender = |inner| {
+        peers
+            .get(peers.by_inner_source(ip(inner)).unwrap())
+            .unwrap()
+            .remote
+    };
+    for (inner, outer) in [
+        ("10.244.2.9", "192.0.2.2"),
+        ("192.0.2.2", "192.0.2.2"),
+        ("fd00:2::9", "2001:db8::2"),
+        ("2001:db8::2", "2001:db8::2"),
+        ("fd00:3::9", "192.0.2.3"),
+        ("2001:db8::3", "192.0.2.3"),
+    ] {
+        assert_eq!(sender(inner), ip(outer), "{inner}");
+    }
+    let ends: Vec<_> = compiled
+        .tables
+        .local
+        .endpoints
+        .iter()
+        .map(|end| end.local)
+        .collect();
+    assert_eq!(ends, [ip("192.0.2.1"), ip("2001:db8::1")]);
+    assert_eq!(
+        compiled.tables.local.sources_v6.uplink,
+        Some("2001:db8::1".parse().unwrap())
+    );
+    let routes: Vec<_> = compiled
+        .kernel_routes
+        .iter()
+        .map(|route| route.prefix.to_string())
+        .collect();
+    assert!(routes.contains(&"fd00:2::/64".to_owned()) && routes.contains(&"fd00:3::/64".to_owned()));
+}
+
+#[test]
+fn without_an_end_over_ipv6_ipv6_pods_go_over_ipv4() {
+    let compiled = of_both("", Some("2001:db8::1/64"));
+    let target = |address| compiled.tables.routes.lookup(ip(address));
+    assert_eq!(
+        target("fd00:2::9"),
+        target("10.244.2.9"),
+        "this node takes no such tunnel"
+    );
+    assert!(
+        compiled
+            .tables
+            .local
+            .endpoints
+            .iter()
+            .all(|end| end.local.is_ipv4())
+    );
+    // It said that it does, and the address has gone: the other node sends that way.
+    let compiled = of_both(&over_v6(1), None);
+    let target = |address| compiled.tables.routes.lookup(ip(address));
+    assert_eq!(target("fd00:2::9"), None);
+    assert!(matches!(target("10.244.2.9"), Some(Target::Tunnel(_))));
+    assert!(
+        compiled.warnings.iter().any(|line| line.contains("IPv6 address")),
+        "{:?}",
+        compiled.warnings
+    );
+}
+
+#[test]
+fn a_node_port_of_one_family_is_the_nodes_own_in_the_other() {
+    const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: old, namespace: default}
+spec: {type: NodePort, clusterIP: 10.96.0.10, ports: [{port: 80, nodePort: 30080}]}
+";
+    let own = dual_node(1, &over_v6(1)).replace("node-1", "node-a");
+    let of = |v6: Option<&str>| compiled_from(&format!("{own}{SERVICE}"), &kernel_of_both(v6));
+    let alone = of(None);
+    assert_eq!(alone.steering.node_ports.len(), 1, "there is no other family");
+    assert_eq!(alone.own_services.node_ports, [(6, 30_080)]);
+    let both = of(Some("2001:db8::1/64"));
+    assert_eq!(both.steering.node_ports, []);
+    let ports: Vec<_> = both
+        .steering
+        .service_ports
+        .iter()
+        .map(|at| (at.address, at.port))
+        .collect();
+    assert_eq!(ports, [(ip("192.0.2.1"), 30_080)]);
+    assert_eq!(both.own_services.node_ports, []);
+    assert_eq!(both.own_services.ports, [(ip("192.0.2.1"), (6, 30_080))]);
 }

@@ -20,6 +20,7 @@ use millrace_pipelines::Connections;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
+use super::compile::PeerWay;
 use super::compile::services::ServiceChanges;
 use super::explain::Reasons;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
@@ -82,7 +83,12 @@ impl Daemon {
         Names {
             ports: ports.map(|(id, port)| (id, port.name())).collect(),
             pods: pods.collect(),
-            peers: peers.map(|peer| (peer.id, peer.node.to_string())).collect(),
+            peers: peers
+                .filter_map(|peer| match peer.way {
+                    PeerWay::Tunnel(id) => Some((id, peer.node.to_string())),
+                    PeerWay::Plain(_) => None,
+                })
+                .collect(),
         }
     }
 

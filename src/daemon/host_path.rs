@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kernel::{
     HostPortSpec, Kernel, KernelError, Link, OwnServices, PortSet, check_ports, release_ports, reserve_ports,
 };
-use crate::objects::NodeRecord;
+use crate::objects::{NodeRecord, Store};
 
 /// What the kernel was last given of the node's own way to Services.
 #[derive(Debug, Default)]
@@ -29,19 +29,25 @@ pub(super) struct HostPath {
 }
 
 /// The host port as it is to be.
-pub(super) fn host_port_spec(config: &Config, own: &NodeRecord, uplink: &Link) -> HostPortSpec {
+pub(super) fn host_port_spec(
+    config: &Config,
+    (own, store): (&NodeRecord, &Store),
+    uplink: &Link,
+) -> HostPortSpec {
     let queues = u32::try_from(config.workers.cores.as_slice().len()).unwrap_or(u32::MAX);
     HostPortSpec {
         name: config.host_port.name.kernel_side().as_str().to_owned(),
         switch_name: config.host_port.name.switch_side().as_str().to_owned(),
         queues,
-        mtu: uplink
-            .mtu
-            .saturating_sub(u32::from(super::pods::tunnel_overhead(config.overlay.kind))),
+        mtu: uplink.mtu.saturating_sub(u32::from(super::pods::tunnel_overhead(
+            config.overlay.kind,
+            own,
+            store,
+        ))),
         mac: None,
         switch_mac: None,
         addresses: own.tunnel_addresses().collect(),
-        // The switch answers ARP, and no neighbour solicitations.
+        // The node goes to its Services by them at once, before a switch answers solicitations.
         neighbours: own.gateway_addresses().filter(IpAddr::is_ipv6).collect(),
     }
 }

@@ -148,7 +148,8 @@ pub(super) fn own_node(store: &Store, config: &Config) -> anyhow::Result<NodeRec
             config.node.manifests.display()
         );
     };
-    if own.pod_cidr_v4.is_none() {
+    // Calico gives a node its first block with its first pod.
+    if own.blocks.is_none() && own.pod_cidr_v4.is_none() {
         bail!(
             "Node {} has no IPv4 pod CIDR: spec.podCIDRs with one would be right",
             own.name

@@ -19,6 +19,7 @@ mod nic;
 mod pods;
 pub mod ports;
 mod stalls;
+mod stand_in;
 mod start;
 mod underlay;
 mod uninstall;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
+use ipnet::IpNet;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
@@ -117,6 +119,7 @@ struct Daemon {
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
     slow_path_stats: SharedSlowPathStats,
+    stand_in_stats: Arc<stand_in::StandInStats>,
     asked: BTreeMap<(u32, IpAddr), Instant>,
     /// Where the lines of the last capture go, alive while it runs; there is one at a time.
     capture: Option<mpsc::WeakSender<CaptureLine>>,
@@ -357,8 +360,10 @@ impl Daemon {
         }
         match store.own_node() {
             Some(own) => {
-                if own.pod_cidr_v4 != self.own.pod_cidr_v4 || own.pod_cidr_v6 != self.own.pod_cidr_v6 {
-                    error!("this node's pod CIDR has changed; the old one stays in force until a restart");
+                if is_fixed(own) != is_fixed(&self.own) {
+                    error!(
+                        "this node's pod CIDR, tunnel address or cluster network has changed; the old one stays in force until a restart"
+                    );
                 } else {
                     self.own = own.clone();
                 }
@@ -370,6 +375,14 @@ impl Daemon {
         }
         self.store = store;
     }
+}
+
+/// What a node's host port is made from at the start: flannel's pod CIDRs, and its own addresses in the overlay. Calico's blocks
+/// come and go.
+fn is_fixed(own: &NodeRecord) -> (bool, Vec<IpNet>, Vec<IpAddr>) {
+    let is_flannels = own.blocks.is_none();
+    let cidrs = own.pod_cidrs().filter(|_| is_flannels).collect();
+    (is_flannels, cidrs, own.tunnel_addresses().collect())
 }
 
 /// Whether the node itself listens there; its sockets are read once, and only if someone asks.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{PortFacts, Role};
-use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::wire::{MacAddr, ipip, vxlan};
 use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ use super::ports::{PodRow, Port, SavedError};
 use crate::admin::protocol::{Attach, Failure};
 use crate::config::OverlayKind;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
-use crate::objects::PodKey;
+use crate::objects::{Encapsulation, Family, Network, NodeRecord, Peer, PodKey, Store};
 
 /// A pod's port that is to be served.
 struct Wanted {
@@ -302,9 +302,11 @@ impl Daemon {
     /// What fits a pod's packets into the uplink's, tunnel header and all.
     fn pod_mtu(&self) -> Option<u32> {
         let uplink = self.ports.of_role(Role::Uplink)?.1.facts.mtu;
-        Some(u32::from(
-            uplink.saturating_sub(tunnel_overhead(self.config.overlay.kind)),
-        ))
+        Some(u32::from(uplink.saturating_sub(tunnel_overhead(
+            self.config.overlay.kind,
+            &self.own,
+            &self.store,
+        ))))
     }
 }
 
@@ -320,11 +322,24 @@ fn pod_mac(pod: &PodKey) -> MacAddr {
     MacAddr(mac)
 }
 
-/// What a tunnel of this kind adds to a packet, in bytes.
-pub(super) fn tunnel_overhead(kind: OverlayKind) -> u16 {
+/// What a tunnel of this kind adds to a packet, in bytes; of two underlays, or of several pools of a Calico cluster, the one
+/// that adds most.
+pub(super) fn tunnel_overhead(kind: OverlayKind, own: &NodeRecord, store: &Store) -> u16 {
+    if store.network() == Network::Calico {
+        let added = store
+            .encapsulations()
+            .map(|(pool, encapsulation)| match encapsulation {
+                Encapsulation::Plain => 0,
+                Encapsulation::Ipip { .. } => ipip::MTU_OVERHEAD,
+                Encapsulation::Vxlan { .. } if pool.addr().is_ipv4() => vxlan::MTU_OVERHEAD_IPV4,
+                Encapsulation::Vxlan { .. } => vxlan::MTU_OVERHEAD_IPV6,
+            });
+        return overhead(added.max().unwrap_or_default());
+    }
     overhead(match kind {
-        OverlayKind::Vxlan => millrace_dataplane::wire::vxlan::MTU_OVERHEAD_IPV4,
-        OverlayKind::Ipip => millrace_dataplane::wire::ipip::MTU_OVERHEAD,
+        OverlayKind::Vxlan if Peer::of(own, Family::V6).is_ok() => vxlan::MTU_OVERHEAD_IPV6,
+        OverlayKind::Vxlan => vxlan::MTU_OVERHEAD_IPV4,
+        OverlayKind::Ipip => ipip::MTU_OVERHEAD,
     })
 }
 

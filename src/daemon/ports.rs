@@ -163,6 +163,9 @@ pub struct Saved {
     /// What the uplink's device was before it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<NicBefore>,
+    /// The stand-in for an ipip device that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<String>,
     /// The device that the steering program is on, where the uplink is a VLAN on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan_device: Option<String>,
@@ -252,6 +255,7 @@ mod tests {
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
             nic: None,
+            stand_in: Some("tunl0".into()),
             vlan_device: Some("eth1".into()),
         };
         saved.store(folder.path()).unwrap();

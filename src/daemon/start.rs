@@ -1,6 +1,8 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -10,6 +12,7 @@ use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -56,7 +59,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let source = FolderSource::start(&config.node.manifests, config.node.name.clone())
+        let (network, name) = (config.overlay.network, config.node.name.clone());
+        let source = FolderSource::start_in(network, &config.node.manifests, name)
             .map_err(|error| Misconfigured::because(error.into()))?;
         let (daemon, inbox) = start(config, &source).await?;
         info!("ready");
@@ -71,21 +75,16 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
-    let (reader, key) = (publisher.reader(), HashKey::random());
-    let memory = (
-        nic::numa_node(&config, &device.link),
-        packets_of(&config, &uplink),
-    );
-    let (fabric, punts) =
-        Fabric::start(&config, &reader, &connections, key, memory).map_err(misconfigured)?;
+    let key = HashKey::random();
+    let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, punts, reader)?;
+        start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
-    warn_of_mtu(&uplink, memory.1);
-    let spec = host_port_spec(&config, &own, &uplink);
+    warn_of_mtu(&uplink, fabric.packets());
+    let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
     let mut daemon = Daemon {
@@ -119,7 +118,8 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         warnings: Vec::new(),
         slow_path,
         slow_path_stats,
-        asked: std::collections::BTreeMap::new(),
+        stand_in_stats: Arc::default(),
+        asked: BTreeMap::new(),
         capture: None,
         uplink_is_up: true,
         device,
@@ -136,6 +136,18 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         requests,
     };
     Ok((daemon, inbox))
+}
+
+/// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.
+fn start_fabric(
+    config: &Config,
+    (uplink, device): (&Link, &ClaimedDevice),
+    tables: &Publisher<NodeTables>,
+    connections: &Connections,
+    key: HashKey,
+) -> anyhow::Result<(Fabric, Receiver<Punt>)> {
+    let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
+    Fabric::start(config, &tables.reader(), connections, key, memory).map_err(misconfigured)
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.
@@ -209,6 +221,7 @@ impl Daemon {
             self.undo(host).await;
             return Err(error);
         }
+        self.hold_stand_in().await;
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();

@@ -50,10 +50,8 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 saved.vlan_device.as_deref(),
             ];
             for name in names.into_iter().flatten() {
-                if let Some(device) = kernel.find_link(name).await? {
-                    let result = xdp::detach_ours(device.ifindex).map_err(anyhow::Error::from);
-                    step(format!("steering program of {name}"), result);
-                }
+                let result = detach_program(&kernel, name).await;
+                step(format!("steering program of {name}"), result);
             }
             for name in &saved.gro_was_on {
                 let result = kernel
@@ -69,14 +67,18 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 }
             }
             for row in &saved.ports {
-                let result = kernel
-                    .detach_pod(&row.interface)
-                    .await
-                    .map_err(anyhow::Error::from);
-                step(format!("port {} of {}", row.interface, row.pod), result);
+                let result = kernel.detach_pod(&row.interface).await;
+                step(
+                    format!("port {} of {}", row.interface, row.pod),
+                    result.map_err(Into::into),
+                );
             }
             for (what, result) in host_path::undo(&kernel, &saved) {
                 step(what, result.map_err(anyhow::Error::from));
+            }
+            if let Some(name) = &saved.stand_in {
+                let result = kernel.remove_stand_in(name).await.map_err(anyhow::Error::from);
+                step(format!("stand-in {name}"), result);
             }
             let host = config.host_port.name.kernel_side();
             let result = kernel
@@ -94,6 +96,14 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
             }
         })
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
+}
+
+/// Takes the steering program off an interface, if that is there and it is on it.
+async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
+    match kernel.find_link(name).await? {
+        Some(device) => Ok(xdp::detach_ours(device.ifindex)?),
+        None => Ok(false),
+    }
 }
 
 /// Removes what is kept in the state folder; answers what could not be.

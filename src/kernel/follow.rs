@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    NLM_F_APPEND, NLM_F_DUMP_INTR, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    ParseableParametrized,
+    NLM_F_APPEND, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, ParseableParametrized,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
@@ -22,7 +21,7 @@ use tracing::{debug, warn};
 use super::error::{KernelError, Refusal};
 use super::message;
 use super::state::KernelState;
-use super::subscription::{end_code, receive, subscribe, table_request};
+use super::subscription::{aligned_length, end_code, receive, subscribe, table_request};
 use super::tables::{Change, Effect, Table};
 
 /// A change is held back until none has followed for this long, ...
@@ -34,8 +33,14 @@ const HOLD_MAX_MS: u64 = 50;
 /// A table whose contents are in doubt is read anew this long after the doubt arose: doubts come in bursts.
 const DOUBT_SETTLE_MS: u64 = 10;
 
-/// And not sooner than this after it was last read.
-const READ_INTERVAL_MS: u64 = 100;
+/// And not sooner than this after it was last read, ...
+const READ_INTERVAL_MS: u64 = 20;
+
+/// ... nor than so many times as long as that reading took: of a large table it takes its share of the time, and no more.
+const READ_INTERVAL_READINGS: u32 = 3;
+
+/// After events were lost, the tables are read anew this much later: what made the buffer overflow may go on.
+const LOSS_PAUSE_MS: u64 = 50;
 
 /// Bytes read at once: more than the 32 KiB that the kernel puts into one part of a table.
 const READ_BYTES: usize = 64 * 1024;
@@ -56,6 +61,7 @@ const FOLLOWED_MESSAGES: std::ops::RangeInclusive<u16> = 16..=30;
 struct Reading {
     table: Table,
     sequence: u32,
+    since: Instant,
     /// What was read so far, and the events since, in this table only.
     fresh: KernelState,
     /// The table changed in a way that may have hidden an entry from us (`NLM_F_DUMP_INTR`).
@@ -204,6 +210,7 @@ impl KernelFollower {
         self.reading = Some(Reading {
             table,
             sequence: self.sequence,
+            since: Instant::now(),
             fresh,
             interrupted: false,
         });
@@ -230,8 +237,7 @@ impl KernelFollower {
                 debug!("events of the kernel were lost; reading its tables anew");
                 self.resyncs += 1;
                 self.want(Table::ALL);
-                // What made the buffer overflow may go on: let it pass rather than add to it.
-                self.read_not_before = Instant::now() + Duration::from_millis(READ_INTERVAL_MS);
+                self.read_not_before = Instant::now() + Duration::from_millis(LOSS_PAUSE_MS);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -336,7 +342,8 @@ impl KernelFollower {
             return Ok(());
         };
         self.read_not_before = if self.wanted.is_empty() {
-            Instant::now() + Duration::from_millis(READ_INTERVAL_MS)
+            let pause = reading.since.elapsed() * READ_INTERVAL_READINGS;
+            Instant::now() + pause.max(Duration::from_millis(READ_INTERVAL_MS))
         } else {
             // The tables of one resync are read one after the other.
             self.read_not_before
@@ -370,13 +377,6 @@ impl KernelFollower {
         self.last_change = now;
         self.first_change.get_or_insert(now);
     }
-}
-
-/// Where the message after this one starts.
-fn aligned_length(message: &NetlinkBuffer<&[u8]>) -> usize {
-    usize::try_from(message.length())
-        .unwrap_or(usize::MAX)
-        .next_multiple_of(usize::from(NLMSG_ALIGNTO))
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -35,6 +35,7 @@ mod request;
 mod reserved_ports;
 mod resolve;
 mod route;
+mod stand_in;
 mod state;
 mod subscription;
 pub mod sysctl;

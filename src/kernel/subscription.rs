@@ -4,7 +4,8 @@ use std::io;
 
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{
-    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, NetlinkMessage,
+    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -14,11 +15,13 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
 };
+use rustix::net::sockopt;
 use tracing::debug;
 
 use super::tables::Table;
 
-/// Wanted size of the socket's receive buffer in bytes: some ten thousand events.
+/// Wanted size of the socket's receive buffer in bytes. The kernel doubles it (socket(7)), and counts for each event its whole
+/// buffer, some 800 bytes: room for twenty thousand events. It is taken only while it is used.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The groups whose events are followed.
@@ -47,9 +50,13 @@ pub(super) fn subscribe() -> io::Result<TokioSocket> {
 
 /// Enlarges the receive buffer as far as the system allows; a smaller one only means reading anew more often.
 fn enlarge_receive_buffer(socket: &Socket) {
-    let bytes = i32::try_from(RECEIVE_BUFFER_BYTES).unwrap_or(i32::MAX);
-    if let Err(error) = socket.set_rx_buf_sz(bytes) {
-        debug!(%error, "the netlink receive buffer keeps its size");
+    // Beyond `net.core.rmem_max` first, which takes CAP_NET_ADMIN.
+    let forced = sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES);
+    if forced
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES))
+        .is_err()
+    {
+        debug!("the netlink receive buffer keeps its size");
     }
 }
 
@@ -86,4 +93,11 @@ pub(super) fn end_code(kind: u16, payload: &[u8]) -> i32 {
         DoneBuffer::new_checked(payload).map_or(0, |done| done.code())
     };
     code.saturating_abs()
+}
+
+/// Where the message after this one starts.
+pub(super) fn aligned_length(message: &NetlinkBuffer<&[u8]>) -> usize {
+    usize::try_from(message.length())
+        .unwrap_or(usize::MAX)
+        .next_multiple_of(usize::from(NLMSG_ALIGNTO))
 }

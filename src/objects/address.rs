@@ -172,6 +172,8 @@ impl Vni {
     pub const MAX: u32 = 0x00ff_ffff;
     /// flannel's identifier on Linux, and this program's default.
     pub const FLANNEL: Self = Self(1);
+    /// The network identifier of Calico's VXLAN unless it is configured otherwise, and of flannel's with Windows nodes.
+    pub const CALICO: Self = Self(4096);
 
     /// Takes an identifier within 24 bits; zero is left out because no backend uses it, so that it only ever
     /// stands for a mistake.

@@ -11,6 +11,7 @@ use super::address::UnicastMac;
 use super::flannel::Family;
 use super::folder::Folder;
 use super::name::NodeName;
+use super::network::Network;
 use super::notice::{Notice, Severity};
 use super::store::Store;
 use crate::config::Config;
@@ -67,8 +68,12 @@ pub struct CheckCounts {
 pub struct OwnNode {
     /// Its name.
     pub name: NodeName,
-    /// Addresses of its pods.
+    /// The cluster network it is in.
+    pub network: Network,
+    /// Addresses of its pods, single ones that are borrowed in a Calico cluster among them.
     pub pod_cidrs: Vec<IpNet>,
+    /// The CIDRs of a Calico cluster's IPPools.
+    pub pools: Vec<IpNet>,
     /// Where it takes tunnel packets, if it has published that.
     pub public_ips: Vec<IpAddr>,
     /// The VtepMAC for IPv4 pods: the published one, else the derived one.
@@ -103,14 +108,16 @@ pub fn check(config_path: &Path) -> CheckReport {
             return report;
         }
     };
-    let mut folder = Folder::new(&config.node.manifests);
+    let mut folder = Folder::new(&config.node.manifests).in_network(config.overlay.network);
     folder.scan();
     let store = folder.store(&config.node.name, &[]);
     report.manifests = Some(config.node.manifests.clone());
     report.counts = count(&store, folder.file_count());
     report.own_node = store.own_node().map(|node| OwnNode {
         name: node.name.clone(),
-        pod_cidrs: node.pod_cidrs().collect(),
+        network: store.network(),
+        pod_cidrs: node.pod_prefixes().collect(),
+        pools: store.pools().to_vec(),
         public_ips: node.public_ips().collect(),
         vtep_mac_v4: node.vtep_mac_or_derived(Family::V4),
         vtep_mac_v6: node.vtep_mac_or_derived(Family::V6),
@@ -157,7 +164,8 @@ fn own_node_error(store: &Store, manifests: &Path) -> Option<String> {
         None => Some(format!(
             "there is no good Node named {name} in {folder}; add it with spec.podCIDRs, or set [node] name to the metadata.name of this node's Node"
         )),
-        Some(node) if node.pod_cidrs().next().is_none() => Some(format!(
+        // Calico gives a node its first block with its first pod.
+        Some(node) if node.blocks.is_none() && node.pod_cidrs().next().is_none() => Some(format!(
             "Node {name} in {folder} has no spec.podCIDRs; give it the addresses of its pods, as in podCIDRs: [10.244.1.0/24]"
         )),
         Some(_) => None,
@@ -191,12 +199,23 @@ impl fmt::Display for CheckReport {
             counts.policies,
         )?;
         if let Some(own) = &self.own_node {
-            let cidrs: Vec<String> = own.pod_cidrs.iter().map(ToString::to_string).collect();
+            let text = |cidrs: &[IpNet]| {
+                let cidrs: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+                if cidrs.is_empty() {
+                    "none yet".to_owned()
+                } else {
+                    cidrs.join(" ")
+                }
+            };
+            let network = match own.network {
+                Network::Flannel => String::new(),
+                Network::Calico => format!(", in {}'s network with pools {}", own.network, text(&own.pools)),
+            };
             writeln!(
                 f,
-                "this node: {}, pods {}, VtepMAC {}",
+                "this node: {}, pods {}, VtepMAC {}{network}",
                 own.name,
-                cidrs.join(" "),
+                text(&own.pod_cidrs),
                 own.vtep_mac_v4
             )?;
         }

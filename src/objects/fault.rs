@@ -5,43 +5,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::address::UnicastMac;
+use super::address::{MacError, UnicastMac};
+use super::calico::CalicoFault;
+pub(super) use super::excerpt::value_excerpt;
+use super::excerpt::{REASON_MAX_CHARS, excerpt};
 use super::flannel::{BACKEND_DATA, BACKEND_TYPE, BackendDataError, KUBE_SUBNET_MANAGER, PUBLIC_IP};
 use super::name::NameError;
 use super::notice::{Origin, Severity};
 use super::policy::PolicyFault;
 use super::service::ServiceFault;
-
-/// Most characters of a value that is quoted.
-const VALUE_MAX_CHARS: usize = 80;
-
-/// Most characters of the words of a parser.
-const REASON_MAX_CHARS: usize = 240;
-
-/// The beginning of a text, with control characters spelled out: what a manifest holds may be long, and may be
-/// meant for the terminal of whoever reads about it.
-pub(super) fn excerpt(text: &str, max_chars: usize) -> String {
-    let mut short: String = text
-        .chars()
-        .take(max_chars)
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect();
-    if text.chars().nth(max_chars).is_some() {
-        short.push_str("...");
-    }
-    short
-}
-
-/// The beginning of a quoted value.
-pub(super) fn value_excerpt(text: &str) -> String {
-    excerpt(text, VALUE_MAX_CHARS)
-}
 
 /// Why an object, a file or the folder is not, or not wholly, in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -248,6 +220,14 @@ pub enum Fault {
         /// What is wrong with it.
         error: BackendDataError,
     },
+    /// An annotation that is no MAC address.
+    #[error("{annotation}: {error}")]
+    Mac {
+        /// The annotation.
+        annotation: &'static str,
+        /// What is wrong with it.
+        error: MacError,
+    },
     /// Two nodes with one VtepMAC.
     #[error("VtepMAC {mac} is that of Node {node}, which came first and keeps it")]
     MacShared {
@@ -345,6 +325,11 @@ pub enum Fault {
     #[error(transparent)]
     Service(#[from] ServiceFault),
 
+    // Of Calico's objects.
+    /// See there.
+    #[error(transparent)]
+    Calico(#[from] CalicoFault),
+
     // Of policies, and of what they select by.
     /// See there.
     #[error(transparent)]
@@ -358,6 +343,7 @@ impl Fault {
         match self {
             Self::Service(fault) => fault.severity(),
             Self::Policy(fault) => fault.severity(),
+            Self::Calico(fault) => fault.severity(),
             Self::FolderUnwatched { .. } | Self::CidrHostBits { .. } | Self::NodeUnknown { .. } => {
                 Severity::Warning
             }
@@ -374,6 +360,12 @@ impl Fault {
     #[must_use]
     pub(super) fn no_backend_data() -> Self {
         Self::Incomplete(BACKEND_DATA)
+    }
+
+    /// A peer of a Calico cluster without an address for its pods' family.
+    #[must_use]
+    pub(super) fn no_node_address() -> Self {
+        Self::Incomplete("projectcalico.org/IPv4Address, or InternalIP of its pods' family")
     }
 
     /// A peer whose public address for its pods' family is absent.

@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::fault::Fault;
 use super::manifests::{self, FILE_MAX_BYTES, Found, Syntax};
 use super::name::{NodeName, ObjectId};
+use super::network::NetworkChoice;
 use super::notice::{Notice, Origin};
 use super::object::ObjectFault;
 use super::store::{Entry, Record, Registry, Store};
@@ -81,6 +82,7 @@ pub struct Folder {
     /// The Services and EndpointSlices of all files.
     services: Registry,
     notices: Vec<Notice>,
+    network: NetworkChoice,
 }
 
 impl Folder {
@@ -92,7 +94,14 @@ impl Folder {
             files: BTreeMap::new(),
             services: Registry::default(),
             notices: Vec::new(),
+            network: NetworkChoice::Auto,
         }
+    }
+
+    /// The same folder for a cluster network of one's choice.
+    #[must_use]
+    pub fn in_network(self, network: NetworkChoice) -> Self {
+        Self { network, ..self }
     }
 
     /// Path of the folder.
@@ -149,7 +158,12 @@ impl Folder {
             .chain(&self.notices)
             .chain(states().flat_map(|state| &state.notices))
             .cloned();
-        Store::assemble(own, &entries, &mut self.services, notices.collect())
+        Store::assemble(
+            (own, self.network),
+            &entries,
+            &mut self.services,
+            notices.collect(),
+        )
     }
 
     /// Everything that is in force.

@@ -9,14 +9,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
+mod calico;
 mod check;
 mod endpoint_slice;
+mod excerpt;
 mod fault;
 pub mod flannel;
 mod folder;
 pub mod manifests;
 mod name;
 mod namespace;
+mod network;
 mod node;
 mod notice;
 mod object;
@@ -28,6 +31,10 @@ mod store;
 mod watch;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
+pub use calico::{
+    Block, BlockAffinity, BlockRecord, CalicoFault, CalicoNode, Encapsulation, IpPool, IpamBlock, PoolMode,
+    PoolRecord,
+};
 pub use check::{CheckCounts, CheckReport, OwnNode, check};
 pub use endpoint_slice::{Endpoint, SlicePort, SliceRecord};
 pub use fault::Fault;
@@ -35,6 +42,7 @@ pub use flannel::{Backend, Family, FlannelLease, VxlanLease};
 pub use folder::{FOLDER_MAX_FILES, Folder};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
 pub use namespace::NamespaceRecord;
+pub use network::{Network, NetworkChoice};
 pub use node::{NodeRecord, gateway_of};
 pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde::Serialize;
 
 use super::address::{UnicastMac, refused_address_class, refused_class};
+use super::calico::{Block, CalicoNode, Encapsulation, GATEWAY_V4, GATEWAY_V6};
 use super::fault::Fault;
 use super::flannel::{self, Backend, Family, FlannelLease, VxlanLease};
 use super::name::NodeName;
@@ -43,6 +44,10 @@ pub struct NodeRecord {
     pub public_ip_overwrite_v6: Option<Ipv6Addr>,
     /// flannel's lease; `None` if the node does not take part.
     pub lease: Option<FlannelLease>,
+    /// What Calico's annotations say of it.
+    pub calico: Option<CalicoNode>,
+    /// In a Calico cluster what it has of the pools' addresses, its own blocks first; `None` in any other.
+    pub blocks: Option<Vec<Block>>,
     /// The label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
     /// `metadata.labels`, by which policies select nodes.
@@ -78,6 +83,8 @@ impl NodeRecord {
             public_ip_overwrite_v4: annotations.address(flannel::PUBLIC_IP_OVERWRITE, "IPv4")?,
             public_ip_overwrite_v6: annotations.address(flannel::PUBLIC_IPV6_OVERWRITE, "IPv6")?,
             lease: annotations.lease()?,
+            calico: CalicoNode::read(|name| annotations.get(name))?,
+            blocks: None,
             zone: node
                 .metadata
                 .labels
@@ -90,37 +97,99 @@ impl NodeRecord {
         Ok((record, warnings))
     }
 
-    /// The pod CIDRs of both families.
+    /// The pod CIDRs of both families: `spec.podCIDRs`, or Calico's blocks.
     pub fn pod_cidrs(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.pod_cidr_v4
-            .map(IpNet::V4)
-            .into_iter()
-            .chain(self.pod_cidr_v6.map(IpNet::V6))
+        let v4 = self.pod_cidr_v4.map(IpNet::V4);
+        let spec = v4.into_iter().chain(self.pod_cidr_v6.map(IpNet::V6));
+        let blocks = self.blocks.iter().flatten().filter(|block| !block.is_borrowed);
+        let is_flannels = self.blocks.is_none();
+        let spec = spec.filter(move |_| is_flannels);
+        spec.chain(blocks.map(|block| block.cidr))
     }
 
-    /// Whether an address lies in one of the pod CIDRs.
+    /// The addresses of its pods: [`Self::pod_cidrs`], and single ones that are borrowed from other nodes' blocks.
+    pub fn pod_prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let borrowed = self.blocks.iter().flatten().filter(|block| block.is_borrowed);
+        self.pod_cidrs().chain(borrowed.map(|block| block.cidr))
+    }
+
+    /// Whether an address may be that of one of its pods.
     #[must_use]
     pub fn owns_pod_address(&self, address: IpAddr) -> bool {
-        self.pod_cidrs().any(|cidr| cidr.contains(&address))
+        self.pod_prefixes().any(|cidr| cidr.contains(&address))
     }
 
-    /// The node's own addresses in the overlay, from which the host talks to pods: the first address of each
-    /// pod CIDR.
+    /// The node's own addresses in the overlay, from which the host talks to pods: the first address of each pod CIDR, in a
+    /// Calico cluster those of its annotations.
     pub fn tunnel_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.pod_cidrs().map(|cidr| cidr.network())
+        let is_flannels = self.blocks.is_none();
+        let first = self
+            .pod_cidrs()
+            .filter(move |_| is_flannels)
+            .map(|cidr| cidr.network());
+        let calico = self.calico.iter().filter(move |_| !is_flannels);
+        first.chain(calico.flat_map(CalicoNode::tunnel_addresses))
     }
 
-    /// The gateways of its pods: the second address of each pod CIDR.
+    /// From which address the host talks to pods: its own in the overlay, or, in a Calico cluster where it has none, its own.
+    #[must_use]
+    pub fn overlay_source(&self, is_ipv4: bool) -> Option<IpAddr> {
+        let is_of_family = |address: &IpAddr| address.is_ipv4() == is_ipv4;
+        let family = if is_ipv4 { Family::V4 } else { Family::V6 };
+        let own = || self.blocks.as_ref().and_then(|_| self.calico_address(family));
+        self.tunnel_addresses().find(is_of_family).or_else(own)
+    }
+
+    /// The same towards addresses of one of Calico's pools: its address on the device of that tunnel, where nothing is wrapped
+    /// the node's own, so that answers come back the same way.
+    #[must_use]
+    pub fn source_towards(&self, pool: Encapsulation, is_ipv4: bool) -> Option<IpAddr> {
+        let calico = self.calico.as_ref();
+        let family = if is_ipv4 { Family::V4 } else { Family::V6 };
+        let own = match (pool, family) {
+            (Encapsulation::Plain, _) => self.calico_address(family),
+            (Encapsulation::Ipip { .. }, _) => calico.and_then(|calico| calico.ipip_address).map(IpAddr::V4),
+            (Encapsulation::Vxlan { .. }, Family::V4) => {
+                calico.and_then(|calico| calico.vxlan_address).map(IpAddr::V4)
+            }
+            (Encapsulation::Vxlan { .. }, Family::V6) => {
+                calico.and_then(|calico| calico.vxlan_address_v6).map(IpAddr::V6)
+            }
+        };
+        own.or_else(|| self.overlay_source(is_ipv4))
+    }
+
+    /// The gateways of its pods: the second address of each pod CIDR; in a Calico cluster the same ones on every node.
     pub fn gateway_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.pod_cidrs().map(gateway_of)
+        let is_flannels = self.blocks.is_none();
+        let second = self.pod_cidrs().filter(move |_| is_flannels).map(gateway_of);
+        let has_v6 = || {
+            self.pod_prefixes()
+                .chain(self.tunnel_addresses().map(IpNet::from))
+        };
+        let v6 = (!is_flannels && has_v6().any(|net| net.addr().is_ipv6())).then_some(GATEWAY_V6);
+        let v4 = (!is_flannels).then_some(IpAddr::V4(GATEWAY_V4));
+        second.chain(v4).chain(v6.map(IpAddr::V6))
     }
 
-    /// The public addresses of the lease.
+    /// Its address in a Calico cluster: the annotated one, else its first `InternalIP` of that family.
+    #[must_use]
+    pub fn calico_address(&self, family: Family) -> Option<IpAddr> {
+        let annotated = self.calico.as_ref().and_then(|calico| calico.address(family));
+        let internal = || self.internal_ips.iter().copied();
+        annotated.or_else(|| internal().find(|address| address.is_ipv4() == (family == Family::V4)))
+    }
+
+    /// The addresses at which it takes tunnel packets: those of the lease, in a Calico cluster its own.
     pub fn public_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let lease = self.lease.as_ref();
+        let lease = self.lease.as_ref().filter(|_| self.blocks.is_none());
         let v4 = lease.and_then(|lease| lease.public_ip_v4).map(IpAddr::V4);
         let v6 = lease.and_then(|lease| lease.public_ip_v6).map(IpAddr::V6);
-        v4.into_iter().chain(v6)
+        let families = [Family::V4, Family::V6]
+            .into_iter()
+            .filter(|_| self.blocks.is_some());
+        let calico = families.filter_map(|family| self.calico_address(family));
+        v4.into_iter().chain(v6).chain(calico)
     }
 
     /// The VXLAN endpoint that the node published for a family of pods.
@@ -137,10 +206,11 @@ impl NodeRecord {
     /// what to publish, so that a MAC once published is kept.
     #[must_use]
     pub fn vtep_mac_or_derived(&self, family: Family) -> UnicastMac {
-        self.vxlan(family).map_or_else(
-            || flannel::derive_vtep_mac(&self.name, family),
-            |lease| lease.vtep_mac,
-        )
+        let published = match &self.blocks {
+            None => self.vxlan(family).map(|lease| lease.vtep_mac),
+            Some(_) => self.calico.as_ref().and_then(|calico| calico.mac(family)),
+        };
+        published.unwrap_or_else(|| flannel::derive_vtep_mac(&self.name, family))
     }
 }
 

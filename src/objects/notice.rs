@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::fault::{Fault, excerpt};
+use super::excerpt::excerpt;
+use super::fault::Fault;
 use super::name::ObjectId;
 
 /// Most characters of each part of a notice.

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::calico::{BlockAffinity, CALICO_API_VERSIONS, IpPool, IpamBlock};
 use super::fault::Fault;
 use super::name::ObjectId;
 use super::policy::ClusterNetworkPolicy;
@@ -42,6 +43,12 @@ pub enum Object {
     NetworkPolicy(Box<NetworkPolicy>),
     /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
     ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    /// Calico's IPPool, as it is stored or as its API server has it.
+    IpPool(Box<IpPool>),
+    /// Calico's IPAMBlock.
+    IpamBlock(Box<IpamBlock>),
+    /// Calico's BlockAffinity.
+    BlockAffinity(Box<BlockAffinity>),
 }
 
 /// Kinds that live in a Namespace.
@@ -134,6 +141,9 @@ impl Object {
                 &policy.metadata,
             ),
             Self::ClusterNetworkPolicy(policy) => (ClusterNetworkPolicy::KIND, "", &policy.metadata),
+            Self::IpPool(pool) => (IpPool::KIND, "", &pool.metadata),
+            Self::IpamBlock(block) => (IpamBlock::KIND, "", &block.metadata),
+            Self::BlockAffinity(affinity) => (BlockAffinity::KIND, "", &affinity.metadata),
         };
         let name = metadata.name.clone().filter(|name| !name.is_empty())?;
         Some(ObjectId {
@@ -167,6 +177,15 @@ impl Object {
             }
             (ClusterNetworkPolicy::API_VERSION, ClusterNetworkPolicy::KIND) => {
                 typed(tree).map(Box::new).map(Self::ClusterNetworkPolicy)
+            }
+            (version, IpPool::KIND) if CALICO_API_VERSIONS.contains(&version) => {
+                typed(tree).map(Box::new).map(Self::IpPool)
+            }
+            (version, IpamBlock::KIND) if CALICO_API_VERSIONS.contains(&version) => {
+                typed(tree).map(Box::new).map(Self::IpamBlock)
+            }
+            (version, BlockAffinity::KIND) if CALICO_API_VERSIONS.contains(&version) => {
+                typed(tree).map(Box::new).map(Self::BlockAffinity)
             }
             _ => Err(Fault::UnusedKind { api_version, kind }),
         };

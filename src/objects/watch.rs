@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::fault::Fault;
 use super::folder::Folder;
 use super::name::NodeName;
+use super::network::NetworkChoice;
 use super::notice::{Notice, Origin, Severity};
 use super::store::Store;
 
@@ -75,6 +76,18 @@ impl FolderSource {
     /// [`SourceError`] if the folder cannot be listed now; once started, the source goes on with what it has
     /// if the folder goes away.
     pub fn start(path: impl Into<PathBuf>, own: NodeName) -> Result<Self, SourceError> {
+        Self::start_in(NetworkChoice::Auto, path, own)
+    }
+
+    /// As [`Self::start`], in a cluster network of one's choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_in(
+        network: NetworkChoice,
+        path: impl Into<PathBuf>,
+        own: NodeName,
+    ) -> Result<Self, SourceError> {
         let path = path.into();
         if let Err(error) = fs::read_dir(&path) {
             return Err(SourceError::Folder { path, error });
@@ -86,7 +99,7 @@ impl FolderSource {
         let mut follower = Follower {
             own,
             watcher: FolderWatcher::new(path.clone(), wake.clone()),
-            folder: Folder::new(path),
+            folder: Folder::new(path).in_network(network),
             woken,
             stop: Arc::clone(&stop),
             stores: sender,

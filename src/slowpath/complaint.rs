@@ -14,7 +14,7 @@ use super::stats::Silence;
 /// Longest ICMP error over IPv4, IP header included, in bytes (RFC 1812 section 4.3.2.3).
 const LONGEST_V4: usize = 576;
 /// Longest ICMP error over IPv6, IP header included, in bytes: the smallest MTU (RFC 4443 section 2.4 (c)).
-const LONGEST_V6: usize = 1280;
+const LONGEST_V6: usize = ipv6::MIN_MTU as usize;
 /// Internetwork control, the precedence of ICMP errors (RFC 1812 section 4.3.2.5).
 const PRECEDENCE: u8 = 6 << 3;
 
@@ -130,10 +130,12 @@ pub(super) fn source(tables: &NodeTables, destination: IpAddr) -> Result<IpAddr,
         IpAddr::V4(_) => local.sources_v4.uplink.map(IpAddr::V4),
         IpAddr::V6(_) => local.sources_v6.uplink.map(IpAddr::V6),
     };
-    let by_uplink = matches!(
-        tables.routes.lookup(destination),
-        Some(Target::Via { port, .. } | Target::OnLink { port }) if Some(port) == local.uplink
-    );
+    let is_by_uplink = |end| match end {
+        Target::Via { port, .. } | Target::OnLink { port } => Some(port) == local.uplink,
+        _ => false,
+    };
+    let target = tables.routes.lookup(destination);
+    let by_uplink = target.is_some_and(|target| tables.routes.ends(target).any(is_by_uplink));
     let first = on_uplink.filter(|_| by_uplink);
     let rest = local.gateways.iter().chain(&local.addresses).copied();
     first.into_iter().chain(rest).find(fits).ok_or(Silence::NoSource)

@@ -1,6 +1,7 @@
 //! The slow path: packets that need thought, on a thread of their own.
 //!
-//! Workers hand over copies of packets that they cannot answer or send on by themselves ([`Punt`]): ARP, packets
+//! Workers hand over copies of packets that they cannot answer or send on by themselves ([`Punt`]): ARP and neighbour
+//! solicitations, packets
 //! that an ICMP error is due for, packets to the switch itself, and packets whose next hop's link address is not
 //! known. [`SlowPath`] decides about them: it is plain logic without a thread, a channel or a clock. [`spawn`] runs it
 //! between the workers and the control plane.
@@ -13,6 +14,7 @@ mod arp;
 mod complaint;
 mod compose;
 mod hold;
+mod neighbour;
 mod onward;
 mod original;
 mod rate;
@@ -32,7 +34,7 @@ use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward, send_on, whereabouts};
+use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
 use rate::Limiter;
 use stats::Silence;
@@ -177,7 +179,14 @@ impl SlowPath {
     fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
-            PuntReason::Arp => self.answer_arp(punt, tables)?,
+            PuntReason::Arp => {
+                let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
+                send_back(punt.ingress, packet, &self.stats.arp_replies)
+            }
+            PuntReason::NeighbourSolicitation => {
+                let packet = neighbour::answer(tables, punt.ingress, punt.packet.bytes())?;
+                send_back(punt.ingress, packet, &self.stats.neighbour_advertisements)
+            }
             PuntReason::ToSwitch => {
                 let original = read()?;
                 let id = self.next_id();
@@ -207,15 +216,6 @@ impl SlowPath {
             }
         };
         Ok(Actions::from(injection))
-    }
-
-    fn answer_arp(&mut self, punt: &Punt, tables: &NodeTables) -> Result<Injection, Silence> {
-        let packet = arp::answer(tables, punt.ingress, punt.packet.bytes())?;
-        self.stats.arp_replies.add(1);
-        Ok(Injection {
-            way: Way::Exit(punt.ingress),
-            packet,
-        })
     }
 
     /// Sends what a host at the packet's destination would answer.

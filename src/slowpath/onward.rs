@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::stats::Counter;
 use millrace_dataplane::table::{NodeTables, Role, Target};
 use millrace_dataplane::worker::{Injection, Origin, Way};
 
@@ -28,8 +29,25 @@ pub(super) enum Onward {
 
 /// Finds the way as the pipeline's `route` does, save for what the packet itself decides.
 pub(super) fn onward(tables: &NodeTables, destination: IpAddr) -> Onward {
-    match tables.routes.lookup(destination) {
-        Some(Target::Tunnel(peer)) => match tables.peers.get(peer) {
+    let Some(target) = tables.routes.lookup(destination) else {
+        return Onward::Nowhere;
+    };
+    // Of several ways only the packet's flow decides which it is: one that is not clear stands for all.
+    let ways = || {
+        tables
+            .routes
+            .ends(target)
+            .map(|end| to_end(tables, end, destination))
+    };
+    let waits = ways().find(|way| matches!(way, Onward::Waits { .. }));
+    waits
+        .or_else(|| ways().find(|way| *way == Onward::Clear))
+        .unwrap_or(Onward::Nowhere)
+}
+
+fn to_end(tables: &NodeTables, target: Target, destination: IpAddr) -> Onward {
+    match target {
+        Target::Tunnel(peer) => match tables.peers.get(peer) {
             Some(peer) if peer.outer.is_some() => Onward::Clear,
             Some(peer) => Onward::Waits {
                 next_hop: (peer.underlay.port, peer.underlay.next_hop),
@@ -37,16 +55,16 @@ pub(super) fn onward(tables: &NodeTables, destination: IpAddr) -> Onward {
             },
             None => Onward::Nowhere,
         },
-        Some(Target::Via { port, next_hop }) => to_neighbour(tables, port, next_hop),
-        Some(Target::OnLink { port }) => to_neighbour(tables, port, destination),
-        Some(Target::Port(port)) => match tables.ports.get(port).map(|facts| facts.role) {
+        Target::Via { port, next_hop } => to_neighbour(tables, port, next_hop),
+        Target::OnLink { port } => to_neighbour(tables, port, destination),
+        Target::Port(port) => match tables.ports.get(port).map(|facts| facts.role) {
             Some(Role::Uplink) => to_neighbour(tables, port, destination),
             Some(Role::Pod | Role::Host) => Onward::Clear,
             None => Onward::Nowhere,
         },
         // The worker knows what to do with these.
-        Some(Target::Switch | Target::Blackhole) => Onward::Clear,
-        Some(Target::Unreachable) | None => Onward::Nowhere,
+        Target::Switch | Target::Blackhole => Onward::Clear,
+        Target::Unreachable | Target::Spread(_) => Onward::Nowhere,
     }
 }
 
@@ -77,6 +95,15 @@ fn to_neighbour(tables: &NodeTables, port: PortId, address: IpAddr) -> Onward {
             next_hop: (port, address),
             mtu: facts.mtu,
         },
+    }
+}
+
+/// An answer to the station behind a port, which leaves there as it is.
+pub(super) fn send_back(port: PortId, packet: PacketCopy, sent: &Counter) -> Injection {
+    sent.add(1);
+    Injection {
+        way: Way::Exit(port),
+        packet,
     }
 }
 

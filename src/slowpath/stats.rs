@@ -38,6 +38,10 @@ counters! {
     arp_replies,
     /// ARP packets that want no answer: replies, announcements, requests for the asker's own addresses.
     arp_ignored,
+    /// Neighbour solicitations answered.
+    neighbour_advertisements,
+    /// Neighbour solicitations that want no answer: for the asker's own addresses, or not as they must be.
+    neighbour_ignored,
     /// Echo requests to the switch answered.
     echo_replies,
     /// ICMP time exceeded sent.
@@ -102,6 +106,8 @@ counters! {
 pub(super) enum Silence {
     /// See [`SlowPathStats::arp_ignored`].
     ArpIgnored,
+    /// See [`SlowPathStats::neighbour_ignored`].
+    NeighbourIgnored,
     /// See [`SlowPathStats::rate_limited`].
     RateLimited,
     /// See [`SlowPathStats::ignored_icmp_error`].
@@ -143,6 +149,7 @@ impl SlowPathStats {
     pub(super) fn silent(&self, silence: Silence) {
         let counter = match silence {
             Silence::ArpIgnored => &self.arp_ignored,
+            Silence::NeighbourIgnored => &self.neighbour_ignored,
             Silence::RateLimited => &self.rate_limited,
             Silence::IcmpError => &self.ignored_icmp_error,
             Silence::Fragment => &self.ignored_fragment,

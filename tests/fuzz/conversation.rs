@@ -115,6 +115,7 @@ impl Ends {
                 syn: form & 2 != 0,
                 fin: form & 4 != 0,
                 rst: form & 24 == 24,
+                options: Vec::new(),
                 data,
             }),
             132 => Body::Sctp(from, to, data),

@@ -66,6 +66,22 @@ fn in_vxlan(ip: &Ip) -> Vec<u8> {
     outer(2, 1).vxlan((50_000, VXLAN_PORT), VNI, &ip.frame(vtep_mac(1), vtep_mac(2)))
 }
 
+/// In VXLAN over IPv6 from node 6 to node 1.
+fn in_vxlan_over_v6(ip: &Ip) -> Vec<u8> {
+    outer(6, 1).vxlan((50_000, VXLAN_PORT), VNI, &ip.frame(vtep_mac(1), vtep_mac(6)))
+}
+
+/// A neighbour solicitation of pod 2 for its gateway.
+fn solicitation() -> Vec<u8> {
+    let here = station_mac(1, pod_port(2));
+    let target = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target, &[1, 1], &here.0].concat();
+    Ip::udp(v6(1, 2), "ff02::1:ff00:1".parse().expect("an address"))
+        .ttl(255)
+        .body(Body::Raw(58, message))
+        .frame(MacAddr([0x33, 0x33, 0xff, 0, 0, 1]), here)
+}
+
 fn request_for_gateway() -> Vec<u8> {
     let (here, nobody) = (station_mac(1, pod_port(2)), mac_of(0));
     let request = ArpPacket {
@@ -92,6 +108,8 @@ fn walks() -> Vec<Seed> {
         ("to-neighbour-v6", AT_POD, at_pod(&from_pod(v6(1, 3)))),
         ("to-vxlan", AT_POD, at_pod(&tcp(v4(2, 2)))),
         ("to-vxlan-v6", AT_POD, at_pod(&from_pod(v6(2, 2)))),
+        ("to-vxlan-over-v6", AT_POD, at_pod(&tcp(v4(6, 2)))),
+        ("to-vxlan-v6-over-v6", AT_POD, at_pod(&tcp(v6(6, 2)))),
         ("to-ipip", AT_POD, at_pod(&from_pod(v4(3, 2)))),
         ("to-unresolved", AT_POD, at_pod(&from_pod(v4(4, 2)))),
         ("to-gateway", AT_POD, at_pod(&echo(v4(1, 1)))),
@@ -100,9 +118,20 @@ fn walks() -> Vec<Seed> {
         ("to-world", AT_POD, at_pod(&from_pod(outside(Family::V4)))),
         ("last-hop", AT_POD, at_pod(&from_pod(v4(1, 3)).ttl(1))),
         ("arp", AT_POD, request_for_gateway()),
+        ("neighbour-solicitation", AT_POD, solicitation()),
         ("from-host", AT_HOST, at_host),
         ("from-vxlan", AT_UPLINK, in_vxlan(&back(v4(2, 2), v4(1, 2)))),
         ("from-vxlan-v6", AT_UPLINK, in_vxlan(&back(v6(2, 2), v6(1, 2)))),
+        (
+            "from-vxlan-over-v6",
+            AT_UPLINK,
+            in_vxlan_over_v6(&back(v4(6, 2), v4(1, 2))),
+        ),
+        (
+            "from-vxlan-v6-over-v6",
+            AT_UPLINK,
+            in_vxlan_over_v6(&back(v6(6, 2), v6(1, 2))),
+        ),
         (
             "from-vxlan-ce",
             AT_UPLINK,
@@ -201,6 +230,11 @@ fn transports() -> Vec<Seed> {
         ("icmp", "echo-v6", echo(v6(2, 2))[IPV6..].to_vec()),
         // Nothing but zeros once it is made a reply, whose checksum is then all ones.
         ("icmp", "echo-of-zeros", vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0]),
+        (
+            "icmp",
+            "neighbour-solicitation",
+            solicitation()[ETHERNET + IPV6..].to_vec(),
+        ),
         ("icmp", "fragmentation-needed", error(3, 4, &quoted[..28])),
         ("icmp", "packet-too-big", error(2, 0, &from_pod(v6(2, 2)).build())),
     ]
@@ -214,6 +248,7 @@ fn tunnels() -> Vec<Seed> {
         ("tunnel", "vxlan-reserved", [&[0xff], &vxlan[1..]].concat()),
         ("tunnel", "vxlan-without-vni", [&[0], &vxlan[1..]].concat()),
         ("tunnel", "ipip", inner.build()),
+        ("tunnel", "inside-v6", Ip::udp(v6(2, 2), v6(1, 2)).build()),
         ("tunnel", "ipip-and-more", [inner.build(), vec![0; 4]].concat()),
     ]
 }

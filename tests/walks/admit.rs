@@ -1,6 +1,6 @@
 //! Rows of `admit`: what a port may send.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
@@ -219,8 +219,14 @@ fn family_rows(family: Family) -> Vec<Row> {
     rows
 }
 
-/// No pod and no host speaks neighbour discovery with us yet, however it is wrapped; and never is any forwarded.
+/// A solicitation that is honest is answered by the slow path, and nothing else of neighbour discovery goes anywhere, however
+/// it is wrapped.
 fn neighbour_discovery_rows() -> Vec<Row> {
+    let named = |kind| match kind {
+        134 => DropReason::RouterAdvertisement,
+        137 => DropReason::RouterRedirect,
+        _ => DropReason::Icmpv6NotTaken,
+    };
     let port = pod_port(2);
     let (group, own) = (MacAddr([0x33, 0x33, 0, 0, 0, 1]), pod(Family::V6, 1, 2));
     let mut rows = Vec::new();
@@ -228,18 +234,37 @@ fn neighbour_discovery_rows() -> Vec<Row> {
         let message = Body::Raw(58, [&[kind, 0, 0, 0][..], &[0; 20]].concat());
         let to_all = Ip::udp("fe80::2".parse().unwrap(), "ff02::1".parse().unwrap()).body(message.clone());
         let packet = to_all.frame(group, station_mac(1, port));
-        rows.push(Row::drop(
+        let expect = match kind {
+            // From a link-local address of the pod's, about `::`.
+            135 => Expect::Punt(
+                PuntReason::NeighbourSolicitation,
+                PuntDetail::Nothing,
+                packet.clone(),
+            ),
+            136 => Expect::Drop(DropReason::NeighbourSpoofed),
+            other => Expect::Drop(named(other)),
+        };
+        rows.push(Row::new(
             format!("ICMPv6 type {kind} to all"),
             port,
             packet,
-            DropReason::Icmpv6NotTaken,
+            expect,
         ));
         let routed = sent(&Ip::udp(own, pod(Family::V6, 1, 3)).body(message), port);
-        rows.push(Row::drop(
-            format!("ICMPv6 type {kind} routed"),
+        let expect = match kind {
+            135 => Expect::Punt(
+                PuntReason::NeighbourSolicitation,
+                PuntDetail::Nothing,
+                routed.clone(),
+            ),
+            136 => Expect::Drop(DropReason::NeighbourSpoofed),
+            other => Expect::Drop(named(other)),
+        };
+        rows.push(Row::new(
+            format!("ICMPv6 type {kind} to a pod"),
             port,
             routed,
-            DropReason::Icmpv6NotTaken,
+            expect,
         ));
         let hidden = Body::Raw(
             60,
@@ -250,9 +275,10 @@ fn neighbour_discovery_rows() -> Vec<Row> {
             format!("ICMPv6 type {kind} behind options"),
             port,
             hidden,
-            DropReason::Icmpv6NotTaken,
+            named(kind),
         ));
     }
+    rows.extend(neighbour_rows());
     // What only looks like it: an echo request, and a message cut before its type.
     let report =
         Ip::udp("fe80::2".parse().unwrap(), "ff02::16".parse().unwrap()).body(Body::Raw(58, vec![143; 8]));
@@ -262,6 +288,123 @@ fn neighbour_discovery_rows() -> Vec<Row> {
         port,
         report,
         DropReason::NotForUs,
+    ));
+    rows
+}
+
+/// Who may ask or say what about neighbours (CVE-2020-10749 and what ARP has of the kind).
+fn neighbour_rows() -> Vec<Row> {
+    let port = pod_port(2);
+    let (own, other, gateway) = (
+        pod(Family::V6, 1, 2),
+        pod(Family::V6, 1, 3),
+        pod(Family::V6, 1, 1),
+    );
+    let (local, nobody) = ("fe80::2".parse().unwrap(), "::".parse().unwrap());
+    let (mine, foreign) = (station_mac(1, port), station_mac(1, pod_port(3)));
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(_) => vec![],
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let say = |kind: u8, from: IpAddr, target: IpAddr, option: Option<(u8, MacAddr)>| {
+        let option = option.map_or(vec![], |(kind, link)| [&[kind, 1][..], &link.0].concat());
+        let message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &octets(target), &option].concat();
+        Ip::udp(from, "ff02::1:ff00:1".parse().unwrap())
+            .ttl(255)
+            .body(Body::Raw(58, message))
+            .frame(MacAddr([0x33, 0x33, 0xff, 0, 0, 1]), mine)
+    };
+    let asks = |from, target, link| say(135, from, target, Some((1, link)));
+    let tells = |from, target, link| say(136, from, target, Some((2, link)));
+    let mut rows = Vec::new();
+    for (name, packet) in [
+        ("asks for its gateway", asks(own, gateway, mine)),
+        ("asks from a link-local address", asks(local, gateway, mine)),
+        ("asks for anyone", asks(own, other, mine)),
+        ("asks without its link address", say(135, own, gateway, None)),
+        ("probes for its own address", say(135, nobody, own, None)),
+        ("probes for a link-local address", say(135, nobody, local, None)),
+        ("probes for another's address", say(135, nobody, other, None)),
+    ] {
+        let expect = Expect::Punt(
+            PuntReason::NeighbourSolicitation,
+            PuntDetail::Nothing,
+            packet.clone(),
+        );
+        rows.push(Row::new(format!("a pod {name}"), port, packet, expect));
+    }
+    let asked = asks(own, gateway, mine);
+    for (name, packet, reason) in [
+        (
+            "asks as another pod",
+            asks(other, gateway, mine),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "asks as its gateway",
+            asks(gateway, other, mine),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "asks for another's link address",
+            asks(own, gateway, foreign),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "claims another's address",
+            tells(own, other, mine),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "claims its gateway's address as the gateway",
+            tells(gateway, gateway, mine),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "claims its own address for another",
+            tells(own, own, foreign),
+            DropReason::NeighbourSpoofed,
+        ),
+        (
+            "announces its own address",
+            tells(own, own, mine),
+            DropReason::Icmpv6NotTaken,
+        ),
+        (
+            "announces a link-local address",
+            tells(local, local, mine),
+            DropReason::Icmpv6NotTaken,
+        ),
+        (
+            "asks with an option of no length",
+            patch(asked.clone(), 79, &[0]),
+            DropReason::TransportMalformed,
+        ),
+        (
+            "asks in half a message",
+            Ip::udp(own, gateway)
+                .body(Body::Raw(58, vec![135; 12]))
+                .frame(switch_mac(1, port), mine),
+            DropReason::TransportMalformed,
+        ),
+        (
+            "asks another station",
+            patch(asked, 0, &[2, 9]),
+            DropReason::NotForUs,
+        ),
+    ] {
+        rows.push(Row::drop(format!("a pod {name}"), port, packet, reason));
+    }
+    // The host is no router of the switch's either.
+    let message = Body::Raw(58, [&[134, 0, 0, 0][..], &[0; 12]].concat());
+    let advertised = Ip::udp("fe80::1".parse().unwrap(), "ff02::1".parse().unwrap()).body(message);
+    let advertised = advertised.frame(MacAddr([0x33, 0x33, 0, 0, 0, 1]), station_mac(1, host()));
+    let reason = DropReason::RouterAdvertisement;
+    rows.push(Row::drop(
+        "the host advertises itself",
+        host(),
+        advertised,
+        reason,
     ));
     rows
 }

@@ -40,6 +40,12 @@ fn vxlan(ip: &Ip) -> Vec<u8> {
     outer(2, 1).vxlan((40_000, VXLAN_PORT), VNI, &inner)
 }
 
+/// Over the underlay of these nodes' own family.
+fn vxlan_v6(ip: &Ip) -> Vec<u8> {
+    let inner = ip.clone().frame(vtep_mac(1), vtep_mac(6));
+    outer(6, 1).vxlan((40_000, VXLAN_PORT), VNI, &inner)
+}
+
 fn udp(family: Family, from: u8, port: u16) -> Ip {
     Ip::udp(pod(family, from, 2), pod(family, 1, 2)).body(Body::Udp(port, 53, vec![7; 40]))
 }
@@ -50,6 +56,7 @@ fn flows_in_tunnels_are_told_apart_and_each_is_itself() {
         (ipip as fn(&Ip) -> Vec<u8>, Family::V4, 3),
         (vxlan, Family::V4, 2),
         (vxlan, Family::V6, 2),
+        (vxlan_v6, Family::V6, 6),
     ] {
         let first = flow(wrap(&udp(family, node, 1))).unwrap();
         let same = udp(family, node, 1).ttl(9).ecn(1).len(900);

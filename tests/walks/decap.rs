@@ -1,82 +1,100 @@
 //! Rows of `decap`: who may send us what through which tunnel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use millrace_dataplane::verdict::DropReason;
 
-use crate::packets::{Body, Family, Ip, Outer, ethernet, patch, patch_ipv4};
+use crate::packets::{
+    Body, Family, Ip, Outer, cut, ethernet, patch, patch_ipv4, payload_at, with_udp_checksum_v6,
+};
 use crate::rows::{Row, delivered};
 use crate::world::{
-    VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, host, node_address, outer, pod, pod_port, router_mac,
-    switch_mac, uplink, vtep_mac, world,
+    VNI, VXLAN_PEERS, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, host, node_address, outer, pod, pod_port,
+    router_mac, switch_mac, underlay, uplink, vtep_mac, world,
 };
 
 /// The outer UDP ports of the packets here.
 pub const PORTS: (u16, u16) = (40_000, VXLAN_PORT);
 
-/// A packet of node 2 in VXLAN, as it comes to node 1.
-fn vxlan(ip: &Ip) -> Vec<u8> {
-    outer(2, 1).vxlan(PORTS, VNI, &inner(ip))
+/// A packet of another node in VXLAN, as it comes to node 1.
+fn vxlan(from: u8, ip: &Ip) -> Vec<u8> {
+    outer(from, 1).vxlan(PORTS, VNI, &inner(ip))
 }
 
-/// The inner frame of a packet from node 2 to node 1.
+/// The address of a node that nobody knows, in the underlay to a peer.
+fn stranger(peer: u8) -> IpAddr {
+    node_address(underlay(1, peer), 66)
+}
+
+/// The inner frame of a packet to node 1. Whose inner source address is the sender's does not matter.
 pub fn inner(ip: &Ip) -> Vec<u8> {
     ip.frame(vtep_mac(1), vtep_mac(2))
 }
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for family in Family::BOTH {
-        rows.extend(vxlan_rows(family));
-        rows.extend(sender_rows(family));
+    for (family, peer) in VXLAN_PEERS {
+        rows.extend(vxlan_rows(family, peer));
+        rows.extend(sender_rows(family, peer));
     }
     rows.extend(frame_rows());
+    rows.extend(frame_rows_v6());
     rows.extend(ipip_rows());
     rows
 }
 
-fn vxlan_rows(family: Family) -> Vec<Row> {
-    let row =
-        |name: &str, packet, expect| Row::new(format!("{family:?}: VXLAN: {name}"), uplink(), packet, expect);
-    let ip = Ip::udp(pod(family, 2, 2), pod(family, 1, 2));
+fn vxlan_rows(family: Family, peer: u8) -> Vec<Row> {
+    let row = |name: &str, packet, expect| {
+        let name = format!("{family:?}: VXLAN from {peer}: {name}");
+        Row::new(name, uplink(), packet, expect)
+    };
+    let ip = Ip::udp(pod(family, peer, 2), pod(family, 1, 2));
     let there = delivered(&ip.clone().ttl(63), pod_port(2));
-    let good = vxlan(&ip);
+    let good = vxlan(peer, &ip);
+    let udp = payload_at(underlay(1, peer));
     let windows = Ip::udp(pod(family, 5, 2), pod(family, 1, 2));
     let windows_frame = windows.frame(vtep_mac(1), vtep_mac(5));
     let with_options = {
         let mut packet = good.clone();
-        packet.splice(34..34, [1, 1, 1, 0]);
-        let total = u16::from_be_bytes([packet[16], packet[17]]) + 4;
-        patch_ipv4(patch(packet, 14, &[0x46]), 16, &total.to_be_bytes())
+        if underlay(1, peer) == Family::V4 {
+            packet.splice(34..34, [1, 1, 1, 0]);
+            let total = u16::from_be_bytes([packet[16], packet[17]]) + 4;
+            patch_ipv4(patch(packet, 14, &[0x46]), 16, &total.to_be_bytes())
+        } else {
+            // Destination options: six bytes of padding.
+            packet.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
+            let len = u16::from_be_bytes([packet[18], packet[19]]) + 8;
+            patch(patch(packet, 20, &[60]), 18, &len.to_be_bytes())
+        }
     };
-    let to_host = Ip::udp(pod(family, 2, 2), pod(family, 1, 0));
-    let echo = Ip::udp(pod(family, 2, 2), pod(family, 1, 2)).body(Body::Echo(7, vec![1; 56]));
+    let to_host = Ip::udp(pod(family, peer, 2), pod(family, 1, 0));
+    let echo = Ip::udp(pod(family, peer, 2), pod(family, 1, 2)).body(Body::Echo(7, vec![1; 56]));
     vec![
         row("to a pod", good.clone(), there.clone()),
         row(
             "with an outer UDP checksum, right or wrong",
-            patch(good.clone(), 40, &[0xab, 0xcd]),
+            patch(good.clone(), udp + 6, &[0xab, 0xcd]),
             there.clone(),
         ),
         row(
             "reserved bits set",
-            patch(patch(good.clone(), 42, &[0xff, 0xff]), 49, &[0xff]),
+            patch(patch(good.clone(), udp + 8, &[0xff, 0xff]), udp + 15, &[0xff]),
             there.clone(),
         ),
         row("outer options", with_options, there.clone()),
         row(
             "any inner source MAC",
-            patch(good, 56, &[2, 9, 9, 9, 9, 9]),
+            patch(good, udp + 22, &[2, 9, 9, 9, 9, 9]),
             there,
         ),
         row(
             "to the node itself, no hop",
-            vxlan(&to_host),
+            vxlan(peer, &to_host),
             delivered(&to_host, host()),
         ),
         row(
             "echo",
-            vxlan(&echo),
+            vxlan(peer, &echo),
             delivered(&echo.clone().ttl(63), pod_port(2)),
         ),
         row(
@@ -88,13 +106,13 @@ fn vxlan_rows(family: Family) -> Vec<Row> {
 }
 
 /// Who sends, and from which inner address (CVE-2020-10136 and its like).
-fn sender_rows(family: Family) -> Vec<Row> {
+fn sender_rows(family: Family, peer: u8) -> Vec<Row> {
     let to = pod(family, 1, 2);
-    let good = inner(&Ip::udp(pod(family, 2, 2), to));
-    let from = |source: IpAddr| vxlan(&Ip::udp(source, to));
+    let good = inner(&Ip::udp(pod(family, peer, 2), to));
+    let from = |source: IpAddr| vxlan(peer, &Ip::udp(source, to));
     let stranger = Outer {
-        source: Ipv4Addr::new(192, 0, 2, 66),
-        ..outer(2, 1)
+        source: stranger(peer),
+        ..outer(peer, 1)
     };
     let windows = (40_000, WINDOWS_PORT);
     let mut rows = vec![
@@ -110,17 +128,17 @@ fn sender_rows(family: Family) -> Vec<Row> {
         ),
         (
             "peer of another port",
-            outer(2, 1).vxlan(windows, WINDOWS_VNI, &good),
+            outer(peer, 1).vxlan(windows, WINDOWS_VNI, &good),
             DropReason::TunnelWrongKind,
         ),
         (
             "another network",
-            outer(2, 1).vxlan(PORTS, 2, &good),
+            outer(peer, 1).vxlan(PORTS, 2, &good),
             DropReason::TunnelWrongVni,
         ),
         (
             "network with a high bit",
-            outer(2, 1).vxlan(PORTS, VNI | 0x80_0000, &good),
+            outer(peer, 1).vxlan(PORTS, VNI | 0x80_0000, &good),
             DropReason::TunnelWrongVni,
         ),
     ];
@@ -135,7 +153,8 @@ fn sender_rows(family: Family) -> Vec<Row> {
         rows.push((name, from(source), DropReason::TunnelSpoofedAddress));
     }
     let row = |(name, packet, reason)| {
-        Row::drop(format!("{family:?}: VXLAN from {name}"), uplink(), packet, reason)
+        let name = format!("{family:?}: VXLAN from {peer}: {name}");
+        Row::drop(name, uplink(), packet, reason)
     };
     rows.into_iter().map(row).collect()
 }
@@ -143,17 +162,17 @@ fn sender_rows(family: Family) -> Vec<Row> {
 /// Lies in the outer packet and in the frame inside.
 fn frame_rows() -> Vec<Row> {
     let ip = Ip::udp(pod(Family::V4, 2, 2), pod(Family::V4, 1, 2));
-    let (good, frame) = (vxlan(&ip), inner(&ip));
+    let (good, frame) = (vxlan(2, &ip), inner(&ip));
     let tunnel = |frame: &[u8]| outer(2, 1).vxlan(PORTS, VNI, frame);
     let (local, remote) = (vtep_mac(1), vtep_mac(2));
     let inner_arp = ethernet(local, remote, 0x0806, &[0; 28]);
     let inner_tag = ethernet(local, remote, 0x8100, &[&[0, 5, 8, 0], &frame[14..]].concat());
     let elsewhere = Outer {
-        destination: Ipv4Addr::new(192, 0, 2, 77),
+        destination: node_address(Family::V4, 77),
         ..outer(2, 1)
     };
     let multicast = Outer {
-        destination: Ipv4Addr::new(239, 1, 1, 1),
+        destination: [239, 1, 1, 1].into(),
         ..outer(2, 1)
     };
     let rows = [
@@ -265,12 +284,102 @@ fn frame_rows() -> Vec<Row> {
     rows.into_iter().map(row).collect()
 }
 
+/// Lies in an outer packet of IPv6.
+fn frame_rows_v6() -> Vec<Row> {
+    let ip = Ip::udp(pod(Family::V6, 6, 2), pod(Family::V6, 1, 2));
+    let (good, frame) = (vxlan(6, &ip), inner(&ip));
+    let elsewhere = Outer {
+        destination: node_address(Family::V6, 77),
+        ..outer(6, 1)
+    };
+    let with_next = |next: u8, headers: &[u8]| {
+        let mut packet = patch(good.clone(), 20, &[next]);
+        packet.splice(54..54, headers.iter().copied());
+        let len = u16::try_from(packet.len() - 54).unwrap();
+        patch(packet, 18, &len.to_be_bytes())
+    };
+    // A routing header of an unknown type with one address to go.
+    let routed = with_next(43, &[17, 0, 253, 1, 0, 0, 0, 0]);
+    let options: Vec<u8> = (0..9)
+        .flat_map(|n| [if n == 8 { 17 } else { 60 }, 0, 1, 4, 0, 0, 0, 0])
+        .collect();
+    let rows = [
+        (
+            "no outer checksum",
+            patch(good.clone(), 60, &[0, 0]),
+            DropReason::TunnelNoChecksum,
+        ),
+        (
+            "IPv4's peer over IPv6",
+            Outer {
+                source: node_address(Family::V6, 2),
+                ..outer(6, 1)
+            }
+            .vxlan(
+                PORTS,
+                VNI,
+                &inner(&Ip::udp(pod(Family::V6, 2, 2), pod(Family::V6, 1, 2))),
+            ),
+            DropReason::TunnelUnknownPeer,
+        ),
+        (
+            "another inner MAC",
+            with_udp_checksum_v6(patch(good.clone(), 75, &[9])),
+            DropReason::TunnelWrongMac,
+        ),
+        (
+            "inner packet cut short",
+            outer(6, 1).vxlan(PORTS, VNI, &frame[..60]),
+            DropReason::Ipv6Malformed,
+        ),
+        (
+            "no I flag",
+            patch(good.clone(), 62, &[0]),
+            DropReason::TunnelMalformed,
+        ),
+        (
+            "first outer fragment",
+            cut(Family::V6, &good, 0..32, true),
+            DropReason::TunnelFragment,
+        ),
+        (
+            "later outer fragment",
+            cut(Family::V6, &good, 32..40, false),
+            DropReason::FragmentUnknown,
+        ),
+        ("outer source route", routed, DropReason::NotForUs),
+        (
+            "outer chain too long",
+            with_next(60, &options),
+            DropReason::Ipv6ExtensionChain,
+        ),
+        (
+            "to another node",
+            elsewhere.vxlan(PORTS, VNI, &frame),
+            DropReason::NotForUs,
+        ),
+        (
+            "to a UDP port without a tunnel",
+            outer(6, 1).udp((1, 53), &frame),
+            DropReason::NotForUs,
+        ),
+        (
+            "IPIP over IPv6",
+            outer(6, 1).ipip(&Ip::udp(pod(Family::V4, 6, 2), pod(Family::V4, 1, 2)).build()),
+            DropReason::NotForUs,
+        ),
+    ];
+    let row =
+        |(name, packet, reason)| Row::drop(format!("tunnel over IPv6: {name}"), uplink(), packet, reason);
+    rows.into_iter().map(row).collect()
+}
+
 fn ipip_rows() -> Vec<Row> {
     let ip = Ip::udp(pod(Family::V4, 3, 2), pod(Family::V4, 1, 2));
     let good = outer(3, 1).ipip(&ip.build());
     let from = |source| Ip::udp(source, pod(Family::V4, 1, 2)).build();
     let stranger = Outer {
-        source: Ipv4Addr::new(192, 0, 2, 66),
+        source: stranger(3),
         ..outer(3, 1)
     };
     let longer = outer(3, 1).ipip(&[ip.build(), vec![0]].concat());

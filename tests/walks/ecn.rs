@@ -5,7 +5,7 @@ use millrace_dataplane::verdict::DropReason;
 use crate::decap::{PORTS, inner};
 use crate::packets::{Family, Ip, Outer};
 use crate::rows::{Expect, Row, delivered};
-use crate::world::{VNI, outer, pod, pod_port, uplink};
+use crate::world::{VNI, VXLAN_PEERS, outer, pod, pod_port, uplink};
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -30,13 +30,13 @@ pub fn rows() -> Vec<Row> {
             Some(ecn) => delivered(&ip.clone().ecn(ecn).ttl(63), pod_port(2)),
             None => Expect::Drop(DropReason::TunnelEcn),
         };
-        for family in Family::BOTH {
-            let ip = Ip::udp(pod(family, 2, 2), pod(family, 1, 2)).ecn(inner_ecn);
-            let name = format!("{family:?}: VXLAN ECN {inner_ecn} under {outer_ecn}");
+        for (family, peer) in VXLAN_PEERS {
+            let ip = Ip::udp(pod(family, peer, 2), pod(family, 1, 2)).ecn(inner_ecn);
+            let name = format!("{family:?}: VXLAN from {peer}, ECN {inner_ecn} under {outer_ecn}");
             rows.push(Row::new(
                 name,
                 uplink(),
-                marked(2).vxlan(PORTS, VNI, &inner(&ip)),
+                marked(peer).vxlan(PORTS, VNI, &inner(&ip)),
                 expect(&ip),
             ));
         }

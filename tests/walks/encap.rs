@@ -8,23 +8,23 @@ use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Pipeline;
 use millrace_pipelines::{NodePipeline, OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 
-use crate::packets::{Body, Family, Ip, Outer, cut};
+use crate::packets::{Body, Family, IPV6, Ip, Outer, cut, patch, patch_ipv4, payload_at};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{
-    LINK_MTU, Node, VNI, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod, pod_port,
-    tables, uplink, vtep_mac,
+    LINK_MTU, Node, VNI, VXLAN_PEERS, VXLAN_PORT, WINDOWS_PORT, WINDOWS_VNI, connections, host, outer, pod,
+    pod_port, tables, uplink, vtep_mac, vxlan_mtu,
 };
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for family in Family::BOTH {
-        let ip = Ip::udp(pod(family, 1, 2), pod(family, 2, 2));
+    for (family, peer) in VXLAN_PEERS {
+        let ip = Ip::udp(pod(family, 1, 2), pod(family, peer, 2));
         let wrapped = |ip: &Ip| {
             let mark = Outer {
                 ecn: ip.ecn,
-                ..outer(1, 2)
+                ..outer(1, peer)
             };
-            let inner = ip.clone().frame(vtep_mac(2), vtep_mac(1));
+            let inner = ip.clone().frame(vtep_mac(peer), vtep_mac(1));
             Expect::Tunnel(uplink(), mark.vxlan((0, VXLAN_PORT), VNI, &inner))
         };
         for (name, ip) in [
@@ -32,7 +32,10 @@ pub fn rows() -> Vec<Row> {
             ("TCP", ip.clone().body(Body::Tcp(1, 2, vec![7; 900]))),
             ("echo", ip.clone().body(Body::Echo(1, vec![7; 56]))),
             ("no ports", ip.clone().body(Body::Raw(253, vec![]))),
-            ("exactly the MTU", ip.clone().len(usize::from(LINK_MTU) - 50)),
+            ("exactly the MTU", ip.clone().len(usize::from(vxlan_mtu(1, peer)))),
+            ("a byte more than even", ip.clone().len(101)),
+            ("SCTP", ip.clone().body(Body::Sctp(1, 2, vec![7; 33]))),
+            ("UDP-Lite", ip.clone().body(Body::UdpLite((1, 2), 8, vec![7; 33]))),
             ("ECT(0)", ip.clone().ecn(2)),
             ("ECT(1)", ip.clone().ecn(1)),
             ("CE", ip.clone().ecn(3)),
@@ -40,20 +43,22 @@ pub fn rows() -> Vec<Row> {
         ] {
             let expect = wrapped(&ip.clone().ttl(ip.ttl - 1));
             rows.push(Row::new(
-                format!("{family:?}: VXLAN push, {name}"),
+                format!("{family:?}: VXLAN push to {peer}, {name}"),
                 pod_port(2),
                 sent(&ip, pod_port(2)),
                 expect,
             ));
         }
-        let from_node = Ip::udp(pod(family, 1, 0), pod(family, 2, 2)).ttl(1);
-        let name = format!("{family:?}: VXLAN push from the node, no hop");
+        let from_node = Ip::udp(pod(family, 1, 0), pod(family, peer, 2)).ttl(1);
+        let name = format!("{family:?}: VXLAN push to {peer} from the node, no hop");
         rows.push(Row::new(
             name,
             host(),
             sent(&from_node, host()),
             wrapped(&from_node),
         ));
+    }
+    for family in Family::BOTH {
         let windows = Ip::udp(pod(family, 1, 2), pod(family, 5, 2));
         let inner = windows.clone().ttl(63).frame(vtep_mac(5), vtep_mac(1));
         let expect = Expect::Tunnel(
@@ -67,22 +72,7 @@ pub fn rows() -> Vec<Row> {
             expect,
         ));
     }
-    for (name, ecn, len) in [
-        ("short", 0, 20 + 8 + 21),
-        ("exactly the MTU", 3, usize::from(LINK_MTU) - 20),
-    ] {
-        let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2))
-            .ecn(ecn)
-            .len(len);
-        let expect = Outer { ecn, ..outer(1, 3) }.ipip(&ip.clone().ttl(63).build());
-        let expect = Expect::Tunnel(uplink(), expect);
-        rows.push(Row::new(
-            format!("IPIP push, {name}"),
-            pod_port(2),
-            sent(&ip, pod_port(2)),
-            expect,
-        ));
-    }
+    rows.extend(ipip_rows());
     let v6 = sent(
         &Ip::udp(pod(Family::V6, 1, 2), pod(Family::V6, 3, 2)),
         pod_port(2),
@@ -97,6 +87,42 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
+/// Outer headers as the kernel's `tunl0` writes them: TTL and "don't fragment" are those of the packet inside.
+fn ipip_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, ecn, ttl, len) in [
+        ("short", 0, 64, 20 + 8 + 21),
+        ("exactly the MTU", 3, 64, usize::from(LINK_MTU) - 20),
+        ("last hop but one", 1, 2, 100),
+        ("TTL 255", 2, 255, 100),
+    ] {
+        let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 3, 2))
+            .ecn(ecn)
+            .ttl(ttl)
+            .len(len);
+        let packet = sent(&ip, pod_port(2));
+        let pieces_allowed = patch_ipv4(packet.clone(), 20, &[0, 0]);
+        for (may, packet) in [("DF", packet), ("no DF", pieces_allowed)] {
+            let inner = patch_ipv4(packet.clone(), 22, &[ttl - 1])[14..].to_vec();
+            let expect = Outer { ecn, ..outer(1, 3) }.ipip(&inner);
+            rows.push(Row::new(
+                format!("IPIP push, {name}, {may}"),
+                pod_port(2),
+                packet,
+                Expect::Tunnel(uplink(), expect),
+            ));
+        }
+    }
+    let from_node = Ip::udp(pod(Family::V4, 1, 0), pod(Family::V4, 3, 2)).ttl(1);
+    rows.push(Row::new(
+        "IPIP push from the node, no hop",
+        host(),
+        sent(&from_node, host()),
+        Expect::Tunnel(uplink(), outer(1, 3).ipip(&from_node.build())),
+    ));
+    rows
+}
+
 /// The UDP source port of a pushed packet.
 fn source_port(node: &mut Node, ip: &Ip) -> u16 {
     source_port_of(node, &sent(ip, pod_port(2)))
@@ -105,14 +131,19 @@ fn source_port(node: &mut Node, ip: &Ip) -> u16 {
 fn source_port_of(node: &mut Node, frame: &[u8]) -> u16 {
     let (verdict, left) = node.receive(pod_port(2), frame);
     assert_eq!(verdict, Verdict::Forward(uplink()));
-    u16::from_be_bytes([left[34], left[35]])
+    let udp = if left[12..14] == IPV6.to_be_bytes() {
+        54
+    } else {
+        34
+    };
+    u16::from_be_bytes([left[udp], left[udp + 1]])
 }
 
 #[test]
 fn a_flow_keeps_its_source_port_and_flows_spread() {
     let mut node = Node::new(1);
-    for family in Family::BOTH {
-        let flow = |port| Ip::udp(pod(family, 1, 2), pod(family, 2, 2)).body(Body::Udp(port, 53, vec![1]));
+    for (family, peer) in VXLAN_PEERS {
+        let flow = |port| Ip::udp(pod(family, 1, 2), pod(family, peer, 2)).body(Body::Udp(port, 53, vec![1]));
         let first = source_port(&mut node, &flow(1));
         let longer = flow(1).ttl(9).len(1000);
         assert_eq!(source_port(&mut node, &longer), first, "the same flow");
@@ -139,6 +170,29 @@ fn all_fragments_of_a_packet_take_one_source_port() {
         source_port_of(&mut node, &first),
         source_port_of(&mut node, &later)
     );
+}
+
+/// What no checksum covers, or one that covers more than this: the outer one is of all the bytes.
+#[test]
+fn what_no_checksum_tells_is_pushed_whole() {
+    for (family, peer) in VXLAN_PEERS {
+        let mut node = Node::new(1);
+        let ip = Ip::udp(pod(family, 1, 2), pod(family, peer, 2)).len(101);
+        let unsummed = |frame: &[u8]| patch(frame.to_vec(), payload_at(family) + 6, &[0, 0]);
+        let kinds = |frame: &[u8]| {
+            [
+                cut(family, frame, 0..40, true),
+                cut(family, frame, 40..48, true),
+                unsummed(frame),
+            ]
+        };
+        let there = kinds(&ip.clone().ttl(63).frame(vtep_mac(peer), vtep_mac(1)));
+        for (packet, inner) in kinds(&sent(&ip, pod_port(2))).into_iter().zip(there) {
+            let (verdict, left) = node.receive(pod_port(2), &packet);
+            let expect = Expect::Tunnel(uplink(), outer(1, peer).vxlan((0, VXLAN_PORT), VNI, &inner));
+            Row::new(format!("{family:?} to {peer}"), pod_port(2), packet, expect).check(verdict, &left);
+        }
+    }
 }
 
 #[test]
@@ -177,7 +231,7 @@ fn a_push_without_headroom_drops_the_packet() {
     let publisher = Publisher::new(tables(1));
     let mut pipeline = NodePipeline::new(publisher.reader(), connections(), HashKey::random(), 0);
     let mut pool = Pool::on_heap(1);
-    for (peer, room) in [(2, 50), (3, 20)] {
+    for (peer, room) in [(2, 50), (3, 20), (6, 70)] {
         for missing in [0, 1] {
             let mut frame = pool.take().unwrap();
             let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, peer, 2));

@@ -7,7 +7,7 @@ use crate::packets::{Family, Ip, patch_ipv4};
 use crate::rows::{Expect, Row, delivered, punt, sent};
 use crate::world::{
     LINK_MTU, NARROW_MTU, VNI, VXLAN_PORT, host, narrow, node_address, outer, pod, pod_port, switch_mac,
-    uplink, vtep_mac,
+    uplink, vtep_mac, vxlan_mtu, world,
 };
 
 pub fn rows() -> Vec<Row> {
@@ -47,14 +47,25 @@ pub fn rows() -> Vec<Row> {
             &long,
             &too_big(NARROW_MTU),
         );
-        let tunnel_mtu = LINK_MTU - 50;
-        let long = Ip::udp(own, pod(family, 2, 2)).len(usize::from(tunnel_mtu) + 1);
-        row(
-            "one byte beyond the tunnel's MTU",
-            pod_port(2),
-            &long,
-            &too_big(tunnel_mtu),
-        );
+        for (peer, name) in [
+            (2, "one byte beyond the tunnel's MTU"),
+            (6, "one byte beyond the MTU of a tunnel over IPv6"),
+        ] {
+            let tunnel_mtu = vxlan_mtu(1, peer);
+            let long = Ip::udp(own, pod(family, peer, 2)).len(usize::from(tunnel_mtu) + 1);
+            row(name, pod_port(2), &long, &too_big(tunnel_mtu));
+        }
+        // The node itself, another node by the direct route, the world by the router: each as the link it leaves by.
+        for (name, to) in [
+            ("the own node", node_address(family, 1)),
+            ("another node", node_address(family, 2)),
+            ("the world", world(family)),
+        ] {
+            let long = Ip::udp(own, to).len(usize::from(LINK_MTU) + 1);
+            let name = format!("one byte beyond the MTU of the way to {name}");
+            row(&name, pod_port(2), &long, &too_big(LINK_MTU));
+        }
+        let long = Ip::udp(own, pod(family, 2, 2)).len(usize::from(LINK_MTU) - 49);
         row("beyond the MTU and expired", pod_port(2), &long.ttl(1), &expired);
         let may = Ip::udp(own, small).len(narrow_mtu + 1);
         if family == Family::V4 {

@@ -12,6 +12,7 @@
 mod admit;
 mod apart;
 mod checksum;
+mod clamp;
 mod decap;
 mod ecn;
 mod encap;
@@ -26,8 +27,10 @@ mod packets;
 mod plain;
 mod policies;
 mod random;
+mod routed;
 mod rows;
 mod rows_of_one;
 mod services;
+mod spread;
 mod vectors;
 mod world;

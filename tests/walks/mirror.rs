@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use millrace_dataplane::verdict::Verdict;
 
-use crate::packets::{Body, Family, Ip};
+use crate::packets::{Body, Family, Ip, with_udp_checksum_v6};
 use crate::rows::{hex, sent};
-use crate::world::{Node, pod, pod_port, station_mac, switch_mac, uplink};
+use crate::world::{Node, pod, pod_port, station_mac, switch_mac, underlay, uplink};
 
 fn body() -> impl Strategy<Value = Body> {
     let data = || proptest::collection::vec(any::<u8>(), 0..1300);
@@ -24,7 +24,9 @@ fn packet() -> impl Strategy<Value = (u8, Ip)> {
     let route = prop_oneof![
         Just((Family::V4, 2)),
         Just((Family::V6, 2)),
-        Just((Family::V4, 3))
+        Just((Family::V4, 3)),
+        Just((Family::V4, 6)),
+        Just((Family::V6, 6)),
     ];
     route.prop_flat_map(|(family, peer)| {
         (body(), 3_u8..=255, 0_u8..4).prop_map(move |(body, ttl, ecn)| {
@@ -45,6 +47,9 @@ proptest! {
         let (mut here, mut there) = (Node::new(1), Node::new(peer));
         let (verdict, on_the_wire) = here.receive(pod_port(2), &sent(&ip, pod_port(2)));
         prop_assert_eq!(verdict, Verdict::Forward(uplink()));
+        if underlay(1, peer) == Family::V6 {
+            prop_assert_eq!(hex(&on_the_wire), hex(&with_udp_checksum_v6(on_the_wire.clone())));
+        }
         let (verdict, delivered) = there.receive(uplink(), &on_the_wire);
         prop_assert_eq!(verdict, Verdict::Forward(pod_port(2)));
         let ttl = ip.ttl - 2;

@@ -68,6 +68,8 @@ pub struct Segment {
     pub syn: bool,
     pub fin: bool,
     pub rst: bool,
+    /// A whole number of words.
+    pub options: Vec<u8>,
     pub data: Vec<u8>,
 }
 
@@ -206,6 +208,7 @@ fn write_segment(step: PacketBuilderStep<IpHeaders>, segment: &Segment, bytes: &
     if segment.rst {
         tcp = tcp.rst();
     }
+    let tcp = tcp.options_raw(&segment.options).unwrap();
     tcp.write(bytes, &segment.data).unwrap();
 }
 
@@ -280,15 +283,36 @@ pub fn ethernet(destination: MacAddr, source: MacAddr, ether_type: u16, payload:
 pub struct Outer {
     pub destination_mac: MacAddr,
     pub source_mac: MacAddr,
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+    pub source: IpAddr,
+    pub destination: IpAddr,
     pub id: u16,
     pub ecn: u8,
 }
 
 impl Outer {
-    fn ipv4(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let (source, destination) = (self.source.octets(), self.destination.octets());
+    fn ip(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                self.ipv4(protocol, (source.octets(), destination.octets()), payload)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: self.ecn,
+                    payload_length: u16::try_from(payload.len()).unwrap(),
+                    next_header: IpNumber(protocol),
+                    hop_limit: 64,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                let bytes = [&header.to_bytes()[..], payload].concat();
+                ethernet(self.destination_mac, self.source_mac, IPV6, &bytes)
+            }
+            _ => panic!("addresses of two families"),
+        }
+    }
+
+    fn ipv4(&self, protocol: u8, (source, destination): ([u8; 4], [u8; 4]), payload: &[u8]) -> Vec<u8> {
         let len = u16::try_from(payload.len()).unwrap();
         let mut header = Ipv4Header::new(len, 64, IpNumber(protocol), source, destination).unwrap();
         header.identification = self.id;
@@ -307,7 +331,7 @@ impl Outer {
         self.udp((from, to), &[&header, inner].concat())
     }
 
-    /// A UDP datagram without a checksum.
+    /// A UDP datagram; over IPv4 without a checksum.
     pub fn udp(&self, (from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
         let udp = UdpHeader {
             source_port: from,
@@ -315,13 +339,36 @@ impl Outer {
             length: u16::try_from(payload.len() + 8).unwrap(),
             checksum: 0,
         };
-        self.ipv4(17, &[&udp.to_bytes()[..], payload].concat())
+        with_udp_checksum_v6(self.ip(17, &[&udp.to_bytes()[..], payload].concat()))
     }
 
-    /// `inner`, an IPv4 packet, in IP-in-IP.
+    /// `inner`, an IPv4 packet, in IP-in-IP, which takes over TTL and "don't fragment" of it.
     pub fn ipip(&self, inner: &[u8]) -> Vec<u8> {
-        self.ipv4(4, inner)
+        let packet = self.ip(4, inner);
+        match inner {
+            [_, _, _, _, _, _, flags, _, ttl, ..] => {
+                let packet = patch_ipv4(packet, 20, &[flags & 0x40]);
+                patch_ipv4(packet, 22, &[*ttl])
+            }
+            _ => packet,
+        }
     }
+}
+
+/// The frame with the checksum of its UDP datagram computed anew, if it is an IPv6 packet without extension headers.
+pub fn with_udp_checksum_v6(frame: Vec<u8>) -> Vec<u8> {
+    if frame[12..14] != IPV6.to_be_bytes() || frame[20] != 17 {
+        return frame;
+    }
+    let (ip, rest) = Ipv6Header::from_slice(&frame[14..]).unwrap();
+    let header = UdpHeader {
+        source_port: u16::from_be_bytes([rest[0], rest[1]]),
+        destination_port: u16::from_be_bytes([rest[2], rest[3]]),
+        length: u16::from_be_bytes([rest[4], rest[5]]),
+        checksum: 0,
+    };
+    let checksum = header.calc_checksum_ipv6(&ip, &rest[8..]).unwrap();
+    patch(frame.clone(), 60, &checksum.to_be_bytes())
 }
 
 /// An ARP packet in an Ethernet frame.

@@ -11,7 +11,7 @@ use millrace_dataplane::worker::Origin;
 
 use crate::packets::Family;
 use crate::rows;
-use crate::world::{Node, gone, host, narrow, node_v4, pod, pod_port, uplink};
+use crate::world::{NODES, Node, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink};
 
 /// One thing done to a packet.
 #[derive(Debug, Clone)]
@@ -113,11 +113,16 @@ fn check_guards(ingress: PortId, packet: &[u8], exit: PortId, left: &[u8]) -> Re
     }
     if ingress == uplink() && exit == pod_port(2) {
         let (outer_source, outer_destination) = addresses(packet).unwrap();
-        if outer_destination == IpAddr::V4(node_v4(1)) {
-            let sender = (2..=5).find(|n| outer_source == IpAddr::V4(node_v4(*n)));
+        if Family::BOTH
+            .iter()
+            .any(|f| outer_destination == node_address(*f, 1))
+        {
+            let mut nodes = NODES.skip(1);
+            let sender = nodes.find(|n| outer_source == node_address(underlay(1, *n), *n));
             let block = |n: u8| match source {
-                IpAddr::V4(v4) => v4.octets()[..3] == [10, 244, n] || v4 == node_v4(n),
-                IpAddr::V6(v6) => v6.segments()[..4] == [0xfd00, u16::from(n), 0, 0],
+                IpAddr::V4(v4) if v4.octets()[..3] == [10, 244, n] => true,
+                IpAddr::V6(v6) if v6.segments()[..4] == [0xfd00, u16::from(n), 0, 0] => true,
+                other => other == node_address(underlay(1, n), n),
             };
             prop_assert!(sender.is_some_and(block), "{outer_source} sent from {source}");
         }

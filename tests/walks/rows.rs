@@ -6,7 +6,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_pipelines::{OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 
-use crate::packets::{Ip, patch_ipv4};
+use crate::packets::{IPV6, Ip, patch, patch_ipv4, with_udp_checksum_v6};
 use crate::world::{Node, station_mac, switch_mac};
 
 /// Which exit a packet takes, and what it looks like there.
@@ -71,16 +71,24 @@ impl Row {
 /// `expected`, with what the switch may choose as it chose it in `seen`.
 fn with_choices_of(seen: &[u8], expected: &[u8]) -> Vec<u8> {
     assert_eq!(seen.len(), expected.len());
+    if expected[12..14] == IPV6.to_be_bytes() {
+        assert_chosen(u16::from_be_bytes([seen[54], seen[55]]));
+        return with_udp_checksum_v6(patch(expected.to_vec(), 54, &seen[54..56]));
+    }
     let mut expected = patch_ipv4(expected.to_vec(), 18, &seen[18..20]);
     if expected[23] == 17 {
         let port = u16::from_be_bytes([seen[34], seen[35]]);
-        assert!(
-            (OUTER_SOURCE_PORT_FIRST..=OUTER_SOURCE_PORT_LAST).contains(&port),
-            "source port {port}"
-        );
+        assert_chosen(port);
         expected[34..36].copy_from_slice(&seen[34..36]);
     }
     expected
+}
+
+fn assert_chosen(port: u16) {
+    assert!(
+        (OUTER_SOURCE_PORT_FIRST..=OUTER_SOURCE_PORT_LAST).contains(&port),
+        "source port {port}"
+    );
 }
 
 /// Bytes for a person to compare, sixteen a line.
@@ -108,6 +116,7 @@ pub fn punt(reason: PuntReason, detail: PuntDetail, packet: &[u8]) -> Expect {
 pub fn all() -> Vec<Row> {
     let sets = [
         crate::admit::rows(),
+        crate::routed::rows(),
         crate::decap::rows(),
         crate::ecn::rows(),
         crate::plain::rows(),
@@ -153,7 +162,7 @@ fn a_row_takes_the_same_exit_in_any_batch() {
 fn trailing_padding_is_cut_off() {
     let mut node = Node::new(1);
     for mut row in all() {
-        if let Expect::Punt(PuntReason::Arp, ..) = row.expect {
+        if let Expect::Punt(PuntReason::Arp | PuntReason::NeighbourSolicitation, ..) = row.expect {
             continue;
         }
         if !matches!(row.expect, Expect::Drop(_)) {

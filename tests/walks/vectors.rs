@@ -93,7 +93,7 @@ fn an_ipip_push() {
          12 34 56 78 00 0c b8 77 61 62 63 64",
         uplink(),
         "02 aa 00 00 03 00  02 aa 00 00 01 00  08 00  # node 1 to node 3
-         45 00 00 34 .. .. 00 00 40 04 .. ..          # IPv4, 52 bytes, no DF, TTL 64, protocol 4
+         45 00 00 34 .. .. 40 00 3f 04 .. ..          # IPv4, 52 bytes, DF and TTL 63 of the packet inside, protocol 4
          c0 00 02 01 c0 00 02 03
          45 00 00 20 00 01 40 00 3f 11 21 e1
          0a f4 01 02 0a f4 03 02

@@ -2,10 +2,12 @@
 //!
 //! Node n has the underlay address 192.0.2.n, pods 10.244.n.0/24 and fd00:n::/64 (pod p: .p and ::p), and gateways
 //! .1 and ::1. Nodes 1 and 2 (and 4, whose underlay address is unresolved, and 5, on the Windows port) are joined by
-//! VXLAN, 1 and 3 by IP-in-IP.
+//! VXLAN, 1 and 3 by IP-in-IP, and node 6 with all others by VXLAN over IPv6, where node n is 2001:db8::n. Node 7 is on the
+//! same subnet and wraps nothing that goes there; it has borrowed pod 66 of node 1, and node 1 its pod 61.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use millrace_dataplane::frame::{Census, Frame, Pool};
@@ -16,7 +18,7 @@ use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
     AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
     NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role,
-    RouteTable, Target, Tick, Tunnel, Underlay,
+    RouteTable, Target, Tick, Tunnel, TunnelEnds, Underlay,
 };
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::wire::{MacAddr, Vni};
@@ -108,13 +110,37 @@ pub fn world(family: Family) -> IpAddr {
     family.pick("203.0.113.7", "2001:db8:f::7")
 }
 
+/// Every node.
+pub const NODES: RangeInclusive<u8> = 1..=6;
+
+/// Pods of each family behind VXLAN over each family, by node.
+pub const VXLAN_PEERS: [(Family, u8); 4] =
+    [(Family::V4, 2), (Family::V6, 2), (Family::V4, 6), (Family::V6, 6)];
+
+/// The family of the underlay between two nodes.
+pub fn underlay(one: u8, other: u8) -> Family {
+    if one == 6 || other == 6 {
+        Family::V6
+    } else {
+        Family::V4
+    }
+}
+
+/// The largest packet in a VXLAN tunnel between two nodes.
+pub fn vxlan_mtu(one: u8, other: u8) -> u16 {
+    match underlay(one, other) {
+        Family::V4 => LINK_MTU - 50,
+        Family::V6 => LINK_MTU - 70,
+    }
+}
+
 /// The outer header of a tunnel packet from node to node, as it is on the link when both are on one.
 pub fn outer(from: u8, to: u8) -> Outer {
     Outer {
         destination_mac: switch_mac(to, uplink()),
         source_mac: switch_mac(from, uplink()),
-        source: node_v4(from),
-        destination: node_v4(to),
+        source: node_address(underlay(from, to), from),
+        destination: node_address(underlay(from, to), to),
         id: 0x4242,
         ecn: 0,
     }
@@ -131,9 +157,9 @@ fn vni(number: u32) -> Vni {
 /// The tunnel between two nodes.
 fn tunnel(local: u8, remote: u8) -> Tunnel {
     let (local_mac, remote_mac) = (vtep_mac(local), vtep_mac(remote));
-    if local == 3 || remote == 3 {
+    if (local == 3 || remote == 3) && underlay(local, remote) == Family::V4 {
         Tunnel::Ipip
-    } else if local == 5 || remote == 5 {
+    } else if (local == 5 || remote == 5) && underlay(local, remote) == Family::V4 {
         Tunnel::Vxlan {
             vni: vni(WINDOWS_VNI),
             port: WINDOWS_PORT,
@@ -151,7 +177,7 @@ fn tunnel(local: u8, remote: u8) -> Tunnel {
 }
 
 fn peers(node: u8, link_mtu: u16) -> PeerTable {
-    let others: Vec<u8> = (1..=5).filter(|other| *other != node).collect();
+    let others: Vec<u8> = NODES.filter(|other| *other != node).collect();
     let peer = |remote: u8| {
         let link = OuterLink {
             source: switch_mac(node, uplink()),
@@ -161,25 +187,52 @@ fn peers(node: u8, link_mtu: u16) -> PeerTable {
         let mtu = if kind == Tunnel::Ipip {
             link_mtu - 20
         } else {
-            link_mtu - 50
+            vxlan_mtu(node, remote) + link_mtu - LINK_MTU
         };
+        let family = underlay(node, remote);
         let underlay = Underlay {
             port: uplink(),
-            next_hop: IpAddr::V4(node_v4(remote)),
+            next_hop: node_address(family, remote),
         };
-        let ends = (node_v4(node), node_v4(remote));
+        let ends = match (node_address(family, node), node_address(family, remote)) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => TunnelEnds::from((local, remote)),
+            (IpAddr::V6(local), IpAddr::V6(remote)) => TunnelEnds::from((local, remote)),
+            _ => panic!("ends of two families"),
+        };
         Peer::new(ends, kind, underlay, mtu, (remote != 4).then_some(link))
     };
     let id = |remote: u8| PeerId::new(u16::from(remote));
     let inner = others.iter().flat_map(|n| {
-        let blocks = [
-            format!("10.244.{n}.0/24"),
-            format!("fd00:{n}::/64"),
-            format!("192.0.2.{n}/32"),
-        ];
-        blocks.map(|block| (prefix(&block), id(*n)))
+        let blocks = [format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")];
+        let node = Prefix::host(node_address(underlay(node, *n), *n));
+        let blocks = blocks.map(|block| prefix(&block));
+        blocks.into_iter().chain([node]).map(|block| (block, id(*n)))
     });
-    PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner)
+    let table = PeerTable::build(others.iter().map(|n| (id(*n), peer(*n))), inner);
+    if node != 1 {
+        return table;
+    }
+    let plain = Family::BOTH.into_iter().flat_map(|family| {
+        [
+            (block_of(family, ROUTED), true),
+            (Prefix::host(pod(family, node, LENT)), true),
+            (Prefix::host(pod(family, ROUTED, BORROWED)), false),
+        ]
+    });
+    table.with_plain_sources(plain)
+}
+
+/// The node whose packets come in no tunnel.
+pub const ROUTED: u8 = 7;
+/// The pod of node 1 with which [`ROUTED`] has one of its own.
+pub const LENT: u8 = 66;
+/// The pod of [`ROUTED`] which node 1 has.
+pub const BORROWED: u8 = 61;
+
+/// A node's pods.
+fn block_of(family: Family, node: u8) -> Prefix {
+    let bits = if family == Family::V4 { 24 } else { 64 };
+    Prefix::containing(pod(family, node, 0), bits).unwrap()
 }
 
 fn ports(node: u8, link_mtu: u16) -> PortTable {
@@ -249,12 +302,31 @@ fn routes(node: u8) -> RouteTable {
                 Target::Port(uplink()),
             ),
         ]);
-        for other in (1..=5).filter(|other| *other != node) {
+        if node == 1 {
+            let direct = Target::Via {
+                port: uplink(),
+                next_hop: node_address(family, ROUTED),
+            };
+            routes.extend([
+                (block_of(family, ROUTED), direct),
+                (to(pod(family, node, LENT)), direct),
+                (to(pod(family, ROUTED, BORROWED)), Target::Port(pod_port(3))),
+            ]);
+        }
+        for other in NODES.filter(|other| *other != node) {
             let block = Prefix::containing(pod(family, other, 0), bits).unwrap();
             routes.push((block, Target::Tunnel(PeerId::new(u16::from(other)))));
         }
     }
     RouteTable::build(routes)
+}
+
+/// A node's pods, those of node 1 with what it has borrowed.
+fn pod_prefixes(node: u8) -> Vec<Prefix> {
+    let borrowed = |family| Prefix::host(pod(family, ROUTED, BORROWED));
+    let own = Family::BOTH.map(|family| block_of(family, node));
+    let borrowed = Family::BOTH.map(borrowed).into_iter().filter(|_| node == 1);
+    own.into_iter().chain(borrowed).collect()
 }
 
 /// The tables of node `n`.
@@ -264,15 +336,16 @@ pub fn tables(node: u8) -> NodeTables {
 
 /// The same where all links have this MTU, but for the narrow one.
 pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
-    let end = |kind| Endpoint {
-        local: IpAddr::V4(node_v4(node)),
+    let end_at = |family, kind| Endpoint {
+        local: node_address(family, node),
         kind,
     };
+    let end = |kind| end_at(Family::V4, kind);
     let mac = vtep_mac(node);
     let both = |address: fn(Family, u8) -> IpAddr, node| Family::BOTH.map(|family| address(family, node));
     let local = Local {
         addresses: both(node_address, node).to_vec(),
-        node_addresses: (1..=5).flat_map(|n| both(node_address, n)).collect(),
+        node_addresses: NODES.flat_map(|n| both(node_address, n)).collect(),
         endpoints: vec![
             end(EndpointKind::Vxlan {
                 vni: vni(VNI),
@@ -285,15 +358,20 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
                 mac,
             }),
             end(EndpointKind::Ipip),
+            end_at(
+                Family::V6,
+                EndpointKind::Vxlan {
+                    vni: vni(VNI),
+                    port: VXLAN_PORT,
+                    mac,
+                },
+            ),
         ],
         gateways: Family::BOTH
             .iter()
             .flat_map(|f| [pod(*f, node, 1), link_gateway(*f)])
             .collect(),
-        pod_prefixes: vec![
-            prefix(&format!("10.244.{node}.0/24")),
-            prefix(&format!("fd00:{node}::/64")),
-        ],
+        pod_prefixes: pod_prefixes(node),
         uplink: Some(uplink()),
         host: Some(host()),
         ..Local::default()
@@ -303,6 +381,16 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         (uplink(), ROUTER_V6.parse().unwrap(), router_mac()),
         (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
         (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
+        (
+            uplink(),
+            node_address(Family::V4, ROUTED),
+            switch_mac(ROUTED, uplink()),
+        ),
+        (
+            uplink(),
+            node_address(Family::V6, ROUTED),
+            switch_mac(ROUTED, uplink()),
+        ),
     ];
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));

@@ -10,6 +10,7 @@ pub mod own;
 pub mod pcap;
 pub mod ring;
 pub mod tagged;
+pub mod tun;
 pub mod umem;
 pub mod xsk;
 

@@ -8,6 +8,8 @@
 //! - the second mapping of the rings holds the socket's file, so it goes first when a port is dropped.
 
 mod bind;
+mod fill;
+mod pieces;
 mod wake;
 
 use std::io;
@@ -15,47 +17,15 @@ use std::os::fd::BorrowedFd;
 
 use super::join::Join;
 use super::own::statistics;
-use super::umem::{UMEM_RING_LEN, Umem};
+use super::umem::Umem;
 use super::{Port, QueueId, Settled, Transmission};
-use crate::frame::{Frame, Holder, Parts, Pool, RUN_CHUNKS};
+use crate::frame::{Frame, Holder, Pool, RUN_CHUNKS};
 use crate::stats::DeviceStatistics;
 use bind::Bound;
 use wake::{wake_by_poll, wake_to_receive, wake_to_send};
 
 pub use bind::{BindError, BindMode, OwnBind, SOCKET_RING_LEN};
-
-/// How many empty frames a queue holds ready to receive into.
-///
-/// A queue starts with `base` and doubles towards `max` whenever a whole batch, or half of them, was waiting, as long as half of the
-/// pool is free; so 250 idle pods hold little, and a busy one is not short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FillPolicy {
-    /// What a queue always gets.
-    pub base: u32,
-    /// What a busy queue may grow to; at most the entries of its fill ring.
-    pub max: u32,
-}
-
-impl FillPolicy {
-    /// For the host port, and a NIC's queue in copy mode.
-    pub const WIDE: Self = Self {
-        base: 1024,
-        max: UMEM_RING_LEN,
-    };
-    /// For a pod's port.
-    pub const POD: Self = Self {
-        base: 32,
-        max: UMEM_RING_LEN,
-    };
-
-    /// What a queue that is busy may have instead of `target`; `None` for no more. A quarter of the `frames` in all stays
-    /// free for what is under way and for others, of which hundreds of idle ports leave more than that.
-    fn grow(self, target: u32, available: usize, frames: u32) -> Option<u32> {
-        let wanted = (target * 2).min(self.max);
-        let more = wanted.checked_sub(target).filter(|more| *more > 0)?;
-        (available >= (frames / 4 + more) as usize).then_some(wanted)
-    }
-}
+pub use fill::FillPolicy;
 
 /// One queue of an interface, through an AF_XDP socket.
 #[derive(Debug)]
@@ -265,30 +235,6 @@ impl XskPort {
         count
     }
 
-    /// Queues a packet in a run: all of its parts, or none.
-    #[cold]
-    fn send_run(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
-        // INVARIANT: a run has a handful of chunks.
-        #[allow(clippy::cast_possible_truncation)]
-        let count = Parts::of(&frame).as_slice().len() as u32;
-        if self.in_flight + count > self.socket.rings.umem || !self.socket.transmit.has_room(count) {
-            return Err(frame);
-        }
-        let parts = pool.lend_run(frame, self.holder);
-        let mut left = count;
-        for part in parts.as_slice() {
-            left -= 1;
-            let pushed = self.socket.transmit.push(libc::xdp_desc {
-                addr: part.address,
-                len: part.len,
-                options: if left > 0 { libc::XDP_PKT_CONTD } else { 0 },
-            });
-            debug_assert!(pushed, "there was room a moment ago");
-        }
-        self.in_flight += count;
-        Ok(())
-    }
-
     /// Lends empty frames until the kernel has `fill_target` of them.
     fn refill(&mut self, pool: &mut Pool, settled: &mut Settled) {
         let pressed = std::mem::take(&mut self.pressed);
@@ -428,24 +374,5 @@ impl Port for XskPort {
 
     fn strays(&self) -> u64 {
         self.strays
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_busy_port_grows_beside_hundreds_of_idle_ones_and_leaves_a_quarter_free() {
-        let (frames, ports) = (16_384, 250);
-        let lent = ports * FillPolicy::POD.base + 2 * FillPolicy::WIDE.base;
-        let (mut available, mut target) = ((frames - lent) as usize, FillPolicy::POD.base);
-        while let Some(more) = FillPolicy::POD.grow(target, available, frames) {
-            available -= (more - target) as usize;
-            target = more;
-        }
-        assert_eq!(target, FillPolicy::POD.max);
-        assert!(available >= frames as usize / 4);
-        assert_eq!(FillPolicy::POD.grow(32, frames as usize / 4 + 31, frames), None);
     }
 }

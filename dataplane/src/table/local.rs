@@ -85,6 +85,8 @@ pub struct Local {
     pub uplink_ports: (u16, u16),
     /// Whether a TCP connection to an endpoint that its Service no longer has is reset.
     pub resets_removed_endpoints: bool,
+    /// Whether connections through tunnels are told the largest segment that fits.
+    pub clamps_mss: bool,
     /// The port to the underlay.
     pub uplink: Option<PortId>,
     /// The port to this node's own network stack.
@@ -132,7 +134,7 @@ impl Local {
     /// The end of a VXLAN tunnel at this address and UDP port: its network and MAC address.
     #[inline]
     #[must_use]
-    pub fn vxlan_endpoint(&self, address: Ipv4Addr, udp_port: u16) -> Option<(Vni, MacAddr)> {
+    pub fn vxlan_endpoint(&self, address: IpAddr, udp_port: u16) -> Option<(Vni, MacAddr)> {
         self.endpoints.iter().find_map(|end| match end.kind {
             EndpointKind::Vxlan { vni, port, mac } if end.local == address && port == udp_port => {
                 Some((vni, mac))

@@ -1,7 +1,7 @@
 //! The outer header of a tunnel, computed once per peer: what is the same for every packet stands in a template, and
 //! a push fills in the rest.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Tunnel;
 use crate::wire::checksum::Sum;
@@ -9,7 +9,11 @@ use crate::wire::{
     Dscp, Ecn, EtherType, IpProtocol, Ipv4Fields, MacAddr, Ports, Vni, eth, ipip, ipv4, udp, vxlan,
 };
 
-/// TTL of every outer header: what the kernel's tunnels send for a packet they do not inherit from.
+mod v6;
+
+pub use v6::{VXLAN_V6_LEN, VxlanV6Outer};
+
+/// TTL, or hop limit, of VXLAN's outer headers: what the kernel's tunnels send for a packet they do not inherit from.
 pub const OUTER_TTL: u8 = 64;
 
 /// Length of a VXLAN template: the outer headers and the inner Ethernet header, in bytes.
@@ -23,6 +27,11 @@ const IPV4: usize = eth::HEADER_LEN;
 const UDP: usize = IPV4 + ipv4::HEADER_LEN;
 const VXLAN: usize = UDP + udp::HEADER_LEN;
 const INNER: usize = VXLAN + vxlan::HEADER_LEN;
+
+/// Offsets into an IPv4 header (RFC 791 section 3.1), and the flag in the first of them.
+const FLAGS: usize = 6;
+const TTL: usize = 8;
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// Length of an outer IPv4 header, in the width of its length field.
 #[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^16.
@@ -41,46 +50,116 @@ pub struct OuterLink {
     pub destination: MacAddr,
 }
 
-/// The template of a peer's outer header. Later kinds, an IPv6 underlay's for one, are further variants.
+/// Both ends of a tunnel in the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TunnelEnds {
+    /// Over IPv4.
+    V4 {
+        /// Ours.
+        local: Ipv4Addr,
+        /// The peer's.
+        remote: Ipv4Addr,
+    },
+    /// Over IPv6.
+    V6 {
+        /// Ours.
+        local: Ipv6Addr,
+        /// The peer's.
+        remote: Ipv6Addr,
+    },
+}
+
+impl TunnelEnds {
+    /// The peer's end.
+    #[must_use]
+    pub const fn remote(&self) -> IpAddr {
+        match *self {
+            Self::V4 { remote, .. } => IpAddr::V4(remote),
+            Self::V6 { remote, .. } => IpAddr::V6(remote),
+        }
+    }
+}
+
+impl From<(Ipv4Addr, Ipv4Addr)> for TunnelEnds {
+    fn from((local, remote): (Ipv4Addr, Ipv4Addr)) -> Self {
+        Self::V4 { local, remote }
+    }
+}
+
+impl From<(Ipv6Addr, Ipv6Addr)> for TunnelEnds {
+    fn from((local, remote): (Ipv6Addr, Ipv6Addr)) -> Self {
+        Self::V6 { local, remote }
+    }
+}
+
+/// The template of a peer's outer header.
 #[derive(Debug, Clone)]
 pub enum OuterHeader {
     /// VXLAN over IPv4.
     VxlanV4(VxlanOuter),
+    /// VXLAN over IPv6.
+    VxlanV6(VxlanV6Outer),
     /// IP-in-IP over IPv4.
     Ipip(IpipOuter),
 }
 
 impl OuterHeader {
-    /// The template for a tunnel from `local` to `remote`.
+    /// The template for a tunnel between these ends; `None` for IP-in-IP over IPv6, which there is not (RFC 2003).
     #[must_use]
-    pub fn new(link: OuterLink, local: Ipv4Addr, remote: Ipv4Addr, tunnel: Tunnel) -> Self {
-        match tunnel {
+    pub fn new(link: OuterLink, ends: TunnelEnds, tunnel: Tunnel) -> Option<Self> {
+        let vxlan = match tunnel {
             Tunnel::Vxlan {
                 vni,
                 port,
                 local_mac,
                 remote_mac,
-            } => Self::VxlanV4(VxlanOuter::new(
-                link,
-                (local, remote),
-                vni,
-                port,
-                (local_mac, remote_mac),
-            )),
-            Tunnel::Ipip => Self::Ipip(IpipOuter::new(link, local, remote)),
+            } => Some((vni, port, (local_mac, remote_mac))),
+            Tunnel::Ipip => None,
+        };
+        match (ends, vxlan) {
+            (TunnelEnds::V4 { local, remote }, Some((vni, port, macs))) => {
+                let outer = VxlanOuter::new(link, (local, remote), vni, port, macs);
+                Some(Self::VxlanV4(outer))
+            }
+            (TunnelEnds::V6 { local, remote }, Some((vni, port, macs))) => {
+                let outer = VxlanV6Outer::new(link, (local, remote), vni, port, macs);
+                Some(Self::VxlanV6(outer))
+            }
+            (TunnelEnds::V4 { local, remote }, None) => Some(Self::Ipip(IpipOuter::new(link, local, remote))),
+            (TunnelEnds::V6 { .. }, None) => None,
         }
     }
 }
 
-/// What a push fills into an outer IPv4 header.
+/// What a push fills into an outer IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterFields {
     /// Length of the inner IP packet, in bytes.
     pub inner_len: u16,
-    /// Identification; every packet takes the next one, since the outer packet may be fragmented (RFC 6864).
+    /// Identification, which IPv4 has; every packet takes the next one, since the outer packet may be fragmented (RFC 6864).
     pub id: u16,
     /// Explicit congestion notification (RFC 6040).
     pub ecn: Ecn,
+}
+
+/// What an IP-in-IP header takes over from the packet inside, as the kernel's `tunl0` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// TTL, so that a loop of tunnels ends and a trace shows the underlay's routers.
+    pub ttl: u8,
+    /// "Don't fragment" (RFC 2003 section 3.1): what its sender did not want in pieces comes whole or not at all.
+    pub dont_fragment: bool,
+}
+
+impl Inherited {
+    /// What stands in an IPv4 header; `None` if there is not so much of one.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(ip: &[u8]) -> Option<Self> {
+        let (flags, ttl) = (*ip.get(FLAGS)?, *ip.get(TTL)?);
+        let dont_fragment = flags & DONT_FRAGMENT != 0;
+        Some(Self { ttl, dont_fragment })
+    }
 }
 
 impl OuterFields {
@@ -111,7 +190,7 @@ impl VxlanOuter {
         (local_mac, remote_mac): (MacAddr, MacAddr),
     ) -> Self {
         let mut template = [0; VXLAN_LEN];
-        let sum = emit_base(&mut template, link, local, remote, IpProtocol::UDP);
+        let sum = emit_base(&mut template, link, (local, remote), IpProtocol::UDP, OUTER_TTL);
         if let Some(header) = part(&mut template, UDP) {
             udp::emit(
                 header,
@@ -139,7 +218,7 @@ impl VxlanOuter {
         *out = self.template;
         let fields = fields.at_most(u16::MAX - INSIDE_UDP - IPV4_LEN);
         let udp_len = fields.inner_len + INSIDE_UDP;
-        emit_fields(out, self.sum, fields, udp_len + IPV4_LEN);
+        emit_fields(out, Sum::ZERO.add_u16(self.sum), fields, udp_len + IPV4_LEN);
         out[UDP..UDP + 2].copy_from_slice(&source_port.to_be_bytes());
         out[UDP + 4..UDP + 6].copy_from_slice(&udp_len.to_be_bytes());
         out[VXLAN_LEN - 2..].copy_from_slice(&inner.0.to_be_bytes());
@@ -157,16 +236,24 @@ pub struct IpipOuter {
 impl IpipOuter {
     fn new(link: OuterLink, local: Ipv4Addr, remote: Ipv4Addr) -> Self {
         let mut template = [0; IPIP_LEN];
-        let sum = emit_base(&mut template, link, local, remote, IpProtocol::IPIP);
+        let sum = emit_base(&mut template, link, (local, remote), IpProtocol::IPIP, 0);
         Self { template, sum }
     }
 
     /// Writes everything before the inner IPv4 packet.
     #[inline(always)]
-    pub fn emit(&self, out: &mut [u8; IPIP_LEN], fields: OuterFields) {
+    pub fn emit(&self, out: &mut [u8; IPIP_LEN], fields: OuterFields, inherited: Inherited) {
         *out = self.template;
         let fields = fields.at_most(u16::MAX - IPV4_LEN);
-        emit_fields(out, self.sum, fields, fields.inner_len + IPV4_LEN);
+        let flags = if inherited.dont_fragment { DONT_FRAGMENT } else { 0 };
+        // Each is the first byte of its word, and what is beside it stands in the template.
+        let sum = Sum::ZERO
+            .add_u16(self.sum)
+            .add_u16(u16::from(flags) << 8)
+            .add_u16(u16::from(inherited.ttl) << 8);
+        out[IPV4 + FLAGS] = flags;
+        out[IPV4 + TTL] = inherited.ttl;
+        emit_fields(out, sum, fields, fields.inner_len + IPV4_LEN);
     }
 }
 
@@ -180,9 +267,9 @@ fn part<const N: usize>(template: &mut [u8], at: usize) -> Option<&mut [u8; N]> 
 fn emit_base(
     template: &mut [u8],
     link: OuterLink,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
+    (local, remote): (Ipv4Addr, Ipv4Addr),
     protocol: IpProtocol,
+    ttl: u8,
 ) -> u16 {
     if let Some(header) = part(template, 0) {
         eth::emit(header, link.destination, link.source, EtherType::IPV4);
@@ -196,7 +283,7 @@ fn emit_base(
         total_len: 0,
         id: 0,
         dont_fragment: false,
-        ttl: OUTER_TTL,
+        ttl,
         protocol,
         source: local,
         destination: remote,
@@ -208,11 +295,10 @@ fn emit_base(
 
 /// Fills in what differs from packet to packet in the outer IPv4 header, and its checksum on top of `sum`.
 #[inline(always)]
-fn emit_fields<const N: usize>(out: &mut [u8; N], sum: u16, fields: OuterFields, total_len: u16) {
+fn emit_fields<const N: usize>(out: &mut [u8; N], sum: Sum, fields: OuterFields, total_len: u16) {
     const { assert!(N >= UDP, "a template holds an Ethernet and an IPv4 header") };
     let ecn = fields.ecn.bits();
-    let checksum = Sum::ZERO
-        .add_u16(sum)
+    let checksum = sum
         .add_u16(u16::from(ecn))
         .add_u16(total_len)
         .add_u16(fields.id)
@@ -237,16 +323,16 @@ mod tests {
     const INNER_MACS: (MacAddr, MacAddr) = (MacAddr([2, 1, 0, 0, 0, 1]), MacAddr([2, 1, 0, 0, 0, 2]));
 
     /// What etherparse makes of the same header, in front of `inner_len` bytes.
-    fn ip_header(protocol: u8, payload_len: u16, fields: OuterFields) -> Vec<u8> {
+    fn ip_header(protocol: u8, payload_len: u16, fields: OuterFields, inherited: Inherited) -> Vec<u8> {
         let mut ip = etherparse::Ipv4Header::new(
             payload_len,
-            OUTER_TTL,
+            inherited.ttl,
             protocol.into(),
             LOCAL.octets(),
             REMOTE.octets(),
         )
         .unwrap();
-        ip.dont_fragment = false;
+        ip.dont_fragment = inherited.dont_fragment;
         ip.identification = fields.id;
         ip.ecn = etherparse::IpEcn::try_new(fields.ecn.bits()).unwrap();
         ip.header_checksum = ip.calc_header_checksum();
@@ -267,7 +353,11 @@ mod tests {
             let fields = OuterFields { inner_len, id, ecn };
             let mut out = [0xa5; VXLAN_LEN];
             outer.emit(&mut out, fields, 0xc001, EtherType::IPV6);
-            let mut expected = ip_header(17, inner_len + 30, fields);
+            let usual = Inherited {
+                ttl: OUTER_TTL,
+                dont_fragment: false,
+            };
+            let mut expected = ip_header(17, inner_len + 30, fields, usual);
             expected.extend([0xc0, 0x01, 0x21, 0x18]);
             expected.extend((inner_len + 30).to_be_bytes());
             expected.extend([0, 0, 0x08, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
@@ -278,20 +368,40 @@ mod tests {
     }
 
     #[test]
-    fn an_ipip_header_is_what_a_stranger_builds() {
+    fn an_ipip_header_is_what_a_stranger_builds_with_what_it_takes_over() {
         let outer = IpipOuter::new(LINK, LOCAL, REMOTE);
-        for (inner_len, id, ecn) in [(20, 7, Ecn::Ect1), (1480, 0xfedc, Ecn::NotEct)] {
+        for (inner_len, id, ecn, ttl, dont_fragment) in [
+            (20, 7, Ecn::Ect1, 64, true),
+            (1480, 0xfedc, Ecn::NotEct, 1, false),
+            (1480, 0xffff, Ecn::Ce, 255, true),
+        ] {
             let fields = OuterFields { inner_len, id, ecn };
+            let mut inner = [0; 20];
+            inner[6..8].copy_from_slice(if dont_fragment { &[0x40, 0] } else { &[0x20, 1] });
+            inner[8] = ttl;
+            let inherited = Inherited::of(&inner).unwrap();
+            assert_eq!(inherited, Inherited { ttl, dont_fragment });
             let mut out = [0xa5; IPIP_LEN];
-            outer.emit(&mut out, fields);
-            assert_eq!(out[..], ip_header(4, inner_len, fields)[..], "{fields:?}");
+            outer.emit(&mut out, fields, inherited);
+            assert_eq!(
+                out[..],
+                ip_header(4, inner_len, fields, inherited)[..],
+                "{fields:?}"
+            );
         }
+        assert_eq!(Inherited::of(&[0; 8]), None);
     }
 
     #[test]
     fn the_kind_of_tunnel_decides_the_kind_of_header() {
-        let header = OuterHeader::new(LINK, LOCAL, REMOTE, Tunnel::Ipip);
-        assert!(matches!(header, OuterHeader::Ipip(_)));
+        let header = |ends, tunnel| OuterHeader::new(LINK, ends, tunnel);
+        let over_v4 = TunnelEnds::from((LOCAL, REMOTE));
+        let over_v6 = TunnelEnds::from((LOCAL.to_ipv6_mapped(), REMOTE.to_ipv6_mapped()));
+        assert!(matches!(
+            header(over_v4, Tunnel::Ipip),
+            Some(OuterHeader::Ipip(_))
+        ));
+        assert!(header(over_v6, Tunnel::Ipip).is_none());
         let (local_mac, remote_mac) = INNER_MACS;
         let tunnel = Tunnel::Vxlan {
             vni: Vni::MAX,
@@ -299,7 +409,7 @@ mod tests {
             local_mac,
             remote_mac,
         };
-        let header = OuterHeader::new(LINK, LOCAL, REMOTE, tunnel);
-        assert!(matches!(header, OuterHeader::VxlanV4(_)));
+        assert!(matches!(header(over_v4, tunnel), Some(OuterHeader::VxlanV4(_))));
+        assert!(matches!(header(over_v6, tunnel), Some(OuterHeader::VxlanV6(_))));
     }
 }

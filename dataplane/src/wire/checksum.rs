@@ -8,6 +8,10 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::IpProtocol;
 
+mod packet;
+
+pub use packet::packet_sum;
+
 /// A one's complement sum of 16-bit words that is still being added up.
 ///
 /// It cannot overflow: four bytes add at most 32 bits, and there is room for 2^32 times as many.

@@ -13,6 +13,9 @@ pub use extension::{MAX_EXTENSION_HEADERS, Upper, walk};
 /// Length of the fixed header, in bytes.
 pub const HEADER_LEN: usize = 40;
 
+/// The least that a link with IPv6 must carry in one piece, in bytes (RFC 8200 section 5).
+pub const MIN_MTU: u16 = 1280;
+
 /// Length of the payload as the header says it, in bytes.
 #[inline]
 fn claimed_length(header: &[u8; HEADER_LEN]) -> Result<usize, Malformed> {

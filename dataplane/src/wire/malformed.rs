@@ -85,6 +85,8 @@ malformed! {
     IcmpTruncated = "icmp_truncated", "message is shorter than an ICMP header";
     /// The ICMP or ICMPv6 checksum is wrong.
     IcmpChecksum = "icmp_checksum", "ICMP checksum is wrong";
+    /// A neighbour solicitation or advertisement cut short, of another code, or with an option that is not whole.
+    IcmpNeighbour = "icmp_neighbour", "neighbour discovery message is truncated or has a bad option";
     /// Fewer bytes than a VXLAN header.
     VxlanTruncated = "vxlan_truncated", "datagram is shorter than a VXLAN header";
     /// A VXLAN header without the I flag, so its VNI means nothing (RFC 7348 section 5).

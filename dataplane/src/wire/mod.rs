@@ -26,6 +26,7 @@ pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 mod malformed;
+pub mod ndp;
 pub mod ports;
 pub mod sctp;
 pub mod tcp;

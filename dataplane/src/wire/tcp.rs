@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::checksum::Delta;
+use super::checksum::{Delta, Sum};
 use super::{Malformed, Ports};
 
 /// Length of a TCP header without options, in bytes.
@@ -13,6 +13,13 @@ pub const MAX_HEADER_LEN: usize = 60;
 
 /// Where the checksum stands in the header.
 pub const CHECKSUM_OFFSET: usize = 16;
+
+/// Kinds of options (IANA TCP option kind numbers).
+mod option {
+    pub(super) const END: u8 = 0;
+    pub(super) const NOTHING: u8 = 1;
+    pub(super) const MSS: u8 = 2;
+}
 
 /// Length of the options as the header says it, in bytes.
 #[inline]
@@ -250,6 +257,31 @@ impl<'a> TcpMut<'a> {
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         self.payload
+    }
+
+    /// Lowers the largest segment that the sender says it takes, in bytes (RFC 9293 section 3.7.1), to `most`, where its
+    /// options say one and that is larger. Means something in a SYN only.
+    pub fn lower_mss(&mut self, most: u16) {
+        let before = Sum::ZERO.add_bytes(self.options).fold();
+        let mut at = 0;
+        while let Some(rest) = self.options.get_mut(at..) {
+            let len = match rest {
+                [option::NOTHING, ..] => 1,
+                [option::MSS, 4, high, low, ..] => {
+                    let told = u16::from_be_bytes([*high, *low]);
+                    [*high, *low] = told.min(most).to_be_bytes();
+                    4
+                }
+                // A length below two would never end.
+                [kind, len, ..] if *kind != option::END && *len >= 2 => usize::from(*len),
+                _ => break,
+            };
+            at += len;
+        }
+        let after = Sum::ZERO.add_bytes(self.options).fold();
+        if after != before {
+            self.adjust_checksum(Delta::u16(before, after));
+        }
     }
 
     /// Carries a change of something the checksum covers (addresses, options, payload) into it.

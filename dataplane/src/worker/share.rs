@@ -1,4 +1,4 @@
-//! A worker's part in sharing the load of a queue: see [`spread`](super::spread).
+//! A worker's part in sharing the load of a queue: see [`spread`](mod@super::spread).
 
 use super::belt::Label;
 use super::spread::Share;

@@ -6,7 +6,7 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{FlowId, FlowMemory, Freshness, Glance, KeyV4, Rewrite, TcpSegment};
 use millrace_dataplane::verdict::{DropReason, Exit, Verdict};
-use millrace_dataplane::wire::{EtherType, IpProtocol, Tcp, eth, ipv4, tcp, udp};
+use millrace_dataplane::wire::{EtherType, IpProtocol, Tcp, TcpFlags, eth, ipv4, tcp, udp};
 
 use super::gate::Gate;
 use super::read::Plain;
@@ -101,7 +101,7 @@ pub(crate) fn go_on(
     taken
 }
 
-/// Follows a TCP connection: whether the segment may pass. `None` if it begins another, or this one is over.
+/// Follows a TCP connection: whether the segment may pass. `None` if it is a SYN, or the connection is over.
 ///
 /// By itself, so that what it needs does not crowd out what all others need.
 #[inline(never)]
@@ -112,6 +112,10 @@ fn follow(cx: &Context<'_>, frame: &Frame, plain: &Plain, id: FlowId) -> Option<
         .bytes()
         .get(ip + ipv4::HEADER_LEN..ip + usize::from(plain.len))?;
     let segment = TcpSegment::new(&Tcp::parse(segment).ok()?);
+    // It may be about a connection that was, and what it tells may have to be lowered: the stages' business.
+    if segment.flags.contains(TcpFlags::SYN) {
+        return None;
+    }
     match judge(cx.connections.flows.v4().track_tcp(id, &segment)) {
         Ok(Judged::Accepted) => Some(Ok(())),
         Ok(Judged::Reopen | Judged::Gone) => None,

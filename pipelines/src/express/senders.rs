@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{Epoch, NodeTables, Tunnel};
+use millrace_dataplane::table::{Epoch, NodeTables, Tunnel, TunnelKind};
 
 use crate::decap::may_come_plain;
 
@@ -91,17 +91,19 @@ fn place(pair: u64) -> usize {
 #[inline(never)]
 fn ask(tables: &NodeTables, outer: Ipv4Addr, inner: Ipv4Addr, sent: Sent) -> bool {
     let inner = IpAddr::V4(inner);
-    if sent == Sent::Plain {
-        return may_come_plain(tables, inner);
-    }
-    let Some((id, peer)) = tables.peers.by_outer_source(IpAddr::V4(outer)) else {
+    let kind = match sent {
+        Sent::Plain => return may_come_plain(tables, inner),
+        Sent::Vxlan(_) => TunnelKind::Vxlan,
+        Sent::Ipip => TunnelKind::Ipip,
+    };
+    let Some((id, peer)) = tables.peers.by_outer_source(IpAddr::V4(outer), kind) else {
         return false;
     };
     let agreed = match peer.tunnel {
         Tunnel::Vxlan { port, .. } => Sent::Vxlan(port),
         Tunnel::Ipip => Sent::Ipip,
     };
-    agreed == sent && tables.peers.by_inner_source(inner) == Some(id)
+    agreed == sent && tables.peers.may_send(id, inner)
 }
 
 #[cfg(test)]

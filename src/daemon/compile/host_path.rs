@@ -10,7 +10,6 @@ use millrace_dataplane::table::Local;
 use super::services::ServiceSteering;
 use super::{FAIL_SAFE_PORTS, Inputs, PeerName, PortInput};
 use crate::kernel::{OWN_ROUTE_PROTOCOL, OwnServices, RouteSpec};
-use crate::objects::NodeRecord;
 
 /// The kernel's way to every pod and to every virtual address that is not this node's own: through the host port, from
 /// this node's tunnel address. What the node's way out depends on is left out, with a warning.
@@ -34,7 +33,7 @@ pub(super) fn kernel_routes(
     }
     let remote = peers.iter().flat_map(|peer| peer.pod_cidrs.iter().copied());
     let prefixes = own
-        .pod_cidrs()
+        .pod_prefixes()
         .chain(remote)
         .chain(services.prefixes.iter().map(IpNet::trunc))
         .chain(addresses);
@@ -42,18 +41,24 @@ pub(super) fn kernel_routes(
     let prefixes: BTreeSet<IpNet> = prefixes.collect();
     prefixes
         .into_iter()
-        .filter_map(|prefix| route_to(own, prefix))
+        .filter_map(|prefix| route_to(inputs, prefix))
         .collect()
 }
 
-/// `None` if this node has no pods of the family: its host port has no address of it then.
-fn route_to(own: &NodeRecord, prefix: IpNet) -> Option<RouteSpec> {
+/// `None` if this node has no address for that: no pods of the family.
+fn route_to(inputs: &Inputs<'_>, prefix: IpNet) -> Option<RouteSpec> {
+    let (own, is_ipv4) = (inputs.own, prefix.addr().is_ipv4());
+    let mut pools = inputs.store.encapsulations();
+    let source = match pools.find(|(pool, _)| pool.contains(&prefix)) {
+        Some((_, pool)) => own.source_towards(pool, is_ipv4),
+        None => own.overlay_source(is_ipv4),
+    };
     let is_of_family = |address: &IpAddr| address.is_ipv4() == prefix.addr().is_ipv4();
     Some(RouteSpec {
         prefix,
         gateway: Some(own.gateway_addresses().find(is_of_family)?),
         onlink: true,
-        source: Some(own.tunnel_addresses().find(is_of_family)?),
+        source: Some(source?),
     })
 }
 

@@ -4,36 +4,61 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId};
+use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId, TunnelKind};
 
-use crate::objects::NodeName;
+use crate::objects::{Family, NodeName};
 
 /// Neighbours that may have a number, those that are gone included. Beyond it the gone ones give theirs up.
 const NEIGHBOURS_MAX: usize = 1 << 14;
 
+/// By what a peer is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum PeerKey {
+    /// An object says that it is a node; there may be several tunnels to it.
+    Node(NodeName, Family, TunnelKind),
+    /// A route of the kernel's leads to it through a tunnel.
+    NextHop(IpAddr),
+}
+
 /// The numbers given so far.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    peers: BTreeMap<NodeName, u16>,
+    peers: BTreeMap<PeerKey, u16>,
     neighbours: BTreeMap<(PortId, IpAddr), u16>,
     /// Ports on which numbers of neighbours were given anew.
     renumbered: BTreeSet<PortId>,
 }
 
 impl Numbers {
-    /// Forgets the nodes that are gone, so that their numbers are free: the routes to them are gone as well, and with
-    /// them every stored answer.
-    pub(super) fn keep_peers(&mut self, is_there: impl Fn(&NodeName) -> bool) {
-        self.peers.retain(|node, _| is_there(node));
+    /// Forgets the nodes that are gone, and next hops through tunnels that no route has, so that their numbers are free:
+    /// the routes to them are gone as well, and with them every stored answer.
+    pub(super) fn keep_peers(
+        &mut self,
+        is_node: impl Fn(&NodeName) -> bool,
+        is_next_hop: impl Fn(IpAddr) -> bool,
+    ) {
+        self.peers.retain(|key, _| match key {
+            PeerKey::Node(name, ..) => is_node(name),
+            PeerKey::NextHop(address) => is_next_hop(*address),
+        });
     }
 
-    /// A peer's number; `None` when all are taken.
-    pub(super) fn of_peer(&mut self, node: &NodeName) -> Option<PeerId> {
-        if let Some(number) = self.peers.get(node) {
+    /// A peer's number, by the family of the underlay to it and the kind of its tunnel; `None` when all are taken.
+    pub(super) fn of_peer(&mut self, node: &NodeName, underlay: Family, kind: TunnelKind) -> Option<PeerId> {
+        self.of_key(PeerKey::Node(node.clone(), underlay, kind))
+    }
+
+    /// The number of a peer that is known as a next hop alone; `None` when all are taken.
+    pub(super) fn of_next_hop(&mut self, address: IpAddr) -> Option<PeerId> {
+        self.of_key(PeerKey::NextHop(address))
+    }
+
+    fn of_key(&mut self, key: PeerKey) -> Option<PeerId> {
+        if let Some(number) = self.peers.get(&key) {
             return Some(PeerId::new(*number));
         }
         let number = free(self.peers.values())?;
-        self.peers.insert(node.clone(), number);
+        self.peers.insert(key, number);
         Some(PeerId::new(number))
     }
 

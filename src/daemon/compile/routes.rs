@@ -1,45 +1,31 @@
 //! Where each destination leads: what the kernel says, and what pods, peers and this node itself claim.
+//!
+//! The longest prefix counts. Of claims on one prefix the strongest does: a pod's port, this node itself, the objects,
+//! and the kernel's routes last, among which the one with the lowest cost counts.
 
-use std::collections::BTreeMap;
+use millrace_dataplane::table::{Local, Prefix, Role, Senders, Target};
 
-use ipnet::IpNet;
-use millrace_dataplane::table::{Local, Prefix, Role, Target};
-
+use super::kernel_routes::KernelRoutes;
 use super::peers::Peers;
-use super::{Inputs, PortInput, prefix};
-use crate::kernel::{OWN_ROUTE_PROTOCOL, Route, RouteKind};
+use super::{Inputs, PortInput};
+use crate::objects::Network;
 
 /// The routes, the weaker claims first: of two for one prefix the later one counts.
 pub(super) fn routes(
     inputs: &Inputs<'_>,
-    uplink: Option<&PortInput>,
     host: Option<&PortInput>,
     local: &Local,
     peers: &Peers,
+    kernel: &KernelRoutes,
 ) -> Vec<(Prefix, Target)> {
-    let mut best: BTreeMap<IpNet, (u32, Target)> = BTreeMap::new();
-    for route in inputs.kernel.routes().filter(|route| route.tos == 0) {
-        let Some(target) = kernel_target(route, uplink, host) else {
-            continue;
-        };
-        let entry = best
-            .entry(route.destination.trunc())
-            .or_insert((route.metric, target));
-        if route.metric < entry.0 {
-            *entry = (route.metric, target);
-        }
-    }
-    let mut routes: Vec<_> = best
-        .into_iter()
-        .filter_map(|(net, (_, target))| Some((prefix(net)?, target)))
-        .collect();
-    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer.
-    routes.extend(
-        local
-            .pod_prefixes
-            .iter()
-            .map(|prefix| (*prefix, Target::Unreachable)),
-    );
+    let mut routes = kernel.routes.clone();
+    // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer; in a Calico
+    // cluster they are not, as by its nodes' own route to the block.
+    let nobody = match inputs.store.network() {
+        Network::Flannel => Target::Unreachable,
+        Network::Calico => Target::Blackhole,
+    };
+    routes.extend(local.pod_prefixes.iter().map(|prefix| (*prefix, nobody)));
     routes.extend(peers.routes.iter().copied());
     if let Some(host) = host {
         routes.extend(
@@ -66,28 +52,19 @@ pub(super) fn routes(
     routes
 }
 
-/// Where a route of the kernel's leads; what it sends out by other interfaces is the kernel's to forward.
-fn kernel_target(route: &Route, uplink: Option<&PortInput>, host: Option<&PortInput>) -> Option<Target> {
-    match route.kind {
-        RouteKind::Unicast => {
-            let hop = route.hops.iter().find(|hop| !hop.dead)?;
-            if let Some(uplink) = uplink.filter(|port| port.ifindex == hop.ifindex) {
-                return Some(match hop.gateway {
-                    Some(next_hop) => Target::Via {
-                        port: uplink.id,
-                        next_hop,
-                    },
-                    None => Target::OnLink { port: uplink.id },
-                });
-            }
-            // The way to pods through the host port is our own doing and leads back here.
-            if route.protocol == OWN_ROUTE_PROTOCOL {
-                return None;
-            }
-            host.map(|port| Target::Port(port.id))
-        }
-        RouteKind::Blackhole => Some(Target::Blackhole),
-        RouteKind::Unreachable | RouteKind::Prohibit => Some(Target::Unreachable),
-        _ => None,
+/// Which peers may send from where, the weaker claims first. Where routes of the kernel's lead to peers, whatever else has
+/// a route, or is this node's own, is taken out of them.
+pub(super) fn inner_sources(local: &Local, peers: &Peers, kernel: &KernelRoutes) -> Vec<(Prefix, Senders)> {
+    let mut senders = kernel.senders.clone();
+    if !senders.is_empty() {
+        let hosts = local.addresses.iter().chain(&local.gateways);
+        let own = local
+            .pod_prefixes
+            .iter()
+            .copied()
+            .chain(hosts.map(|ip| Prefix::host(*ip)));
+        senders.extend(own.map(|prefix| (prefix, Senders::Nobody)));
     }
+    senders.extend(peers.inner_sources.iter().cloned());
+    senders
 }

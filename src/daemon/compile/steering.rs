@@ -28,7 +28,7 @@ pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSte
         tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
         failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
-        pod_prefixes: inputs.own.pod_cidrs().map(|cidr| prefix(&cidr)).collect(),
+        pod_prefixes: inputs.own.pod_prefixes().map(|cidr| prefix(&cidr)).collect(),
         service_prefixes: services
             .prefixes
             .iter()
@@ -45,7 +45,7 @@ pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSte
 /// The node's own addresses at which packets may come by the uplink. Those within its pods' prefixes are reached through
 /// the switch.
 fn addresses_from_uplink(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let is_of_pods = |address: &IpAddr| inputs.own.pod_cidrs().any(|cidr| cidr.contains(address));
+    let is_of_pods = |address: &IpAddr| inputs.own.pod_prefixes().any(|cidr| cidr.contains(address));
     addresses
         .iter()
         .copied()

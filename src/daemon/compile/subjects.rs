@@ -1,6 +1,6 @@
 //! What changed between two snapshots, as far as stored answers rest on it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use millrace_dataplane::table::{Prefix, RouteTable, SubjectId, Target};
 
@@ -9,16 +9,21 @@ use millrace_dataplane::table::{Prefix, RouteTable, SubjectId, Target};
 /// went before, or go now.
 #[must_use]
 pub fn changed_subjects(old: &RouteTable, new: &RouteTable) -> HashSet<SubjectId> {
-    let (old, new) = (by_prefix(old), by_prefix(new));
-    let differing = |(prefix, target): &(&Prefix, &Target)| new.get(prefix) != Some(target);
-    let gone_or_moved = old.iter().filter(differing).map(|(prefix, _)| prefix);
-    let added = new.keys().filter(|prefix| !old.contains_key(prefix));
+    let (old_routes, new_routes) = (by_prefix(old), by_prefix(new));
+    let prefixes: BTreeSet<&Prefix> = old_routes.keys().chain(new_routes.keys()).collect();
     let mut subjects = HashSet::new();
-    for prefix in gone_or_moved.chain(added) {
-        for table in [&old, &new] {
-            let own = table.get(prefix).copied();
-            subjects.extend(own.into_iter().chain(around(table, prefix)).map(Target::subject));
+    let mut around = Around::default();
+    // A prefix comes right before those that lie in it.
+    for prefix in prefixes {
+        around.leave(prefix);
+        let (was, is) = (old_routes.get(prefix).copied(), new_routes.get(prefix).copied());
+        if !is_same((old, was), (new, is)) {
+            for (table, own, wider) in [(old, was, around.led()), (new, is, around.leads())] {
+                let targets = own.into_iter().chain(wider);
+                subjects.extend(targets.flat_map(|target| table.ends(target)).map(Target::subject));
+            }
         }
+        around.enclosing.push((*prefix, was, is));
     }
     subjects
 }
@@ -28,11 +33,39 @@ fn by_prefix(table: &RouteTable) -> BTreeMap<Prefix, Target> {
     table.routes().iter().copied().collect()
 }
 
-/// Where the longest prefix leads that lies around this one.
-fn around(table: &BTreeMap<Prefix, Target>, prefix: &Prefix) -> Option<Target> {
-    let shorter = (0..prefix.len()).rev();
-    let mut around = shorter.filter_map(|len| Prefix::containing(prefix.address(), len).ok());
-    around.find_map(|wider| table.get(&wider).copied())
+/// Whether two routes lead the same way. Numbers of several ways are a table's own.
+fn is_same((old, was): (&RouteTable, Option<Target>), (new, is): (&RouteTable, Option<Target>)) -> bool {
+    match (was, is) {
+        (Some(Target::Spread(was)), Some(Target::Spread(is))) => old.spread(was) == new.spread(is),
+        (was, is) => was == is,
+    }
+}
+
+/// The prefixes around the one that is looked at, the widest first, and where each led and leads.
+#[derive(Default)]
+struct Around {
+    enclosing: Vec<(Prefix, Option<Target>, Option<Target>)>,
+}
+
+impl Around {
+    /// Goes on to a prefix: those that do not lie around it are left.
+    fn leave(&mut self, prefix: &Prefix) {
+        while let Some((last, ..)) = self.enclosing.last()
+            && !(last.len() < prefix.len() && last.contains(prefix.address()))
+        {
+            self.enclosing.pop();
+        }
+    }
+
+    /// Where the nearest of them led that led anywhere.
+    fn led(&self) -> Option<Target> {
+        self.enclosing.iter().rev().find_map(|(_, was, _)| *was)
+    }
+
+    /// Where the nearest of them leads that leads anywhere.
+    fn leads(&self) -> Option<Target> {
+        self.enclosing.iter().rev().find_map(|(_, _, is)| *is)
+    }
 }
 
 #[cfg(test)]

@@ -39,17 +39,24 @@ impl Daemon {
     pub(super) fn check_address(&self, pod: &PodKey, address: IpAddr) -> Result<(), Failure> {
         let cidr = self
             .own
-            .pod_cidrs()
+            .pod_prefixes()
             .find(|cidr| cidr.contains(&address))
             .ok_or_else(|| {
-                let cidrs: Vec<_> = self.own.pod_cidrs().map(|cidr| cidr.to_string()).collect();
+                let cidrs: Vec<_> = self.own.pod_prefixes().map(|cidr| cidr.to_string()).collect();
                 Failure::wrong(format!(
                     "{address} for {pod} is not in this node's pod CIDR {}",
                     cidrs.join(", ")
                 ))
             })?;
+        if self.own.blocks.is_some() && self.own.tunnel_addresses().any(|own| own == address) {
+            return Err(Failure::wrong(format!(
+                "{address} for {pod} is this node's own address in the overlay"
+            )));
+        }
         let reserved = [cidr.network(), gateway_of(cidr), cidr.broadcast()];
-        if reserved.contains(&address) && !(address == cidr.broadcast() && address.is_ipv6()) {
+        // In a Calico cluster any address of a block may be a pod's.
+        let is_reserved = self.own.blocks.is_none() && reserved.contains(&address);
+        if is_reserved && !(address == cidr.broadcast() && address.is_ipv6()) {
             return Err(Failure::wrong(format!(
                 "{address} for {pod} is the tunnel address, the gateway or the broadcast address of {cidr}"
             )));

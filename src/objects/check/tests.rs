@@ -133,3 +133,32 @@ fn what_is_wrong_is_said() {
         "{text}"
     );
 }
+
+#[test]
+fn a_node_of_a_calico_cluster() {
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-a, annotations: {projectcalico.org/IPv4Address: 192.0.2.1/24}}\n";
+    let peer = "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-b, annotations: {projectcalico.org/IPv4Address: 192.0.2.2/24}}\n";
+    let pool = "---\n{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.1.0.0/16, ipipMode: Always}}\n";
+    let bad = "---\n{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: q}, spec: {cidr: 10.2.0.0/16, ipipMode: Often}}\n";
+    let affinity = |node: &str, cidr: &str| {
+        format!(
+            "---\n{{apiVersion: crd.projectcalico.org/v1, kind: BlockAffinity, metadata: {{name: {node}}}, spec: {{cidr: {cidr}, node: {node}, state: confirmed}}}}\n"
+        )
+    };
+    let (report, text) = run(NODE_FILE, Some(&format!("{node}{pool}")));
+    assert!(report.is_good(), "{text}");
+    let without = "pods none yet, VtepMAC 66:07:02:c1:cc:60, in calico's network with pools 10.1.0.0/16\n";
+    assert!(text.contains(without), "{text}");
+    let blocks = [
+        affinity("node-a", "10.1.0.0/26"),
+        affinity("node-b", "10.1.0.64/26"),
+    ]
+    .concat();
+    let (report, text) = run(NODE_FILE, Some(&format!("{node}{peer}{pool}{bad}{blocks}")));
+    assert_eq!((report.counts.peers, report.counts.refused), (1, 1), "{text}");
+    let named = "refused: IPPool q: spec.ipipMode: `Often` is none of Never, Always and CrossSubnet";
+    assert!(
+        text.contains(named) && text.contains("node-a, pods 10.1.0.0/26,"),
+        "{text}"
+    );
+}

@@ -7,19 +7,23 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::table::HashKey;
 
+use super::divide::{deed, network};
+use super::entry::{node_id, pod_id};
 use super::registry::{Cidrs, Registry, covering};
-use super::{Entry, Peer, Record, Store, node_id, pod_id};
+use super::{Entry, Peer, Record, Store};
 use crate::objects::address::UnicastMac;
+use crate::objects::calico::Shares;
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
 use crate::objects::name::{NodeName, ObjectId};
+use crate::objects::network::{Network, NetworkChoice};
 use crate::objects::node::NodeRecord;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
 
 /// [`Store::assemble`].
 pub(super) fn build(
-    own: &NodeName,
+    (own, choice): (&NodeName, NetworkChoice),
     entries: &[&Arc<Entry>],
     registry: &mut Registry,
     notices: Vec<Notice>,
@@ -30,7 +34,10 @@ pub(super) fn build(
     let mut entries: Vec<&Entry> = entries.filter(is_other).collect();
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
     let mut builder = Builder::new(own.clone(), notices, entries.len());
+    builder.store.choice = choice;
+    builder.store.network = network(own, choice, &entries);
     let mut pods = Vec::new();
+    let mut shares = Shares::default();
     for entry in entries {
         if !builder.is_first(entry) {
             continue;
@@ -50,8 +57,22 @@ pub(super) fn build(
                     .policies
                     .insert(policy.key.clone(), Arc::clone(policy));
             }
+            Record::Pool(record) => shares.pools.push(deed(entry, record)),
+            Record::Block(record) => shares.blocks.push(deed(entry, record)),
+            Record::Affinity(record) => shares.affinities.push(deed(entry, record)),
+            Record::Absent => continue,
+        }
+        if matches!(
+            entry.record,
+            Record::Pool(_) | Record::Block(_) | Record::Affinity(_)
+        ) {
+            builder
+                .store
+                .calico
+                .push((entry.id.clone(), entry.record.clone()));
         }
     }
+    builder.share_out(&shares);
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
         builder.add_pod(origin, Arc::clone(pod));
@@ -64,16 +85,16 @@ pub(super) fn build(
 }
 
 /// A store in the making, with who claimed what.
-struct Builder<'e> {
-    store: Store,
+pub(super) struct Builder<'e> {
+    pub(super) store: Store,
     seen: HashMap<&'e ObjectId, &'e Origin, HashKey>,
     /// They never overlap, so a neighbour in their order is the only one that can hold an address.
-    cidrs: Cidrs,
+    pub(super) cidrs: Cidrs,
     macs: BTreeMap<UnicastMac, NodeName>,
     public_ips: BTreeMap<IpAddr, NodeName>,
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
     /// first is named.
-    node_ips: BTreeMap<IpAddr, NodeName>,
+    pub(super) node_ips: BTreeMap<IpAddr, NodeName>,
 }
 
 impl<'e> Builder<'e> {
@@ -86,6 +107,10 @@ impl<'e> Builder<'e> {
             services: Arc::from([]),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            choice: NetworkChoice::Auto,
+            network: Network::Flannel,
+            calico: Vec::new(),
+            pools: Vec::new(),
             finished_pods: 0,
             notices,
         };
@@ -116,15 +141,17 @@ impl<'e> Builder<'e> {
         true
     }
 
-    fn add_node(&mut self, origin: &Origin, node: NodeRecord) {
+    fn add_node(&mut self, origin: &Origin, mut node: NodeRecord) {
         let id = node_id(&node.name);
+        let is_calicos = self.store.network == Network::Calico;
+        node.blocks = is_calicos.then(Vec::new);
         if let Err(reason) = self.check_node(&node) {
             return self
                 .store
                 .notices
                 .push(Notice::new(origin.clone(), Some(id), reason));
         }
-        if node.name != self.store.own {
+        if node.name != self.store.own && !is_calicos {
             self.note_missing_tunnel(origin, &id, &node);
         }
         let name = &node.name;
@@ -291,7 +318,7 @@ impl<'e> Builder<'e> {
 fn check_pod_address(address: IpAddr, node: &NodeRecord) -> Result<(), Fault> {
     let name = || node.name.to_string();
     if !node.owns_pod_address(address) {
-        let cidrs: Vec<String> = node.pod_cidrs().map(|cidr| cidr.to_string()).collect();
+        let cidrs: Vec<String> = node.pod_prefixes().map(|cidr| cidr.to_string()).collect();
         let cidrs = if cidrs.is_empty() {
             "it has none".to_owned()
         } else {

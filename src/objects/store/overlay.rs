@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Entry, Record, Store, node_id, pod_id};
+use super::entry::{node_id, pod_id};
+use super::{Entry, Record, Store};
 use crate::objects::folder::Folder;
 use crate::objects::name::ObjectId;
 use crate::objects::notice::Origin;
@@ -19,7 +20,7 @@ impl Store {
         let mut all: Vec<Entry> = self.entries();
         all.retain(|entry| !named.contains(&entry.id));
         all.extend(entries.iter().cloned());
-        Self::build(&self.own, all, newer.own_notices())
+        Self::build_in(self.choice, &self.own, all, newer.own_notices())
     }
 
     /// All objects.
@@ -52,6 +53,8 @@ impl Store {
         for (key, policy) in &self.policies {
             entries.push(entry(key.object_id(), Record::Policy(Arc::clone(policy))));
         }
+        let calico = self.calico.iter();
+        entries.extend(calico.map(|(id, record)| entry(id.clone(), record.clone())));
         for service in self.services.iter() {
             let key = &service.record.key;
             entries.push(entry(

@@ -80,9 +80,15 @@ fn service_of(entry: &Entry) -> Option<&ServiceKey> {
     match &entry.record {
         Record::Service(record) => Some(&record.key),
         Record::EndpointSlice(record) => Some(&record.service),
-        Record::Node(_) | Record::Pod(_) | Record::FinishedPod | Record::Namespace(_) | Record::Policy(_) => {
-            None
-        }
+        Record::Node(_)
+        | Record::Pod(_)
+        | Record::FinishedPod
+        | Record::Namespace(_)
+        | Record::Policy(_)
+        | Record::Pool(_)
+        | Record::Block(_)
+        | Record::Affinity(_)
+        | Record::Absent => None,
     }
 }
 

@@ -10,6 +10,7 @@
 mod arp;
 mod errors;
 mod holding;
+mod neighbour;
 mod own;
 mod random;
 mod threaded;

@@ -4,12 +4,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use millrace_dataplane::wire::checksum::Sum;
-use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IcmpType, Ipv4, Ipv6, Ports, icmp};
+use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IcmpType, Ipv4, Ipv6, Ports, icmp, ndp};
 
 /// What a buffer holds before something is emitted into it, so that a byte left unwritten shows.
 const DIRT: u8 = 0xa5;
 
 fuzz_target!(|data: &[u8]| {
+    check_neighbour(data);
     // Any sum will do for the addresses.
     let addresses = Sum::ZERO.add_bytes(data.get(..4).unwrap_or_default());
     for family in [IcmpFamily::V4, IcmpFamily::V6] {
@@ -24,6 +25,25 @@ fuzz_target!(|data: &[u8]| {
         check_edits(family, addresses, data);
     }
 });
+
+/// A neighbour message is whole in every option, and the target is the sixteen bytes behind the header.
+fn check_neighbour(data: &[u8]) {
+    let Ok(message) = ndp::Neighbour::parse(data) else {
+        return;
+    };
+    assert_eq!(
+        message.target().octets(),
+        data[icmp::HEADER_LEN..ndp::MESSAGE_LEN]
+    );
+    assert_eq!(message.is_solicitation(), data[0] == 135);
+    assert!(data.len().is_multiple_of(8));
+    for link in [message.source_link(), message.target_link()]
+        .into_iter()
+        .flatten()
+    {
+        assert!(data[ndp::MESSAGE_LEN..].windows(6).any(|bytes| bytes == link.0));
+    }
+}
 
 fn check_message(data: &[u8], message: &Icmp<'_>) {
     assert_eq!(message.body(), &data[icmp::HEADER_LEN..]);

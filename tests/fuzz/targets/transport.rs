@@ -143,6 +143,7 @@ fn check_checksum((before, after, delta): (Sum, Sum, Delta), protocol: IpProtoco
             segment.set_source_port(40_000);
             segment.set_destination_port(80);
             segment.adjust_checksum(delta);
+            segment.lower_mss(1370);
         })
     } else {
         UdpMut::parse(&mut l4).map(|mut datagram| {

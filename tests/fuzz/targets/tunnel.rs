@@ -4,9 +4,10 @@
 use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
+use millrace_dataplane::wire::checksum::{self, Sum, packet_sum};
 use millrace_dataplane::wire::{
-    Dscp, Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Fields, MacAddr, Ports, Udp, Vni, Vxlan, eth, ipip,
-    ipv4, udp, vxlan,
+    Dscp, Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Fields, Ipv6, MacAddr, Ports, Udp, Vni, Vxlan, eth,
+    ipip, ipv4, ipv6, udp, vxlan,
 };
 
 /// What a buffer holds before something is emitted into it, so that a byte left unwritten shows.
@@ -17,6 +18,7 @@ const INNER_MAX_LEN: usize = 1500;
 fuzz_target!(|data: &[u8]| {
     check_vxlan(data);
     check_ipip(data);
+    check_sum(data);
     if data.len() <= INNER_MAX_LEN {
         check_push(data);
     }
@@ -46,6 +48,28 @@ fn check_ipip(data: &[u8]) {
     let inner = ipip::parse_inner(data);
     let fills = Ipv4::parse(data).is_ok_and(|packet| usize::from(packet.total_len()) == data.len());
     assert_eq!(inner.is_ok(), fills, "{inner:?}");
+}
+
+/// The sum of a packet whose transport's checksum is right is that of all its bytes.
+fn check_sum(data: &[u8]) {
+    let sum = packet_sum(data).fold();
+    let is_right = match data.first().map(|byte| byte >> 4) {
+        Some(4) => Ipv4::parse(data).is_ok_and(|ip| {
+            let is_icmp = ip.protocol() == IpProtocol::ICMP;
+            !is_icmp && checksum::is_transport_valid(ip.address_sum(), ip.protocol(), ip.payload())
+        }),
+        _ => Ipv6::parse(data).is_ok_and(|ip| {
+            let whole = ipv6::HEADER_LEN + ip.payload().len() == data.len();
+            let upper = ip.upper().ok().filter(|upper| whole && upper.segments_left == 0);
+            upper.is_some_and(|upper| {
+                checksum::is_transport_valid(ip.address_sum(), upper.protocol, upper.payload)
+            })
+        }),
+    };
+    if is_right {
+        let whole = Sum::ZERO.add_bytes(data).fold();
+        assert_eq!(sum % 0xffff, whole % 0xffff);
+    }
 }
 
 /// RFC 6040, figure 4: congestion on the way is told or the packet is lost, and never forgotten.

@@ -14,7 +14,9 @@ use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::Origin;
 use packets::Family;
-use world::{Node, gone, host, narrow, node_v4, pod, pod_port, station_mac, switch_mac, uplink};
+use world::{
+    NODES, Node, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay, uplink,
+};
 
 #[path = "../conversation.rs"]
 mod conversation;
@@ -105,7 +107,8 @@ fn check_exit(exit: PortId, left: &[u8]) {
         "the switch sends as itself"
     );
     if exit == uplink() {
-        assert_ne!(destination, IpAddr::V4(node_v4(1)), "sent to ourselves");
+        let ours = Family::BOTH.map(|family| node_address(family, 1));
+        assert!(!ours.contains(&destination), "sent to ourselves");
         return;
     }
     assert_eq!(
@@ -139,12 +142,17 @@ fn check_source(ingress: PortId, packet: &[u8], exit: PortId, left: &[u8]) {
     if served::is_translated(source) {
         return;
     }
-    if outer_destination == IpAddr::V4(node_v4(1)) && source != outer_source {
-        let sender = (2..=5).find(|node| outer_source == IpAddr::V4(node_v4(*node)));
+    let to_us = [Family::V4, Family::V6]
+        .iter()
+        .any(|f| outer_destination == node_address(*f, 1));
+    if to_us && source != outer_source {
+        let address = |node| node_address(underlay(1, node), node);
+        let sender = NODES.skip(1).find(|node| outer_source == address(*node));
         let node = sender.expect("only nodes may send tunnel packets");
         let is_its_own = match source {
-            IpAddr::V4(v4) => v4.octets()[..3] == [10, 244, node] || v4 == node_v4(node),
-            IpAddr::V6(v6) => v6.segments()[..4] == [0xfd00, u16::from(node), 0, 0],
+            IpAddr::V4(v4) if v4.octets()[..3] == [10, 244, node] => true,
+            IpAddr::V6(v6) if v6.segments()[..4] == [0xfd00, u16::from(node), 0, 0] => true,
+            other => other == address(node),
         };
         assert!(is_its_own, "node {node} sent as {source}");
     }

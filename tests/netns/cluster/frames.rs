@@ -1,10 +1,13 @@
 //! Frames made by hand, sent and heard in a namespace.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, UdpHeader};
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header,
+    TcpHeader, UdpHeader,
+};
 use millrace_tools::lab::Namespace;
 use millrace_tools::lab::plan::Mac;
 use pcap::{Active, Capture, Direction, Error};
@@ -98,6 +101,58 @@ pub(crate) fn echo(id: u16, payload: &[u8]) -> Vec<u8> {
 /// A VXLAN header and the frame behind it (RFC 7348 section 5).
 pub(crate) fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
     [&[0x08, 0, 0, 0][..], &(vni << 8).to_be_bytes(), frame].concat()
+}
+
+/// An IPv6 packet; `edit` changes the header.
+pub(crate) fn ipv6(
+    next: IpNumber,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    payload: &[u8],
+    edit: impl FnOnce(&mut Ipv6Header),
+) -> Vec<u8> {
+    let mut header = Ipv6Header {
+        payload_length: payload.len() as u16,
+        next_header: next,
+        hop_limit: 64,
+        source: from.octets(),
+        destination: to.octets(),
+        ..Ipv6Header::default()
+    };
+    edit(&mut header);
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// A UDP datagram with its checksum over IPv6, without the IP header.
+pub(crate) fn udp_v6(from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Vec<u8> {
+    let ip = Ipv6Header {
+        source: from.ip().octets(),
+        destination: to.ip().octets(),
+        ..Ipv6Header::default()
+    };
+    let header = UdpHeader::with_ipv6_checksum(from.port(), to.port(), &ip, payload).unwrap();
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// A TCP segment with its checksum over IPv6, without the IP header; `edit` changes the header.
+pub(crate) fn tcp_v6(
+    from: SocketAddrV6,
+    to: SocketAddrV6,
+    payload: &[u8],
+    edit: impl FnOnce(&mut TcpHeader),
+) -> Vec<u8> {
+    let mut header = TcpHeader::new(from.port(), to.port(), 0x0102_0304, 64_240);
+    edit(&mut header);
+    header.checksum = header
+        .calc_checksum_ipv6_raw(from.ip().octets(), to.ip().octets(), payload)
+        .unwrap();
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// An echo request with its checksum over IPv6, without the IP header.
+pub(crate) fn echo_v6((from, to): (Ipv6Addr, Ipv6Addr), id: u16, payload: &[u8]) -> Vec<u8> {
+    let kind = Icmpv6Type::EchoRequest(IcmpEchoHeader { id, seq: 1 });
+    let header = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), payload).unwrap();
+    [&header.to_bytes()[..], payload].concat()
 }
 
 /// An ARP packet (RFC 826): operation, then sender, then target.

@@ -1,7 +1,7 @@
 //! Millrace end to end: nodes with their pods on a rack, each in a network namespace of its own, with the Linux kernel
 //! as peer and as judge.
 //!
-//! Needs root, and `iproute2`, `ping`, `iperf3`, `tcpdump`, `ethtool`, `clang` and util-linux. The tests may run side by
+//! Needs root, and `iproute2`, `ping`, `iperf3`, `tcpdump`, `ethtool`, `clang` and util-linux, BIRD 2 and FRR. The tests may run side by
 //! side; those whose judgement depends on time take the machine for themselves ([`rig::alone`]).
 #![forbid(unsafe_code)]
 #![allow(
@@ -17,6 +17,7 @@ mod capture;
 mod checksums;
 mod control;
 mod counters;
+mod dual;
 mod frames;
 mod guard;
 mod icmp;
@@ -30,5 +31,6 @@ mod pulse;
 mod queues;
 mod refuse;
 mod rig;
+mod routing;
 mod services;
 mod wire;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,16 @@ use rustix::net::{
 };
 
 use crate::calls::Call;
+use crate::family::Family;
 use crate::places::CALLERS;
 use crate::server::Heard;
 use crate::set::Protocol;
 use crate::stage::Stage;
 
 /// When nothing has happened for so long, what is still open is silent.
-const QUIET: Duration = Duration::from_millis(200);
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
+/// The same for a call that is repeated on its own: long enough for a SYN that is sent again.
+pub(crate) const PATIENT: Duration = Duration::from_millis(1200);
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +138,9 @@ fn listen(mut stream: TcpStream) -> State {
 /// Connections that were answered and stay open, by the client's port.
 pub(crate) type Held = BTreeMap<u16, (Call, TcpStream)>;
 
-/// Makes calls and says what became of each, in their order. Those to be held are added to `held`.
-pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome> {
+/// Makes calls and says what became of each, in their order, once nothing has happened for so long. Those to be held are added
+/// to `held`.
+pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held, quiet: Duration) -> Vec<Outcome> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; calls.len()];
     let rounds = calls.iter().map(|call| call.round).max().unwrap_or(0);
     for round in 0..=rounds {
@@ -144,7 +148,7 @@ pub(crate) fn ask(stage: &Stage, calls: &[Call], held: &mut Held) -> Vec<Outcome
         let asked: Vec<&Call> = of_round.iter().map(|at| &calls[*at]).collect();
         let ears = Ears::open(stage);
         let states = start(stage, &asked);
-        let states = follow(&asked, states);
+        let states = follow(&asked, states, quiet);
         let errors = ears.close();
         for ((at, call), state) in of_round.into_iter().zip(asked).zip(states) {
             let (mut ending, stream) = match state {
@@ -174,7 +178,7 @@ pub(crate) fn ask_again(stage: &Stage, held: Held) -> BTreeMap<u16, Outcome> {
         .iter()
         .zip(streams)
         .map(|(call, stream)| request(stream, call));
-    let states = follow(&asked, states.collect());
+    let states = follow(&asked, states.collect(), QUIET);
     let outcomes = calls.iter().zip(states).map(|(call, state)| {
         let ending = match state {
             State::Over(ending, _) => ending,
@@ -208,11 +212,15 @@ fn begin(call: &Call) -> State {
         Protocol::Udp => SocketType::DGRAM,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, kind, flags, None).unwrap();
+    let family = match call.family {
+        Family::V4 => AddressFamily::INET,
+        Family::V6 => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, kind, flags, None).unwrap();
     sockopt::set_socket_reuseaddr(&socket, true).unwrap();
-    let own = SocketAddrV4::new(call.caller.binds(), call.source_port);
+    let own = SocketAddr::new(call.family.of(call.caller.binds()), call.source_port);
     bind(&socket, &own).unwrap_or_else(|error| panic!("{call:?}: {error}"));
-    match (connect(&socket, &call.to), call.protocol) {
+    match (connect(&socket, &call.family.at(call.to)), call.protocol) {
         (Ok(()), Protocol::Udp) => {
             let socket = UdpSocket::from(socket);
             match socket.send(&call.source_port.to_be_bytes()) {
@@ -225,11 +233,11 @@ fn begin(call: &Call) -> State {
     }
 }
 
-/// Follows calls until all are over, or nothing happens any more.
-fn follow(calls: &[&Call], mut states: Vec<State>) -> Vec<State> {
+/// Follows calls until all are over, or nothing has happened for so long.
+fn follow(calls: &[&Call], mut states: Vec<State>, quiet: Duration) -> Vec<State> {
     let mut last = Instant::now();
     loop {
-        let left = QUIET.saturating_sub(last.elapsed());
+        let left = quiet.saturating_sub(last.elapsed());
         let watched: Vec<(usize, _)> = states
             .iter()
             .enumerate()
@@ -258,8 +266,8 @@ fn follow(calls: &[&Call], mut states: Vec<State>) -> Vec<State> {
     }
 }
 
-/// A raw socket for ICMP in each namespace that anyone calls from.
-struct Ears(Vec<OwnedFd>);
+/// Raw sockets for ICMP, one of each family in each namespace that anyone calls from.
+struct Ears(Vec<[OwnedFd; 2]>);
 
 impl Ears {
     fn open(stage: &Stage) -> Self {
@@ -267,7 +275,11 @@ impl Ears {
         names.dedup();
         let open = || {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP)).unwrap()
+            let kinds = [
+                (AddressFamily::INET, ipproto::ICMP),
+                (AddressFamily::INET6, ipproto::ICMPV6),
+            ];
+            kinds.map(|(family, kind)| socket_with(family, SocketType::RAW, flags, Some(kind)).unwrap())
         };
         Self(
             names
@@ -281,7 +293,11 @@ impl Ears {
     fn close(self) -> HashMap<(Protocol, u16), u8> {
         let mut errors = HashMap::new();
         let mut buffer = [0; 2048];
-        for ear in &self.0 {
+        for (ear, quoted) in self
+            .0
+            .iter()
+            .flat_map(|[v4, v6]| [(v4, quoted_v4 as Quoted), (v6, quoted_v6)])
+        {
             while let Ok((length, _)) = recv(ear, &mut buffer[..], RecvFlags::empty()) {
                 errors.extend(quoted(&buffer[..length]));
             }
@@ -291,7 +307,21 @@ impl Ears {
 }
 
 /// Whom an ICMP "destination unreachable" is about: protocol and source port of the quoted packet, and the code.
-fn quoted(packet: &[u8]) -> Option<((Protocol, u16), u8)> {
+type Quoted = fn(&[u8]) -> Option<((Protocol, u16), u8)>;
+
+/// The same of ICMPv6, which a raw socket hands over without the header of IPv6 before it (RFC 3542 section 3).
+fn quoted_v6(message: &[u8]) -> Option<((Protocol, u16), u8)> {
+    let (kind, code, quote) = (*message.first()?, *message.get(1)?, message.get(8..)?);
+    let protocol = match quote.get(6)? {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        _ => return None,
+    };
+    let source_port = u16::from_be_bytes(*quote.get(40..)?.first_chunk()?);
+    (kind == 1).then_some(((protocol, source_port), code))
+}
+
+fn quoted_v4(packet: &[u8]) -> Option<((Protocol, u16), u8)> {
     let icmp = packet.get(usize::from(packet.first()? & 0xf) * 4..)?;
     let (kind, code, quote) = (*icmp.first()?, *icmp.get(1)?, icmp.get(8..)?);
     let ports = quote.get(usize::from(quote.first()? & 0xf) * 4..)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::chance::Chance;
+use crate::family::Family;
 use crate::places::{CALLERS, Caller, GATEWAY_A, NODE_A, PODS, SERVED, TUNNEL_A, is_pod};
 use crate::set::{Port, Protocol, Service, Set};
 
@@ -25,6 +26,8 @@ pub(crate) struct Call {
     pub(crate) protocol: Protocol,
     /// The client's port. No two calls of a stage share one, so it names the call too.
     pub(crate) source_port: u16,
+    pub(crate) family: Family,
+    /// As it is in IPv4.
     pub(crate) to: SocketAddrV4,
     /// Whether the connection is held open and used again after the set has changed.
     pub(crate) held: bool,
@@ -37,7 +40,7 @@ pub(crate) struct Call {
 pub(crate) struct Asker {
     next: u16,
     /// The one front that a client of a port with affinity calls.
-    fronts: BTreeMap<(usize, &'static str, Caller), SocketAddrV4>,
+    fronts: BTreeMap<(usize, &'static str, Caller), (SocketAddrV4, Family)>,
 }
 
 impl Asker {
@@ -78,6 +81,7 @@ impl Asker {
             }
             let number = chance.below(set.services.len());
             let service = &set.services[number];
+            let mut family = Family::drawn(chance);
             let caller = *chance.pick(&CALLERS);
             let port = *chance.pick(&service.ports);
             let (protocol, mut to) = if service.affinity || chance.percent(75) {
@@ -85,22 +89,22 @@ impl Asker {
             } else {
                 elsewhere(chance, service, &port)
             };
-            if !can_call(caller, protocol, to) {
+            if !can_call((caller, family), protocol, to) {
                 continue;
             }
             if !service.affinity {
-                calls.push(self.call(chance, caller, protocol, to, 0));
+                calls.push(self.call(chance, (caller, family), (protocol, to), 0));
                 continue;
             }
             // Inside and outside may go by different lists of endpoints, between which an affinity does not carry over in
             // the same way on both sides; so a client of such a port sticks to one front, and never calls twice at once.
             let client = (number, port.name, as_seen(caller));
-            to = *self.fronts.entry(client).or_insert(to);
-            if !can_call(caller, protocol, to) || !asked.insert(client) {
+            (to, family) = *self.fronts.entry(client).or_insert((to, family));
+            if !can_call((caller, family), protocol, to) || !asked.insert(client) {
                 continue;
             }
             for round in 0..AFFINITY_CALLS {
-                calls.push(self.call(chance, caller, protocol, to, round));
+                calls.push(self.call(chance, (caller, family), (protocol, to), round));
             }
         }
         calls
@@ -109,13 +113,13 @@ impl Asker {
     fn call(
         &mut self,
         chance: &mut Chance,
-        caller: Caller,
-        protocol: Protocol,
-        to: SocketAddrV4,
+        (caller, family): (Caller, Family),
+        (protocol, to): (Protocol, SocketAddrV4),
         round: usize,
     ) -> Call {
         Call {
             caller,
+            family,
             protocol,
             source_port: self.source_port(),
             to,
@@ -166,7 +170,13 @@ fn elsewhere(chance: &mut Chance, service: &Service, port: &Port) -> (Protocol, 
 /// pods past node-a, so that only a datagram shows where it went. And a node port at an address in the overlay is left to
 /// the pods of node-a: kube-proxy takes everything with a source among the pods' for one of them, a pod of another
 /// node and the node itself too, and Millrace, which sees where it comes from, does not.
-fn can_call(caller: Caller, protocol: Protocol, to: SocketAddrV4) -> bool {
+///
+/// The first address of a prefix of IPv6 is that of any router on the link (RFC 4291 section 2.6.1): the stock node's kernel
+/// takes it for no address of its own, and serves nothing there.
+fn can_call((caller, family): (Caller, Family), protocol: Protocol, to: SocketAddrV4) -> bool {
+    if family == Family::V6 && *to.ip() == TUNNEL_A {
+        return false;
+    }
     let [first, second, ..] = to.ip().octets();
     let (overlay, pod) = ((first, second) == (10, 244), is_pod(*to.ip()));
     match caller {

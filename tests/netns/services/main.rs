@@ -1,8 +1,8 @@
 //! The kernel as a judge of Services.
 //!
 //! Random sets of Services are programmed twice: as nftables rules into a stock node in flannel's shape, the way
-//! kube-proxy's nftables mode does it, and as objects into a Millrace node of the same shape. The same random connections go
-//! through both: from pods, from the node, from a pod of another node, from outside. Compared are the endpoint that answered (the kernel
+//! kube-proxy's nftables mode does it, and as objects into a Millrace node of the same shape, for IPv4, IPv6 and both. The
+//! same random connections of either family go through both: from pods, from the node, from a pod of another node, from outside. Compared are the endpoint that answered (the kernel
 //! is led to the very same one, if it is among those that its rules would choose from), the source address that the server
 //! saw, and what was refused or dropped and how.
 //!
@@ -21,6 +21,7 @@
 mod asking;
 mod calls;
 mod chance;
+mod family;
 mod judge;
 mod mistake;
 mod objects;
@@ -101,7 +102,9 @@ fn two_kernels_agree() {
         "Tcp Answered",
         "Udp Answered",
         "Tcp Reset",
+        // Port unreachable, in the words of either family.
         "Udp Unreachable(3)",
+        "Udp Unreachable(4)",
         "Tcp Silence",
     ] {
         assert!(judge.tally.endings.contains_key(ending), "{:?}", judge.tally);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::family::Family;
 use crate::set::{Endpoint, Service, Set};
 
 /// The Kubernetes namespace of every object.
@@ -13,7 +14,9 @@ pub(crate) fn manifest(set: &Set, mark: &str) -> String {
     let mut objects = vec![marker(mark)];
     for service in &set.services {
         objects.push(service_object(service));
-        objects.extend((0..2).filter_map(|number| slice_object(service, number)));
+        for family in service.families.iter().copied() {
+            objects.extend((0..2).filter_map(|number| slice_object(service, family, number)));
+        }
     }
     let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
     lines.join("\n")
@@ -48,9 +51,14 @@ fn service_object(service: &Service) -> Value {
             value
         })
         .collect();
+    let families = || service.families.iter().copied();
+    let own: Vec<_> = families().map(|family| family.of(service.cluster_ip)).collect();
+    let names: Vec<_> = families().map(Family::name).collect();
     let mut spec = json!({
         "type": service.kind.name(),
-        "clusterIP": service.cluster_ip, "clusterIPs": [service.cluster_ip],
+        "ipFamilies": names,
+        "ipFamilyPolicy": if own.len() == 2 { "RequireDualStack" } else { "SingleStack" },
+        "clusterIP": own[0], "clusterIPs": own,
         "internalTrafficPolicy": policy(service.internal_local),
         "sessionAffinity": if service.affinity { "ClientIP" } else { "None" },
         "ports": ports,
@@ -59,20 +67,25 @@ fn service_object(service: &Service) -> Value {
         spec["externalTrafficPolicy"] = json!(policy(service.external_local));
     }
     if !service.external_ips.is_empty() {
-        spec["externalIPs"] = json!(service.external_ips);
+        let all = service.external_ips.iter();
+        let all = all.flat_map(|address| families().map(|family| family.of(*address)));
+        spec["externalIPs"] = json!(all.collect::<Vec<_>>());
     }
     if !service.source_ranges.is_empty() {
         let ranges: Vec<String> = service
             .source_ranges
             .iter()
-            .map(|(address, length)| format!("{address}/{length}"))
+            .flat_map(|range| families().map(|family| family.range(*range)))
             .collect();
         spec["loadBalancerSourceRanges"] = json!(ranges);
     }
     let ingress: Vec<Value> = service
         .ingress
         .iter()
-        .map(|ingress| json!({"ip": ingress.address, "ipMode": if ingress.proxy { "Proxy" } else { "VIP" }}))
+        .flat_map(|ingress| {
+            let mode = if ingress.proxy { "Proxy" } else { "VIP" };
+            families().map(move |family| json!({"ip": family.of(ingress.address), "ipMode": mode}))
+        })
         .collect();
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -82,13 +95,15 @@ fn service_object(service: &Service) -> Value {
     })
 }
 
-/// One of the two EndpointSlices of a Service, if it has anyone in it.
-fn slice_object(service: &Service, number: usize) -> Option<Value> {
+/// One of the two EndpointSlices of a Service in a family, if it has anyone in it.
+fn slice_object(service: &Service, family: Family, number: usize) -> Option<Value> {
     let members = service
         .endpoints
         .iter()
         .filter(|endpoint| endpoint.slice == number);
-    let endpoints: Vec<Value> = members.map(endpoint_object).collect();
+    let endpoints: Vec<Value> = members
+        .map(|endpoint| endpoint_object(endpoint, family))
+        .collect();
     if endpoints.is_empty() {
         return None;
     }
@@ -101,13 +116,13 @@ fn slice_object(service: &Service, number: usize) -> Option<Value> {
         .collect();
     Some(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"namespace": NAMESPACE, "name": format!("{}-{number}", service.name),
+        "metadata": {"namespace": NAMESPACE, "name": format!("{}-{}-{number}", service.name, family.word()),
                      "labels": {"kubernetes.io/service-name": service.name}},
-        "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        "addressType": family.name(), "endpoints": endpoints, "ports": ports,
     }))
 }
 
-fn endpoint_object(endpoint: &Endpoint) -> Value {
+fn endpoint_object(endpoint: &Endpoint, family: Family) -> Value {
     let mut conditions = json!({});
     for (name, value) in [
         ("ready", endpoint.ready),
@@ -119,7 +134,7 @@ fn endpoint_object(endpoint: &Endpoint) -> Value {
         }
     }
     let mut object = json!({
-        "addresses": [endpoint.place.address],
+        "addresses": [family.of(endpoint.place.address)],
         "conditions": conditions,
         "nodeName": endpoint.place.node,
     });

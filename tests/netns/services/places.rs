@@ -8,6 +8,10 @@ use std::net::Ipv4Addr;
 pub(crate) const POD_NETWORKS: &str = "10.244.0.0/16";
 /// Where ClusterIPs come from: the Service CIDR.
 pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/12";
+/// The twins of these networks.
+pub(crate) const POD_NETWORKS_V6: &str = "fd00::/16";
+pub(crate) const SERVICE_CIDR_V6: &str = "fd96::/108";
+pub(crate) const PUBLIC_NETWORK_V6: &str = "2001:db8:64::/64";
 /// Where external and LoadBalancer addresses come from (RFC 5737, for documentation). The rack knows that node-a has them.
 pub(crate) const PUBLIC_NETWORK: &str = "198.51.100.0/24";
 /// node-a on the underlay.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::chance::Chance;
+use crate::family::Family;
 use crate::places::{GUEST, HOSTS, NODE_A, PODS, SERVED};
 use crate::set::{Endpoint, Ingress, Kind, OWN_ZONE, Port, Protocol, Service, Set};
 
@@ -36,6 +37,7 @@ pub(crate) fn set(chance: &mut Chance) -> Set {
 }
 
 fn service(chance: &mut Chance, number: usize, taken: &mut Taken) -> Service {
+    let families = Family::some(chance);
     let kind = *chance.pick(&[
         Kind::ClusterIp,
         Kind::NodePort,
@@ -61,6 +63,7 @@ fn service(chance: &mut Chance, number: usize, taken: &mut Taken) -> Service {
     Service {
         name: format!("service-{number}"),
         kind,
+        families,
         cluster_ip: cluster_ip(chance, taken),
         external_ips,
         ingress,

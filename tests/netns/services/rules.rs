@@ -8,13 +8,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
+use crate::family::Family;
 use crate::mistake::Mistake;
-use crate::places::{POD_NETWORKS, SERVICE_CIDR};
+use crate::places::{POD_NETWORKS, POD_NETWORKS_V6, SERVICE_CIDR, SERVICE_CIDR_V6};
 use crate::set::{Endpoint, Port, Protocol, Service, Set, Usable};
 
-/// The table's family and name.
-const TABLE: &str = "ip kube-proxy";
+/// The name of the table, of which there is one for each family.
+const TABLE: &str = "kube-proxy";
 /// The mark of what is to be masqueraded, kube-proxy's own.
 const MARK: &str = "0x4000";
 /// How long an affinity lasts in seconds, unless a Service says otherwise.
@@ -32,7 +34,16 @@ pub(crate) struct Pick {
 
 /// The rules of a set, for `nft -f`. `anew` also forgets whatever affinities there are.
 pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mistake>) -> String {
+    Family::BOTH
+        .map(|family| rules_of(family, set, anew, picks, mistake))
+        .concat()
+}
+
+/// The rules of one family, as each of kube-proxy's two proxiers makes its own.
+fn rules_of(family: Family, set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mistake>) -> String {
     let mut writer = Writer {
+        family,
+        table: format!("{} {TABLE}", family.word()),
         text: String::new(),
         elements: BTreeMap::new(),
         picks,
@@ -43,12 +54,13 @@ pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mista
         Some(mistake) => mistake.about(set),
         None => set.clone(),
     };
-    for (number, service) in set.services.iter().enumerate() {
+    let services = set.services.iter().enumerate();
+    for (number, service) in services.filter(|(_, service)| service.families.contains(&family)) {
         let usable = Usable::of(service);
         for port in &service.ports {
             writer.port(&format!("{number}-{}", port.name), service, port, &usable);
         }
-        writer.element("set", "cluster-ips", service.cluster_ip.to_string());
+        writer.element("set", "cluster-ips", family.of(service.cluster_ip).to_string());
     }
     writer.finish()
 }
@@ -57,6 +69,8 @@ pub(crate) fn rules(set: &Set, anew: bool, picks: &[Pick], mistake: Option<Mista
 const REJECT: &str = "goto turn-away";
 
 struct Writer<'a> {
+    family: Family,
+    table: String,
     text: String,
     /// What goes into sets and maps, by kind and name.
     elements: BTreeMap<(&'static str, String), Vec<String>>,
@@ -65,6 +79,22 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// The type of an address of the family.
+    fn address_type(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "type ipv4_addr",
+            Family::V6 => "type ipv6_addr",
+        }
+    }
+
+    /// The networks of all pods, and that of Services.
+    fn networks(&self) -> (&'static str, &'static str) {
+        match self.family {
+            Family::V4 => (POD_NETWORKS, SERVICE_CIDR),
+            Family::V6 => (POD_NETWORKS_V6, SERVICE_CIDR_V6),
+        }
+    }
+
     fn makes(&self, mistake: Mistake) -> bool {
         self.mistake == Some(mistake)
     }
@@ -75,11 +105,11 @@ impl Writer<'_> {
     }
 
     fn chain(&mut self, name: &str) {
-        self.line(&format!("add chain {TABLE} {name}"));
+        self.line(&format!("add chain {} {name}", self.table));
     }
 
     fn rule(&mut self, chain: &str, rule: &str) {
-        self.line(&format!("add rule {TABLE} {chain} {rule}"));
+        self.line(&format!("add rule {} {chain} {rule}", self.table));
     }
 
     fn element(&mut self, kind: &'static str, name: &str, element: String) {
@@ -91,25 +121,27 @@ impl Writer<'_> {
 
     /// The parts that do not depend on any Service.
     fn begin(&mut self, anew: bool) {
-        self.line(&format!("add table {TABLE}"));
+        let table = self.table.clone();
+        self.line(&format!("add table {table}"));
         if anew {
-            self.line(&format!("delete table {TABLE}\nadd table {TABLE}"));
+            self.line(&format!("delete table {table}\nadd table {table}"));
         } else {
-            self.line(&format!("flush table {TABLE}"));
+            self.line(&format!("flush table {table}"));
         }
-        const FRONTS: &str = "type ipv4_addr . inet_proto . inet_service : verdict";
+        let address = self.address_type();
+        let fronts = format!("{address} . inet_proto . inet_service : verdict");
         const NODE_PORTS: &str = "type inet_proto . inet_service : verdict";
         let maps = [
-            ("map", "service-ips", FRONTS),
+            ("map", "service-ips", fronts.as_str()),
             ("map", "service-node-ports", NODE_PORTS),
-            ("map", "no-endpoint-ips", FRONTS),
+            ("map", "no-endpoint-ips", &fronts),
             ("map", "no-endpoint-node-ports", NODE_PORTS),
-            ("map", "firewall-ips", FRONTS),
-            ("set", "cluster-ips", "type ipv4_addr"),
+            ("map", "firewall-ips", &fronts),
+            ("set", "cluster-ips", address),
         ];
         for (kind, name, what) in maps {
-            self.line(&format!("add {kind} {TABLE} {name} {{ {what}; }}"));
-            self.line(&format!("flush {kind} {TABLE} {name}"));
+            self.line(&format!("add {kind} {table} {name} {{ {what}; }}"));
+            self.line(&format!("flush {kind} {table} {name}"));
         }
         for (name, hook) in [
             ("before-in", "filter hook prerouting priority dstnat - 10"),
@@ -121,7 +153,7 @@ impl Writer<'_> {
             ("nat-out", "nat hook output priority -100"),
             ("nat-after", "nat hook postrouting priority srcnat"),
         ] {
-            self.line(&format!("add chain {TABLE} {name} {{ type {hook}; }}"));
+            self.line(&format!("add chain {table} {name} {{ type {hook}; }}"));
         }
         for name in [
             "turn-away",
@@ -138,8 +170,13 @@ impl Writer<'_> {
 
     /// What is looked up where.
     fn hooks(&mut self) {
-        let lookup = "ip daddr . meta l4proto . th dport vmap";
-        let own = "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap";
+        let ip = self.family.word();
+        let loopback = match self.family {
+            Family::V4 => "127.0.0.0/8",
+            Family::V6 => "::1",
+        };
+        let lookup = format!("{ip} daddr . meta l4proto . th dport vmap");
+        let own = format!("fib daddr type local {ip} daddr != {loopback} meta l4proto . th dport vmap");
         for chain in ["before-in", "before-out"] {
             self.rule(chain, &format!("ct state new {lookup} @firewall-ips"));
         }
@@ -176,8 +213,9 @@ impl Writer<'_> {
         } else {
             "drop"
         };
-        self.rule("unknown", &format!("ip daddr @cluster-ips {port}"));
-        self.rule("unknown", &format!("ip daddr {SERVICE_CIDR} {address}"));
+        let (ip, (_, services)) = (self.family.word(), self.networks());
+        self.rule("unknown", &format!("{ip} daddr @cluster-ips {port}"));
+        self.rule("unknown", &format!("{ip} daddr {services} {address}"));
         self.rule("masquerade-later", &format!("meta mark set meta mark or {MARK}"));
         self.rule("nat-after", &format!("meta mark and {MARK} == 0 return"));
         self.rule("nat-after", &format!("meta mark set meta mark xor {MARK}"));
@@ -196,13 +234,13 @@ impl Writer<'_> {
 
         let inside = if service.internal_local { &local } else { &cluster };
         let has_inside = any && !(service.internal_local && usable.local.is_empty());
-        let ip = service.cluster_ip.to_string();
+        let ip = self.family.of(service.cluster_ip).to_string();
         let front = format!("inside-{id}");
         self.chain(&front);
         let who = if self.makes(Mistake::AlwaysMasqueraded) {
             String::new()
         } else {
-            format!("ip saddr != {POD_NETWORKS} ")
+            format!("{} saddr != {} ", self.family.word(), self.networks().0)
         };
         self.rule(&front, &format!("{who}jump masquerade-later"));
         self.rule(&front, &format!("goto {inside}"));
@@ -217,7 +255,7 @@ impl Writer<'_> {
         let dead = dead(any, has_outside);
         let balanced = service.load_balancer_ips();
         for address in service.external_ips.iter().copied().chain(balanced) {
-            self.front(&address.to_string(), port, (any, &front), dead);
+            self.front(&self.family.of(address).to_string(), port, (any, &front), dead);
         }
         if let Some(node_port) = port.node_port {
             let key = format!("{word} . {node_port}");
@@ -247,7 +285,8 @@ impl Writer<'_> {
         self.chain(front);
         if service.external_local {
             // A short cut: as if it had gone out to the load balancer and come back.
-            self.rule(front, &format!("ip saddr {POD_NETWORKS} goto {cluster}"));
+            let (ip, (pods, _)) = (self.family.word(), self.networks());
+            self.rule(front, &format!("{ip} saddr {pods} goto {cluster}"));
             self.rule(front, "fib saddr type local jump masquerade-later");
             self.rule(front, &format!("fib saddr type local goto {cluster}"));
             if has_outside {
@@ -268,7 +307,8 @@ impl Writer<'_> {
         if service.affinity {
             for endpoint in endpoints {
                 let rule = format!(
-                    "ip saddr @affinity-{id}-{} {}",
+                    "{} saddr @affinity-{id}-{} {}",
+                    self.family.word(),
                     endpoint.place.name,
                     target(endpoint)
                 );
@@ -276,7 +316,8 @@ impl Writer<'_> {
             }
         }
         self.line(&format!(
-            "add map {TABLE} pick-{chain} {{ type inet_service : verdict; }}"
+            "add map {} pick-{chain} {{ type inet_service : verdict; }}",
+            self.table
         ));
         let (word, map) = (port.protocol.word(), format!("pick-{chain}"));
         self.rule(chain, &format!("{word} sport vmap @{map}"));
@@ -312,19 +353,22 @@ impl Writer<'_> {
             if !used {
                 continue;
             }
-            let (name, address) = (endpoint.place.name, endpoint.place.address);
+            let (name, address) = (endpoint.place.name, self.family.of(endpoint.place.address));
+            let (ip, table) = (self.family.word(), self.table.clone());
             let chain = format!("endpoint-{id}-{name}");
             self.chain(&chain);
             if !self.makes(Mistake::NoHairpin) {
-                self.rule(&chain, &format!("ip saddr {address} jump masquerade-later"));
+                self.rule(&chain, &format!("{ip} saddr {address} jump masquerade-later"));
             }
             if service.affinity {
-                let kind = format!("type ipv4_addr; flags dynamic,timeout; timeout {AFFINITY_SECONDS}s;");
-                self.line(&format!("add set {TABLE} affinity-{id}-{name} {{ {kind} }}"));
-                self.rule(&chain, &format!("update @affinity-{id}-{name} {{ ip saddr }}"));
+                let address = self.address_type();
+                let kind = format!("{address}; flags dynamic,timeout; timeout {AFFINITY_SECONDS}s;");
+                self.line(&format!("add set {table} affinity-{id}-{name} {{ {kind} }}"));
+                self.rule(&chain, &format!("update @affinity-{id}-{name} {{ {ip} saddr }}"));
             }
             let (word, target) = (port.protocol.word(), port.targets[endpoint.slice]);
-            self.rule(&chain, &format!("meta l4proto {word} dnat to {address}:{target}"));
+            let to = SocketAddr::new(address, target);
+            self.rule(&chain, &format!("meta l4proto {word} dnat to {to}"));
         }
     }
 
@@ -338,14 +382,15 @@ impl Writer<'_> {
         let ranges: Vec<String> = service
             .source_ranges
             .iter()
-            .map(|(address, length)| format!("{address}/{length}"))
+            .map(|range| self.family.range(*range))
             .collect();
         // One rule for each range, as a set does not bear ranges that overlap.
         for range in ranges {
-            self.rule(&chain, &format!("ip saddr {range} return"));
+            self.rule(&chain, &format!("{} saddr {range} return", self.family.word()));
         }
         self.rule(&chain, "drop");
         for address in service.load_balancer_ips() {
+            let address = self.family.of(address);
             let key = format!("{address} . {} . {}", port.protocol.word(), port.number);
             self.element("map", "firewall-ips", format!("{key} : goto {chain}"));
         }
@@ -353,10 +398,8 @@ impl Writer<'_> {
 
     fn finish(mut self) -> String {
         for ((_, name), elements) in std::mem::take(&mut self.elements) {
-            self.line(&format!(
-                "add element {TABLE} {name} {{ {} }}",
-                elements.join(", ")
-            ));
+            let elements = elements.join(", ");
+            self.line(&format!("add element {} {name} {{ {elements} }}", self.table));
         }
         self.text
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use millrace_tools::lab::Lab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::family::Family;
 use crate::places::{HOSTS, PODS, Place, SERVED};
 use crate::set::Protocol;
 use crate::stage::namespace;
@@ -29,7 +30,7 @@ pub(crate) struct Heard {
     /// The server's port.
     pub(crate) port: u16,
     /// Who called, as the server sees it.
-    pub(crate) source: SocketAddrV4,
+    pub(crate) source: SocketAddr,
 }
 
 /// What was heard, by protocol and the port that the client really has (it writes it into each request).
@@ -93,8 +94,9 @@ struct Room {
 
 impl Room {
     fn listen(&mut self, place: &Place) {
-        for port in SERVED {
-            let (at, address) = ((place.name, port), (place.address, port));
+        let all = Family::BOTH.map(|family| SERVED.map(|port| (family, port)));
+        for (family, port) in all.into_iter().flatten() {
+            let (at, address) = ((place.name, port), (family.of(place.address), port));
             let tcp = TcpListener::bind(address).unwrap();
             tcp.set_nonblocking(true).unwrap();
             self.tcp.push((at, tcp));
@@ -137,8 +139,7 @@ impl Room {
 }
 
 /// Writes down a request, and says what to answer.
-fn note(at: At, protocol: Protocol, request: &[u8], peer: SocketAddr, book: &Book) -> Option<String> {
-    let SocketAddr::V4(source) = peer else { return None };
+fn note(at: At, protocol: Protocol, request: &[u8], source: SocketAddr, book: &Book) -> Option<String> {
     let token = u16::from_be_bytes(*request.last_chunk()?);
     let heard = Heard {
         at: at.0,

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::family::Family;
 use crate::places::Place;
 
 /// The zone of node-a, where endpoints have hints.
@@ -70,6 +71,8 @@ pub(crate) struct Ingress {
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// What it has an address of; the first one is its own.
+    pub(crate) families: Vec<Family>,
     pub(crate) cluster_ip: Ipv4Addr,
     pub(crate) external_ips: Vec<Ipv4Addr>,
     pub(crate) ingress: Vec<Ingress>,

@@ -3,16 +3,18 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use millrace_tools::lab::plan::{PREFIX_LENGTH, UPLINK};
+use millrace_tools::lab::plan::{Families, PREFIX_LENGTH, PREFIX_LENGTH_V6, UPLINK};
 use millrace_tools::lab::{
-    Daemon, Lab, MillraceOptions, Namespace, NodeKind, TUNNEL, Topology, WireEnd, wait_until,
+    Daemon, Lab, MillraceOptions, Namespace, NodeKind, TUNNEL, TUNNEL_V6, Topology, WireEnd, wait_until,
 };
 use serde_json::Value;
 
+use crate::family::Family;
 use crate::mistake::Mistake;
 use crate::objects::manifest;
 use crate::places::{
-    self, GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, PUBLIC_NETWORK, SERVED, SERVICE_CIDR, TUNNEL_A,
+    self, GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, POD_NETWORKS_V6, PUBLIC_NETWORK, PUBLIC_NETWORK_V6,
+    SERVED, SERVICE_CIDR, SERVICE_CIDR_V6, TUNNEL_A,
 };
 use crate::rules::{Pick, rules};
 use crate::server::Servers;
@@ -23,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The file that the set is in, in the manifests folder.
 const MANIFEST: &str = "judged.json";
 /// More ICMP errors than are ever asked for: a limit on them is not what is judged here.
-const EXTRA: &str = "\n[slow-path]\nicmp-errors-per-second = 1000000\n";
+const EXTRA: &str = "\n[services]\ncidrs = [\"10.96.0.0/12\", \"fd96::/108\"]\n\
+                     \n[slow-path]\nicmp-errors-per-second = 1000000\n";
 
 /// What the node under test is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,7 @@ impl Stage {
         };
         let topology = Topology {
             pods_per_node: 3,
+            families: Families::Dual,
             millrace: MillraceOptions {
                 extra: EXTRA.to_owned(),
                 ..MillraceOptions::default()
@@ -66,26 +70,20 @@ impl Stage {
         }
         let other = lab.node("node-b").unwrap().namespace();
         masquerade_leaving(other);
-        let tunnel = TUNNEL_A.to_string();
-        other
-            .ip(&[
-                "route",
-                "add",
-                SERVICE_CIDR,
-                "via",
-                &tunnel,
-                "dev",
-                TUNNEL,
-                "onlink",
-            ])
-            .unwrap();
-        other
-            .ip(&["route", "add", PUBLIC_NETWORK, "via", &NODE_A.to_string()])
-            .unwrap();
+        for (family, services, public, device) in [
+            (Family::V4, SERVICE_CIDR, PUBLIC_NETWORK, TUNNEL),
+            (Family::V6, SERVICE_CIDR_V6, PUBLIC_NETWORK_V6, TUNNEL_V6),
+        ] {
+            let [tunnel, node] = [TUNNEL_A, NODE_A].map(|address| family.of(address).to_string());
+            let to_services = ["route", "add", services, "via", &tunnel, "dev", device, "onlink"];
+            other.ip(&to_services).unwrap();
+            other.ip(&["route", "add", public, "via", &node]).unwrap();
+        }
         if let Side::Kernel(_) = side {
             let own = lab.node("node-a").unwrap().namespace();
             // Kubernetes asks it of a node with a bridge: else pods on it would answer each other past the Service.
             own.set("bridge/bridge-nf-call-iptables", "1").unwrap();
+            own.set("bridge/bridge-nf-call-ip6tables", "1").unwrap();
             masquerade_leaving(own);
         } else {
             label(lab.node("node-a").unwrap().daemon().unwrap());
@@ -192,22 +190,30 @@ fn outsider(lab: &Lab) -> Namespace {
     for number in 0..GUEST_ADDRESSES {
         let prefix = format!("{}/{PREFIX_LENGTH}", places::guest(number));
         machine.ip(&["address", "add", &prefix, "dev", UPLINK]).unwrap();
+        let prefix = format!("{}/{PREFIX_LENGTH_V6}", Family::V6.of(places::guest(number)));
+        let add = ["address", "add", &prefix, "dev", UPLINK, "nodad"];
+        machine.ip(&add).unwrap();
     }
-    for network in [SERVICE_CIDR, PUBLIC_NETWORK] {
-        machine
-            .ip(&["route", "add", network, "via", &NODE_A.to_string()])
-            .unwrap();
+    for (family, networks) in [
+        (Family::V4, [SERVICE_CIDR, PUBLIC_NETWORK]),
+        (Family::V6, [SERVICE_CIDR_V6, PUBLIC_NETWORK_V6]),
+    ] {
+        let node = family.of(NODE_A).to_string();
+        for network in networks {
+            machine.ip(&["route", "add", network, "via", &node]).unwrap();
+        }
     }
     machine
 }
 
 /// The guest and node-a learn each other's link addresses, by a call of one of node-a's own servers.
 fn meet(guest: &Namespace) {
-    for number in 0..GUEST_ADDRESSES {
+    let all = Family::BOTH.map(|family| (0..GUEST_ADDRESSES).map(move |number| (family, number)));
+    for (family, number) in all.into_iter().flatten() {
         let met = guest.within(|| {
-            let socket = UdpSocket::bind((places::guest(number), 0)).unwrap();
+            let socket = UdpSocket::bind((family.of(places::guest(number)), 0)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket.send_to(&[0, 0], (NODE_A, SERVED[0])).unwrap();
+            socket.send_to(&[0, 0], (family.of(NODE_A), SERVED[0])).unwrap();
             socket.recv(&mut [0; 64])
         });
         met.unwrap().unwrap();
@@ -217,12 +223,16 @@ fn meet(guest: &Namespace) {
 /// No ICMP error is withheld because there were many, and nobody is told of a shorter way.
 fn quiet(machine: &Namespace) {
     machine.set("ipv4/icmp_ratemask", "0").unwrap();
+    machine.set("ipv6/icmp/ratelimit", "0").unwrap();
     for which in ["all", "default"] {
         machine
             .set(&format!("ipv4/conf/{which}/send_redirects"), "0")
             .unwrap();
         machine
             .set(&format!("ipv4/conf/{which}/accept_redirects"), "0")
+            .unwrap();
+        machine
+            .set(&format!("ipv6/conf/{which}/accept_redirects"), "0")
             .unwrap();
     }
 }
@@ -235,19 +245,23 @@ fn prepare_node(node: &Namespace) {
         node.set(&format!("ipv4/conf/{name}/send_redirects"), "0")
             .unwrap();
     }
-    node.ip(&["route", "add", "default", "via", &GUEST.to_string()])
-        .unwrap();
+    for family in Family::BOTH {
+        let guest = family.of(GUEST).to_string();
+        node.ip(&["route", "add", "default", "via", &guest]).unwrap();
+    }
 }
 
 /// What flannel's `--ip-masq` does: a pod that leaves the cluster gets the address of its node.
 fn masquerade_leaving(node: &Namespace) {
-    let table = "ip flannel-masquerade";
-    for line in [
-        format!("add table {table}"),
-        format!("add chain {table} after {{ type nat hook postrouting priority srcnat + 1 ; }}"),
-        format!("add rule {table} after ip saddr {POD_NETWORKS} ip daddr != {POD_NETWORKS} masquerade"),
-    ] {
-        node.run("nft", &[&line]).unwrap();
+    for (ip, pods) in [("ip", POD_NETWORKS), ("ip6", POD_NETWORKS_V6)] {
+        let table = format!("{ip} flannel-masquerade");
+        for line in [
+            format!("add table {table}"),
+            format!("add chain {table} after {{ type nat hook postrouting priority srcnat + 1 ; }}"),
+            format!("add rule {table} after {ip} saddr {pods} {ip} daddr != {pods} masquerade"),
+        ] {
+            node.run("nft", &[&line]).unwrap();
+        }
     }
 }
 

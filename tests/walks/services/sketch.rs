@@ -11,7 +11,7 @@ use millrace_dataplane::table::{HashKey, Local, Lpm, NodeTables, Prefix, SourceA
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::packets::Family;
-use crate::world::{node_address, pod};
+use crate::world::{NODES, node_address, pod};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -170,7 +170,7 @@ pub fn tables(sketches: &[Sketch]) -> NodeTables {
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => Some(v6),
     };
-    let networks = (1..=5).flat_map(|n| [format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")]);
+    let networks = NODES.flat_map(|n| [format!("10.244.{n}.0/24"), format!("fd00:{n}::/64")]);
     let local = Local {
         pod_networks: Lpm::build(networks.map(|text| (text.parse::<Prefix>().unwrap(), ()))),
         sources_v4: SourceAddresses {

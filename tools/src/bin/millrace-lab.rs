@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_tools::demo;
+use millrace_tools::lab::plan::Families;
 use millrace_tools::lab::{
     Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers, interrupt,
 };
@@ -62,6 +63,9 @@ struct LabOptions {
     /// Cores for Millrace's workers [default: the first two]
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     cores: Vec<usize>,
+    /// IPv6 besides IPv4, in the underlay and in the pods
+    #[arg(long)]
+    dual: bool,
     /// How Millrace attaches to the uplink
     #[arg(long, value_name = "MODE", value_parser = ["auto", "native", "generic"], default_value = "auto")]
     xdp_mode: String,
@@ -103,6 +107,7 @@ impl LabOptions {
                 offloads,
             },
             millrace,
+            families: if self.dual { Families::Dual } else { Families::V4 },
         }
     }
 }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::LabError;
-use super::plan::{NodePlan, UPLINK, VNI, VXLAN_PORT};
-use super::pod::POD_NAMESPACE;
+use super::plan::{NodePlan, PlanV6, UPLINK, VNI, VXLAN_PORT};
+use super::pod::{POD_NAMESPACE, address_v6};
 
 /// How the Millrace nodes of a lab are set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ pub(crate) fn node_file(plan: NodePlan, manifests: &Path, state: &Path, options:
 
 /// The Node object of a node, with the annotations flannel puts on it.
 pub(crate) fn node_object(plan: NodePlan) -> String {
+    let (lease, more_cidrs, more_addresses) = plan.v6().map_or_else(Default::default, of_v6);
     format!(
         "apiVersion: v1\n\
          kind: Node\n\
@@ -62,14 +63,14 @@ pub(crate) fn node_object(plan: NodePlan) -> String {
          \x20   flannel.alpha.coreos.com/kube-subnet-manager: \"true\"\n\
          \x20   flannel.alpha.coreos.com/backend-type: vxlan\n\
          \x20   flannel.alpha.coreos.com/public-ip: {underlay}\n\
-         \x20   flannel.alpha.coreos.com/backend-data: '{{\"VNI\":{VNI},\"VtepMAC\":\"{mac}\"}}'\n\
+         \x20   flannel.alpha.coreos.com/backend-data: '{{\"VNI\":{VNI},\"VtepMAC\":\"{mac}\"}}'\n{lease}\
          spec:\n\
          \x20 podCIDR: {cidr}\n\
-         \x20 podCIDRs: [{cidr}]\n\
+         \x20 podCIDRs: [{cidr}{more_cidrs}]\n\
          status:\n\
          \x20 addresses:\n\
          \x20 - type: InternalIP\n\
-         \x20   address: {underlay}\n",
+         \x20   address: {underlay}\n{more_addresses}",
         name = plan.name(),
         underlay = plan.underlay_address(),
         mac = plan.vtep_mac(),
@@ -77,8 +78,21 @@ pub(crate) fn node_object(plan: NodePlan) -> String {
     )
 }
 
+/// What stands in the Node object of a node with IPv6 besides: in its annotations, among its pod CIDRs, among its
+/// addresses.
+fn of_v6(v6: PlanV6) -> (String, String, String) {
+    let (underlay, mac, cidr) = (v6.underlay_address(), v6.vtep_mac(), v6.pod_cidr());
+    let lease = format!(
+        "    flannel.alpha.coreos.com/public-ipv6: {underlay}\n\
+         \x20   flannel.alpha.coreos.com/backend-v6-data: '{{\"VNI\":{VNI},\"VtepMAC\":\"{mac}\"}}'\n"
+    );
+    let address = format!("  - type: InternalIP\n    address: {underlay}\n");
+    (lease, format!(", {cidr:?}"), address)
+}
+
 /// The Pod object of a pod.
 pub(crate) fn pod_object(plan: NodePlan, pod: &str, address: Ipv4Addr) -> String {
+    let more = address_v6(plan, address).map_or_else(String::new, |v6| format!("  - ip: {v6}\n"));
     format!(
         "apiVersion: v1\n\
          kind: Pod\n\
@@ -91,7 +105,7 @@ pub(crate) fn pod_object(plan: NodePlan, pod: &str, address: Ipv4Addr) -> String
          status:\n\
          \x20 podIP: {address}\n\
          \x20 podIPs:\n\
-         \x20 - ip: {address}\n",
+         \x20 - ip: {address}\n{more}",
         node = plan.name(),
     )
 }

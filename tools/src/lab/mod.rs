@@ -50,10 +50,10 @@ pub use identity::clean_leftovers;
 pub use manifest::MillraceOptions;
 pub use namespace::Namespace;
 pub use node::{Node, NodeKind};
-use plan::{NodePlan, UPLINK};
+use plan::{Families, NodePlan, UPLINK};
 pub use pod::{POD_INTERFACE, POD_NAMESPACE, Pod};
 pub use rustix::process::Signal;
-pub use stock::{POD_BRIDGE, TUNNEL};
+pub use stock::{POD_BRIDGE, TUNNEL, TUNNEL_V6};
 pub use switch::{Offloads, Switch, Wire, WireEnd};
 
 /// What a lab is to consist of.
@@ -67,6 +67,8 @@ pub struct Topology {
     pub wire: Wire,
     /// How the Millrace nodes are set up.
     pub millrace: MillraceOptions,
+    /// The families of its pods and its underlay.
+    pub families: Families,
 }
 
 impl Topology {
@@ -79,6 +81,7 @@ impl Topology {
             pods_per_node: 2,
             wire,
             millrace,
+            families: Families::V4,
         }
     }
 }
@@ -112,6 +115,7 @@ pub struct Lab {
     guests: Vec<Guest>,
     switch: Switch,
     millrace: MillraceOptions,
+    families: Families,
     identity: Identity,
 }
 
@@ -133,6 +137,7 @@ impl Lab {
             guests: Vec::new(),
             switch,
             millrace: MillraceOptions::default(),
+            families: Families::V4,
             identity,
         })
     }
@@ -141,6 +146,7 @@ impl Lab {
     pub fn bring_up(name: &str, topology: &Topology) -> Result<Self, LabError> {
         let mut lab = Self::new(name, topology.wire)?;
         lab.millrace = topology.millrace.clone();
+        lab.families = topology.families;
         for kind in &topology.nodes {
             lab.join_node(*kind)?;
         }
@@ -165,10 +171,16 @@ impl Lab {
         Ok(node)
     }
 
+    /// Adds a node whose daemon is not started, for who writes its files otherwise first.
+    pub fn add_idle_node(&mut self, kind: NodeKind) -> Result<&mut Node, LabError> {
+        let place = self.join_node(kind)?;
+        self.node_mut(&NodePlan::of(place)?.name())
+    }
+
     /// Makes a node, with everything but its daemon started, and returns its place.
     fn join_node(&mut self, kind: NodeKind) -> Result<usize, LabError> {
         let place = self.nodes.len();
-        let plan = NodePlan::of(place)?;
+        let plan = NodePlan::of(place)?.with(self.families);
         let namespace = self.identity.namespace(&plan.name())?;
         let files = (self.identity.folder(), &self.millrace);
         let node = Node::join(&self.switch, plan, namespace, kind, files)?;

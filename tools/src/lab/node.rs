@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::daemon::Daemon;
 use super::manifest::{MillraceOptions, node_object, pod_object};
-use super::plan::{NodePlan, UPLINK};
-use super::pod::Pod;
+use super::plan::{NodePlan, PREFIX_LENGTH_V6, UPLINK};
+use super::pod::{Pod, address_v6};
 use super::switch::{Switch, WireEnd};
 use super::{LabError, Namespace, stock};
 
@@ -57,13 +57,17 @@ impl Node {
         kind: NodeKind,
         (folder, options): (&Path, &MillraceOptions),
     ) -> Result<Self, LabError> {
-        become_kubernetes_node(&namespace)?;
+        become_kubernetes_node(&namespace, plan)?;
         let end = WireEnd {
             namespace: &namespace,
             interface: UPLINK,
             mac: Some(plan.uplink_mac()),
         };
         switch.join_as(&plan.name(), end, &plan.underlay_address().to_string())?;
+        if let Some(v6) = plan.v6() {
+            let prefix = format!("{}/{PREFIX_LENGTH_V6}", v6.underlay_address());
+            namespace.ip(&["address", "add", &prefix, "dev", UPLINK, "nodad"])?;
+        }
         let underlay_mtu = switch.wire().mtu;
         let works = match kind {
             NodeKind::Millrace => {
@@ -129,7 +133,7 @@ impl Node {
     /// The MTU of the node's pods, in bytes.
     #[must_use]
     pub fn pod_mtu(&self) -> u32 {
-        stock::pod_mtu(self.underlay_mtu)
+        stock::pod_mtu(self.plan, self.underlay_mtu)
     }
 
     /// The daemon of a Millrace node.
@@ -198,13 +202,17 @@ impl Node {
         let pod = Pod {
             name: name.to_owned(),
             address,
+            address_v6: address_v6(self.plan, address),
             namespace,
         };
         match &self.works {
             Works::Millrace(daemon) => {
                 let (path, address) = (pod.namespace.path(), address.to_string());
                 let (path, reference) = (path.to_string_lossy(), pod.reference());
-                daemon.client_output(&["attach", &reference, "--netns", &path, "--address", &address])?;
+                let mut words = vec!["attach", &reference, "--netns", &path, "--address", &address];
+                let v6 = pod.address_v6.map(|v6| v6.to_string());
+                words.extend(v6.iter().flat_map(|v6| ["--address", v6]));
+                daemon.client_output(&words)?;
             }
             Works::Stock => {
                 let place = (name, &pod.namespace, address);
@@ -228,8 +236,11 @@ impl Node {
 }
 
 /// Gives a namespace the settings every Kubernetes node has, before its interfaces come: they inherit them.
-fn become_kubernetes_node(namespace: &Namespace) -> Result<(), LabError> {
+fn become_kubernetes_node(namespace: &Namespace, plan: NodePlan) -> Result<(), LabError> {
     namespace.set("ipv4/ip_forward", "1")?;
+    if plan.v6().is_some() {
+        namespace.set("ipv6/conf/all/forwarding", "1")?;
+    }
     // Loose, as systemd's own sysctl file sets it on the common distributions.
     namespace.set("ipv4/conf/default/rp_filter", "2")
 }

@@ -7,9 +7,12 @@
 //! | pods | 10.244.N.0/24, flannel's customary network |
 //! | tunnel address | the pod network's .0, as flannel gives it to `flannel.1` |
 //! | pods' gateway | the pod network's .1 |
+//!
+//! In a lab of both families ([`Families::Dual`]) besides, and with the same last numbers: underlay 2001:db8::N/64 (RFC
+//! 3849), pods fd00:N::/64.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::LabError;
 
@@ -19,6 +22,10 @@ pub const PREFIX_LENGTH: u8 = 24;
 pub const VNI: u32 = 1;
 /// The overlay's UDP destination port, flannel's default on Linux.
 pub const VXLAN_PORT: u16 = 8472;
+/// Length of the prefixes of IPv6 in the underlay and the pod networks, in bits.
+pub const PREFIX_LENGTH_V6: u8 = 64;
+/// Bytes a VXLAN tunnel over IPv6 adds to a packet.
+pub const VXLAN_OVERHEAD_V6: u32 = 70;
 /// Bytes a VXLAN tunnel over IPv4 adds to a packet: outer IPv4, UDP, VXLAN and inner Ethernet (RFC 7348 section 5).
 pub const VXLAN_OVERHEAD: u32 = 50;
 /// The node's interface on the underlay.
@@ -44,10 +51,65 @@ impl fmt::Display for Mac {
     }
 }
 
+/// Which families of IP a lab has, in the underlay and in its pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Families {
+    /// IPv4 alone.
+    #[default]
+    V4,
+    /// Both: IPv6 pods' packets travel over the IPv6 underlay, as flannel's do.
+    Dual,
+}
+
 /// A node's number in its lab, from 1, and with it its name and addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodePlan {
     number: u8,
+    families: Families,
+}
+
+/// What a node has of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlanV6 {
+    number: u8,
+}
+
+impl PlanV6 {
+    /// The address on the underlay, flannel's `public-ipv6`.
+    #[must_use]
+    pub fn underlay_address(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into())
+    }
+
+    /// The MAC of the tunnel's end, flannel's `VtepMAC` of `backend-v6-data`.
+    #[must_use]
+    pub fn vtep_mac(self) -> Mac {
+        Mac([2, 0, 0, 0, 3, self.number])
+    }
+
+    /// The pod network's address with this host number; that of a pod is its IPv4 address's.
+    #[must_use]
+    pub fn pod_address(self, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, self.number.into(), 0, 0, 0, 0, 0, host.into())
+    }
+
+    /// The pod network.
+    #[must_use]
+    pub fn pod_cidr(self) -> String {
+        format!("{}/{PREFIX_LENGTH_V6}", self.tunnel_address())
+    }
+
+    /// The node's own address in the overlay.
+    #[must_use]
+    pub fn tunnel_address(self) -> Ipv6Addr {
+        self.pod_address(0)
+    }
+
+    /// The pods' default gateway.
+    #[must_use]
+    pub fn gateway(self) -> Ipv6Addr {
+        self.pod_address(1)
+    }
 }
 
 impl NodePlan {
@@ -57,7 +119,10 @@ impl NodePlan {
     /// [`LabError::Unfit`] if there is no letter left to name the node.
     pub fn of(place: usize) -> Result<Self, LabError> {
         match u8::try_from(place) {
-            Ok(place) if place < MOST_NODES => Ok(Self { number: place + 1 }),
+            Ok(place) if place < MOST_NODES => Ok(Self {
+                number: place + 1,
+                families: Families::V4,
+            }),
             _ => {
                 let rule = "a lab has room for 26 nodes";
                 Err(LabError::Unfit {
@@ -67,6 +132,18 @@ impl NodePlan {
                 })
             }
         }
+    }
+
+    /// The same node in a lab of these families.
+    #[must_use]
+    pub fn with(self, families: Families) -> Self {
+        Self { families, ..self }
+    }
+
+    /// What it has of IPv6, if the lab has that.
+    #[must_use]
+    pub fn v6(self) -> Option<PlanV6> {
+        (self.families == Families::Dual).then_some(PlanV6 { number: self.number })
     }
 
     /// The letter that tells this node's things from another's.
@@ -177,6 +254,12 @@ mod tests {
         assert_eq!(plan.tunnel_address().to_string(), "10.244.3.0");
         assert_eq!(plan.gateway().to_string(), "10.244.3.1");
         assert_eq!(plan.vtep_mac().to_string(), "02:00:00:00:01:03");
+        assert_eq!(plan.v6(), None);
+        let v6 = plan.with(Families::Dual).v6().unwrap();
+        assert_eq!(v6.underlay_address().to_string(), "2001:db8::3");
+        assert_eq!(v6.pod_cidr(), "fd00:3::/64");
+        assert_eq!(v6.pod_address(9).to_string(), "fd00:3::9");
+        assert_eq!(v6.vtep_mac().to_string(), "02:00:00:00:03:03");
     }
 
     #[test]

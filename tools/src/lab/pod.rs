@@ -1,8 +1,9 @@
 //! A pod: a namespace with `eth0` in it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Namespace;
+use super::plan::NodePlan;
 
 /// The Kubernetes namespace (no kernel one) that all pods of a lab are in.
 pub const POD_NAMESPACE: &str = "lab";
@@ -14,6 +15,7 @@ pub const POD_INTERFACE: &str = "eth0";
 pub struct Pod {
     pub(crate) name: String,
     pub(crate) address: Ipv4Addr,
+    pub(crate) address_v6: Option<Ipv6Addr>,
     pub(crate) namespace: Namespace,
 }
 
@@ -36,9 +38,21 @@ impl Pod {
         self.address
     }
 
+    /// Its IPv6 address, in a lab that has that.
+    #[must_use]
+    pub fn address_v6(&self) -> Option<Ipv6Addr> {
+        self.address_v6
+    }
+
     /// The network namespace the pod's processes live in.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
+}
+
+/// The IPv6 address of a pod with this IPv4 address, if the lab has IPv6.
+pub(crate) fn address_v6(host: NodePlan, address: Ipv4Addr) -> Option<Ipv6Addr> {
+    let [.., number] = address.octets();
+    Some(host.v6()?.pod_address(number))
 }

@@ -184,7 +184,8 @@ impl<A: Address> Tuple<A> {
 
     /// The keyed hash of the tuple.
     #[inline]
-    pub(super) fn hash_with(&self, key: &HashKey) -> u64 {
+    #[must_use]
+    pub fn hash_with(&self, key: &HashKey) -> u64 {
         A::hash_pair(key, self.source, self.destination, self.ports_word())
     }
 }

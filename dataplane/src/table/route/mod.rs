@@ -5,14 +5,18 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{PeerId, Prefix, SubjectId};
 use crate::port::PortId;
 
+mod spread;
 mod v4;
 mod v6;
+
+pub use spread::{Hop, Spread};
 
 use v4::TrieV4;
 use v6::TrieV6;
@@ -155,6 +159,8 @@ pub enum Target {
         /// The port.
         port: PortId,
     },
+    /// Several ways, of which each flow takes one: [`RouteTable::spread`].
+    Spread(SpreadId),
     /// An address that the switch itself has: a pod's gateway.
     Switch,
     /// Nowhere, silently.
@@ -163,15 +169,21 @@ pub enum Target {
     Unreachable,
 }
 
+/// The number of a [`Spread`] in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct SpreadId(u32);
+
 impl Target {
-    /// What an answer that led here rests on: it changes whenever another prefix leads here, or no longer does.
+    /// What an answer that led here rests on: it changes whenever another prefix leads here, or no longer does. An
+    /// answer never leads to several ways, but to one of them.
     #[inline]
     #[must_use]
     pub fn subject(self) -> SubjectId {
         match self {
             Target::Port(port) | Target::Via { port, .. } | Target::OnLink { port } => SubjectId::port(port),
             Target::Tunnel(peer) => SubjectId::peer(peer),
-            Target::Switch | Target::Blackhole | Target::Unreachable => SubjectId::ROUTES,
+            Target::Spread(_) | Target::Switch | Target::Blackhole | Target::Unreachable => SubjectId::ROUTES,
         }
     }
 }
@@ -181,17 +193,34 @@ impl Target {
 pub struct RouteTable {
     targets: Lpm<Target>,
     routes: Vec<(Prefix, Target)>,
+    spreads: Vec<Arc<Spread>>,
 }
 
 impl RouteTable {
     /// Builds the table. Of two routes for one prefix the later one counts.
     #[must_use]
     pub fn build(routes: impl IntoIterator<Item = (Prefix, Target)>) -> Self {
+        Self::with_spreads(routes, Vec::new())
+    }
+
+    /// Builds a table in which `Target::Spread(RouteTable::spread_id(n))` stands for the nth of `spreads`.
+    #[must_use]
+    pub fn with_spreads(
+        routes: impl IntoIterator<Item = (Prefix, Target)>,
+        spreads: Vec<Arc<Spread>>,
+    ) -> Self {
         let routes: Vec<_> = routes.into_iter().collect();
         Self {
             targets: Lpm::build(routes.iter().copied()),
             routes,
+            spreads,
         }
+    }
+
+    /// The number of the spread at this place; `None` beyond what can be numbered.
+    #[must_use]
+    pub fn spread_id(place: usize) -> Option<SpreadId> {
+        u32::try_from(place).ok().map(SpreadId)
     }
 
     /// Where packets to `destination` go; `None` without a route.
@@ -199,6 +228,22 @@ impl RouteTable {
     #[must_use]
     pub fn lookup(&self, destination: IpAddr) -> Option<Target> {
         self.targets.lookup(destination)
+    }
+
+    /// The ways that such a number stands for.
+    #[inline]
+    #[must_use]
+    pub fn spread(&self, id: SpreadId) -> Option<&Spread> {
+        self.spreads.get(id.0 as usize).map(|spread| &**spread)
+    }
+
+    /// Every target that packets which are led to `target` can come to: itself, or those of its ways.
+    pub fn ends(&self, target: Target) -> impl Iterator<Item = Target> {
+        let (single, hops) = match target {
+            Target::Spread(id) => (None, self.spread(id).map(Spread::hops).unwrap_or_default()),
+            other => (Some(other), &[][..]),
+        };
+        single.into_iter().chain(hops.iter().map(|hop| hop.target))
     }
 
     /// The routes as they were given, for people to read.

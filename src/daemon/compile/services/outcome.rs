@@ -1,6 +1,6 @@
 //! What is known of Services beside the workers' table: for steering, for health checks, and to be shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -12,6 +12,7 @@ use super::{ServiceCompiler, ServiceInputs};
 use crate::admin::protocol::{
     EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter,
 };
+use crate::daemon::compile::is_link_local_v6;
 use crate::objects::{ServiceKey, ServiceKind, ServiceRecord};
 
 /// What the uplink's steering program and the kernel's routes have to know of Services.
@@ -21,7 +22,7 @@ pub struct ServiceSteering {
     pub prefixes: Vec<IpNet>,
     /// Virtual addresses outside of them that are no node's own: whatever comes to them is for a Service.
     pub addresses: Vec<IpAddr>,
-    /// Ports of Services at addresses that are this node's own.
+    /// Ports of Services at addresses that are this node's own; node ports of one family alone are among them.
     pub own_ports: Vec<(IpAddr, IpProtocol, u16)>,
     /// Node ports.
     pub node_ports: Vec<(IpProtocol, u16)>,
@@ -41,13 +42,14 @@ pub struct HealthPort {
 impl ServiceCompiler {
     /// What steering has to know, from the table as it is now.
     pub(super) fn steer(&self, inputs: &ServiceInputs<'_>) -> ServiceSteering {
-        let (mut addresses, mut own_ports, mut node_ports) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut addresses, mut own_ports) = (BTreeSet::new(), BTreeSet::new());
+        // Each with whether it is one in IPv4, and in IPv6.
+        let mut node_ports: BTreeMap<(IpProtocol, u16), [bool; 2]> = BTreeMap::new();
         let prefixes = &self.config.cidrs;
         for (key, _) in self.table.iter() {
             match *key {
-                FrontendKey::NodePort { protocol, port, .. } => {
-                    node_ports.insert((protocol, port));
+                FrontendKey::NodePort { v6, protocol, port } => {
+                    node_ports.entry((protocol, port)).or_default()[usize::from(v6)] = true;
                 }
                 FrontendKey::Address(address, protocol, port) => {
                     if inputs.own_addresses.contains(&address) {
@@ -62,11 +64,21 @@ impl ServiceCompiler {
                 }
             }
         }
+        // One that is not served in a family of the node's is the node's own there.
+        let own = || inputs.own_addresses.iter().filter(|own| !is_link_local_v6(own));
+        node_ports.retain(|(protocol, port), of_family| {
+            let is_served = |own: &&IpAddr| of_family[usize::from(own.is_ipv6())];
+            let is_everywhere = own().all(|own| is_served(&own));
+            if !is_everywhere {
+                own_ports.extend(own().filter(is_served).map(|own| (*own, *protocol, *port)));
+            }
+            is_everywhere
+        });
         ServiceSteering {
             prefixes: prefixes.clone(),
             addresses: addresses.into_iter().collect(),
             own_ports: own_ports.into_iter().collect(),
-            node_ports: node_ports.into_iter().collect(),
+            node_ports: node_ports.into_keys().collect(),
         }
     }
 

@@ -180,7 +180,7 @@ fn a_pod_sends_as_itself_only() {
         ),
         (
             "a router advertisement",
-            "icmpv6_not_taken",
+            "router_advertisement",
             ethernet(Mac([0x33, 0x33, 0, 0, 0, 1]), me, IPV6, &router_advertisement()),
         ),
     ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,16 +21,18 @@ const SOURCE_PORT: u16 = 40_000;
 const SILENCE: Duration = Duration::from_millis(300);
 /// How often everyone looks for what has come.
 const BEAT: Duration = Duration::from_millis(5);
-/// Bytes of the IPv4 header that a raw socket is given, without options.
+/// Bytes of the IPv4 header that a raw socket is given, without options; of IPv6 it is given none.
 const IPV4_LEN: usize = 20;
 
 /// Who has reached whom: sender, receiver, protocol and port.
 pub(super) type Reached = BTreeSet<(String, String, &'static str, u16)>;
 
-/// Someone who sends; a pod answers as well.
+/// Someone who sends, in one family; a pod answers as well.
 pub(super) struct Station<'lab> {
     pub(super) name: String,
-    pub(super) address: Ipv4Addr,
+    /// The pod or node; it is a station in each family.
+    pub(super) place: String,
+    pub(super) address: IpAddr,
     namespace: &'lab Namespace,
     client: UdpSocket,
     /// SCTP is not in every kernel: whole packets are sent and received.
@@ -43,23 +45,30 @@ pub(super) struct Station<'lab> {
 type Call<'s, 'lab> = (&'s Station<'lab>, &'s Station<'lab>);
 
 impl<'lab> Station<'lab> {
-    pub(super) fn new(name: &str, namespace: &'lab Namespace, address: Ipv4Addr, is_server: bool) -> Self {
+    /// A station that has `own` for its address in its own namespace and is known by `address`.
+    pub(super) fn new(
+        place: &str,
+        namespace: &'lab Namespace,
+        (own, address): (IpAddr, IpAddr),
+        is_server: bool,
+    ) -> Self {
         let ports: &[u16] = if is_server { &PORTS } else { &[] };
         let open = || {
-            let client = udp(SOURCE_PORT);
+            let client = udp(own, SOURCE_PORT);
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let sctp = socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::SCTP)).unwrap();
+            let sctp = socket_with(family(own), SocketType::RAW, flags, Some(ipproto::SCTP)).unwrap();
             let listeners = ports.iter().map(|port| {
-                let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).unwrap();
+                let listener = TcpListener::bind((own, *port)).unwrap();
                 listener.set_nonblocking(true).unwrap();
                 listener
             });
-            let servers = ports.iter().map(|port| udp(*port));
+            let servers = ports.iter().map(|port| udp(own, *port));
             (client, sctp, servers.collect(), listeners.collect())
         };
         let (client, sctp, servers, listeners) = namespace.within(open).unwrap();
         Self {
-            name: name.to_owned(),
+            name: format!("{place} at {address}"),
+            place: place.to_owned(),
             address,
             namespace,
             client,
@@ -85,8 +94,15 @@ impl<'lab> Station<'lab> {
     }
 }
 
-fn udp(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    }
+}
+
+fn udp(own: IpAddr, port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((own, port)).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket
 }
@@ -128,20 +144,20 @@ pub(super) fn observe(calls: &[Call<'_, '_>], round: u32) -> (Reached, Reached) 
             .map(|(_, to)| *to);
         let callees: Vec<&Station<'_>> = callees.collect();
         for (to, port) in callees.iter().flat_map(|to| PORTS.map(|port| (to, port))) {
-            let at = SocketAddrV4::new(to.address, port);
+            let at = SocketAddr::new(to.address, port);
             // What cannot be sent does not arrive.
             let _ = from.client.send_to(&text(round, mark), at);
-            let at = SocketAddrV4::new(to.address, 0);
+            let at = SocketAddr::new(to.address, 0);
             let _ = sendto(&from.sctp, &init(port, round, mark), SendFlags::empty(), &at);
         }
         let ends = callees
             .iter()
-            .flat_map(|to| PORTS.map(|port| (to.name.clone(), SocketAddrV4::new(to.address, port))));
+            .flat_map(|to| PORTS.map(|port| (to.name.clone(), SocketAddr::new(to.address, port))));
         let ends: Vec<_> = ends.collect();
         let opened = from
             .namespace
             .within(|| ends.into_iter().map(|(name, at)| (name, at, begin(at))).collect());
-        let opened: Vec<(String, SocketAddrV4, OwnedFd)> = opened.unwrap();
+        let opened: Vec<(String, SocketAddr, OwnedFd)> = opened.unwrap();
         connections.extend(
             opened
                 .into_iter()
@@ -149,9 +165,7 @@ pub(super) fn observe(calls: &[Call<'_, '_>], round: u32) -> (Reached, Reached) 
         );
     }
     let name = |address: IpAddr| {
-        let station = stations
-            .iter()
-            .find(|station| IpAddr::V4(station.address) == address);
+        let station = stations.iter().find(|station| station.address == address);
         station.map(|station| station.name.clone())
     };
     let (mut arrived, mut answered) = (Reached::new(), Reached::new());
@@ -165,7 +179,7 @@ pub(super) fn observe(calls: &[Call<'_, '_>], round: u32) -> (Reached, Reached) 
             for (mark, port) in to.serve(round) {
                 note("UDP", mark, port);
             }
-            while let Some((mark, port)) = received_sctp(&to.sctp, round) {
+            while let Some((mark, port)) = received_sctp(to, round) {
                 note("SCTP", mark, port);
             }
         }
@@ -187,9 +201,9 @@ pub(super) fn observe(calls: &[Call<'_, '_>], round: u32) -> (Reached, Reached) 
 }
 
 /// A connection that is being opened.
-fn begin(at: SocketAddrV4) -> OwnedFd {
+fn begin(at: SocketAddr) -> OwnedFd {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let socket = socket_with(family(at.ip()), SocketType::STREAM, flags, None).unwrap();
     // It is under way, or has failed, which shows later.
     let _ = connect(&socket, &at);
     socket
@@ -211,11 +225,12 @@ fn init(port: u16, round: u32, mark: u8) -> Vec<u8> {
 }
 
 /// The mark of who sent the next packet of this round, and to which port.
-fn received_sctp(socket: &OwnedFd, round: u32) -> Option<(u8, u16)> {
+fn received_sctp(station: &Station<'_>, round: u32) -> Option<(u8, u16)> {
+    let header_len = if station.address.is_ipv4() { IPV4_LEN } else { 0 };
     let mut packet = [0; 128];
     loop {
-        let (len, _) = recv(socket, &mut packet[..], RecvFlags::empty()).ok()?;
-        let Some(sctp) = packet.get(IPV4_LEN..len).filter(|sctp| sctp.len() == 32) else {
+        let (len, _) = recv(&station.sctp, &mut packet[..], RecvFlags::empty()).ok()?;
+        let Some(sctp) = packet.get(header_len..len).filter(|sctp| sctp.len() == 32) else {
             continue;
         };
         if sctp[16..20] == round.to_be_bytes() {

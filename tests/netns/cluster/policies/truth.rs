@@ -1,4 +1,4 @@
-//! The truth table between real sockets: three Namespaces with three pods each, on three nodes. Who may reach whom is what
+//! The truth table between real sockets of both families: three Namespaces with three pods each, on three nodes. Who may reach whom is what
 //! the oracle of `tests/policies` says; connections of UDP and SCTP live through all cases.
 
 #[path = "../../../policies/oracle.rs"]
@@ -13,6 +13,7 @@ mod world;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+use millrace_tools::lab::plan::Families;
 use millrace_tools::lab::{Lab, Namespace, NodeKind, Topology};
 use oracle::{End, Sent, is_allowed};
 use serde_json::{Value, json};
@@ -30,20 +31,25 @@ const CASES_MIN: usize = 24;
 /// A pod's own address behind its node's.
 const FIRST_POD: u8 = 2;
 
-/// What the lab makes of the truth table's pods: namespace and name, node, and address.
-fn places(lab: &Lab, objects: &[Value]) -> Vec<(String, String, Ipv4Addr)> {
-    let mut places: Vec<(String, String, Ipv4Addr)> = Vec::new();
+/// What the lab makes of one of the truth table's pods: namespace and name, node, and addresses.
+type Place = (String, String, [IpAddr; 2]);
+
+fn places(lab: &Lab, objects: &[Value]) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
     for pod in objects.iter().filter(|object| object["kind"] == "Pod") {
         let metadata = &pod["metadata"];
         let word = |value: &Value| value.as_str().unwrap().to_owned();
         let node = word(&pod["spec"]["nodeName"]);
         let before = places.iter().filter(|(_, on, _)| *on == node).count();
-        let [a, b, c, _] = lab.node(&node).unwrap().plan().gateway().octets();
-        let address = Ipv4Addr::new(a, b, c, FIRST_POD + u8::try_from(before).unwrap());
+        let plan = lab.node(&node).unwrap().plan();
+        let [a, b, c, _] = plan.gateway().octets();
+        let host = FIRST_POD + u8::try_from(before).unwrap();
+        let v6 = plan.v6().unwrap().pod_address(host);
+        let addresses = [Ipv4Addr::new(a, b, c, host).into(), v6.into()];
         places.push((
             format!("{}/{}", word(&metadata["namespace"]), word(&metadata["name"])),
             node,
-            address,
+            addresses,
         ));
     }
     places
@@ -55,8 +61,9 @@ fn objects(lab: &Lab) -> Vec<Value> {
     objects.retain(|object| object["kind"] != "Node" && object["spec"]["hostNetwork"] != true);
     let mut places = places(lab, &objects).into_iter();
     for pod in objects.iter_mut().filter(|object| object["kind"] == "Pod") {
-        let (_, _, address) = places.next().unwrap();
-        pod["status"] = json!({"podIP": address.to_string(), "podIPs": [{"ip": address.to_string()}]});
+        let (_, _, [v4, v6]) = places.next().unwrap();
+        pod["status"] =
+            json!({"podIP": v4.to_string(), "podIPs": [{"ip": v4.to_string()}, {"ip": v6.to_string()}]});
     }
     objects
 }
@@ -69,13 +76,16 @@ fn apply(lab: &Lab, objects: &[Value]) {
 
 /// One end of a call, as the oracle has it.
 fn end<'o>(objects: &'o [Value], station: &'o Station<'_>) -> End<'o> {
-    let address = IpAddr::V4(station.address);
-    let is_its = |object: &&Value| object["status"]["podIP"] == address.to_string();
+    let address = station.address;
+    let is_its = |object: &&Value| {
+        let ips = object["status"]["podIPs"].as_array();
+        ips.is_some_and(|ips| ips.iter().any(|ip| ip["ip"] == address.to_string()))
+    };
     let pod = objects.iter().find(is_its);
     End {
         address,
         pod,
-        node: pod.map_or(&station.name, |pod| pod["spec"]["nodeName"].as_str().unwrap()),
+        node: pod.map_or(&station.place, |pod| pod["spec"]["nodeName"].as_str().unwrap()),
     }
 }
 
@@ -130,6 +140,7 @@ fn who_reaches_whom_is_what_the_oracle_says() {
     let _machine = side_by_side();
     let topology = Topology {
         pods_per_node: 0,
+        families: Families::Dual,
         ..Topology::of(&[NodeKind::Millrace; 3])
     };
     let lab = lab("truth", &topology);
@@ -138,16 +149,20 @@ fn who_reaches_whom_is_what_the_oracle_says() {
     let places = places(&lab, &begin);
     let namespaces: Vec<Namespace> = places
         .iter()
-        .map(|(name, node, address)| {
+        .map(|(name, node, addresses)| {
             let namespace = lab.namespace(&name.replace('/', "-")).unwrap();
-            let (path, address) = (namespace.path(), address.to_string());
+            let path = namespace.path();
+            let [v4, v6] = addresses.map(|address| address.to_string());
+            let path = path.to_string_lossy();
             let attach = [
                 "attach",
                 name,
                 "--netns",
-                &path.to_string_lossy(),
+                &path,
                 "--address",
-                &address,
+                &v4,
+                "--address",
+                &v6,
             ];
             daemon(&lab, node).client_output(&attach).unwrap();
             namespace
@@ -156,29 +171,43 @@ fn who_reaches_whom_is_what_the_oracle_says() {
     let pods: Vec<Station<'_>> = places
         .iter()
         .zip(&namespaces)
-        .map(|((name, _, address), namespace)| Station::new(name, namespace, *address, true))
+        .flat_map(|((name, _, addresses), namespace)| {
+            addresses.map(|address| Station::new(name, namespace, (address, address), true))
+        })
         .collect();
     let nodes: Vec<Station<'_>> = lab
         .nodes()
         .iter()
-        .map(|node| Station::new(&node.name(), node.namespace(), node.plan().gateway(), false))
+        .flat_map(|node| {
+            let (plan, v6) = (node.plan(), node.plan().v6().unwrap());
+            let ends: [(IpAddr, IpAddr); 2] = [
+                (plan.tunnel_address().into(), plan.gateway().into()),
+                (v6.tunnel_address().into(), v6.gateway().into()),
+            ];
+            ends.map(|ends| Station::new(&node.name(), node.namespace(), ends, false))
+        })
         .collect();
     let pairs = pods.iter().flat_map(|from| pods.iter().map(move |to| (from, to)));
-    let mut calls: Vec<(&Station<'_>, &Station<'_>)> =
-        pairs.filter(|(from, to)| from.address != to.address).collect();
+    let mut calls: Vec<(&Station<'_>, &Station<'_>)> = pairs
+        .filter(|(from, to)| from.place != to.place && is_one_family(from, to))
+        .collect();
     // A node is asked about its own pods: to others it is an address.
-    for (to, (_, on, _)) in pods.iter().zip(&places) {
-        calls.extend(
-            nodes
-                .iter()
-                .filter(|node| node.name == *on)
-                .map(|node| (node, to)),
-        );
+    for to in &pods {
+        let is_its = |(name, ..): &&Place| *name == to.place;
+        let (_, on, _) = places.iter().find(is_its).unwrap();
+        let own = nodes
+            .iter()
+            .filter(|node| node.place == *on && is_one_family(node, to));
+        calls.extend(own.map(|node| (node, to)));
     }
     try_cases(&lab, &begin, &calls);
     drop((pods, nodes));
     drop(namespaces);
     finish(lab);
+}
+
+fn is_one_family(from: &Station<'_>, to: &Station<'_>) -> bool {
+    from.address.is_ipv4() == to.address.is_ipv4()
 }
 
 /// Sends everything until just that arrives which may, and is answered.

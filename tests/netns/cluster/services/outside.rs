@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
 use super::{Declared, Server, ask_tcp, ask_udp, await_endpoints, declare, ipv4, millraces};
 use crate::rig::{PATIENCE, address, finish, guest, node, pod, side_by_side, underlay};
-use millrace_tools::lab::POD_INTERFACE;
 use millrace_tools::lab::traffic::tcp_connect;
+use millrace_tools::lab::{MillraceOptions, NodeKind, POD_INTERFACE, Topology};
 
 const BALANCER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 81);
@@ -69,9 +69,32 @@ fn a_client_outside_reaches_services_by_every_door() {
 /// A link with a small MTU behind the Service: the sender hears of it, and everything arrives.
 #[test]
 fn path_mtu_is_found_through_a_service() {
-    const LEN: usize = 300_000;
     let _machine = side_by_side();
-    let lab = millraces("path-mtu");
+    let route = route_after_a_transfer("path-mtu", false);
+    assert!(route.contains("mtu 1250"), "{route}; dev {POD_INTERFACE}");
+}
+
+/// The same where both ends are told at the beginning what fits: there is nothing to hear of.
+#[test]
+fn a_connection_that_was_told_what_fits_need_not_find_out() {
+    let _machine = side_by_side();
+    let route = route_after_a_transfer("told-mtu", true);
+    assert!(!route.contains("mtu"), "{route}; dev {POD_INTERFACE}");
+}
+
+/// Sends much from a pod through a Service to a pod behind a narrow tunnel; answers what the sender's kernel knows of the way.
+fn route_after_a_transfer(name: &str, clamps: bool) -> String {
+    const LEN: usize = 300_000;
+    let nodes = [NodeKind::Millrace, NodeKind::Millrace];
+    let millrace = MillraceOptions {
+        extra: format!("clamp-mss = {clamps}\n"),
+        ..MillraceOptions::default()
+    };
+    let topology = Topology {
+        millrace,
+        ..Topology::of(&nodes)
+    };
+    let lab = crate::rig::lab(name, &topology);
     // The server's answers must fit its link; the client's segments find out when its node sends them there.
     let mtu = "1300";
     for name in ["node-a", "node-b"] {
@@ -106,6 +129,6 @@ fn path_mtu_is_found_through_a_service() {
     drop(stream);
     assert_eq!(receiving.join().unwrap(), LEN);
     let route = pod(&lab, "pod-a1").ip(&["route", "get", "10.96.0.22"]).unwrap();
-    assert!(route.contains("mtu 1250"), "{route}; dev {POD_INTERFACE}");
     finish(lab);
+    route
 }

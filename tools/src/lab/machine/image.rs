@@ -21,7 +21,7 @@ const GUEST: &str = "millrace-guest";
 /// The load generator.
 const GENERATOR: &str = "millrace-pktgen";
 /// What the machine's own setting up and the tests run inside.
-const PROGRAMS: [&str; 4] = ["ip", "ss", "ethtool", "ping"];
+const PROGRAMS: [&str; 5] = ["ip", "bridge", "ss", "ethtool", "ping"];
 /// Where programs are looked for: root's search path need not have the second half.
 const SEARCH_PATH: [&str; 6] = [
     "/usr/local/sbin",
@@ -31,9 +31,17 @@ const SEARCH_PATH: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// The modules: the NIC, the pods' veths, what tells `ss` of AF_XDP sockets, and what a peer inside speaks. All else is part
-/// of Debian's kernel.
-const MODULES: [&str; 6] = ["virtio_net", "veth", "xsk_diag", "pktgen", "8021q", "vxlan"];
+/// The modules: the NIC, the pods' veths, what tells `ss` of AF_XDP sockets, the kernel's own tunnels, and VLANs. All else is
+/// part of Debian's kernel.
+const MODULES: [&str; 7] = [
+    "virtio_net",
+    "veth",
+    "xsk_diag",
+    "pktgen",
+    "ipip",
+    "vxlan",
+    "8021q",
+];
 /// The device numbers of `/dev/console` (Linux, `Documentation/admin-guide/devices.txt`).
 const CONSOLE: (u32, u32) = (5, 1);
 
