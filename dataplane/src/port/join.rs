@@ -11,7 +11,8 @@ pub(super) struct Join {
     run: Option<Frame>,
     /// Pieces come that belong together.
     open: bool,
-    lost: u64,
+    without_run: u64,
+    too_long: u64,
 }
 
 impl Join {
@@ -21,18 +22,23 @@ impl Join {
         self.open
     }
 
-    /// Packets that found no run, or were too long for one.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost
+    /// Packets lost because no run was free.
+    pub(super) fn without_run(&self) -> u64 {
+        self.without_run
     }
 
-    /// Takes a piece, and after the last one hands the packet on. A piece that cannot be had makes a packet incomplete, which is
-    /// not handed on.
+    /// Packets lost because a run has no room for so much.
+    pub(super) fn too_long(&self) -> u64 {
+        self.too_long
+    }
+
+    /// Takes a piece, and after the last one hands the packet on. A piece that cannot be had, which its port counts as a stray,
+    /// makes a packet incomplete, which is not handed on.
     #[cold]
     pub(super) fn piece(&mut self, pool: &mut Pool, piece: Option<Frame>, more: bool, into: &mut Vec<Frame>) {
         if !self.open {
             self.run = pool.take_run();
-            self.lost += u64::from(self.run.is_none());
+            self.without_run += u64::from(self.run.is_none());
         }
         self.open = more;
         let fits = match (&mut self.run, &piece) {
@@ -42,7 +48,7 @@ impl Join {
         };
         if !fits && let Some(run) = self.run.take() {
             pool.give(run);
-            self.lost += 1;
+            self.too_long += u64::from(piece.is_some());
         }
         if let Some(piece) = piece {
             pool.give(piece);
@@ -72,6 +78,10 @@ mod tests {
         pool
     }
 
+    fn lost(join: &Join) -> (u64, u64) {
+        (join.without_run(), join.too_long())
+    }
+
     #[test]
     fn pieces_become_one_packet() {
         let (mut pool, mut join, mut packets) = (pool(), Join::default(), Vec::new());
@@ -86,7 +96,7 @@ mod tests {
         assert!(packets.is_empty() && !join.is_open());
         assert_eq!(whole.bytes(), packet);
         pool.give(whole);
-        assert_eq!((pool.census().free, join.lost()), (20, 0));
+        assert_eq!((pool.census().free, lost(&join)), (20, (0, 0)));
     }
 
     #[test]
@@ -97,17 +107,17 @@ mod tests {
             let piece = pool.take_with(&[1; 100]);
             join.piece(&mut pool, piece, more, &mut packets);
         }
-        assert_eq!((packets.len(), join.lost()), (0, 1));
+        assert_eq!((packets.len(), lost(&join)), (0, (1, 0)));
         pool.give(taken);
         for more in [true, true, true, true, true, true, true, false] {
             let piece = pool.take_with(&[1; MAX_PACKET_LEN]);
             join.piece(&mut pool, piece, more, &mut packets);
         }
-        assert_eq!((packets.len(), join.lost()), (0, 2));
+        assert_eq!((packets.len(), lost(&join)), (0, (1, 1)));
         for (piece, more) in [(true, true), (false, true), (true, false)] {
             let piece = if piece { pool.take_with(&[1; 100]) } else { None };
             join.piece(&mut pool, piece, more, &mut packets);
         }
-        assert_eq!((packets.len(), join.lost(), pool.census().free), (0, 3, 20));
+        assert_eq!((packets.len(), lost(&join), pool.census().free), (0, (1, 1), 20));
     }
 }

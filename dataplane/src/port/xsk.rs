@@ -137,13 +137,15 @@ impl XskPort {
     pub fn device_statistics(&self) -> io::Result<DeviceStatistics> {
         let kernel = statistics(self.socket())?;
         Ok(DeviceStatistics {
-            rx_dropped: kernel.rx_dropped + self.join.lost(),
+            rx_dropped: kernel.rx_dropped,
             rx_ring_full: kernel.rx_ring_full,
             rx_fill_ring_empty: kernel.rx_fill_ring_empty_descs,
             rx_invalid_descriptors: kernel.rx_invalid_descs,
             tx_invalid_descriptors: kernel.tx_invalid_descs,
             tx_ring_empty: kernel.tx_ring_empty_descs,
             tx_dropped: self.dropped_by_device,
+            rx_no_run: self.join.without_run(),
+            rx_too_long: self.join.too_long(),
         })
     }
 

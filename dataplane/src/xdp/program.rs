@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::XdpError;
 use super::attach::{self, Attachment, XdpMode};
 use super::counters::{SteeringCounter, SteeringCounters};
-use super::error::{dry_run_error, load_error, map_error, program_error};
+use super::error::{dry_run_error, load_error, map_error, pieces_error, program_error};
 use super::tables::Tables;
 
 /// Name of the socket map in both programs.
@@ -132,7 +132,10 @@ impl SteeringProgram {
         };
         program_mut(&mut object, kind)?
             .load()
-            .map_err(|error| program_error(name, &error))?;
+            .map_err(|error| match packets {
+                Packets::Whole => program_error(name, &error),
+                Packets::InPieces => pieces_error(name, &error),
+            })?;
         Ok(Self {
             kind,
             queues,

@@ -148,7 +148,7 @@ pub(super) fn shared(umem: &Umem, interface: &str, queue: QueueId) -> Result<Bou
         driver: None,
         mode: None,
         reason,
-        hint: hint(errno),
+        hint: hint_of_pieces(umem.takes_pieces(), errno).unwrap_or(hint(errno)),
         errno,
     };
     let name: Interface = interface
@@ -187,7 +187,7 @@ pub(super) fn own(
         driver: nic::driver(interface).ok(),
         mode: Some(wanted.mode),
         reason: format!("{step}{error}"),
-        hint: own_hint(wanted.mode, error.raw_os_error()),
+        hint: own_hint(umem.takes_pieces(), wanted.mode, error.raw_os_error()),
         errno: error.raw_os_error(),
     };
     let socket = OwnSocket::new(umem, wanted.rings).map_err(|e| failed("making it: ", &e))?;
@@ -256,8 +256,22 @@ fn socket_config(takes_pieces: bool) -> Result<SocketConfig, String> {
         .build())
 }
 
+/// What would be right where sockets are to take packets in pieces: a kernel from before `XDP_USE_SG` knows no such flag and
+/// says that it is invalid.
+fn hint_of_pieces(takes_pieces: bool, errno: Option<i32>) -> Option<&'static str> {
+    (takes_pieces && errno == Some(libc::EINVAL)).then_some(
+        "; packets longer than a frame come in pieces (XDP_USE_SG), which takes Linux 6.6: an uplink MTU that fits a frame, or \
+         [workers] jumbo = \"off\", would do",
+    )
+}
+
 /// What would be right, for the errors that people meet with a socket of its own registration.
-fn own_hint(mode: BindMode, errno: Option<i32>) -> &'static str {
+fn own_hint(takes_pieces: bool, mode: BindMode, errno: Option<i32>) -> &'static str {
+    if mode == BindMode::Copy
+        && let Some(hint) = hint_of_pieces(takes_pieces, errno)
+    {
+        return hint;
+    }
     match (mode, errno) {
         (BindMode::ZeroCopy, Some(libc::EOPNOTSUPP | libc::EPERM)) => {
             "; the driver does not offer zero-copy here, or not of packets in pieces, as an MTU like this one's needs: [uplink] \
