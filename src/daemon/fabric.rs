@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
+use millrace_dataplane::frame::RUN_CHUNKS;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::tagged::TaggedPort;
 use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
@@ -48,6 +49,12 @@ const CAPTURE_QUEUE: usize = 2048;
 /// One run for so many frames of a worker, where packets may be longer than a frame: together they take nearly a third of them.
 const FRAMES_PER_RUN: u32 = 16;
 
+/// How many frames a worker has that are no run's, of so many in all.
+fn ordinary(packets: Packets, frames: usize) -> usize {
+    let all = u32::try_from(frames).unwrap_or(u32::MAX);
+    frames.saturating_sub(runs(packets, all) as usize * RUN_CHUNKS)
+}
+
 /// How many runs a worker has.
 fn runs(packets: Packets, frames: u32) -> u32 {
     match packets {
@@ -62,7 +69,7 @@ pub struct Fabric {
     threads: Vec<JoinHandle<()>>,
     umems: Vec<Umem>,
     free_holders: Vec<BTreeSet<u16>>,
-    /// Frames of each worker.
+    /// Frames of each worker, those of runs left out.
     frames: usize,
     /// Whether a packet may be longer than a frame.
     packets: Packets,
@@ -88,7 +95,7 @@ impl Fabric {
             threads: Vec::new(),
             umems: Vec::new(),
             free_holders: Vec::new(),
-            frames: config.workers.frames.get(),
+            frames: ordinary(packets, config.workers.frames.get()),
             packets,
         };
         let placement = Placement {

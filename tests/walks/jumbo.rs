@@ -1,10 +1,7 @@
 //! Packets of up to 9000 bytes, in runs of chunks: they walk as any other, by the lane too.
 
-use millrace_dataplane::verdict::{PuntDetail, PuntReason};
-
-use std::net::IpAddr;
-
 use millrace_dataplane::table::NodeTables;
+use millrace_dataplane::verdict::{PuntDetail, PuntReason};
 
 use crate::checksum::pseudo_sum;
 use crate::packets::{Body, Family, Ip, patch};
@@ -189,7 +186,7 @@ fn a_service_is_called_and_answers() {
                     (12, 80, itself, gateway, To::Pod(2), From::Pod(2)),
                 ] {
                     let service = (vip(family, number), port);
-                    let ways: [(From, To, [(IpAddr, u16); 4]); 2] = [
+                    let ways = [
                         (
                             From::Pod(2),
                             to,

@@ -57,12 +57,13 @@ impl Join {
             into.extend(self.run.take());
         }
     }
-}
 
-impl Drop for Join {
-    fn drop(&mut self) {
-        // Only where the kernel showed half a packet, which it does not. The chunks are lost to the pool.
-        std::mem::forget(self.run.take());
+    /// Gives back the run of a packet that is not whole: its other pieces are not coming any more.
+    pub(super) fn give_up(&mut self, pool: &mut Pool) {
+        self.open = false;
+        if let Some(run) = self.run.take() {
+            pool.give(run);
+        }
     }
 }
 
@@ -119,5 +120,20 @@ mod tests {
             join.piece(&mut pool, piece, more, &mut packets);
         }
         assert_eq!((packets.len(), lost(&join), pool.census().free), (0, (1, 1), 20));
+    }
+
+    #[test]
+    fn half_a_packet_is_given_back_when_its_port_goes() {
+        let (mut pool, mut join, mut packets) = (pool(), Join::default(), Vec::new());
+        let piece = pool.take_with(&[1; 100]);
+        join.piece(&mut pool, piece, true, &mut packets);
+        assert_eq!((join.is_open(), pool.available_runs()), (true, 0));
+        join.give_up(&mut pool);
+        assert_eq!(
+            (join.is_open(), pool.available_runs(), pool.census().free),
+            (false, 1, 20)
+        );
+        join.give_up(&mut pool);
+        assert_eq!(pool.census().free, 20);
     }
 }

@@ -283,6 +283,10 @@ impl Port for XskPort {
         }
         self.lent = self.lent.saturating_sub(count);
         self.pressed |= count == max || count * 2 >= self.fill_target;
+        if count > 0 && into.len() == before {
+            // All of it was lost. To the worker nothing came, so it settles nothing: without these the fill ring would run dry.
+            self.refill(pool, &mut Settled::default());
+        }
         into.len() - before
     }
 
@@ -340,6 +344,10 @@ impl Port for XskPort {
             wake_to_send(self.socket());
             wake_by_poll(self.socket());
         }
+    }
+
+    fn let_go(&mut self, pool: &mut Pool) {
+        self.join.give_up(pool);
     }
 
     fn settle(&mut self, pool: &mut Pool) -> Settled {

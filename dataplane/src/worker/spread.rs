@@ -87,8 +87,8 @@ pub(super) enum Share {
     Full,
 }
 
-/// Joins workers by belts for packets of at most `longest` bytes, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
-/// nothing to share there is nothing to tell.
+/// Joins workers by belts for packets of at most `longest` bytes, each with those after it: what each is to be told
+/// (`Command::Spread`), in their order. Where there is nothing to share there is nothing to tell.
 #[must_use]
 pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode, longest: usize) -> Vec<Spread> {
     let count = workers.len();

@@ -304,3 +304,23 @@ fn hint(errno: Option<i32>) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_packets_in_pieces_is_told_from_a_queue_that_is_not_there() {
+        let einval = Some(libc::EINVAL);
+        for hint in [
+            hint_of_pieces(true, einval).unwrap_or_default(),
+            own_hint(true, BindMode::Copy, einval),
+        ] {
+            assert!(hint.contains("XDP_USE_SG") && hint.contains("jumbo"), "{hint}");
+        }
+        assert_eq!(hint_of_pieces(false, einval), None);
+        assert_eq!(hint_of_pieces(true, Some(libc::EBUSY)), None);
+        assert!(own_hint(false, BindMode::Copy, einval).contains("no such queue"));
+        assert!(own_hint(true, BindMode::ZeroCopy, Some(libc::EOPNOTSUPP)).contains("in pieces"));
+    }
+}
