@@ -96,7 +96,7 @@ fn assert_flows(lab: &Lab, from: &str, to: &str) {
     let transfer = TcpTransfer {
         from: pod(lab, from),
         to: pod(lab, to),
-        address: address(lab, to),
+        address: address(lab, to).into(),
         amount: Amount::Bytes(BYTES),
         timeout: PATIENCE,
     };
