@@ -78,6 +78,7 @@ const ARROWS: [(&str, Arrows); 8] = [
 ];
 const ALL: &[&str] = &[
     "millrace",
+    "millrace-cni",
     "millrace-dataplane",
     "millrace-pipelines",
     "millrace-tools",

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use millrace_tools::lab::wait_until;
 use serde_json::Value;
 
-use crate::runtime::{Runtime, Sandbox, addresses, assert_reaches, daemon_mut, finish, lab, pod_ports};
+use crate::runtime::{
+    PATIENCE, Runtime, Sandbox, addresses, assert_reaches, daemon_mut, finish, lab, pod_ports,
+};
 
 /// What a node's /24 has addresses for: of 256 all but the tunnel's, the gateway's and the broadcast address.
 const ROOM: usize = 253;
@@ -18,16 +21,20 @@ fn two_hundred_and_fifty_pods_and_a_daemon_that_dies_in_the_middle() {
     let pods: Vec<Sandbox> = (0..PODS)
         .map(|number| Sandbox::new(&lab, &format!("p{number}")))
         .collect();
-    let mut added: Vec<Value> = Vec::new();
-    for (number, pod) in pods.iter().enumerate() {
-        if number == PODS / 2 {
-            daemon_mut(&mut lab, "node-a").kill().unwrap();
-            assert_eq!(runtime.add(pod).unwrap_err().code, 11);
-            daemon_mut(&mut lab, "node-a").start().unwrap();
-            assert_eq!(pod_ports(&lab, "node-a").len(), PODS / 2, "taken up again");
-        }
-        added.push(runtime.add(pod).unwrap());
-    }
+    let (before, after) = pods.split_at(PODS / 2);
+    let mut added: Vec<Value> = before.iter().map(|pod| runtime.add(pod).unwrap()).collect();
+    daemon_mut(&mut lab, "node-a").kill().unwrap();
+    assert_eq!(runtime.add(&after[0]).unwrap_err().code, 11);
+    daemon_mut(&mut lab, "node-a").start().unwrap();
+    assert_eq!(pod_ports(&lab, "node-a").len(), before.len(), "taken up again");
+    // All at once, as after a node's start; that is more than the daemon takes clients.
+    added.extend(std::thread::scope(|scope| -> Vec<Value> {
+        let adding: Vec<_> = after
+            .iter()
+            .map(|pod| scope.spawn(|| runtime.add(pod).unwrap()))
+            .collect();
+        adding.into_iter().map(|adding| adding.join().unwrap()).collect()
+    }));
     let different: BTreeSet<_> = added.iter().map(addresses).collect();
     assert_eq!((different.len(), runtime.stored()), (PODS, PODS));
     runtime.status().unwrap();
@@ -53,11 +60,22 @@ fn two_hundred_and_fifty_pods_and_a_daemon_that_dies_in_the_middle() {
         refused.code == 11 && refused.msg.contains("253 are taken"),
         "{refused:?}"
     );
-    // Half of them go one by one, the rest at once.
-    for pod in &pods[..PODS / 2] {
+    // Some go one by one, some at once, and the rest with their namespaces.
+    for pod in &pods[..20] {
         runtime.del(pod).unwrap();
     }
+    let valid: Vec<&Sandbox> = pods[40..].iter().chain(others).collect();
+    runtime.gc(&valid).unwrap();
+    assert_eq!(
+        (runtime.stored(), pod_ports(&lab, "node-a").len()),
+        (valid.len(), valid.len())
+    );
     assert_reaches(&pods[PODS - 1], &added[PODS / 2]);
+    drop((pods, more));
+    wait_until("the daemon to see that they are gone", PATIENCE, || {
+        Ok(pod_ports(&lab, "node-a").is_empty())
+    })
+    .unwrap();
     runtime.gc(&[]).unwrap();
-    finish(lab, &[&runtime], pods.into_iter().chain(more).collect());
+    finish(lab, &[&runtime], Vec::new());
 }

@@ -370,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_list_with_one_plugin_whose_keys_are_all_there_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/10-millrace.conflist");
+        let list: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let mut config = list["plugins"][0].clone();
+        for key in ["cniVersion", "name"] {
+            config[key] = list[key].clone();
+        }
+        assert_eq!(
+            Config::read(config.to_string().as_bytes(), Command::Add),
+            read(&json!({}), Command::Add)
+        );
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named_with_the_code_of_the_specification() {
         for (more, code, words) in [
             (json!({"cniVersion": "0.2.0"}), INCOMPATIBLE_VERSION, "0.2.0"),

@@ -14,9 +14,12 @@ use serde_json::{Value, json};
 use crate::call::Call;
 use crate::config::Config;
 use crate::store::Owner;
+use crate::store::disk::take;
 
 /// How long the daemon may take for an answer; it gives up by itself before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// The file whose lock is the turn to speak.
+const TURN: &str = ".turn";
 /// The daemon's status for a request that makes no sense.
 const WRONG: u8 = 2;
 
@@ -80,13 +83,19 @@ enum Response {
 #[derive(Debug)]
 pub struct Daemon<'a> {
     socket: &'a Path,
+    /// The folder of the file whose lock is the turn to speak.
+    turns: &'a Path,
 }
 
 impl<'a> Daemon<'a> {
-    /// The daemon at this socket; it is connected to with each request.
+    /// The daemon of a configuration; it is connected to with each request. One plugin at a time does so: the daemon does
+    /// one thing after the other, and has room for so many clients only, fewer than a node has pods after its start.
     #[must_use]
-    pub fn at(socket: &'a Path) -> Self {
-        Self { socket }
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            socket: &config.socket,
+            turns: &config.data_dir,
+        }
     }
 
     /// What a container's addresses are chosen by.
@@ -185,6 +194,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn converse(&self, request: &Value) -> io::Result<Vec<u8>> {
+        let _turn = take(self.turns, TURN)?;
         let mut stream = UnixStream::connect(self.socket)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -223,7 +233,8 @@ mod tests {
                 assert_eq!(line, "{\"request\":\"show-node\"}\n");
                 (&stream).write_all(answer.as_bytes()).unwrap();
             });
-            Daemon::at(&socket).node_facts()
+            let (socket, turns) = (&socket, folder.path());
+            Daemon { socket, turns }.node_facts()
         })
     }
 
@@ -240,7 +251,9 @@ mod tests {
         for answer in ["", "{\"ok\":{}", "nonsense\n", "{\"ok\":{}}\n"] {
             assert!(matches!(after(answer), Err(DaemonError::Away { .. })), "{answer}");
         }
-        let nobody = Daemon::at(Path::new("/nowhere/s")).node_facts();
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, turns) = (Path::new("/nowhere/s"), folder.path());
+        let nobody = Daemon { socket, turns }.node_facts();
         assert!(nobody.unwrap_err().to_string().contains("/nowhere/s"));
     }
 }

@@ -64,7 +64,7 @@ fn add(call: &Call, config: &Config) -> Result<String, CniError> {
         let msg = format!("CNI_NETNS is {}, which is not there", netns.display());
         return Err(CniError::new(crate::error::INVALID_ENVIRONMENT, msg));
     }
-    let daemon = Daemon::at(&config.socket);
+    let daemon = Daemon::of(config);
     let facts = daemon.node_facts().map_err(from_daemon)?;
     if facts.mtu.is_none() {
         let msg = "the node's uplink is gone, so the pods' MTU is not known";
@@ -104,7 +104,7 @@ fn del(call: &Call, config: &Config) -> Result<(), CniError> {
 
 /// Takes an attachment away, wherever anything is left of it.
 fn take_away(config: &Config, owner: &Owner, netns: Option<&Path>) -> Result<(), CniError> {
-    match Daemon::at(&config.socket).release(owner) {
+    match Daemon::of(config).release(owner) {
         // One that is away forgets ports whose interfaces are gone when it is back.
         Ok(()) | Err(DaemonError::Away { .. }) => {}
         Err(error) => return Err(from_daemon(error)),
@@ -154,7 +154,7 @@ fn check(call: &Call, config: &Config) -> Result<(), CniError> {
             call.container
         ));
     }
-    let daemon = Daemon::at(&config.socket);
+    let daemon = Daemon::of(config);
     let verified = daemon.verify(&owner, call.netns.as_deref(), &record.addresses);
     verified.map_err(|error| match error {
         DaemonError::Failed(_) => from_daemon(error).with_code(NOT_AS_MADE),
@@ -169,7 +169,7 @@ fn gc(config: &Config) -> Result<(), CniError> {
         return Err(CniError::new(INVALID_CONFIG, msg));
     };
     let mut errors: Vec<CniError> = Vec::new();
-    match Daemon::at(&config.socket).retain(&config.network, valid) {
+    match Daemon::of(config).retain(&config.network, valid) {
         Ok(()) | Err(DaemonError::Away { .. }) => {}
         Err(error) => errors.push(from_daemon(error)),
     }
@@ -193,7 +193,7 @@ fn gc(config: &Config) -> Result<(), CniError> {
 
 /// Tells whether ADD would go well.
 fn status(config: &Config) -> Result<(), CniError> {
-    let facts = Daemon::at(&config.socket).node_facts().map_err(|error| {
+    let facts = Daemon::of(config).node_facts().map_err(|error| {
         let code = match error {
             // Without a daemon no packet of a pod passes.
             DaemonError::Away { .. } => LIMITED_CONNECTIVITY,

@@ -56,7 +56,6 @@ pub trait Disk {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Its lock is ours, and goes with the process, however that ends.
     _lock: File,
 }
 
@@ -66,16 +65,26 @@ impl Folder {
     /// # Errors
     /// The system's.
     pub fn lock(path: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(path.join(LOCK))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
+        let lock = take(path, LOCK)?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
         })
     }
+}
+
+/// Waits until nobody else has a file's lock; the file, and its folder, are made if they are not there. The lock goes with
+/// the process, however that ends.
+///
+/// # Errors
+/// The system's.
+pub fn take(folder: &Path, name: &str) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut options = OpenOptions::new();
+    let options = options.create(true).truncate(false).write(true).mode(0o600);
+    let lock = options.open(folder.join(name))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
 }
 
 impl Disk for Folder {
