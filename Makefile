@@ -19,7 +19,7 @@ MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 .PHONY: help demo test test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
 
 help:
-	@echo 'make demo          three nodes in network namespaces, traffic between all their pods (as root)'
+	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
 	@echo 'make test-nic-long the same in every setting, all that may happen to the NIC in most of them'

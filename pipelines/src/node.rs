@@ -241,6 +241,9 @@ impl Batch {
     ) {
         // The whole batch at once: as good as a few frames ahead of the one that is read, and simpler.
         frames.iter().for_each(Frame::prefetch);
+        if gate.is_some_and(Gate::is_wire) {
+            frames.iter().for_each(Frame::prefetch_second_line);
+        }
         self.read(cx, gate, own, frames);
         self.look(cx, frames.len());
         self.go(cx, gate, own, frames, verdicts);

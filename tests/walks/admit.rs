@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
 
-use crate::packets::{ArpPacket, Body, Family, Ip, ethernet, patch};
+use crate::packets::{ArpPacket, Body, Family, Ip, cut, ethernet, patch};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{gone, host, node_address, outer, pod, pod_port, station_mac, switch_mac, uplink, world};
 
@@ -271,6 +271,24 @@ fn neighbour_discovery_rows() -> Vec<Row> {
             [&[58, 0, 1, 4, 0, 0, 0, 0, kind, 0, 0, 0][..], &[0; 20]].concat(),
         );
         let hidden = sent(&Ip::udp(own, node_address(Family::V6, 1)).body(hidden), port);
+        // Cut up, its first piece is refused for what it is, or for not showing what it is (RFC 6980, RFC 7112).
+        let pieces = [
+            ("in pieces", 0..24, named(kind)),
+            (
+                "in the second piece, options in the first",
+                0..8,
+                DropReason::FragmentTiny,
+            ),
+        ];
+        for (name, part, reason) in pieces {
+            let piece = cut(Family::V6, &hidden, part, true);
+            rows.push(Row::drop(
+                format!("ICMPv6 type {kind} {name}"),
+                port,
+                piece,
+                reason,
+            ));
+        }
         rows.push(Row::drop(
             format!("ICMPv6 type {kind} behind options"),
             port,

@@ -152,6 +152,26 @@ fn sender_rows(family: Family, peer: u8) -> Vec<Row> {
     ] {
         rows.push((name, from(source), DropReason::TunnelSpoofedAddress));
     }
+    if family == Family::V6 {
+        // A peer's pod is no more a router than one of ours (CVE-2020-10749).
+        let advertises = |source: IpAddr, to: IpAddr| {
+            let message = Body::Raw(58, [&[134, 0, 0, 0][..], &[0; 12]].concat());
+            vxlan(peer, &Ip::udp(source, to).body(message).ttl(255))
+        };
+        let (router, all) = ("fe80::1".parse().unwrap(), "ff02::1".parse().unwrap());
+        rows.extend([
+            (
+                "a router advertisement to a pod",
+                advertises(pod(family, peer, 2), to),
+                DropReason::RouterAdvertisement,
+            ),
+            (
+                "a router advertisement to all",
+                advertises(router, all),
+                DropReason::TunnelSpoofedAddress,
+            ),
+        ]);
+    }
     let row = |(name, packet, reason)| {
         let name = format!("{family:?}: VXLAN from {peer}: {name}");
         Row::drop(name, uplink(), packet, reason)

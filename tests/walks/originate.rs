@@ -71,25 +71,29 @@ fn a_held_packet_walks_on_once_its_neighbour_is_known() {
 
 #[test]
 fn a_held_packet_still_pays_its_hop() {
-    let mut node = Node::new(1);
-    let ip = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 1, 3)).ttl(1);
-    let (verdict, left) = node.originate(Origin::Held(pod_port(2)), &unaddressed(&ip));
-    assert_eq!(
-        verdict,
-        Verdict::Punt(PuntReason::TimeExceeded, PuntDetail::Nothing)
-    );
-    assert_eq!(left, unaddressed(&ip), "unchanged");
+    for family in Family::BOTH {
+        let mut node = Node::new(1);
+        let ip = Ip::udp(pod(family, 1, 2), pod(family, 1, 3)).ttl(1);
+        let (verdict, left) = node.originate(Origin::Held(pod_port(2)), &unaddressed(&ip));
+        assert_eq!(
+            verdict,
+            Verdict::Punt(PuntReason::TimeExceeded, PuntDetail::Nothing)
+        );
+        assert_eq!(left, unaddressed(&ip), "unchanged");
+    }
 }
 
 #[test]
 fn what_the_switch_sends_is_checked_as_well() {
-    let mut node = Node::new(1);
-    let to_nobody = Ip::udp(pod(Family::V4, 1, 1), [127, 0, 0, 1].into());
-    let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_nobody));
-    assert_eq!(verdict, Verdict::Drop(DropReason::MartianDestination));
-    let (verdict, _) = node.originate(Origin::Held(pod_port(2)), &[0; 10]);
-    assert_eq!(verdict, Verdict::Drop(DropReason::EthernetTruncated));
-    let to_itself = Ip::udp(pod(Family::V4, 1, 2), pod(Family::V4, 1, 1));
-    let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_itself));
-    assert_eq!(verdict, Verdict::Punt(PuntReason::ToSwitch, PuntDetail::Nothing));
+    for family in Family::BOTH {
+        let mut node = Node::new(1);
+        let to_nobody = Ip::udp(pod(family, 1, 1), family.pick("127.0.0.1", "::1"));
+        let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_nobody));
+        assert_eq!(verdict, Verdict::Drop(DropReason::MartianDestination));
+        let (verdict, _) = node.originate(Origin::Held(pod_port(2)), &[0; 10]);
+        assert_eq!(verdict, Verdict::Drop(DropReason::EthernetTruncated));
+        let to_itself = Ip::udp(pod(family, 1, 2), pod(family, 1, 1));
+        let (verdict, _) = node.originate(Origin::Switch, &unaddressed(&to_itself));
+        assert_eq!(verdict, Verdict::Punt(PuntReason::ToSwitch, PuntDetail::Nothing));
+    }
 }

@@ -16,7 +16,7 @@ use millrace_dataplane::table::{HashKey, NodeTables, SubjectId};
 use millrace_dataplane::verdict::{DropReason, Verdict};
 use millrace_dataplane::wire::IpProtocol;
 
-use crate::packets::{Body, Family, Ip, Segment, patch_ipv4};
+use crate::packets::{Body, Family, Ip, Segment, cut, patch, patch_ipv4};
 use crate::services::{At, From, SCTP, Sketch, TCP, UDP, client, external, local, packet, tables, vip};
 use crate::world::{Node, node_address, pod, pod_port, uplink, world};
 
@@ -294,62 +294,64 @@ fn a_connection_that_is_no_longer_allowed_is_cut_both_ways_and_comes_back() {
 
 #[test]
 fn a_change_of_others_policies_leaves_a_connection_alone() {
-    let family = Family::V4;
-    let (caller, own) = ((pod(family, 1, 2), 4000), (pod(family, 1, 3), 80));
-    let call = packet(UDP, caller, own);
-    let mut node = Node::with(with(family, &[], &[]));
-    assert_eq!(verdict(&mut node, From::Pod(2), &call), to_pod(3));
-    // Were it asked again, it would be cut.
-    node.publish_changed(with(family, &[], &[(3, Side::Ingress, None)]), &of_pods(&[9]));
-    assert_eq!(verdict(&mut node, From::Pod(2), &call), to_pod(3));
+    for family in Family::BOTH {
+        let (caller, own) = ((pod(family, 1, 2), 4000), (pod(family, 1, 3), 80));
+        let call = packet(UDP, caller, own);
+        let mut node = Node::with(with(family, &[], &[]));
+        assert_eq!(verdict(&mut node, From::Pod(2), &call), to_pod(3));
+        // Were it asked again, it would be cut.
+        node.publish_changed(with(family, &[], &[(3, Side::Ingress, None)]), &of_pods(&[9]));
+        assert_eq!(verdict(&mut node, From::Pod(2), &call), to_pod(3));
+    }
 }
 
 #[test]
 fn an_established_tcp_connection_is_cut_and_a_new_one_refused() {
-    let family = Family::V4;
-    let segment = |forth: bool, sequence, acknowledgment, syn| {
-        let (caller, own) = (pod(family, 1, 2), pod(family, 1, 3));
-        let (source, destination, ports) = if forth {
-            (caller, own, (4000, 80))
-        } else {
-            (own, caller, (80, 4000))
+    for family in Family::BOTH {
+        let segment = |forth: bool, sequence, acknowledgment, syn| {
+            let (caller, own) = (pod(family, 1, 2), pod(family, 1, 3));
+            let (source, destination, ports) = if forth {
+                (caller, own, (4000, 80))
+            } else {
+                (own, caller, (80, 4000))
+            };
+            Ip::udp(source, destination).body(Body::Segment(Segment {
+                ports,
+                sequence,
+                acknowledgment,
+                window: 1000,
+                syn,
+                ..Segment::default()
+            }))
         };
-        Ip::udp(source, destination).body(Body::Segment(Segment {
-            ports,
-            sequence,
-            acknowledgment,
-            window: 1000,
-            syn,
-            ..Segment::default()
-        }))
-    };
-    let mut node = Node::with(with(family, &[], &[]));
-    assert_eq!(
-        verdict(&mut node, From::Pod(2), &segment(true, 10, None, true)),
-        to_pod(3)
-    );
-    assert_eq!(
-        verdict(&mut node, From::Pod(3), &segment(false, 50, Some(11), true)),
-        to_pod(2)
-    );
-    assert_eq!(
-        verdict(&mut node, From::Pod(2), &segment(true, 11, Some(51), false)),
-        to_pod(3)
-    );
-    node.publish_changed(with(family, &[], &[(3, Side::Ingress, None)]), &of_pods(&[3]));
-    // The server is heard first, and must not be taken for one who opens a connection of its own.
-    assert_eq!(
-        verdict(&mut node, From::Pod(3), &segment(false, 51, Some(11), false)),
-        DENIED_IN
-    );
-    assert_eq!(
-        verdict(&mut node, From::Pod(2), &segment(true, 11, Some(51), false)),
-        DENIED_IN
-    );
-    assert_eq!(
-        verdict(&mut node, From::Pod(3), &segment(false, 51, Some(11), false)),
-        DENIED_IN
-    );
+        let mut node = Node::with(with(family, &[], &[]));
+        assert_eq!(
+            verdict(&mut node, From::Pod(2), &segment(true, 10, None, true)),
+            to_pod(3)
+        );
+        assert_eq!(
+            verdict(&mut node, From::Pod(3), &segment(false, 50, Some(11), true)),
+            to_pod(2)
+        );
+        assert_eq!(
+            verdict(&mut node, From::Pod(2), &segment(true, 11, Some(51), false)),
+            to_pod(3)
+        );
+        node.publish_changed(with(family, &[], &[(3, Side::Ingress, None)]), &of_pods(&[3]));
+        // The server is heard first, and must not be taken for one who opens a connection of its own.
+        assert_eq!(
+            verdict(&mut node, From::Pod(3), &segment(false, 51, Some(11), false)),
+            DENIED_IN
+        );
+        assert_eq!(
+            verdict(&mut node, From::Pod(2), &segment(true, 11, Some(51), false)),
+            DENIED_IN
+        );
+        assert_eq!(
+            verdict(&mut node, From::Pod(3), &segment(false, 51, Some(11), false)),
+            DENIED_IN
+        );
+    }
 }
 
 #[test]
@@ -427,26 +429,35 @@ fn an_error_reaches_an_isolated_pod_only_about_what_is_allowed() {
 
 #[test]
 fn pieces_share_what_was_said_of_their_first() {
-    let family = Family::V4;
-    let (caller, own) = ((pod(family, 1, 2), 4000), pod(family, 1, 3));
-    // The same datagram to two ports: its pieces look alike but for the identification.
-    let piece = |port: u16, id: u8, offset: u8| {
-        let ip = Ip::udp(caller.0, own).body(Body::Udp(caller.1, port, vec![0x5a; 64]));
-        let frame = From::Pod(2).frame(&ip);
-        let fragment = if offset == 0 { [0x20, 0] } else { [0, offset] };
-        patch_ipv4(patch_ipv4(frame, 18, &[0, id]), 20, &fragment)
-    };
-    let mut node = Node::with(with(
-        family,
-        &[],
-        &[(3, Side::Ingress, Some(But(caller.0, Some(80))))],
-    ));
-    let mut pass = |port, id, offset| node.receive(pod_port(2), &piece(port, id, offset)).0;
-    assert_eq!(pass(80, 1, 9), DENIED_IN, "nobody knows yet what it belongs to");
-    assert_eq!(pass(80, 1, 0), to_pod(3));
-    assert_eq!(pass(80, 1, 9), to_pod(3));
-    assert_eq!(pass(81, 2, 0), DENIED_IN);
-    assert_eq!(pass(81, 2, 9), DENIED_IN);
+    for family in Family::BOTH {
+        let (caller, own) = ((pod(family, 1, 2), 4000), pod(family, 1, 3));
+        // The same datagram to two ports: its pieces look alike but for the identification.
+        let piece = |port: u16, id: u8, is_first: bool| {
+            let ip = Ip::udp(caller.0, own).body(Body::Udp(caller.1, port, vec![0x5a; 64]));
+            let part = if is_first { 0..40 } else { 40..72 };
+            let piece = cut(family, &From::Pod(2).frame(&ip), part, is_first);
+            match family {
+                Family::V4 => patch_ipv4(piece, 18, &[0, id]),
+                // The last byte of the fragment header's identification.
+                Family::V6 => patch(piece, 61, &[id]),
+            }
+        };
+        let mut node = Node::with(with(
+            family,
+            &[],
+            &[(3, Side::Ingress, Some(But(caller.0, Some(80))))],
+        ));
+        let mut pass = |port, id, is_first| node.receive(pod_port(2), &piece(port, id, is_first)).0;
+        assert_eq!(
+            pass(80, 1, false),
+            DENIED_IN,
+            "nobody knows yet what it belongs to"
+        );
+        assert_eq!(pass(80, 1, true), to_pod(3));
+        assert_eq!(pass(80, 1, false), to_pod(3));
+        assert_eq!(pass(81, 2, true), DENIED_IN);
+        assert_eq!(pass(81, 2, false), DENIED_IN);
+    }
 }
 
 /// Packets of any protocol from anywhere in the world, to any port of a pod: the same ones each time.

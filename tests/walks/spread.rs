@@ -135,38 +135,45 @@ fn a_protocol_without_ports_keeps_to_one_way() {
 
 #[test]
 fn each_of_several_peers_may_send_from_what_they_share_and_nobody_else() {
-    let (shared, address) = wide(Family::V4);
-    let base = tables(1);
-    let peers = base.peers.iter().map(|(id, peer)| (id, peer.clone()));
-    let ends = [2, 3].map(PeerId::new);
-    let hole = Prefix::host(IpAddr::from([10, 66, 9, 9]));
-    let senders = [(shared, Senders::Any(ends.to_vec())), (hole, Senders::Nobody)];
-    let mut node = Node::with(NodeTables {
-        peers: Arc::new(PeerTable::with_senders(peers, senders)),
-        ..base
-    });
-    let ip = |source| Ip::udp(source, pod(Family::V4, 1, 2));
-    let vxlan = |from, source| outer(from, 1).vxlan(PORTS, VNI, &inner(&ip(source)));
-    let there = delivered(&ip(address).ttl(63), pod_port(2));
-    let bare = ip(address).build();
-    let rows = [
-        Row::new("the first of them", uplink(), vxlan(2, address), there.clone()),
-        Row::new("the other, by IPIP", uplink(), outer(3, 1).ipip(&bare), there),
-        Row::drop(
-            "a third",
-            uplink(),
-            vxlan(4, address),
-            DropReason::TunnelSpoofedAddress,
-        ),
-        Row::drop(
-            "what is taken out",
-            uplink(),
-            vxlan(2, hole.address()),
-            DropReason::TunnelSpoofedAddress,
-        ),
-    ];
-    for row in rows {
-        let (verdict, left) = node.receive(row.ingress, &row.packet);
-        row.check(verdict, &left);
+    for family in Family::BOTH {
+        let (shared, address) = wide(family);
+        let base = tables(1);
+        let peers = base.peers.iter().map(|(id, peer)| (id, peer.clone()));
+        // IPIP is for IPv4.
+        let other = if family == Family::V4 { 3 } else { 6 };
+        let ends = [2, other].map(|peer| PeerId::new(peer.into()));
+        let hole = Prefix::host(family.pick("10.66.9.9", "fd66::9"));
+        let senders = [(shared, Senders::Any(ends.to_vec())), (hole, Senders::Nobody)];
+        let mut node = Node::with(NodeTables {
+            peers: Arc::new(PeerTable::with_senders(peers, senders)),
+            ..base
+        });
+        let ip = |source| Ip::udp(source, pod(family, 1, 2));
+        let vxlan = |from, source| outer(from, 1).vxlan(PORTS, VNI, &inner(&ip(source)));
+        let there = delivered(&ip(address).ttl(63), pod_port(2));
+        let by_other = match family {
+            Family::V4 => outer(other, 1).ipip(&ip(address).build()),
+            Family::V6 => vxlan(other, address),
+        };
+        let rows = [
+            Row::new("the first of them", uplink(), vxlan(2, address), there.clone()),
+            Row::new("the other, in another tunnel", uplink(), by_other, there),
+            Row::drop(
+                "a third",
+                uplink(),
+                vxlan(4, address),
+                DropReason::TunnelSpoofedAddress,
+            ),
+            Row::drop(
+                "what is taken out",
+                uplink(),
+                vxlan(2, hole.address()),
+                DropReason::TunnelSpoofedAddress,
+            ),
+        ];
+        for row in rows {
+            let (verdict, left) = node.receive(row.ingress, &row.packet);
+            row.check(verdict, &left);
+        }
     }
 }

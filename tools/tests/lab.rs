@@ -89,7 +89,7 @@ fn a_stock_tunnel_carries_everything_until_it_is_broken() {
     let transfer = TcpTransfer {
         from: here.namespace(),
         to: there.namespace(),
-        address: there.address(),
+        address: target,
         amount: Amount::Bytes(32 << 20),
         timeout: Duration::from_secs(15),
     };
@@ -162,7 +162,7 @@ fn an_underlay_wire_carries_whole_packets_unless_told_otherwise() {
         tcp_transfer(&TcpTransfer {
             from: here.namespace(),
             to: there.namespace(),
-            address: there.address(),
+            address: there.address().into(),
             amount: Amount::Bytes(1 << 20),
             timeout: Duration::from_secs(15),
         })

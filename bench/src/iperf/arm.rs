@@ -99,7 +99,7 @@ impl Arm {
         }
         let arm = Self { lab, nodes, way };
         let ends = arm.ends()?;
-        let report = ping(ends.from, ends.address.into(), &Ping::default())?;
+        let report = ping(ends.from, ends.address, &Ping::default())?;
         anyhow::ensure!(
             report.received == report.sent,
             "{name}: {} of {} pings were answered",
@@ -119,7 +119,7 @@ impl Arm {
         Ok(Ends {
             from: self.lab.pod(POD)?.namespace(),
             to: to.namespace(),
-            address: to.address(),
+            address: to.address().into(),
         })
     }
 

@@ -88,6 +88,11 @@ fn words(header: &[u8; eth::HEADER_LEN]) -> [u64; 2] {
 }
 
 impl Gate {
+    /// Whether what comes in here may be in a tunnel.
+    pub(crate) fn is_wire(&self) -> bool {
+        matches!(self.entrance, Entrance::Wire { .. })
+    }
+
     /// The gate of a port; `None` if nothing that comes in there takes the lane.
     pub(crate) fn of(cx: &Context<'_>, ingress: &PortFacts) -> Option<Self> {
         let local = &*cx.tables.local;

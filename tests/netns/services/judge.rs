@@ -120,7 +120,8 @@ impl Judge {
             let calls = std::slice::from_ref(&call);
             let judged = ask(&self.judged, calls, &mut Held::new(), PATIENT);
             picks.extend(picks_of(calls, &judged));
-            self.kernel.program(set, false, picks);
+            // Anew: where the judged side was late, the kernel chose by itself, and an affinity would hold it to that.
+            self.kernel.program(set, true, picks);
             let kernel = ask(&self.kernel, calls, &mut Held::new(), PATIENT);
             (one, other) = (judged[0], kernel[0]);
             if agree(&call, &one, &other) {

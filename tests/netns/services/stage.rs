@@ -1,6 +1,6 @@
 //! A stage: a lab with the node under test, its servers, and what is programmed into it.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use millrace_tools::lab::plan::{Families, PREFIX_LENGTH, PREFIX_LENGTH_V6, UPLINK};
@@ -13,8 +13,8 @@ use crate::family::Family;
 use crate::mistake::Mistake;
 use crate::objects::manifest;
 use crate::places::{
-    self, GUEST, GUEST_ADDRESSES, NODE_A, POD_NETWORKS, POD_NETWORKS_V6, PUBLIC_NETWORK, PUBLIC_NETWORK_V6,
-    SERVED, SERVICE_CIDR, SERVICE_CIDR_V6, TUNNEL_A,
+    self, GUEST, GUEST_ADDRESSES, HOSTS, NODE_A, POD_NETWORKS, POD_NETWORKS_V6, PODS, PUBLIC_NETWORK,
+    PUBLIC_NETWORK_V6, SERVED, SERVICE_CIDR, SERVICE_CIDR_V6, TUNNEL_A,
 };
 use crate::rules::{Pick, rules};
 use crate::server::Servers;
@@ -89,7 +89,7 @@ impl Stage {
             label(lab.node("node-a").unwrap().daemon().unwrap());
         }
         let servers = Servers::start(&lab);
-        meet(&guest);
+        meet(&guest, &lab);
         Self {
             servers,
             guest,
@@ -206,17 +206,31 @@ fn outsider(lab: &Lab) -> Namespace {
     machine
 }
 
-/// The guest and node-a learn each other's link addresses, by a call of one of node-a's own servers.
-fn meet(guest: &Namespace) {
-    let all = Family::BOTH.map(|family| (0..GUEST_ADDRESSES).map(move |number| (family, number)));
-    for (family, number) in all.into_iter().flatten() {
-        let met = guest.within(|| {
-            let socket = UdpSocket::bind((family.of(places::guest(number)), 0)).unwrap();
+/// Neighbours learn each other's link addresses, by a call of each other's servers: a lost solicitation is sent again only
+/// after a second, which is longer than a call is waited for.
+fn meet(guest: &Namespace, lab: &Lab) {
+    for number in 0..GUEST_ADDRESSES {
+        call(guest, places::guest(number), NODE_A);
+    }
+    for place in PODS.iter().chain(&HOSTS) {
+        let node = lab.node(place.node).unwrap().namespace();
+        call(node, Ipv4Addr::UNSPECIFIED, place.address);
+    }
+    let other = lab.node("node-b").unwrap().namespace();
+    call(other, Ipv4Addr::UNSPECIFIED, NODE_A);
+}
+
+/// Has an address answer in either family.
+fn call(from: &Namespace, own: Ipv4Addr, to: Ipv4Addr) {
+    for family in Family::BOTH {
+        let answer = from.within(|| {
+            let socket = UdpSocket::bind((family.of(own), 0)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket.send_to(&[0, 0], (family.of(NODE_A), SERVED[0])).unwrap();
+            socket.send_to(&[0, 0], (family.of(to), SERVED[0])).unwrap();
             socket.recv(&mut [0; 64])
         });
-        met.unwrap().unwrap();
+        let heard = answer.unwrap();
+        heard.unwrap_or_else(|error| panic!("{to} does not answer {own} over {family:?}: {error}"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls to addresses inside the cluster: from pods, from the node, from other nodes' pods.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use millrace_dataplane::table::service::Serving;
 use millrace_dataplane::verdict::{DropReason, PuntDetail, PuntReason, Verdict};
@@ -249,36 +250,49 @@ fn two_services_with_one_backend_do_not_collide() {
     }
 }
 
+/// The address that the packet in VXLAN over IPv4 is for.
+fn destination_in_tunnel(family: Family, frame: &[u8]) -> Vec<u8> {
+    match family {
+        Family::V4 => frame[80..84].to_vec(),
+        Family::V6 => frame[88..104].to_vec(),
+    }
+}
+
 /// `sessionAffinity: ClientIP`: whatever its port, a client keeps its endpoint, until it was silent for so long.
 #[test]
 fn a_client_keeps_its_endpoint_for_as_long_as_was_said() {
-    let family = Family::V4;
-    let backends: Vec<_> = (10..26).map(|last| (pod(family, 2, last), 80, false)).collect();
-    let mut sketch = Sketch::new(1, At::Cluster(vip(family, 1)), 80, &backends);
-    sketch.affinity_s = Some(100);
-    let mut node = node(&[sketch.clone()]);
-    let chosen_from = |node: &mut crate::world::Node, ports: std::ops::Range<u16>| {
-        let backends: HashSet<_> = ports
-            .map(|port| {
-                let call = packet(UDP, (pod(family, 1, 2), port), (vip(family, 1), 80));
-                let (_, left) = node.receive(From::Pod(2).port(), &From::Pod(2).frame(&call));
-                left[80..84].to_vec()
-            })
-            .collect();
-        backends
-    };
-    let first = chosen_from(&mut node, 2000..2050);
-    assert_eq!(first.len(), 1, "one endpoint for all ports");
-    node.wait(99);
-    assert_eq!(chosen_from(&mut node, 2050..2100), first);
-    // It goes, and another is kept from then on.
-    let gone = first.iter().next().unwrap()[3];
-    sketch
-        .backends
-        .retain(|(address, ..)| *address != pod(family, 2, gone));
-    sketch.others = vec![(pod(family, 2, gone), 80, Serving::Draining)];
-    node.publish_next(super::tables(&[sketch]), &[backend(1, u32::from(gone) - 10)]);
-    let second = chosen_from(&mut node, 2100..2150);
-    assert_eq!(second.len(), 1);
-    assert_ne!(second, first);
+    for family in Family::BOTH {
+        let backends: Vec<_> = (10..26).map(|last| (pod(family, 2, last), 80, false)).collect();
+        let mut sketch = Sketch::new(1, At::Cluster(vip(family, 1)), 80, &backends);
+        sketch.affinity_s = Some(100);
+        let mut node = node(&[sketch.clone()]);
+        let chosen_from = |node: &mut crate::world::Node, ports: std::ops::Range<u16>| {
+            let backends: HashSet<_> = ports
+                .map(|port| {
+                    let call = packet(UDP, (pod(family, 1, 2), port), (vip(family, 1), 80));
+                    let (_, left) = node.receive(From::Pod(2).port(), &From::Pod(2).frame(&call));
+                    destination_in_tunnel(family, &left)
+                })
+                .collect();
+            backends
+        };
+        let first = chosen_from(&mut node, 2000..2050);
+        assert_eq!(first.len(), 1, "one endpoint for all ports");
+        node.wait(99);
+        assert_eq!(chosen_from(&mut node, 2050..2100), first);
+        // It goes, and another is kept from then on.
+        let octets = |last| match pod(family, 2, last) {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let gone = (10..26).find(|last| first.contains(&octets(*last))).unwrap();
+        sketch
+            .backends
+            .retain(|(address, ..)| *address != pod(family, 2, gone));
+        sketch.others = vec![(pod(family, 2, gone), 80, Serving::Draining)];
+        node.publish_next(super::tables(&[sketch]), &[backend(1, u32::from(gone) - 10)]);
+        let second = chosen_from(&mut node, 2100..2150);
+        assert_eq!(second.len(), 1);
+        assert_ne!(second, first);
+    }
 }

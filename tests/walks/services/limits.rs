@@ -70,22 +70,23 @@ fn a_full_table_keeps_what_both_sides_have_spoken() {
 /// Where all have spoken, a new connection is dropped under a reason of its own.
 #[test]
 fn a_table_full_of_established_connections_takes_no_more() {
-    let family = Family::V4;
-    let mut node = node_of(&FlowOptions {
-        ipv4: ROOM,
-        ipv6: ROOM,
-        ..FlowOptions::default()
-    });
-    let (own, other) = (pod(family, 1, 2), pod(family, 1, 3));
-    let mut full = 0;
-    for port in 0..200 {
-        let ip = packet(UDP, (own, 1000 + port), (other, 80));
-        let (verdict, _) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
-        full += u32::from(verdict == Verdict::Drop(DropReason::FlowTableFull));
-        let answer = packet(UDP, (other, 80), (own, 1000 + port));
-        node.receive(pod_port(3), &From::Pod(3).frame(&answer));
+    for family in Family::BOTH {
+        let mut node = node_of(&FlowOptions {
+            ipv4: ROOM,
+            ipv6: ROOM,
+            ..FlowOptions::default()
+        });
+        let (own, other) = (pod(family, 1, 2), pod(family, 1, 3));
+        let mut full = 0;
+        for port in 0..200 {
+            let ip = packet(UDP, (own, 1000 + port), (other, 80));
+            let (verdict, _) = node.receive(pod_port(2), &From::Pod(2).frame(&ip));
+            full += u32::from(verdict == Verdict::Drop(DropReason::FlowTableFull));
+            let answer = packet(UDP, (other, 80), (own, 1000 + port));
+            node.receive(pod_port(3), &From::Pod(3).frame(&answer));
+        }
+        assert!(full > 0, "200 connections fit into {ROOM} places");
     }
-    assert!(full > 0, "200 connections fit into {ROOM} places");
 }
 
 /// A pod has its share of the table, and no more; others have theirs.

@@ -13,7 +13,7 @@ use millrace_dataplane::wire::MacAddr;
 use super::{From, To, UDP, hop, node, packet, say, tables};
 use crate::packets::Family;
 use crate::rows::Expect;
-use crate::world::{Node, ROUTER, node_address, pod, pod_port, switch_mac, uplink, world};
+use crate::world::{Node, ROUTER, ROUTER_V6, node_address, pod, pod_port, switch_mac, uplink, world};
 
 /// The routes of node 1, and one more.
 fn with_route(prefix: Prefix, target: Target) -> NodeTables {
@@ -103,31 +103,32 @@ fn changes_between_any_two_packets_let_no_connection_in_use_expire() {
 /// A new link address of a next hop makes no flow stale: the flow remembers who, not where.
 #[test]
 fn a_neighbour_s_new_link_address_counts_at_once_and_a_lost_one_is_asked_for() {
-    let family = Family::V4;
-    let mut node = node(&[]);
-    let ip = packet(UDP, (pod(family, 1, 2), 61_100), (world(family), 80));
-    let leaves = hop(&packet(
-        UDP,
-        (node_address(family, 1), 61_100),
-        (world(family), 80),
-    ));
-    say(&mut node, "first", From::Pod(2), &ip, To::World.expect(&leaves));
-    let known = |entries: Vec<_>| NodeTables {
-        neighbours: Arc::new(NeighbourTable::build(HashKey::random(), entries)),
-        ..tables(&[])
-    };
-    let mac = MacAddr([2, 7, 7, 7, 7, 7]);
-    let router = ROUTER.into();
-    let moved = known(vec![(NeighbourId::new(0), uplink(), router, mac)]);
-    node.publish_changed(moved, &HashSet::new());
-    let expect = Expect::Forward(uplink(), leaves.frame(mac, switch_mac(1, uplink())));
-    say(&mut node, "its new address", From::Pod(2), &ip, expect);
-    node.publish_changed(known(vec![]), &HashSet::new());
-    let frame = From::Pod(2).frame(&ip);
-    let (verdict, left) = node.receive(pod_port(2), &frame);
-    let asked = PuntDetail::NextHop(uplink(), router);
-    assert_eq!(verdict, Verdict::Punt(PuntReason::NeighbourUnresolved, asked));
-    assert_eq!(left, frame, "as it came");
+    for family in Family::BOTH {
+        let mut node = node(&[]);
+        let ip = packet(UDP, (pod(family, 1, 2), 61_100), (world(family), 80));
+        let leaves = hop(&packet(
+            UDP,
+            (node_address(family, 1), 61_100),
+            (world(family), 80),
+        ));
+        say(&mut node, "first", From::Pod(2), &ip, To::World.expect(&leaves));
+        let known = |entries: Vec<_>| NodeTables {
+            neighbours: Arc::new(NeighbourTable::build(HashKey::random(), entries)),
+            ..tables(&[])
+        };
+        let mac = MacAddr([2, 7, 7, 7, 7, 7]);
+        let router = family.pick(&ROUTER.to_string(), ROUTER_V6);
+        let moved = known(vec![(NeighbourId::new(0), uplink(), router, mac)]);
+        node.publish_changed(moved, &HashSet::new());
+        let expect = Expect::Forward(uplink(), leaves.frame(mac, switch_mac(1, uplink())));
+        say(&mut node, "its new address", From::Pod(2), &ip, expect);
+        node.publish_changed(known(vec![]), &HashSet::new());
+        let frame = From::Pod(2).frame(&ip);
+        let (verdict, left) = node.receive(pod_port(2), &frame);
+        let asked = PuntDetail::NextHop(uplink(), router);
+        assert_eq!(verdict, Verdict::Punt(PuntReason::NeighbourUnresolved, asked));
+        assert_eq!(left, frame, "as it came");
+    }
 }
 
 /// After a restart of the machine's other half nothing stored before counts, and every connection is still there.

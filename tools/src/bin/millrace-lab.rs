@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_tools::demo;
-use millrace_tools::lab::plan::Families;
+use millrace_tools::lab::plan::{Families, Network};
 use millrace_tools::lab::{
     Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers, interrupt,
 };
@@ -16,7 +16,7 @@ const INTERRUPTED: u8 = 130;
 /// Exit status for a lab that cannot be built as asked; clap uses the same for a line it cannot read.
 const WRONG_USAGE: u8 = 2;
 
-/// Kubernetes nodes in network namespaces: Millrace's and stock Linux ones in flannel's shape, on one underlay.
+/// Kubernetes nodes in network namespaces: Millrace's and stock Linux ones, in Calico's or flannel's shape, on one underlay.
 ///
 /// Must run as root. Touches nothing outside the namespaces it makes, and removes them at the end, on Ctrl-C and after
 /// a failure too.
@@ -63,9 +63,12 @@ struct LabOptions {
     /// Cores for Millrace's workers [default: the first two]
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     cores: Vec<usize>,
-    /// IPv6 besides IPv4, in the underlay and in the pods
-    #[arg(long)]
-    dual: bool,
+    /// The families of the pods and the underlay
+    #[arg(long, value_enum, default_value = "dual")]
+    families: FamiliesWord,
+    /// Whose objects describe the nodes: with Calico's, IPv4 pods of Millrace nodes reach each other over IPIP
+    #[arg(long, value_enum, default_value = "calico")]
+    network: NetworkWord,
     /// How Millrace attaches to the uplink
     #[arg(long, value_name = "MODE", value_parser = ["auto", "native", "generic"], default_value = "auto")]
     xdp_mode: String,
@@ -76,9 +79,30 @@ struct LabOptions {
 enum NodeWord {
     /// A node that runs Millrace
     Millrace,
-    /// A stock Linux node in flannel's shape
+    /// A stock Linux node, whose kernel's VXLAN devices carry its pods' packets
     Stock,
 }
+
+/// Families on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FamiliesWord {
+    /// IPv4 alone
+    V4,
+    /// IPv4 and IPv6
+    Dual,
+}
+
+/// A cluster network on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkWord {
+    /// flannel's
+    Flannel,
+    /// Calico's
+    Calico,
+}
+
+/// The CIDRs of Services' addresses in a lab of both families: kubeadm's, and one for IPv6.
+const SERVICE_CIDRS: &str = "\n[services]\ncidrs = [\"10.96.0.0/12\", \"fd96::/108\"]\n";
 
 impl LabOptions {
     fn topology(&self) -> Topology {
@@ -98,6 +122,13 @@ impl LabOptions {
         if !self.cores.is_empty() {
             millrace.cores.clone_from(&self.cores);
         }
+        let families = match self.families {
+            FamiliesWord::V4 => Families::V4,
+            FamiliesWord::Dual => Families::Dual,
+        };
+        if families == Families::Dual {
+            millrace.extra.push_str(SERVICE_CIDRS);
+        }
         Topology {
             nodes: self.nodes.iter().map(kind).collect(),
             pods_per_node: self.pods,
@@ -107,7 +138,11 @@ impl LabOptions {
                 offloads,
             },
             millrace,
-            families: if self.dual { Families::Dual } else { Families::V4 },
+            families,
+            network: match self.network {
+                NetworkWord::Flannel => Network::Flannel,
+                NetworkWord::Calico => Network::Calico,
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::flows::{Flow, Row};
+use super::flows::{Family, Flow, Row};
 use crate::lab::traffic::{
     Amount, Ping, PingReport, TcpTransfer, UdpEcho, UdpExchange, ping, tcp_transfer, udp_exchange,
 };
@@ -50,6 +50,7 @@ impl Protocol {
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) row: Row,
+    pub(crate) family: Family,
     pub(crate) protocol: Protocol,
     /// The two ends, for people.
     pub(crate) label: String,
@@ -89,9 +90,12 @@ fn try_each(
             if interrupt::raised() {
                 break;
             }
-            let Flow { row, label, .. } = flow.clone();
+            let Flow {
+                row, label, address, ..
+            } = flow.clone();
             let outcome = Outcome {
                 row,
+                family: Family::of(address),
                 protocol,
                 label,
                 result: attempt(flow),
@@ -116,12 +120,12 @@ fn try_each(
 
 /// A few small requests, whose round trip is the measure, and one that fills the MTU.
 fn try_ping(flow: &Flow<'_>) -> Result<f64, String> {
-    let send = |what: &Ping| ping(flow.from, flow.address.into(), what).map_err(|error| error.to_string());
+    let send = |what: &Ping| ping(flow.from, flow.address, what).map_err(|error| error.to_string());
     let small = send(&Ping::default())?;
     answered(&small, "small")?;
     let full = send(&Ping {
         count: 1,
-        ..Ping::full_size(flow.mtu)
+        ..Ping::full_size_to(flow.address, flow.mtu)
     })?;
     answered(&full, &format!("{}-byte", flow.mtu))?;
     median(small.round_trips_ms).ok_or_else(|| "no round-trip time".to_owned())
@@ -148,8 +152,12 @@ fn answered(report: &PingReport, size: &str) -> Result<(), String> {
 /// Datagrams of all sizes, each echoed and compared.
 fn try_udp(flow: &Flow<'_>) -> Result<f64, String> {
     let exchange = || {
-        let server = UdpEcho::start(flow.to, flow.address.into())?;
-        udp_exchange(flow.from, server.address(), &UdpExchange::up_to(flow.mtu))
+        let server = UdpEcho::start(flow.to, flow.address)?;
+        udp_exchange(
+            flow.from,
+            server.address(),
+            &UdpExchange::up_to_at(flow.address, flow.mtu),
+        )
     };
     let report = exchange().map_err(|error| error.to_string())?;
     if report.is_whole() {

@@ -1,14 +1,39 @@
 //! Who talks to whom in the demo.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::lab::traffic::Amount;
 use crate::lab::{Lab, Namespace, Node, NodeKind, Pod};
 
-/// How long a transfer between two pods lasts: long enough for a rate that means something.
-const POD_TRANSFER: Amount = Amount::Seconds(1);
+/// How much two pods transfer: long enough for a rate that means something.
+const POD_TRANSFER: Amount = Amount::Bytes(32 << 20);
 /// How much a node and a pod transfer: enough to open the windows.
-const NODE_TRANSFER: Amount = Amount::Bytes(16 << 20);
+const NODE_TRANSFER: Amount = Amount::Bytes(8 << 20);
+
+/// A family of addresses: with a kind of traffic, one row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Both, in the table's order.
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Its name in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
 
 /// A kind of traffic: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +111,7 @@ pub(crate) struct Flow<'lab> {
     /// Where the address is.
     pub(crate) to: &'lab Namespace,
     /// The address it is sent to.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// The largest IP packet that must pass whole.
     pub(crate) mtu: u32,
     /// The TCP transfer to make, if this flow's turn is not taken by its opposite.
@@ -109,7 +134,13 @@ fn pods(lab: &Lab) -> Vec<(&Node, &Pod)> {
         .collect()
 }
 
-/// Every ordered pair of pods. TCP goes one way only, since its answers go the other way anyhow; which way alternates,
+/// A pod's addresses: one, or one of each family.
+pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let v6 = pod.address_v6().map(IpAddr::V6);
+    std::iter::once(pod.address().into()).chain(v6).collect()
+}
+
+/// Every ordered pair of pods, by each family. TCP goes one way only, since its answers go the other way anyhow; which way alternates,
 /// so that each row has both.
 fn between_pods(lab: &Lab) -> Vec<Flow<'_>> {
     let pods = pods(lab);
@@ -117,48 +148,68 @@ fn between_pods(lab: &Lab) -> Vec<Flow<'_>> {
     for (first, (from_node, from)) in pods.iter().enumerate() {
         for (second, (to_node, to)) in pods.iter().enumerate().filter(|(second, _)| *second != first) {
             let upwards = (first + second) % 2 == 0;
-            flows.push(Flow {
+            flows.extend(addresses(to).into_iter().map(|address| Flow {
                 row: Row::of_pods(from_node, to_node),
-                label: format!("{} -> {}", from.name(), to.name()),
+                label: format!("{} -> {} ({address})", from.name(), to.name()),
                 from: from.namespace(),
                 to: to.namespace(),
-                address: to.address(),
+                address,
                 mtu: from_node.pod_mtu(),
                 tcp: (upwards == (first < second)).then_some(POD_TRANSFER),
-            });
+            }));
         }
     }
     flows
 }
 
-/// Every node to every pod, its own and others'.
+/// Every node to every pod, its own and others'. One pod of each node is enough for TCP.
 fn from_nodes(lab: &Lab) -> Vec<Flow<'_>> {
     let mut flows = Vec::new();
     for node in lab.nodes() {
-        for (_, pod) in pods(lab) {
-            flows.push(Flow {
+        for (home, pod) in pods(lab) {
+            let is_first = is_first(home, pod);
+            flows.extend(addresses(pod).into_iter().map(|address| Flow {
                 row: Row::NodeToPod,
-                label: format!("{} -> {}", node.name(), pod.name()),
+                label: format!("{} -> {} ({address})", node.name(), pod.name()),
                 from: node.namespace(),
                 to: pod.namespace(),
-                address: pod.address(),
+                address,
                 mtu: node.pod_mtu(),
-                tcp: Some(NODE_TRANSFER),
-            });
+                tcp: is_first.then_some(NODE_TRANSFER),
+            }));
         }
     }
     flows
 }
 
-/// Every pod to every node's tunnel address, and to its own node's underlay address. (Another node's underlay address
+/// Whether a pod is its node's first.
+fn is_first(home: &Node, pod: &Pod) -> bool {
+    home.pods()
+        .first()
+        .is_some_and(|first| first.name() == pod.name())
+}
+
+/// Every pod to every node's tunnel addresses, and to its own node's underlay addresses. (Another node's underlay address
 /// is outside the overlay: on the way there a cluster masquerades.)
 fn to_nodes(lab: &Lab) -> Vec<Flow<'_>> {
     let mut flows = Vec::new();
     for (home, pod) in pods(lab) {
         for node in lab.nodes() {
             let plan = node.plan();
-            let own = (node.name() == home.name()).then(|| plan.underlay_address());
-            for address in std::iter::once(plan.tunnel_address()).chain(own) {
+            let v4 = [plan.tunnel_address(), plan.underlay_address()].map(IpAddr::from);
+            let is_own = node.name() == home.name();
+            let v6 = plan.v6().map(|v6| {
+                // To a pod on its bridge a stock node's .0 is the subnet's anycast address (RFC 4291 section 2.6.1), at
+                // which Linux takes no TCP.
+                let tunnel = match node.kind() {
+                    NodeKind::Stock if is_own => v6.gateway(),
+                    NodeKind::Stock | NodeKind::Millrace => v6.tunnel_address(),
+                };
+                [tunnel, v6.underlay_address()].map(IpAddr::from)
+            });
+            let all = std::iter::once(v4).chain(v6);
+            let all = all.flat_map(|[tunnel, own]| [Some(tunnel), is_own.then_some(own)]);
+            for address in all.flatten() {
                 flows.push(Flow {
                     row: Row::PodToNode,
                     label: format!("{} -> {} ({address})", pod.name(), node.name()),
@@ -166,7 +217,7 @@ fn to_nodes(lab: &Lab) -> Vec<Flow<'_>> {
                     to: node.namespace(),
                     address,
                     mtu: home.pod_mtu(),
-                    tcp: Some(NODE_TRANSFER),
+                    tcp: is_first(home, pod).then_some(NODE_TRANSFER),
                 });
             }
         }

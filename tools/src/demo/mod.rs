@@ -5,13 +5,14 @@ mod flows;
 mod policies;
 mod services;
 mod table;
+mod wire;
 
 use std::io::Write;
 use std::time::Instant;
 
 use checks::{Outcome, Protocol, try_all};
 
-use crate::lab::plan::{PREFIX_LENGTH, VNI, VXLAN_PORT};
+use crate::lab::plan::{PREFIX_LENGTH, PREFIX_LENGTH_V6, Tunnel};
 use crate::lab::{Lab, LabError, Node, NodeKind, Topology, clean_leftovers};
 
 /// What the demo asks the first Millrace node of at the end.
@@ -46,17 +47,20 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
         printer.say(&format!("removed {leftover}, left by a lab that was killed"))?;
     }
     let mut lab = Lab::bring_up("demo", topology)?;
-    let outside = lab.add_guest(CLIENT)?.address();
+    let client = lab.add_guest(CLIENT)?;
+    let outside = both(
+        format!("{}/{PREFIX_LENGTH}", client.address()),
+        client.address_v6().map(|v6| format!("{v6}/{PREFIX_LENGTH_V6}")),
+    );
     printer.say(&describe(&lab))?;
-    printer.say(&format!(
-        "  a client outside of the cluster  {outside}/{PREFIX_LENGTH}"
-    ))?;
+    printer.say(&format!("  a client outside of the cluster  {outside}"))?;
     printer.say(&format!(
         "Up after {:.1} s. Now the traffic:",
         started.elapsed().as_secs_f64()
     ))?;
     let outcomes = try_everything(&lab, &mut printer)?;
     printer.say(&format!("\n{}", table::table(&outcomes)))?;
+    let seen = show(wire::show(&lab), &mut printer)?;
     let obeyed = show_policies(&lab, &mut printer)?;
     let answered = ask_the_switch(&lab, &mut printer)?;
     let failures = table::failures(&outcomes);
@@ -65,7 +69,7 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
         show_logs(&lab, &mut printer)?;
     }
     lab.close()?;
-    let passed = obeyed && answered && failures.is_empty();
+    let passed = seen && obeyed && answered && failures.is_empty();
     let verdict = if passed {
         "Everything passed"
     } else {
@@ -88,18 +92,23 @@ pub fn describe(lab: &Lab) -> String {
             lab.nodes().len(),
             wire.mtu
         ),
-        format!(
-            "{} queues each; VXLAN overlay, VNI {VNI}, UDP port {VXLAN_PORT}.",
-            wire.queues
-        ),
+        format!("{} queues each.", wire.queues),
     ];
     for node in lab.nodes() {
         let pods: Vec<String> = node
             .pods()
             .iter()
-            .map(|pod| format!("{} {}", pod.name(), pod.address()))
+            .map(|pod| {
+                let v6 = pod.address_v6().map(|v6| v6.to_string());
+                format!("{} {}", pod.name(), both(pod.address().to_string(), v6))
+            })
             .collect();
-        let underlay = format!("{}/{PREFIX_LENGTH}", node.plan().underlay_address());
+        let plan = node.plan();
+        let underlay = both(
+            format!("{}/{PREFIX_LENGTH}", plan.underlay_address()),
+            plan.v6()
+                .map(|v6| format!("{}/{PREFIX_LENGTH_V6}", v6.underlay_address())),
+        );
         let works = match node.kind() {
             NodeKind::Millrace => "runs millrace",
             NodeKind::Stock => "stock Linux  ",
@@ -110,7 +119,37 @@ pub fn describe(lab: &Lab) -> String {
             pods.join(", ")
         ));
     }
+    lines.extend(overlay(lab));
     lines.join("\n")
+}
+
+/// An address and the one of IPv6 beside it, if there is one.
+fn both(v4: String, v6: Option<String>) -> String {
+    v6.map_or(v4.clone(), |v6| format!("{v4} {v6}"))
+}
+
+/// Says in what packets to the pods travel.
+fn overlay(lab: &Lab) -> Option<String> {
+    let plan = lab.nodes().first()?.plan();
+    let over_ipip: Vec<String> = lab
+        .nodes()
+        .iter()
+        .filter(|node| node.plan().tunnel() == Tunnel::Ipip)
+        .map(Node::name)
+        .collect();
+    let vxlan = format!(
+        "VXLAN, VNI {}, UDP port {}",
+        plan.network().vni(),
+        plan.network().vxlan_port()
+    );
+    Some(if over_ipip.is_empty() {
+        format!("Overlay: {vxlan}.")
+    } else {
+        format!(
+            "Overlay, by Calico's pools: IPIP between the IPv4 pods of {}; all else {vxlan}.",
+            over_ipip.join(" and ")
+        )
+    })
 }
 
 /// Tries every flow with every protocol.
@@ -141,7 +180,7 @@ fn try_services(lab: &Lab, printer: &mut Printer<'_>) -> Result<Vec<Outcome>, La
     let Some(client) = lab.guests().first() else {
         return Ok(Vec::new());
     };
-    let tried = services::Services::set_up(lab, client.namespace())?.try_all()?;
+    let tried = services::Services::set_up(lab, client)?.try_all()?;
     let passed = tried.iter().filter(|outcome| outcome.result.is_ok()).count();
     let took = started.elapsed().as_secs_f64();
     printer.say(&format!(
@@ -156,8 +195,13 @@ fn show_policies(lab: &Lab, printer: &mut Printer<'_>) -> Result<bool, LabError>
     let Some(policies) = policies::Policies::of(lab) else {
         return Ok(true);
     };
-    match policies.show() {
-        Ok(told) => printer.say(&told).map(|()| true),
+    show(policies.show().map(Some), printer)
+}
+
+/// Prints what a step has to tell, if it had anything to do, and returns whether it came about.
+fn show(told: Result<Option<String>, LabError>, printer: &mut Printer<'_>) -> Result<bool, LabError> {
+    match told {
+        Ok(told) => told.map_or(Ok(()), |told| printer.say(&told)).map(|()| true),
         Err(LabError::Interrupted) => Err(LabError::Interrupted),
         Err(error) => printer.say(&format!("FAILED {error}")).map(|()| false),
     }

@@ -1,9 +1,10 @@
 //! Policies: a pod is closed while a flow to it lives, and opened again; the switch says why.
 
 use std::fmt::Write as _;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use super::flows::addresses;
 use super::services::millrace;
 use crate::lab::traffic::UdpEcho;
 use crate::lab::{Daemon, Lab, LabError, Pod, wait_until};
@@ -25,6 +26,12 @@ pub(crate) struct Policies<'lab> {
     client: &'lab Pod,
 }
 
+/// A flow: a server, and who calls it.
+struct Call {
+    server: UdpEcho,
+    socket: UdpSocket,
+}
+
 impl<'lab> Policies<'lab> {
     /// On the first Millrace node with two pods, if there is one.
     pub(crate) fn of(lab: &'lab Lab) -> Option<Self> {
@@ -39,86 +46,98 @@ impl<'lab> Policies<'lab> {
         })
     }
 
-    /// Closes the server while the client calls it, and opens it again; answers what there is to be read about it.
+    /// Closes the server while the client calls it, by each of its addresses, and opens it again; answers what there is to be
+    /// read about it.
     ///
     /// # Errors
     /// What did not come about, and [`LabError::Interrupted`].
     pub(crate) fn show(&self) -> Result<String, LabError> {
-        let server = UdpEcho::start(self.server.namespace(), self.server.address().into())?;
-        let to = server.address();
-        let socket = self
-            .client
-            .namespace()
-            .within(|| {
-                let socket = UdpSocket::bind("0.0.0.0:0")?;
-                socket.connect(to)?;
-                socket.set_read_timeout(Some(ANSWER))?;
-                Ok(socket)
-            })?
-            .map_err(LabError::io(format!("call {to} from {}", self.client.name())))?;
-        let calls = || {
-            let mut answer = [0; 16];
-            socket.send(b"live").is_ok() && socket.recv(&mut answer).is_ok()
+        let calls = addresses(self.server)
+            .into_iter()
+            .map(|address| self.call(address));
+        let calls = calls.collect::<Result<Vec<_>, _>>()?;
+        let await_answers = |what: &str, are_wanted| {
+            calls.iter().try_for_each(|call| {
+                let what = format!("{what}, {}", call.server.address());
+                wait_until(&what, IN_FORCE, || Ok(call.is_answered() == are_wanted))
+            })
         };
-        let is_answered = || (0..UNANSWERED).any(|_| calls());
-        let await_answers =
-            |what: &str, are_wanted| wait_until(what, IN_FORCE, || Ok(is_answered() == are_wanted));
         let mut told = String::new();
-        let flow = format!(
-            "{} calls {} port {}",
-            self.client.name(),
-            self.server.name(),
-            to.port()
-        );
+        let flow = format!("{} calls {}", self.client.name(), self.server.name());
         await_answers(&format!("an answer while {flow}"), true)?;
         self.enforce(&[policy(
             "deny-all",
             "{podSelector: {}, policyTypes: [Ingress, Egress]}",
         )])?;
         await_answers("a denied flow to end", false)?;
-        self.tell(&mut told, &format!("{flow}; then deny-all:"), to.port(), false)?;
+        self.tell(&mut told, &format!("{flow}; then deny-all:"), &calls, false)?;
         self.enforce(&[
             policy("deny-all", "{podSelector: {}, policyTypes: [Ingress, Egress]}"),
             policy("allow", "{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {}}]}], egress: [{to: [{podSelector: {}}]}]}"),
         ])?;
         await_answers("an allowed flow to go on", true)?;
-        self.tell(
-            &mut told,
-            "then allow beside it, and the same flow goes on:",
-            to.port(),
-            true,
-        )?;
+        let what = "then allow beside it, and the same flows go on:";
+        self.tell(&mut told, what, &calls, true)?;
         self.daemon.remove_manifest(FILE)?;
         Ok(told)
+    }
+
+    /// A server at an address of the pod, and the client's socket.
+    fn call(&self, address: IpAddr) -> Result<Call, LabError> {
+        let server = UdpEcho::start(self.server.namespace(), address)?;
+        let to = server.address();
+        let any: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = self
+            .client
+            .namespace()
+            .within(|| {
+                let socket = UdpSocket::bind((any, 0))?;
+                socket.connect(to)?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                Ok(socket)
+            })?
+            .map_err(LabError::io(format!("call {to} from {}", self.client.name())))?;
+        Ok(Call { server, socket })
     }
 
     fn enforce(&self, policies: &[String]) -> Result<(), LabError> {
         self.daemon.write_manifest(FILE, &policies.concat())
     }
 
-    /// What `explain` says of the flow, which must be what became of it.
-    fn tell(&self, told: &mut String, what: &str, port: u16, is_allowed: bool) -> Result<(), LabError> {
-        let (from, to) = (
-            self.client.reference(),
-            format!("{}:{port}", self.server.reference()),
-        );
-        let question = ["explain", "--from", &from, "--to", &to, "--proto", "udp"];
-        let said = self.daemon.ask(&question)?;
+    /// What `explain` says of the flows, which must be what became of them.
+    fn tell(&self, told: &mut String, what: &str, calls: &[Call], is_allowed: bool) -> Result<(), LabError> {
         // Writing to a string cannot fail.
-        let _ = write!(
-            told,
-            "{what}\n{}# millrace {}\n{}",
-            self.node,
-            question.join(" "),
-            said.stdout
-        );
-        if said.status.success() == is_allowed {
-            return Ok(());
+        let _ = writeln!(told, "{what}");
+        for call in calls {
+            let (from, to) = (self.client.reference(), call.server.address());
+            // By the pod's name as long as that tells the address.
+            let to = match to {
+                SocketAddr::V4(to) => format!("{}:{}", self.server.reference(), to.port()),
+                SocketAddr::V6(to) => to.to_string(),
+            };
+            let question = ["explain", "--from", &from, "--to", &to, "--proto", "udp"];
+            let said = self.daemon.ask(&question)?;
+            let question = question.join(" ");
+            let _ = write!(told, "{}# millrace {question}\n{}", self.node, said.stdout);
+            if said.status.success() != is_allowed {
+                return Err(LabError::Output {
+                    command: said.command,
+                    problem: format!("it says otherwise than what became of the flow: {}", said.stdout),
+                });
+            }
         }
-        Err(LabError::Output {
-            command: said.command,
-            problem: format!("it says otherwise than what became of the flow: {}", said.stdout),
-        })
+        Ok(())
+    }
+}
+
+impl Call {
+    /// Whether one of a few is answered.
+    fn is_answered(&self) -> bool {
+        let mut answer = [0; 16];
+        (0..UNANSWERED).any(|_| self.socket.send(b"live").is_ok() && self.socket.recv(&mut answer).is_ok())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::checks::{Outcome, Protocol, median};
-use super::flows::Row;
+use super::flows::{Family, Row};
 
 /// Width of the column with the kind of traffic.
 const NAME_WIDTH: usize = 34;
@@ -12,9 +12,12 @@ const COUNT_WIDTH: usize = 9;
 /// Width of a column that measures.
 const MEASURE_WIDTH: usize = 13;
 
-/// Lays out what passed, by kind of traffic and protocol. A kind that does not occur has no row.
+/// Width of the column with the family.
+const FAMILY_WIDTH: usize = 4;
+
+/// Lays out what passed, by kind of traffic, family and protocol. A kind that does not occur has no row.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
-    let mut text = format!("{:NAME_WIDTH$}", "traffic");
+    let mut text = format!("{:NAME_WIDTH$}{:FAMILY_WIDTH$}", "traffic", "");
     for protocol in Protocol::ALL {
         text.push_str(&format!(
             "{:>COUNT_WIDTH$}{:>MEASURE_WIDTH$}",
@@ -22,12 +25,17 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             "median"
         ));
     }
-    for row in Row::ALL {
-        let of_row: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.row == row).collect();
+    let rows = Row::ALL
+        .into_iter()
+        .flat_map(|row| Family::ALL.map(|family| (row, family)));
+    for (row, family) in rows {
+        let is_of_row = |outcome: &&Outcome| (outcome.row, outcome.family) == (row, family);
+        let of_row: Vec<&Outcome> = outcomes.iter().filter(is_of_row).collect();
         if of_row.is_empty() {
             continue;
         }
-        text.push_str(&format!("\n{:NAME_WIDTH$}", row.name()));
+        let (name, family) = (row.name(), family.name());
+        text.push_str(&format!("\n{name:NAME_WIDTH$}{family:FAMILY_WIDTH$}"));
         for protocol in Protocol::ALL {
             let (count, measure) = cells(&of_row, protocol);
             text.push_str(&format!("{count:>COUNT_WIDTH$}{measure:>MEASURE_WIDTH$}"));
@@ -76,6 +84,7 @@ mod tests {
     fn outcome(row: Row, protocol: Protocol, result: Result<f64, &str>) -> Outcome {
         Outcome {
             row,
+            family: Family::V4,
             protocol,
             label: "pod-a1 -> pod-b1".into(),
             result: result.map_err(str::to_owned),
@@ -90,6 +99,10 @@ mod tests {
             outcome(Row::SameNode, Protocol::Ping, Ok(0.2)),
             outcome(Row::SameNode, Protocol::Tcp, Ok(941.4)),
             outcome(Row::PodToNode, Protocol::Ping, Err("0 answers")),
+            Outcome {
+                family: Family::V6,
+                ..outcome(Row::SameNode, Protocol::Udp, Ok(500.0))
+            },
         ];
         let text = table(&outcomes);
         let lines: Vec<Vec<&str>> = text
@@ -100,13 +113,15 @@ mod tests {
             lines[0],
             ["traffic", "ping", "median", "UDP", "median", "TCP", "median"]
         );
-        let same = "pod -> pod, same node 3/3 0.20 ms 0/0 - 1/1 941 Mbit/s";
-        assert_eq!(lines[1], same.split(' ').collect::<Vec<_>>());
-        assert_eq!(
-            lines[2],
-            "pod -> node 0/1 - 0/0 - 0/0 -".split(' ').collect::<Vec<_>>()
-        );
-        assert_eq!(lines.len(), 3, "kinds that do not occur have no row");
+        let expected = [
+            "pod -> pod, same node IPv4 3/3 0.20 ms 0/0 - 1/1 941 Mbit/s",
+            "pod -> pod, same node IPv6 0/0 - 1/1 500 Mbit/s 0/0 -",
+            "pod -> node IPv4 0/1 - 0/0 - 0/0 -",
+        ];
+        for (line, expected) in lines.iter().skip(1).zip(expected) {
+            assert_eq!(*line, expected.split(' ').collect::<Vec<_>>());
+        }
+        assert_eq!(lines.len(), 4, "kinds that do not occur have no row");
     }
 
     #[test]

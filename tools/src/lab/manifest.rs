@@ -4,9 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::LabError;
-use super::plan::{NodePlan, PlanV6, UPLINK, VNI, VXLAN_PORT};
+use super::plan::{Network, NodePlan, PlanV6, UPLINK, VNI, VXLAN_PORT};
 use super::pod::{POD_NAMESPACE, address_v6};
+use super::{LabError, calico};
 
 /// How the Millrace nodes of a lab are set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,17 +42,29 @@ pub(crate) fn node_file(plan: NodePlan, manifests: &Path, state: &Path, options:
         xdp_mode,
         extra,
     } = options;
+    let overlay = match plan.network() {
+        Network::Flannel => format!("kind = \"vxlan\"\nvni = {VNI}\nport = {VXLAN_PORT}"),
+        Network::Calico => "network = \"calico\"".to_owned(),
+    };
     format!(
         "[node]\nname = {name:?}\nmanifests = {manifests:?}\nstate-dir = {state:?}\n\n\
          [uplink]\ninterface = {UPLINK:?}\nxdp-mode = {xdp_mode:?}\n\n\
          [workers]\ncores = {cores:?}\nidle = {idle:?}\n\n\
-         [overlay]\nkind = \"vxlan\"\nvni = {VNI}\nport = {VXLAN_PORT}\n{extra}",
+         [overlay]\n{overlay}\n{extra}",
         name = plan.name(),
     )
 }
 
+/// The objects that describe a node, as the lab's network has them.
+pub(crate) fn node_objects(plan: NodePlan) -> String {
+    match plan.network() {
+        Network::Flannel => node_object(plan),
+        Network::Calico => calico::objects(plan),
+    }
+}
+
 /// The Node object of a node, with the annotations flannel puts on it.
-pub(crate) fn node_object(plan: NodePlan) -> String {
+fn node_object(plan: NodePlan) -> String {
     let (lease, more_cidrs, more_addresses) = plan.v6().map_or_else(Default::default, of_v6);
     format!(
         "apiVersion: v1\n\

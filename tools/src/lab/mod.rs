@@ -23,6 +23,7 @@
 //! # Ok::<(), millrace_tools::lab::LabError>(())
 //! ```
 
+mod calico;
 mod command;
 mod daemon;
 mod error;
@@ -38,7 +39,7 @@ mod stock;
 mod switch;
 pub mod traffic;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 pub use command::{Finished, Process, complete, wait_until};
@@ -50,7 +51,7 @@ pub use identity::clean_leftovers;
 pub use manifest::MillraceOptions;
 pub use namespace::Namespace;
 pub use node::{Node, NodeKind};
-use plan::{Families, NodePlan, UPLINK};
+use plan::{Families, Network, NodePlan, PREFIX_LENGTH_V6, Tunnel, UPLINK};
 pub use pod::{POD_INTERFACE, POD_NAMESPACE, Pod};
 pub use rustix::process::Signal;
 pub use stock::{POD_BRIDGE, TUNNEL, TUNNEL_V6};
@@ -69,6 +70,8 @@ pub struct Topology {
     pub millrace: MillraceOptions,
     /// The families of its pods and its underlay.
     pub families: Families,
+    /// Whose objects its nodes know each other by.
+    pub network: Network,
 }
 
 impl Topology {
@@ -82,6 +85,7 @@ impl Topology {
             wire,
             millrace,
             families: Families::V4,
+            network: Network::Flannel,
         }
     }
 }
@@ -91,6 +95,7 @@ impl Topology {
 pub struct Guest {
     namespace: Namespace,
     address: Ipv4Addr,
+    address_v6: Option<Ipv6Addr>,
 }
 
 impl Guest {
@@ -105,6 +110,12 @@ impl Guest {
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
+
+    /// Its IPv6 underlay address, in a lab that has that.
+    #[must_use]
+    pub fn address_v6(&self) -> Option<Ipv6Addr> {
+        self.address_v6
+    }
 }
 
 /// A lab, and the owner of everything in it. Dropping it removes all of it.
@@ -116,6 +127,7 @@ pub struct Lab {
     switch: Switch,
     millrace: MillraceOptions,
     families: Families,
+    network: Network,
     identity: Identity,
 }
 
@@ -138,6 +150,7 @@ impl Lab {
             switch,
             millrace: MillraceOptions::default(),
             families: Families::V4,
+            network: Network::Flannel,
             identity,
         })
     }
@@ -146,7 +159,7 @@ impl Lab {
     pub fn bring_up(name: &str, topology: &Topology) -> Result<Self, LabError> {
         let mut lab = Self::new(name, topology.wire)?;
         lab.millrace = topology.millrace.clone();
-        lab.families = topology.families;
+        (lab.families, lab.network) = (topology.families, topology.network);
         for kind in &topology.nodes {
             lab.join_node(*kind)?;
         }
@@ -181,6 +194,11 @@ impl Lab {
     fn join_node(&mut self, kind: NodeKind) -> Result<usize, LabError> {
         let place = self.nodes.len();
         let plan = NodePlan::of(place)?.with(self.families);
+        let plan = match (self.network, kind) {
+            (Network::Flannel, _) => plan,
+            (Network::Calico, NodeKind::Millrace) => plan.in_calico(Tunnel::Ipip),
+            (Network::Calico, NodeKind::Stock) => plan.in_calico(Tunnel::Vxlan),
+        };
         let namespace = self.identity.namespace(&plan.name())?;
         let files = (self.identity.folder(), &self.millrace);
         let node = Node::join(&self.switch, plan, namespace, kind, files)?;
@@ -233,7 +251,7 @@ impl Lab {
     /// Adds a machine on the underlay that is no node, with an address on `eth1`.
     pub fn add_guest(&mut self, name: &str) -> Result<&Guest, LabError> {
         let place = self.guests.len();
-        let address = plan::guest_address(place)?;
+        let (address, v6) = plan::guest_addresses(place)?;
         let namespace = self.identity.namespace(name)?;
         let end = WireEnd {
             namespace: &namespace,
@@ -242,7 +260,16 @@ impl Lab {
         };
         self.switch
             .join_as(&format!("guest-{place}"), end, &address.to_string())?;
-        self.guests.push(Guest { namespace, address });
+        let address_v6 = (self.families == Families::Dual).then_some(v6);
+        if address_v6.is_some() {
+            let prefix = format!("{v6}/{PREFIX_LENGTH_V6}");
+            namespace.ip(&["address", "add", &prefix, "dev", UPLINK, "nodad"])?;
+        }
+        self.guests.push(Guest {
+            namespace,
+            address,
+            address_v6,
+        });
         self.guests.last().ok_or_else(|| LabError::Unknown {
             what: "guest",
             name: name.to_owned(),

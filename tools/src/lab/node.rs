@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::daemon::Daemon;
-use super::manifest::{MillraceOptions, node_object, pod_object};
+use super::manifest::{MillraceOptions, node_objects, pod_object};
 use super::plan::{NodePlan, PREFIX_LENGTH_V6, UPLINK};
 use super::pod::{Pod, address_v6};
 use super::switch::{Switch, WireEnd};
@@ -157,7 +157,7 @@ impl Node {
     /// Tells the node of a node of the cluster; a Millrace node is told of itself too, as the cluster would.
     pub(crate) fn introduce(&self, other: NodePlan) -> Result<(), LabError> {
         match &self.works {
-            Works::Millrace(daemon) => daemon.write_manifest(&node_file_name(other), &node_object(other)),
+            Works::Millrace(daemon) => daemon.write_manifest(&node_file_name(other), &node_objects(other)),
             Works::Stock if other == self.plan => Ok(()),
             Works::Stock => stock::add_peer(&self.namespace, other),
         }
@@ -240,12 +240,15 @@ fn become_kubernetes_node(namespace: &Namespace, plan: NodePlan) -> Result<(), L
     namespace.set("ipv4/ip_forward", "1")?;
     if plan.v6().is_some() {
         namespace.set("ipv6/conf/all/forwarding", "1")?;
+        // While an interface's link-local address is being looked for, for a second or two, the kernel asks for no neighbour
+        // of packets that it forwards. Nodes that have been up for long are past that.
+        namespace.set("ipv6/conf/default/accept_dad", "0")?;
     }
     // Loose, as systemd's own sysctl file sets it on the common distributions.
     namespace.set("ipv4/conf/default/rp_filter", "2")
 }
 
-/// The file a node's Node object is in.
+/// The file that a node's objects are in.
 fn node_file_name(plan: NodePlan) -> String {
     format!("{}.yaml", plan.name())
 }

@@ -10,6 +10,8 @@
 //!
 //! In a lab of both families ([`Families::Dual`]) besides, and with the same last numbers: underlay 2001:db8::N/64 (RFC
 //! 3849), pods fd00:N::/64.
+//!
+//! In a lab with Calico's objects ([`Network::Calico`]) each node has a pool of its own for each family, with one block.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -22,6 +24,10 @@ pub const PREFIX_LENGTH: u8 = 24;
 pub const VNI: u32 = 1;
 /// The overlay's UDP destination port, flannel's default on Linux.
 pub const VXLAN_PORT: u16 = 8472;
+/// The same two as Calico has them by default.
+pub const VNI_CALICO: u32 = 4096;
+/// IANA's port (RFC 7348 section 5).
+pub const VXLAN_PORT_CALICO: u16 = 4789;
 /// Length of the prefixes of IPv6 in the underlay and the pod networks, in bits.
 pub const PREFIX_LENGTH_V6: u8 = 64;
 /// Bytes a VXLAN tunnel over IPv6 adds to a packet.
@@ -61,11 +67,53 @@ pub enum Families {
     Dual,
 }
 
+/// Whose objects tell the nodes of a lab of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// flannel's: annotations of Nodes. Everyone is reached by VXLAN.
+    #[default]
+    Flannel,
+    /// Calico's: IPv4 pods of Millrace nodes are in pools whose packets travel in IPIP, all others in pools of VXLAN. A stock
+    /// node knows VXLAN alone, since its kernel may lack IPIP, and sends to everyone so.
+    Calico,
+}
+
+impl Network {
+    /// The overlay's VXLAN network identifier, as by default.
+    #[must_use]
+    pub fn vni(self) -> u32 {
+        match self {
+            Self::Flannel => VNI,
+            Self::Calico => VNI_CALICO,
+        }
+    }
+
+    /// The overlay's UDP destination port, as by default on Linux.
+    #[must_use]
+    pub fn vxlan_port(self) -> u16 {
+        match self {
+            Self::Flannel => VXLAN_PORT,
+            Self::Calico => VXLAN_PORT_CALICO,
+        }
+    }
+}
+
+/// In what packets to a node's IPv4 pods travel; those to IPv6 pods are always in VXLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tunnel {
+    /// VXLAN (RFC 7348).
+    Vxlan,
+    /// IP in IP (RFC 2003).
+    Ipip,
+}
+
 /// A node's number in its lab, from 1, and with it its name and addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodePlan {
     number: u8,
     families: Families,
+    network: Network,
+    tunnel: Tunnel,
 }
 
 /// What a node has of IPv6.
@@ -122,6 +170,8 @@ impl NodePlan {
             Ok(place) if place < MOST_NODES => Ok(Self {
                 number: place + 1,
                 families: Families::V4,
+                network: Network::Flannel,
+                tunnel: Tunnel::Vxlan,
             }),
             _ => {
                 let rule = "a lab has room for 26 nodes";
@@ -138,6 +188,28 @@ impl NodePlan {
     #[must_use]
     pub fn with(self, families: Families) -> Self {
         Self { families, ..self }
+    }
+
+    /// The same node in a lab of Calico's objects, its IPv4 pods behind such a tunnel.
+    #[must_use]
+    pub fn in_calico(self, tunnel: Tunnel) -> Self {
+        Self {
+            network: Network::Calico,
+            tunnel,
+            ..self
+        }
+    }
+
+    /// Whose objects describe it.
+    #[must_use]
+    pub fn network(self) -> Network {
+        self.network
+    }
+
+    /// In what packets to its IPv4 pods travel.
+    #[must_use]
+    pub fn tunnel(self) -> Tunnel {
+        self.tunnel
     }
 
     /// What it has of IPv6, if the lab has that.
@@ -222,13 +294,17 @@ impl NodePlan {
     }
 }
 
-/// The underlay address of the guest (a machine that is no node) with the given place in the lab, counted from 0.
-pub(crate) fn guest_address(place: usize) -> Result<Ipv4Addr, LabError> {
+/// The underlay addresses of the guest (a machine that is no node) with the given place in the lab, counted from 0; that of
+/// IPv6 counts in a lab that has it.
+pub(crate) fn guest_addresses(place: usize) -> Result<(Ipv4Addr, Ipv6Addr), LabError> {
     match u8::try_from(place)
         .ok()
         .and_then(|place| FIRST_GUEST.checked_add(place))
     {
-        Some(host) if host <= LAST_POD => Ok(Ipv4Addr::new(192, 0, 2, host)),
+        Some(host) if host <= LAST_POD => Ok((
+            Ipv4Addr::new(192, 0, 2, host),
+            PlanV6 { number: host }.underlay_address(),
+        )),
         _ => {
             let rule = "an underlay has room for 155 guests";
             Err(LabError::Unfit {
@@ -279,7 +355,11 @@ mod tests {
     fn the_alphabet_is_the_limit() {
         assert_eq!(NodePlan::of(25).unwrap().name(), "node-z");
         assert!(NodePlan::of(26).is_err());
-        assert_eq!(guest_address(154).unwrap(), Ipv4Addr::new(192, 0, 2, 254));
-        assert!(guest_address(155).is_err());
+        let (v4, v6) = guest_addresses(154).unwrap();
+        assert_eq!(
+            (v4.to_string(), v6.to_string()),
+            ("192.0.2.254".into(), "2001:db8::fe".into())
+        );
+        assert!(guest_addresses(155).is_err());
     }
 }

@@ -1,13 +1,13 @@
 //! A stock Linux node in the shape flannel and the CNI bridge plugin give it, with nothing of ours in it.
 //!
 //! The tunnel is what flannel's vxlan backend sets up: a `vxlan` device that learns nothing, and for each peer one route,
-//! one permanent neighbour and one forwarding entry (flannel-io/flannel, `pkg/backend/vxlan`).
+//! one permanent neighbour and one forwarding entry (flannel-io/flannel, `pkg/backend/vxlan`). In a lab of Calico's objects the
+//! same goes by Calico's name, with its identifier and port.
 
 use std::net::Ipv4Addr;
 
 use super::plan::{
-    NodePlan, PREFIX_LENGTH, PREFIX_LENGTH_V6, PlanV6, UPLINK, VNI, VXLAN_OVERHEAD, VXLAN_OVERHEAD_V6,
-    VXLAN_PORT,
+    Network, NodePlan, PREFIX_LENGTH, PREFIX_LENGTH_V6, PlanV6, UPLINK, VXLAN_OVERHEAD, VXLAN_OVERHEAD_V6,
 };
 use super::pod::{POD_INTERFACE, address_v6};
 use super::{LabError, Namespace, Pod};
@@ -16,15 +16,26 @@ use super::{LabError, Namespace, Pod};
 pub const TUNNEL: &str = "flannel.1";
 /// The tunnel device of IPv6 pods, likewise.
 pub const TUNNEL_V6: &str = "flannel-v6.1";
+/// The same two as Calico names them.
+const CALICO_TUNNELS: [&str; 2] = ["vxlan.calico", "vxlan-v6.calico"];
 /// The bridge the pods are on, named as flannel's CNI configuration names it.
 pub const POD_BRIDGE: &str = "cni0";
 
+/// The names of the tunnel devices, for IPv4 and IPv6.
+fn tunnels(network: Network) -> [&'static str; 2] {
+    match network {
+        Network::Flannel => [TUNNEL, TUNNEL_V6],
+        Network::Calico => CALICO_TUNNELS,
+    }
+}
+
 /// Makes the tunnel device and the pods' bridge.
 pub(crate) fn install(node: &Namespace, plan: NodePlan, underlay_mtu: u32) -> Result<(), LabError> {
-    let (vni, port) = (VNI.to_string(), VXLAN_PORT.to_string());
+    let (vni, port) = numbers(plan.network());
+    let [device, _] = tunnels(plan.network());
     let (local, vtep_mac) = (plan.underlay_address().to_string(), plan.vtep_mac().to_string());
     let mtu = pod_mtu(plan, underlay_mtu).to_string();
-    let mut tunnel = vec!["link", "add", "name", TUNNEL, "address", &vtep_mac, "mtu", &mtu];
+    let mut tunnel = vec!["link", "add", "name", device, "address", &vtep_mac, "mtu", &mtu];
     tunnel.extend([
         "type",
         "vxlan",
@@ -44,9 +55,9 @@ pub(crate) fn install(node: &Namespace, plan: NodePlan, underlay_mtu: u32) -> Re
         "add",
         &format!("{}/32", plan.tunnel_address()),
         "dev",
-        TUNNEL,
+        device,
     ])?;
-    node.ip(&["link", "set", TUNNEL, "up"])?;
+    node.ip(&["link", "set", device, "up"])?;
 
     let bridge_mac = plan.bridge_mac().to_string();
     node.ip(&[
@@ -69,20 +80,27 @@ pub(crate) fn install(node: &Namespace, plan: NodePlan, underlay_mtu: u32) -> Re
         POD_BRIDGE,
     ])?;
     node.ip(&["link", "set", POD_BRIDGE, "up"])?;
-    plan.v6().map_or(Ok(()), |v6| install_v6(node, v6, &mtu))
+    plan.v6()
+        .map_or(Ok(()), |v6| install_v6(node, plan.network(), v6, &mtu))
+}
+
+/// Identifier and port of its VXLAN, as words.
+fn numbers(network: Network) -> (String, String) {
+    (network.vni().to_string(), network.vxlan_port().to_string())
 }
 
 /// Makes the tunnel device of IPv6 pods, over the IPv6 underlay, and gives the bridge its gateway.
-fn install_v6(node: &Namespace, plan: PlanV6, mtu: &str) -> Result<(), LabError> {
-    let (vni, port) = (VNI.to_string(), VXLAN_PORT.to_string());
+fn install_v6(node: &Namespace, network: Network, plan: PlanV6, mtu: &str) -> Result<(), LabError> {
+    let (vni, port) = numbers(network);
+    let [_, device] = tunnels(network);
     let (local, mac) = (plan.underlay_address().to_string(), plan.vtep_mac().to_string());
-    let mut tunnel = vec!["link", "add", "name", TUNNEL_V6, "address", &mac, "mtu", mtu];
+    let mut tunnel = vec!["link", "add", "name", device, "address", &mac, "mtu", mtu];
     tunnel.extend(["type", "vxlan", "id", &vni, "dstport", &port]);
     tunnel.extend(["local", &local, "dev", UPLINK, "nolearning"]);
     node.ip(&tunnel)?;
     let own = format!("{}/128", plan.tunnel_address());
-    node.ip(&["address", "add", &own, "dev", TUNNEL_V6, "nodad"])?;
-    node.ip(&["link", "set", TUNNEL_V6, "up"])?;
+    node.ip(&["address", "add", &own, "dev", device, "nodad"])?;
+    node.ip(&["link", "set", device, "up"])?;
     let gateway = format!("{}/{PREFIX_LENGTH_V6}", plan.gateway());
     node.ip(&["address", "add", &gateway, "dev", POD_BRIDGE, "nodad"])
         .map(drop)
@@ -90,6 +108,7 @@ fn install_v6(node: &Namespace, plan: PlanV6, mtu: &str) -> Result<(), LabError>
 
 /// Tells the node of a peer: where its pods are, and how its end of the tunnel is reached.
 pub(crate) fn add_peer(node: &Namespace, peer: NodePlan) -> Result<(), LabError> {
+    let [device, device_v6] = tunnels(peer.network());
     let (tunnel_address, mac) = (peer.tunnel_address().to_string(), peer.vtep_mac().to_string());
     let public = peer.underlay_address().to_string();
     node.ip(&[
@@ -99,7 +118,7 @@ pub(crate) fn add_peer(node: &Namespace, peer: NodePlan) -> Result<(), LabError>
         "lladdr",
         &mac,
         "dev",
-        TUNNEL,
+        device,
         "nud",
         "permanent",
     ])?;
@@ -108,7 +127,7 @@ pub(crate) fn add_peer(node: &Namespace, peer: NodePlan) -> Result<(), LabError>
         "replace",
         &mac,
         "dev",
-        TUNNEL,
+        device,
         "dst",
         &public,
         "self",
@@ -121,20 +140,20 @@ pub(crate) fn add_peer(node: &Namespace, peer: NodePlan) -> Result<(), LabError>
         "via",
         &tunnel_address,
         "dev",
-        TUNNEL,
+        device,
         "onlink",
     ];
     node.ip(&route)?;
-    peer.v6().map_or(Ok(()), |v6| add_peer_v6(node, v6))
+    peer.v6().map_or(Ok(()), |v6| add_peer_v6(node, device_v6, v6))
 }
 
-fn add_peer_v6(node: &Namespace, peer: PlanV6) -> Result<(), LabError> {
+fn add_peer_v6(node: &Namespace, device: &str, peer: PlanV6) -> Result<(), LabError> {
     let (own, mac) = (peer.tunnel_address().to_string(), peer.vtep_mac().to_string());
     let public = peer.underlay_address().to_string();
-    let mut neighbour = vec!["neighbour", "replace", &own, "lladdr", &mac, "dev", TUNNEL_V6];
+    let mut neighbour = vec!["neighbour", "replace", &own, "lladdr", &mac, "dev", device];
     neighbour.extend(["nud", "permanent"]);
     node.ip(&neighbour)?;
-    let mut entry = vec!["fdb", "replace", &mac, "dev", TUNNEL_V6, "dst", &public];
+    let mut entry = vec!["fdb", "replace", &mac, "dev", device, "dst", &public];
     entry.extend(["self", "permanent"]);
     node.bridge(&entry)?;
     let route = [
@@ -144,7 +163,7 @@ fn add_peer_v6(node: &Namespace, peer: PlanV6) -> Result<(), LabError> {
         "via",
         &own,
         "dev",
-        TUNNEL_V6,
+        device,
         "onlink",
     ];
     node.ip(&route).map(drop)

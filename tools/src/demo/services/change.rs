@@ -1,14 +1,14 @@
 //! Endpoints that change while connections are held.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::objects::{CLUSTER_IP, LOAD_BALANCER_IP, NODE_PORTS, PORTS};
-use super::{DOWNLOAD_TIMEOUT, Services, millrace};
+use super::objects::{NODE_PORTS, PORTS};
+use super::{DOWNLOAD_TIMEOUT, Services, millrace, underlay_addresses};
 use crate::demo::checks::{Outcome, Protocol};
-use crate::demo::flows::Row;
+use crate::demo::flows::{Family, Row};
 use crate::lab::traffic::{Download, download};
 use crate::lab::{LabError, Namespace};
 
@@ -32,7 +32,7 @@ const BROKEN: &str = "its thread broke down";
 struct Caller<'lab> {
     label: String,
     from: &'lab Namespace,
-    to: SocketAddrV4,
+    to: SocketAddr,
 }
 
 /// Changes the endpoints while downloads run, and new calls are made all the time. Each download has to end whole, and each
@@ -64,6 +64,7 @@ pub(super) fn try_held(services: &Services<'_>) -> Result<Vec<Outcome>, LabError
     changed?;
     let outcomes = callers.into_iter().zip(results).map(|(caller, result)| Outcome {
         row: Row::Held,
+        family: Family::of(caller.to.ip()),
         protocol: Protocol::Tcp,
         label: caller.label,
         result,
@@ -71,36 +72,35 @@ pub(super) fn try_held(services: &Services<'_>) -> Result<Vec<Outcome>, LabError
     Ok(outcomes.collect())
 }
 
-/// A pod and the node by ClusterIP, and the client by both kinds of address from outside.
+/// A pod and the node by ClusterIP, and the client by both kinds of address from outside; each by every family.
 fn callers<'lab>(services: &Services<'lab>) -> Vec<Caller<'lab>> {
     let Some((node, _)) = millrace(services.lab).next() else {
         return Vec::new();
     };
-    let caller = |name: &str, from: &'lab Namespace, address: Ipv4Addr, port: u16| Caller {
-        label: format!("{name} -> {address}:{port}"),
-        from,
-        to: SocketAddrV4::new(address, port),
+    let caller = |name: &str, from: &'lab Namespace, address: IpAddr, port: u16| {
+        let to = SocketAddr::new(address, port);
+        let label = format!("{name} -> {to}");
+        Caller { label, from, to }
     };
-    let [http, _] = PORTS;
-    let mut callers = vec![
-        caller(&node.name(), node.namespace(), CLUSTER_IP, http),
-        caller(
-            "outside",
-            services.client,
-            node.plan().underlay_address(),
-            NODE_PORTS[0],
-        ),
-        caller("outside", services.client, LOAD_BALANCER_IP, http),
-    ];
-    if let Some(pod) = node.pods().last() {
-        callers.push(caller(pod.name(), pod.namespace(), CLUSTER_IP, http));
+    let ([http, _], client) = (PORTS, services.client.namespace());
+    let mut callers = Vec::new();
+    for (addresses, own) in services.addresses.iter().zip(underlay_addresses(node)) {
+        let cluster_ip = addresses.cluster_ip;
+        callers.extend([
+            caller(&node.name(), node.namespace(), cluster_ip, http),
+            caller("outside", client, own, NODE_PORTS[0]),
+            caller("outside", client, addresses.load_balancer_ip, http),
+        ]);
+        if let Some(pod) = node.pods().last() {
+            callers.push(caller(pod.name(), pod.namespace(), cluster_ip, http));
+        }
     }
     callers
 }
 
 /// Takes one endpoint after the other away and puts it back, and leaves only the last.
 fn change(services: &Services<'_>) -> Result<(), LabError> {
-    let count = services.servers.len();
+    let count = services.pods().len();
     for number in 0..CHANGES {
         thread::sleep(PAUSE);
         services.publish(|place| count == 1 || place != number % count)?;
@@ -124,7 +124,7 @@ fn keep_calling(services: &Services<'_>, caller: &Caller<'_>, done: &AtomicBool)
 
 /// New calls are answered by the one endpoint that is left.
 fn only_the_last(services: &Services<'_>, caller: &Caller<'_>) -> Result<(), String> {
-    let last = services.servers.last().map(|server| server.backend.pod.as_str());
+    let last = services.pods().last().copied();
     for _ in 0..LAST_CALLS {
         let served_by = services.served(caller, SMALL, None)?.0;
         if Some(served_by.as_str()) != last {

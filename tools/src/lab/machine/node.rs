@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::command::{Finished, last_lines, wait_until};
-use super::super::manifest::{MillraceOptions, node_file, node_object, pod_object};
+use super::super::manifest::{MillraceOptions, node_file, node_objects, pod_object};
 use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
 use super::super::pod::POD_NAMESPACE;
 use super::super::{Lab, LabError};
@@ -75,13 +75,13 @@ impl MachineNode {
         node.set_uplink_up()?;
         for other in lab.nodes() {
             other.introduce(plan)?;
-            node.write_manifest(&other.name(), &node_object(other.plan()))?;
+            node.write_manifest(&other.name(), &node_objects(other.plan()))?;
             for pod in other.pods() {
                 let object = pod_object(other.plan(), pod.name(), pod.address());
                 node.write_manifest(&format!("pod-{}", pod.name()), &object)?;
             }
         }
-        node.write_manifest(&plan.name(), &node_object(plan))?;
+        node.write_manifest(&plan.name(), &node_objects(plan))?;
         Ok(node)
     }
 

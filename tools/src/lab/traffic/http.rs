@@ -1,7 +1,7 @@
 //! HTTP: a server in a pod, and `curl` as its client.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,14 +25,14 @@ const CONNECT_TIMEOUT_S: &str = "3";
 /// A web server in a namespace. `GET /N` answers with N bytes, and tells who served them. Dropping it ends it.
 #[derive(Debug)]
 pub struct HttpServer {
-    address: SocketAddrV4,
+    address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl HttpServer {
     /// Starts a server called `name` on `address`, on a port of the kernel's choice.
-    pub fn start(namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Self, LabError> {
+    pub fn start(namespace: &Namespace, name: &str, address: IpAddr) -> Result<Self, LabError> {
         let action = || format!("serve HTTP on {address} in {}", namespace.name());
         let listen = || -> io::Result<(TcpListener, u16)> {
             let listener = TcpListener::bind((address, 0))?;
@@ -47,7 +47,7 @@ impl HttpServer {
             .name("http".to_owned())
             .spawn(move || accept(&listener, &name, &seen));
         Ok(Self {
-            address: SocketAddrV4::new(address, port),
+            address: SocketAddr::new(address, port),
             stop,
             thread: Some(thread.map_err(LabError::io("start a thread"))?),
         })
@@ -55,7 +55,7 @@ impl HttpServer {
 
     /// Where the server is reached.
     #[must_use]
-    pub fn address(&self) -> SocketAddrV4 {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -128,7 +128,7 @@ fn asked_for(stream: &mut impl Read) -> io::Result<Option<usize>> {
 #[derive(Clone, Copy, Debug)]
 pub struct Download {
     /// The server, or a Service that it is behind.
-    pub from: SocketAddrV4,
+    pub from: SocketAddr,
     /// Bytes.
     pub size: u32,
     /// The most bytes per second that are taken, if it is to last.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Ends<'a> {
     /// Where the server is.
     pub to: &'a Namespace,
     /// The server's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// What a transfer over several streams sends.

@@ -8,6 +8,8 @@ use super::super::{LabError, Namespace};
 
 /// Bytes of IPv4 and ICMP header in an echo request without options.
 const ECHO_HEADERS_V4: u32 = 28;
+/// Bytes of an IPv6 header that one of IPv4 without options has not.
+const MORE_IN_V6: u32 = 20;
 /// How long the command may outlast the wait for the last answer.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,12 @@ impl Default for Ping {
 }
 
 impl Ping {
+    /// Requests that fill a packet to this address of exactly `mtu` bytes and must not be fragmented.
+    #[must_use]
+    pub fn full_size_to(target: IpAddr, mtu: u32) -> Self {
+        Self::full_size(mtu.saturating_sub(more_than_v4(target)))
+    }
+
     /// Requests that fill an IPv4 packet of exactly `mtu` bytes and must not be fragmented.
     #[must_use]
     pub fn full_size(mtu: u32) -> Self {
@@ -51,6 +59,11 @@ impl Ping {
             ..Self::default()
         }
     }
+}
+
+/// How many bytes more the header of a packet to this address has than one of IPv4.
+pub(super) fn more_than_v4(target: IpAddr) -> u32 {
+    if target.is_ipv6() { MORE_IN_V6 } else { 0 }
 }
 
 /// What came back.
@@ -186,5 +199,7 @@ mod tests {
     fn full_size_fills_the_packet() {
         let ping = Ping::full_size(1450);
         assert_eq!((ping.payload, ping.dont_fragment), (1422, true));
+        let target = "fd00:2::2".parse().unwrap();
+        assert_eq!(Ping::full_size_to(target, 1430).payload, 1382);
     }
 }

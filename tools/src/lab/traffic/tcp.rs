@@ -1,6 +1,6 @@
 //! TCP: bulk transfers by `iperf3`, and bare connections.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct TcpTransfer<'a> {
     /// Where the server is.
     pub to: &'a Namespace,
     /// The server's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// How much to send.
     pub amount: Amount,
     /// How long the whole may take.

@@ -96,6 +96,12 @@ pub struct UdpExchange {
 }
 
 impl UdpExchange {
+    /// As [`up_to`](Self::up_to), for packets to this address.
+    #[must_use]
+    pub fn up_to_at(target: IpAddr, mtu: u32) -> Self {
+        Self::up_to(mtu.saturating_sub(super::ping::more_than_v4(target)))
+    }
+
     /// A few hundred datagrams, the largest of which fill an IPv4 packet of exactly `mtu` bytes.
     #[must_use]
     pub fn up_to(mtu: u32) -> Self {
