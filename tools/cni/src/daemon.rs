@@ -34,6 +34,14 @@ pub enum DaemonError {
         /// What went wrong.
         reason: String,
     },
+    /// Nobody can have the turn to speak to it.
+    #[error("cannot lock {TURN} in {}: {source}", .folder.display())]
+    Turn {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// It says that it failed.
     #[error("{0}")]
     Failed(String),
@@ -179,6 +187,10 @@ impl<'a> Daemon<'a> {
             socket: self.socket.to_owned(),
             reason,
         };
+        let _turn = take(self.turns, TURN).map_err(|source| DaemonError::Turn {
+            folder: self.turns.to_owned(),
+            source,
+        })?;
         let line = self.converse(request).map_err(|error| away(error.to_string()))?;
         let answer = serde_json::from_slice(&line)
             .map_err(|error| away(format!("an answer that does not read: {error}")))?;
@@ -194,7 +206,6 @@ impl<'a> Daemon<'a> {
     }
 
     fn converse(&self, request: &Value) -> io::Result<Vec<u8>> {
-        let _turn = take(self.turns, TURN)?;
         let mut stream = UnixStream::connect(self.socket)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;

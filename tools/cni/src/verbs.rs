@@ -197,7 +197,7 @@ fn status(config: &Config) -> Result<(), CniError> {
         let code = match error {
             // Without a daemon no packet of a pod passes.
             DaemonError::Away { .. } => LIMITED_CONNECTIVITY,
-            DaemonError::Failed(_) | DaemonError::Refused(_) => NOT_AVAILABLE,
+            DaemonError::Turn { .. } | DaemonError::Failed(_) | DaemonError::Refused(_) => NOT_AVAILABLE,
         };
         from_daemon(error).with_code(code)
     })?;
@@ -245,6 +245,7 @@ fn owner(network: &str, container: &str, interface: &str) -> Owner {
 fn from_daemon(error: DaemonError) -> CniError {
     let code = match error {
         DaemonError::Away { .. } | DaemonError::Failed(_) => TRY_AGAIN_LATER,
+        DaemonError::Turn { .. } => IO_FAILURE,
         DaemonError::Refused(_) => REFUSED,
     };
     CniError::new(code, error.to_string())
