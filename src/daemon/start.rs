@@ -31,6 +31,7 @@ use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::Config;
+use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
@@ -201,6 +202,20 @@ pub(super) fn misconfigured(error: FabricError) -> anyhow::Error {
     }
 }
 
+/// Whether the kernel tells of routes with next-hop objects where they lead.
+const NEXT_HOP_COMPAT: &str = "net/ipv4/nexthop_compat_mode";
+
+/// Where `nexthop_compat_mode` is off, the kernel tells a route's next-hop object by its number only (ip-sysctl).
+fn warn_of_next_hop_objects() {
+    let value = Setting::new(NEXT_HOP_COMPAT).and_then(|setting| setting.read());
+    if value.is_ok_and(|value| value.as_deref() == Some("0")) {
+        warn!(
+            "net.ipv4.nexthop_compat_mode is 0: the kernel does not say where routes with next-hop objects lead, so they are \
+             not followed; 1, as it is by default, would be right where a routing daemon uses such objects"
+        );
+    }
+}
+
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
     async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -210,6 +225,7 @@ impl Daemon {
             return Err(error);
         }
         self.hold_stand_in().await;
+        warn_of_next_hop_objects();
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();
