@@ -17,7 +17,6 @@ use super::belt::{Feeder, Label, Taker, belt};
 use super::handle::{Relay, WorkerHandle};
 use super::trial::{Order, Seen, Trial};
 use crate::clock;
-use crate::frame::MAX_PACKET_LEN;
 use crate::stats::SharedStats;
 
 /// How finely load can be shared. A power of two.
@@ -113,10 +112,10 @@ pub(super) enum Share {
     Full,
 }
 
-/// Joins workers by belts, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
-/// nothing to share there is nothing to tell.
+/// Joins workers by belts for packets of at most `longest` bytes, each with those after it: what each is to be told
+/// (`Command::Spread`), in their order. Where there is nothing to share there is nothing to tell.
 #[must_use]
-pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
+pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode, longest: usize) -> Vec<Spread> {
     let count = workers.len();
     if mode == SpreadMode::Off || count < 2 {
         return Vec::new();
@@ -128,7 +127,7 @@ pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
     for giver in 0..count {
         for step in 1..=helpers {
             let taker = (giver + step) % count;
-            let (feeder, inlet) = belt(places, MAX_PACKET_LEN);
+            let (feeder, inlet) = belt(places, longest);
             let helper = workers.get(taker).map(|handle| Helper {
                 feeder,
                 relay: handle.relay(),

@@ -32,7 +32,7 @@ fn two(mode: SpreadMode) -> Two {
         bench.worker.add(port(1), io, Holder::port(1), stats);
     }
     let handles = [first.handle.clone(), second.handle.clone()];
-    let mut all = spread(&handles, mode).into_iter();
+    let mut all = spread(&handles, mode, crate::frame::MAX_PACKET_LEN).into_iter();
     first.worker.spread = all.next().unwrap();
     second.worker.spread = all.next().unwrap();
     Two {
