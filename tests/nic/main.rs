@@ -16,6 +16,7 @@ mod rig;
 mod session;
 mod traffic;
 mod vlan;
+mod ways;
 
 use picture::Picture;
 use rig::Rig;

@@ -12,7 +12,10 @@ use crate::rig::{PODS, Rig, check_talk, talk_words};
 /// The trunk's end in the machine's own namespace, the other one, and the namespace that has it.
 const TRUNK: &str = "trunk";
 const FAR: &str = "far";
-const PEER: &str = "peer";
+pub(crate) const PEER: &str = "peer";
+/// The peer's own device of the underlay's VLAN. What it sends bears a priority too, which says nothing of the VLAN.
+pub(crate) const UNDER: &str = "under";
+const PRIORITIES: &str = "egress-qos-map 0:5";
 /// The underlay's VLAN, and one of the node's own.
 const VLAN: u16 = 10;
 const OTHER_VLAN: u16 = 20;
@@ -54,6 +57,7 @@ pub(crate) fn assert_carries(rig: &mut Rig) {
     reach_the_node(rig);
     rig.restart("start again");
     carry(rig);
+    crate::ways::assert_carries(rig);
     rig.end("TERM");
     {
         let _step = rig.step("uninstall");
@@ -111,7 +115,7 @@ fn make_peer(rig: &Rig) {
     let pod = rig.stock_pod().1;
     let (tunnel_mac, tunnel) = (node.vtep_mac(), node.tunnel_address());
     for line in [
-        format!("link add link {FAR} name under type vlan id {VLAN}"),
+        format!("link add link {FAR} name {UNDER} type vlan id {VLAN} {PRIORITIES}"),
         format!(
             "address add {}/{PREFIX_LENGTH} dev under",
             peer.underlay_address()
