@@ -14,8 +14,8 @@ use millrace_tools::pktgen::{
 use serde_json::Value;
 
 use super::catch::Catcher;
-use super::quota::Quota;
 use super::setting::{far_end, fix_neighbours, link_out, pod_end, template};
+use super::share::Share;
 use super::{Batches, Calls, Cores, Direction, NODE, Subject, Turns, Work};
 
 /// How many packets per second show that a subject does its work.
@@ -24,15 +24,18 @@ const TRIAL_RATE: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Packets per read of the sending socket.
 const SEND_BATCH: usize = 64;
+/// All of a core, in hundredths.
+const WHOLE: u32 = 100;
 /// Runs are told apart by it.
 const RUN: u16 = 0;
 
 /// A subject on its node. Dropping it takes its lab down.
 pub(crate) struct Bed {
-    // The order of the fields is the order in which a bed ends; a control group must be empty to be removed.
+    // The order of the fields is the order in which a bed ends.
     subject: Box<dyn Subject>,
     lab: Lab,
-    quota: Option<Quota>,
+    /// Hundredths of its core that the subject has while it is measured.
+    share_percent: u32,
     cores: Cores,
     pub(super) out: Template,
     /// The answers to the first packet of each flow, once there are any.
@@ -70,16 +73,12 @@ impl Bed {
         let mut bed = Self {
             subject,
             lab,
-            quota: None,
+            share_percent: WHOLE,
             cores,
             out,
             back: None,
         };
         bed.meet()?;
-        let pids = bed.subject.pids(&bed.lab);
-        if !pids.is_empty() {
-            bed.quota = Some(Quota::new(bed.subject.name(), &pids)?);
-        }
         Ok(bed)
     }
 
@@ -108,17 +107,22 @@ impl Bed {
         &mut self.lab
     }
 
-    /// Whether its share of a core can be limited: the kernel has no process that could be.
+    /// Whether its share of a core can be limited: the kernel forwards in whatever runs there.
     pub(crate) fn is_limited(&self) -> bool {
-        self.quota.is_some()
+        !self.subject.pids(&self.lab).is_empty()
     }
 
-    /// Gives the subject's processes so many hundredths of a core. The kernel has none, and no limit.
-    ///
-    /// # Errors
-    /// When the control group does not take it.
-    pub(crate) fn limit(&self, percent: u32) -> anyhow::Result<()> {
-        self.quota.as_ref().map_or(Ok(()), |quota| quota.set(percent))
+    /// From now on the subject has so many hundredths of its core while it is measured. The kernel has no limit.
+    pub(crate) fn limit(&mut self, percent: u32) {
+        self.share_percent = percent;
+    }
+
+    /// Takes the rest of the core away from the subject until that is dropped.
+    pub(super) fn confine(&self) -> anyhow::Result<Option<Share>> {
+        let is_confined = self.is_limited() && self.share_percent < WHOLE;
+        is_confined
+            .then(|| Share::leave(self.cores.node, self.share_percent))
+            .transpose()
     }
 
     /// Gives the subject the generator's core too, or takes it away again.
@@ -265,6 +269,11 @@ impl Bed {
     pub(crate) fn turns(&self) -> anyhow::Result<Turns> {
         let (from, to) = (self.entry(Direction::Out)?, self.exit(Direction::Out)?);
         Turns::open(&from, &to, self.out.clone())
+    }
+
+    /// The core of who is tested.
+    pub(crate) fn core(&self) -> usize {
+        self.cores.node
     }
 
     /// The generator's core.

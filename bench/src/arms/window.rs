@@ -56,6 +56,7 @@ impl Window {
         warm_up: Duration,
         duration: Duration,
     ) -> anyhow::Result<Self> {
+        let confined = bed.confine()?;
         let sink = bed.sink(direction)?;
         let sender = bed.start_sender(direction)?;
         wait(warm_up)?;
@@ -64,6 +65,7 @@ impl Window {
         wait(duration)?;
         let last = Reading::take(bed, &sender, &sink)?;
         let batches_after = bed.batches()?;
+        drop(confined);
         sender.stop()?;
         let mean_batch = batches_before.zip(batches_after).map(|(before, after)| {
             let (packets, count) = (after.packets - before.packets, after.count - before.count);

@@ -4,6 +4,7 @@
 mod cluster;
 mod delays;
 mod highest;
+mod interruptions;
 mod objects;
 mod openflow;
 mod ports;

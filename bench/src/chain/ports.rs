@@ -59,8 +59,8 @@ impl Idle {
         };
         let mut measured: Vec<_> = Direction::BOTH.map(measured).into();
         let mut beds = [few, many];
-        for bed in &beds {
-            bed.limit(share)?;
+        for bed in &mut beds {
+            bed.limit(share);
         }
         for _ in 0..rounds {
             for (direction, measured) in &mut measured {

@@ -189,7 +189,7 @@ impl Arms {
                 share
             } else {
                 100
-            })?;
+            });
         } else {
             arm.bed.spread(position.given == Given::Both)?;
         }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::delays::Delays;
 use super::highest::Highest;
+use super::interruptions::Interruptions;
 use super::positions::{Arms, Given, Position};
 use crate::arms::{Bed, Direction, Turns};
 use crate::statistics::rounded;
@@ -50,6 +51,8 @@ struct Searched {
 /// What was found of all arms.
 pub(super) struct Searches {
     all: Vec<Searched>,
+    /// Of the core of who is tested, between the measurements of latency.
+    interruptions: Interruptions,
 }
 
 impl Searches {
@@ -81,12 +84,18 @@ impl Searches {
         for searched in &mut all {
             searched.beside = kernels_half.map(Delays::at);
         }
+        let mut interruptions = Interruptions::default();
         for _ in 0..rounds {
             for searched in &mut all {
-                searched.measure(arms.enter(searched.position)?, trial)?;
+                let bed = arms.enter(searched.position)?;
+                searched.measure(bed, trial)?;
+                // Only the kernel leaves its core alone when it has nothing to do.
+                if !bed.is_limited() {
+                    interruptions.watch(bed.core(), trial)?;
+                }
             }
         }
-        Ok(Self { all })
+        Ok(Self { all, interruptions })
     }
 
     /// Prints a table.
@@ -95,6 +104,7 @@ impl Searches {
         for searched in &self.all {
             searched.print();
         }
+        println!("{}", self.interruptions.line());
     }
 
     /// For the summary: by what is given, and arm.
@@ -108,6 +118,7 @@ impl Searches {
                 given.insert(searched.name.clone(), searched.figures());
             }
         }
+        figures.insert("interruptions".to_owned(), self.interruptions.figures());
         Value::Object(figures)
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
         Some(share) => share,
         None => find_share(|share| {
             for bed in beds.iter_mut().filter(|bed| bed.is_limited()) {
-                bed.limit(share)?;
+                bed.limit(share);
                 if let Some(who) = afloat(bed, Direction::Out, WARM_UP)? {
                     return Ok(Some(who));
                 }
@@ -96,8 +96,8 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
             Ok(None)
         })?,
     };
-    for bed in &beds {
-        bed.limit(share)?;
+    for bed in &mut beds {
+        bed.limit(share);
     }
     let mut measured: Vec<Measured> = beds.iter().map(|bed| Measured::of(bed.name(), bed)).collect();
     for _ in 0..options.rounds {
