@@ -17,6 +17,7 @@ mod session;
 mod traffic;
 mod vlan;
 mod ways;
+mod wire;
 
 use picture::Picture;
 use rig::Rig;

@@ -8,6 +8,7 @@ use millrace_tools::lab::wait_until;
 
 use crate::rig::{PODS, Rig, check_talk, talk_words};
 use crate::vlan::{PEER, UNDER};
+use crate::wire::Wire;
 
 /// MTU of the underlay, and of the pods' interfaces once they are to send what fits into no tunnel.
 const LINK_MTU: u32 = 1500;
@@ -38,22 +39,28 @@ pub(crate) fn assert_carries(rig: &mut Rig) {
         .machine()
         .spawn(&words, "/var/log/ways-echo.log")
         .unwrap();
-    widen(rig);
+    let wire = Wire::listen(rig);
     call_services(rig);
     go_by_ipip(rig);
     go_plainly(rig);
+    wire.assert_tagged(rig);
     rig.inside(&format!("kill {pid}"));
 }
 
-/// Gives the pod and its port room for packets that no tunnel has.
-fn widen(rig: &Rig) {
-    let ports = rig.node.json(&["show", "ports"]).unwrap();
-    let mut ports = ports.as_array().unwrap().iter();
-    let pod = ports.find(|port| port["pod"].as_str().is_some_and(|name| name.ends_with(PODS[0])));
-    let port = pod.expect("the pod's port")["interface"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+/// Gives the pod and its port room for packets that no tunnel has, while no switch runs: one takes a port's MTU when it takes
+/// the port. One that knows a smaller MTU than the pod rightly tells who calls the node port of it, and a kernel takes that for
+/// the way to the node, with every tunnel there.
+pub(crate) fn widen(rig: &Rig) {
+    let links = rig.inside(&format!("ip -o -n {} link show eth0", PODS[0]));
+    let index = links
+        .split_once("eth0@if")
+        .and_then(|(_, rest)| rest.split(':').next())
+        .unwrap_or_else(|| panic!("a veth: {links}"));
+    let links = rig.inside("ip -o link");
+    let port = links
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{index}: "))?.split('@').next())
+        .unwrap_or_else(|| panic!("the pod's port {index}: {links}"));
     rig.inside(&format!("ip link set {port} mtu {LINK_MTU}"));
     rig.inside(&format!("ip -n {} link set eth0 mtu {LINK_MTU}", PODS[0]));
 }
@@ -174,6 +181,8 @@ fn go_plainly(rig: &mut Rig) {
         node.underlay_address(),
         rig.stock_pod().1
     ));
+    // The pod was told what fits into the tunnel, and Linux remembers it for ten minutes.
+    rig.inside(&format!("ip -n {} route flush cache", PODS[0]));
     await_tunnel(rig, "none");
     let before = packets_of(rig, "ipip-a");
     carry(rig, LINK_MTU);
