@@ -10,6 +10,8 @@ use std::process::{Command, ExitCode};
 const SOURCE_DIR: &str = "src/xdp";
 /// The sources that become one BPF object each.
 const PROGRAMS: [&str; 2] = ["uplink.bpf.c", "port.bpf.c"];
+/// What is put before an object's extension, and defined, where it is the kind of program that sees packets in pieces.
+const KINDS: [(&str, Option<&str>); 2] = [("", None), ("pieces.", Some("MILLRACE_PIECES"))];
 /// Headers the sources include.
 const HEADERS: [&str; 3] = ["steering.bpf.h", "packet.bpf.h", "uplink_tables.bpf.h"];
 
@@ -39,24 +41,20 @@ fn compile_all() -> Result<(), String> {
         _ => "bpfel",
     };
     for program in PROGRAMS {
-        let object = out_dir.join(program).with_extension("o");
-        compile(
-            &clang,
-            bpf_target,
-            &crate_dir,
-            &crate_dir.join(SOURCE_DIR).join(program),
-            &object,
-        )?;
+        for (word, define) in KINDS {
+            let object = out_dir.join(program).with_extension(format!("{word}o"));
+            let source = crate_dir.join(SOURCE_DIR).join(program);
+            compile((&clang, bpf_target), &crate_dir, (&source, &object), define)?;
+        }
     }
     Ok(())
 }
 
 fn compile(
-    clang: &str,
-    bpf_target: &str,
+    (clang, bpf_target): (&str, &str),
     crate_dir: &Path,
-    source: &Path,
-    object: &Path,
+    (source, object): (&Path, &Path),
+    define: Option<&str>,
 ) -> Result<(), String> {
     let mut command = Command::new(clang);
     command.args([
@@ -74,6 +72,9 @@ fn compile(
     command.arg(format!("-ffile-prefix-map={}=.", crate_dir.display()));
     if let Some(folder) = multiarch_include_dir() {
         command.arg("-idirafter").arg(folder);
+    }
+    if let Some(word) = define {
+        command.arg(format!("-D{word}"));
     }
     command.arg("-c").arg(source).arg("-o").arg(object);
     let status = command.status().map_err(|error| {

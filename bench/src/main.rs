@@ -77,6 +77,9 @@ enum Command {
     Scale(scale::Options),
     /// IP-in-IP that all comes in by one queue, shared by two workers or not, in memory. Needs no privileges
     Spread(spread::Options),
+    /// The same between real interfaces, each worker with a fixed part of its core. Needs root, and the `millrace` program beside
+    /// this one
+    SpreadVeth(spread::interfaces::Options),
     /// Writes the summary's figures into the tables of the project's pages, and draws them
     Report(report::Options),
 }
@@ -108,6 +111,7 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Iperf(options) => iperf::run(options, output).map(|()| "iperf"),
         Command::Scale(options) => scale::run(options, output).map(|()| "scale"),
         Command::Spread(options) => spread::run(options, output).map(|()| "spread"),
+        Command::SpreadVeth(options) => spread::interfaces::run(options, output).map(|()| "spread-veth"),
         Command::Report(options) => return report::run(options, output),
     };
     facts::note(part?, output)

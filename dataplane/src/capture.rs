@@ -16,15 +16,19 @@ use crate::verdict::Verdict;
 pub struct PacketCopy {
     len: u16,
     bytes: [u8; MAX_PACKET_LEN],
+    /// A packet that is longer than that, whole. Memory is taken for it where it is copied, by a worker too: such packets are
+    /// there only where links take them, and few are copied.
+    long: Option<Box<[u8]>>,
 }
 
 impl PacketCopy {
-    /// Copies `packet`, or as much of it as a frame could hold.
+    /// Copies `packet`.
     #[must_use]
     pub fn new(packet: &[u8]) -> Self {
         let mut copy = Self {
             len: 0,
             bytes: [0; MAX_PACKET_LEN],
+            long: None,
         };
         copy.set(packet);
         copy
@@ -32,6 +36,7 @@ impl PacketCopy {
 
     /// Replaces the copy.
     pub fn set(&mut self, packet: &[u8]) {
+        self.long = (packet.len() > MAX_PACKET_LEN).then(|| packet.into());
         let len = packet.len().min(MAX_PACKET_LEN);
         self.bytes[..len].copy_from_slice(&packet[..len]);
         // INVARIANT: MAX_PACKET_LEN fits 16 bits.
@@ -41,13 +46,16 @@ impl PacketCopy {
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        match &self.long {
+            None => &self.bytes[..usize::from(self.len)],
+            Some(long) => long,
+        }
     }
 }
 
 impl std::fmt::Debug for PacketCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PacketCopy({} bytes)", self.len)
+        write!(f, "PacketCopy({} bytes)", self.bytes().len())
     }
 }
 

@@ -11,15 +11,21 @@
 //! ```
 //!
 //! A header is pushed or pulled by moving `head`; the packet's bytes stay where they are.
+//!
+//! A packet longer than a chunk lies in a **run**: [`RUN_CHUNKS`] chunks in a row, which the pool keeps for such packets. The
+//! kernel hands it over in pieces, a chunk each, and takes it so; in between it is one, and whoever reads or writes it need not
+//! know. What joins the pieces is a copy when it is received: nothing is copied when it is sent.
 #![allow(unsafe_code)]
 
 mod pool;
+mod runs;
 
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use pool::{Census, Holder, Memory, NotHeld, Pool};
+pub(crate) use runs::Parts;
 
 /// Bytes in a chunk. A power of two, as the kernel wants of an aligned UMEM.
 pub const CHUNK_LEN: usize = 2048;
@@ -30,6 +36,15 @@ pub const HEADROOM: usize = 256;
 
 /// The longest packet that fits a chunk behind its headroom, in bytes.
 pub const MAX_PACKET_LEN: usize = CHUNK_LEN - HEADROOM;
+
+/// Chunks in a run.
+pub const RUN_CHUNKS: usize = 5;
+
+/// Bytes in a run.
+pub const RUN_LEN: usize = RUN_CHUNKS * CHUNK_LEN;
+
+/// The longest packet that fits a run behind its headroom, in bytes.
+pub const MAX_RUN_PACKET_LEN: usize = RUN_LEN - HEADROOM;
 
 /// Bytes of a cache line.
 #[cfg(target_arch = "x86_64")]
@@ -53,6 +68,8 @@ pub struct Frame {
     head: u16,
     len: u16,
     lane: u16,
+    /// Bytes of its memory: of a chunk, or of a run.
+    room: u16,
 }
 
 /// There is not enough free memory before or after the packet.
@@ -91,7 +108,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the token owns the chunk, head + len <= CHUNK_LEN always (every setter checks), and the pool's
+        // SAFETY: the token owns its memory, head + len <= room always (every setter checks), and the pool's
         // memory lives as long as any token (see `Drop for Pool`).
         unsafe { std::slice::from_raw_parts(self.start(), self.len()) }
     }
@@ -153,7 +170,7 @@ impl Frame {
     /// Makes the packet `packet`, behind a fresh headroom.
     ///
     /// # Errors
-    /// [`NoRoom`] when `packet` is longer than [`MAX_PACKET_LEN`]; the frame is as it was.
+    /// [`NoRoom`] when `packet` is longer than [`MAX_PACKET_LEN`], or [`MAX_RUN_PACKET_LEN`] in a run; the frame is as it was.
     pub fn fill(&mut self, packet: &[u8]) -> Result<(), NoRoom> {
         self.fill_by(packet.len(), |bytes| bytes.copy_from_slice(packet))
     }
@@ -161,14 +178,12 @@ impl Frame {
     /// Makes the packet what `write` writes into `len` bytes behind a fresh headroom; they are not cleared.
     ///
     /// # Errors
-    /// [`NoRoom`] when `len` is more than [`MAX_PACKET_LEN`]; the frame is as it was.
+    /// As [`Self::fill`].
     #[inline]
     pub fn fill_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Result<(), NoRoom> {
-        if len > MAX_PACKET_LEN {
-            return Err(NoRoom {
-                wanted: len,
-                free: MAX_PACKET_LEN,
-            });
+        let free = usize::from(self.room) - HEADROOM;
+        if len > free {
+            return Err(NoRoom { wanted: len, free });
         }
         self.place(HEADROOM, len);
         write(self.bytes_mut());
@@ -236,11 +251,36 @@ impl Frame {
         u64::from(self.index) * CHUNK_LEN as u64 + u64::from(self.head)
     }
 
-    /// Moves the packet's bounds; `head + len` must not exceed the chunk.
+    /// Whether it lies in a run of chunks.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        usize::from(self.room) > CHUNK_LEN
+    }
+
+    /// Makes the packet longer by `more`.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when there is not so much room behind it; the frame is as it was.
+    pub fn append(&mut self, more: &[u8]) -> Result<(), NoRoom> {
+        let (head, len) = (self.headroom(), self.len());
+        let free = usize::from(self.room) - head - len;
+        if more.len() > free {
+            let wanted = more.len();
+            return Err(NoRoom { wanted, free });
+        }
+        self.place(head, len + more.len());
+        if let Some(place) = self.bytes_mut().get_mut(len..) {
+            place.copy_from_slice(more);
+        }
+        Ok(())
+    }
+
+    /// Moves the packet's bounds; `head + len` must not exceed its memory.
     #[inline]
     fn place(&mut self, head: usize, len: usize) {
-        debug_assert!(head + len <= CHUNK_LEN);
-        // INVARIANT: both are at most CHUNK_LEN, which fits 16 bits.
+        debug_assert!(head + len <= usize::from(self.room));
+        // INVARIANT: both are at most RUN_LEN, which fits 16 bits.
         #[allow(clippy::cast_possible_truncation)]
         {
             self.head = head as u16;

@@ -193,6 +193,17 @@ impl WorkerStats {
         self.recent_load.get()
     }
 
+    /// Packets dropped since the start because there was no frame for them, or no place at a device.
+    pub(crate) fn want_of_room(&self) -> u64 {
+        let count = |reason: DropReason| self.exits.dropped[reason.index()].get();
+        count(DropReason::NoRoom) + count(DropReason::TransmitRingFull) + count(DropReason::HandoverFull)
+    }
+
+    /// Packets taken from ports, but for those dropped for want of room.
+    pub(crate) fn received_in_room(&self) -> u64 {
+        self.received.get().saturating_sub(self.want_of_room())
+    }
+
     /// The values now; histograms and frames as of the worker's last beat.
     #[must_use]
     pub fn read(&self) -> WorkerCounters {

@@ -327,6 +327,8 @@ fn device_table(ports: &[Port]) -> Table {
         ">TX-INVALID",
         ">TX-EMPTY",
         ">TX-DROPPED",
+        ">NO-RUN",
+        ">TOO-LONG",
     ];
     queue_table(ports, &headings, |queue| {
         let device = queue.device;
@@ -338,6 +340,8 @@ fn device_table(ports: &[Port]) -> Table {
             device.tx_invalid_descriptors,
             device.tx_ring_empty,
             device.tx_dropped,
+            device.rx_no_run,
+            device.rx_too_long,
         ]
     })
 }

@@ -28,6 +28,8 @@ fn answer() -> Value {
     queue["stalled_ms"] = json!(4_000);
     queue["device"]["rx_ring_full"] = json!(7);
     queue["device"]["tx_dropped"] = json!(9);
+    queue["device"]["rx_no_run"] = json!(5);
+    queue["device"]["rx_too_long"] = json!(6);
     json!({
         "node": "node-a",
         "uptime_seconds": 90_061,
@@ -85,7 +87,7 @@ fn page_has_every_number_and_what_it_means() {
         (
             "Kernel's statistics of the AF_XDP sockets",
             1,
-            "eth1 2 0 7 0 0 0 0 9",
+            "eth1 2 0 7 0 0 0 0 9 5 6",
         ),
         ("Steering programs", 1, "eth1 passed 99"),
         ("Slow path", 1, "arp_replies 5"),

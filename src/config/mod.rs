@@ -102,9 +102,27 @@ pub struct Workers {
     /// `hugepages`: whether packet buffers lie on huge pages. Default `auto`.
     #[serde(default, deserialize_with = "choice")]
     pub hugepages: HugePages,
+    /// `jumbo`: whether packets longer than a buffer are carried. Default `auto`.
+    #[serde(default, deserialize_with = "choice")]
+    pub jumbo: Jumbo,
     /// `spread`: whether tunnel packets that all come in by one queue are shared among workers. Default `off`.
     #[serde(default, deserialize_with = "choice")]
     pub spread: Spread,
+}
+
+/// `jumbo`: whether packets longer than a buffer are carried, of several buffers each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Jumbo {
+    /// `auto`: if the uplink's MTU is larger than a buffer when the switch starts.
+    #[default]
+    Auto,
+    /// `off`: no; larger packets are lost, and the log says so.
+    Off,
+}
+
+impl Choice for Jumbo {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Auto, "auto"), (Self::Off, "off")];
 }
 
 /// `spread`: whether tunnel packets that all come in by one queue are shared among workers.

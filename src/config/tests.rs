@@ -118,6 +118,7 @@ frames = 1024
 batch = 1
 idle = \"poll\"
 hugepages = \"always\"
+jumbo = \"off\"
 spread = \"auto\"
 [host-port]
 name = \"fourteen-chars\"

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use millrace_dataplane::capture::{Captured, Tap};
+use millrace_dataplane::frame::RUN_CHUNKS;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::tagged::TaggedPort;
 use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
@@ -23,6 +24,7 @@ use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
     BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
 };
+use millrace_dataplane::xdp::Packets;
 use millrace_pipelines::{Connections, NodePipeline};
 use tracing::info;
 
@@ -44,14 +46,33 @@ const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
 
+/// One run for so many frames of a worker, where packets may be longer than a frame: together they take nearly a third of them.
+const FRAMES_PER_RUN: u32 = 16;
+
+/// How many frames a worker has that are no run's, of so many in all.
+fn ordinary(packets: Packets, frames: usize) -> usize {
+    let all = u32::try_from(frames).unwrap_or(u32::MAX);
+    frames.saturating_sub(runs(packets, all) as usize * RUN_CHUNKS)
+}
+
+/// How many runs a worker has.
+fn runs(packets: Packets, frames: u32) -> u32 {
+    match packets {
+        Packets::Whole => 0,
+        Packets::InPieces => frames / FRAMES_PER_RUN,
+    }
+}
+
 /// All workers, from outside.
 pub struct Fabric {
     workers: Vec<WorkerHandle<Queue>>,
     threads: Vec<JoinHandle<()>>,
     umems: Vec<Umem>,
     free_holders: Vec<BTreeSet<u16>>,
-    /// Frames of each worker.
+    /// Frames of each worker, those of runs left out.
     frames: usize,
+    /// Whether a packet may be longer than a frame.
+    packets: Packets,
 }
 
 impl Fabric {
@@ -65,7 +86,7 @@ impl Fabric {
         tables: &Reader<NodeTables>,
         connections: &Connections,
         key: HashKey,
-        numa_node: Option<u32>,
+        (numa_node, packets): (Option<u32>, Packets),
     ) -> Result<(Self, Receiver<Punt>), FabricError> {
         let cores = config.workers.cores.as_slice();
         let (punts_in, punts) = bounded(config.slow_path.queue.get() * cores.len());
@@ -74,7 +95,8 @@ impl Fabric {
             threads: Vec::new(),
             umems: Vec::new(),
             free_holders: Vec::new(),
-            frames: config.workers.frames.get(),
+            frames: ordinary(packets, config.workers.frames.get()),
+            packets,
         };
         let placement = Placement {
             huge_pages: match config.workers.hugepages {
@@ -86,7 +108,7 @@ impl Fabric {
         };
         for (index, core) in cores.iter().enumerate() {
             let frames = u32::try_from(config.workers.frames.get()).unwrap_or(u32::MAX);
-            let (umem, pool) = Umem::placed(frames, placement)?;
+            let (umem, pool) = Umem::with_runs(frames, placement, runs(packets, frames))?;
             info!(
                 worker = index,
                 core,
@@ -123,10 +145,20 @@ impl Fabric {
             config::Spread::Always => SpreadMode::Always,
             config::Spread::Off => SpreadMode::Off,
         };
-        for (worker, share) in self.workers.iter().zip(spread(&self.workers, mode)) {
+        for (worker, share) in
+            self.workers
+                .iter()
+                .zip(spread(&self.workers, mode, super::links::longest(self.packets)))
+        {
             worker.tell(Command::Spread(share))?;
         }
         Ok(())
+    }
+
+    /// Whether a packet may be longer than a frame.
+    #[must_use]
+    pub fn packets(&self) -> Packets {
+        self.packets
     }
 
     /// The workers.

@@ -1,20 +1,35 @@
 //! What becomes of the ports' interfaces while they are served.
 
 use anyhow::bail;
-use millrace_dataplane::frame::MAX_PACKET_LEN;
+use millrace_dataplane::frame::{MAX_PACKET_LEN, MAX_RUN_PACKET_LEN};
 use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::wire::{MacAddr, eth, vlan};
-use millrace_dataplane::xdp::{AttachedMode, Attachment};
+use millrace_dataplane::xdp::{AttachedMode, Attachment, Packets};
 use tracing::{info, warn};
 
 use super::Daemon;
+use crate::config::{Config, Jumbo};
 use crate::kernel::Link;
 
 /// The kind of a virtual Ethernet pair.
 pub(super) const VETH: &str = "veth";
 
-/// The largest IP packet that fits a frame behind its Ethernet header, in bytes.
-const LARGEST_PACKET: usize = MAX_PACKET_LEN - eth::HEADER_LEN;
+/// The longest packets that frames carry, Ethernet header included, in bytes.
+pub(super) fn longest(packets: Packets) -> usize {
+    match packets {
+        Packets::Whole => MAX_PACKET_LEN,
+        Packets::InPieces => MAX_RUN_PACKET_LEN,
+    }
+}
+
+/// Whether packets of the uplink are to be carried that lie in several buffers each.
+pub(super) fn packets_of(config: &Config, uplink: &Link) -> Packets {
+    if config.workers.jumbo == Jumbo::Auto && u32::from(mtu_of(uplink, Packets::Whole)) < uplink.mtu {
+        Packets::InPieces
+    } else {
+        Packets::Whole
+    }
+}
 
 impl Daemon {
     /// Serves no longer what is gone, and takes the uplink as it is now.
@@ -100,12 +115,13 @@ impl Daemon {
         match (self.ports.of_role(Role::Uplink).map(|(id, _)| id), link) {
             (Some(id), Some(link)) => {
                 self.tell_link(&link);
+                let packets = self.fabric.packets();
                 if let Some(port) = self.ports.get_mut(id)
-                    && let Some(facts) = uplink_facts(&link, port.facts.finish_checksums)
+                    && let Some(facts) = uplink_facts(&link, packets, port.facts.finish_checksums)
                     && port.facts != facts
                 {
                     port.facts = facts;
-                    warn_of_mtu(&link);
+                    warn_of_mtu(&link, packets);
                 }
                 None
             }
@@ -158,26 +174,27 @@ impl Daemon {
 
 /// What is known of the uplink. A veth as the device under it may hand over packets whose checksums were left for hardware to
 /// finish; a NIC does not.
-pub(super) fn uplink_facts(link: &Link, finish_checksums: bool) -> Option<PortFacts> {
+pub(super) fn uplink_facts(link: &Link, packets: Packets, finish_checksums: bool) -> Option<PortFacts> {
     Some(PortFacts {
         role: Role::Uplink,
         mac: MacAddr(link.mac?),
         peer_mac: MacAddr([0; 6]),
         sources: Vec::new(),
-        mtu: mtu_of(link),
+        mtu: mtu_of(link, packets),
         finish_checksums,
     })
 }
 
-pub(super) fn mtu_of(link: &Link) -> u16 {
+/// The MTU of a link, as far as frames carry it.
+pub(super) fn mtu_of(link: &Link, packets: Packets) -> u16 {
     let tag = if link.vlan.is_some() { vlan::TAG_LEN } else { 0 };
-    let largest = u16::try_from(LARGEST_PACKET - tag).unwrap_or(u16::MAX);
+    let largest = u16::try_from(longest(packets) - eth::HEADER_LEN - tag).unwrap_or(u16::MAX);
     u16::try_from(link.mtu).unwrap_or(u16::MAX).min(largest)
 }
 
 /// A link may carry larger packets than frames do; they are lost in the kernel, so somebody should know.
-pub(super) fn warn_of_mtu(link: &Link) {
-    let used = mtu_of(link);
+pub(super) fn warn_of_mtu(link: &Link, packets: Packets) {
+    let used = mtu_of(link, packets);
     if link.mtu > u32::from(used) {
         warn!(
             "{} has an MTU of {}, but frames carry {used} bytes: larger packets to pods are lost; an MTU of at most {used} would be right",

@@ -12,6 +12,7 @@ use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -21,7 +22,7 @@ use super::explain::Policing;
 use super::fabric::{Fabric, FabricError, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
-use super::links::{mtu_of, warn_of_mtu};
+use super::links::{mtu_of, packets_of, warn_of_mtu};
 use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
@@ -31,6 +32,7 @@ use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::Config;
+use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
 use crate::slowpath::{
@@ -74,16 +76,15 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let publisher = Publisher::new(nothing.clone());
-    let (key, numa_node) = (HashKey::random(), nic::numa_node(&config, &device.link));
-    let (fabric, punts) =
-        Fabric::start(&config, &publisher.reader(), &connections, key, numa_node).map_err(misconfigured)?;
+    let key = HashKey::random();
+    let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let follower = KernelFollower::start().await?;
     let (requests_in, requests) = mpsc::channel(REQUESTS);
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
-    warn_of_mtu(&uplink);
+    warn_of_mtu(&uplink, fabric.packets());
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
@@ -136,6 +137,18 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         requests,
     };
     Ok((daemon, inbox))
+}
+
+/// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.
+fn start_fabric(
+    config: &Config,
+    (uplink, device): (&Link, &ClaimedDevice),
+    tables: &Publisher<NodeTables>,
+    connections: &Connections,
+    key: HashKey,
+) -> anyhow::Result<(Fabric, Receiver<Punt>)> {
+    let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
+    Fabric::start(config, &tables.reader(), connections, key, memory).map_err(misconfigured)
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.
@@ -201,6 +214,20 @@ pub(super) fn misconfigured(error: FabricError) -> anyhow::Error {
     }
 }
 
+/// Whether the kernel tells of routes with next-hop objects where they lead.
+const NEXT_HOP_COMPAT: &str = "net/ipv4/nexthop_compat_mode";
+
+/// Where `nexthop_compat_mode` is off, the kernel tells a route's next-hop object by its number only (ip-sysctl).
+fn warn_of_next_hop_objects() {
+    let value = Setting::new(NEXT_HOP_COMPAT).and_then(|setting| setting.read());
+    if value.is_ok_and(|value| value.as_deref() == Some("0")) {
+        warn!(
+            "net.ipv4.nexthop_compat_mode is 0: the kernel does not say where routes with next-hop objects lead, so they are \
+             not followed; 1, as it is by default, would be right where a routing daemon uses such objects"
+        );
+    }
+}
+
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
     async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
@@ -210,6 +237,7 @@ impl Daemon {
             return Err(error);
         }
         self.hold_stand_in().await;
+        warn_of_next_hop_objects();
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();
@@ -248,7 +276,7 @@ impl Daemon {
             mac: MacAddr(mac),
             peer_mac: MacAddr(peer_mac.context("the host port has no MAC address")?),
             sources: Vec::new(),
-            mtu: mtu_of(link),
+            mtu: mtu_of(link, self.fabric.packets()),
             finish_checksums: true,
         };
         self.ports.insert(Port {
@@ -256,6 +284,8 @@ impl Daemon {
             pod: None,
             facts,
             attached,
+            attachment: None,
+            host_ports: Vec::new(),
         });
         Ok(())
     }

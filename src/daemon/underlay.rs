@@ -94,7 +94,7 @@ impl Daemon {
         let id = self.ports.free_id().context("no port number is free")?;
         let underlay = Underlay::of(&self.kernel, link).await?;
         let device = &underlay.device;
-        let facts = uplink_facts(link, device.kind.as_deref() == Some(VETH))
+        let facts = uplink_facts(link, self.fabric.packets(), device.kind.as_deref() == Some(VETH))
             .context("the uplink has no MAC address: an Ethernet interface would be right")?;
         self.note_device(&underlay).await.map_err(nic::misconfigured)?;
         self.size_nic().await.map_err(nic::misconfigured)?;
@@ -129,6 +129,8 @@ impl Daemon {
             pod: None,
             facts,
             attached,
+            attachment: None,
+            host_ports: Vec::new(),
         });
         Ok(())
     }
@@ -154,11 +156,12 @@ impl Daemon {
             vlan: underlay.vlan.map(|vlan| vlan.id),
             facts: facts.clone(),
             pod: None,
+            host_ports: Vec::new(),
         });
         let steering = self.compile(&inputs, Epoch(0)).steering;
         let awaited: Vec<_> = self.awaited.iter().collect();
         let kind = (device.ifindex, ProgramKind::Uplink, mode);
-        let steered = steer(kind, limit, |program| {
+        let steered = steer((self.fabric.packets(), kind), limit, |program| {
             // More Services than there is room for keep nobody from the others.
             program.set_tables(&steering).or_else(full_is_told)?;
             program.set_awaited(awaited)

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::capture::PacketCopy;
-use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::wire::checksum::{self, Sum};
 use millrace_dataplane::wire::{
     Dscp, Ecn, EtherType, IpProtocol, Ipv4Fields, Ipv6Fields, MacAddr, eth, ipv4, ipv6,
@@ -43,7 +42,7 @@ impl Envelope {
     /// The whole packet, with an Ethernet header in which only the type means anything. `None` if no frame holds it,
     /// or source and destination are of different families.
     pub(super) fn seal(&self, transport: &[u8]) -> Option<PacketCopy> {
-        let mut frame = [0; MAX_PACKET_LEN];
+        let mut frame = vec![0; eth::HEADER_LEN + ipv6::HEADER_LEN + transport.len()];
         let (link, ip) = frame.split_first_chunk_mut()?;
         let (ether_type, header_len) = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -71,7 +71,7 @@ fn family_rows(family: Family) -> Vec<Row> {
 }
 
 /// The folded sum of a packet's pseudo-header, as the kernel leaves it in the checksum field.
-fn pseudo_sum(ip: &Ip) -> u16 {
+pub fn pseudo_sum(ip: &Ip) -> u16 {
     let addresses = match (ip.source, ip.destination) {
         (IpAddr::V4(a), IpAddr::V4(b)) => [a.octets(), b.octets()].concat(),
         (IpAddr::V6(a), IpAddr::V6(b)) => [a.octets(), b.octets()].concat(),

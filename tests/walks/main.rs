@@ -18,6 +18,7 @@ mod ecn;
 mod encap;
 mod floods;
 mod forward;
+mod jumbo;
 mod limit;
 mod malformed;
 mod mirror;

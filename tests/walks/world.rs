@@ -176,7 +176,7 @@ fn tunnel(local: u8, remote: u8) -> Tunnel {
     }
 }
 
-fn peers(node: u8) -> PeerTable {
+fn peers(node: u8, link_mtu: u16) -> PeerTable {
     let others: Vec<u8> = NODES.filter(|other| *other != node).collect();
     let peer = |remote: u8| {
         let link = OuterLink {
@@ -185,9 +185,9 @@ fn peers(node: u8) -> PeerTable {
         };
         let kind = tunnel(node, remote);
         let mtu = if kind == Tunnel::Ipip {
-            LINK_MTU - 20
+            link_mtu - 20
         } else {
-            vxlan_mtu(node, remote)
+            vxlan_mtu(node, remote) + link_mtu - LINK_MTU
         };
         let family = underlay(node, remote);
         let underlay = Underlay {
@@ -235,7 +235,7 @@ fn block_of(family: Family, node: u8) -> Prefix {
     Prefix::containing(pod(family, node, 0), bits).unwrap()
 }
 
-fn ports(node: u8) -> PortTable {
+fn ports(node: u8, link_mtu: u16) -> PortTable {
     let facts = |port: PortId, role, pods: &[u8]| PortFacts {
         role,
         mac: switch_mac(node, port),
@@ -244,7 +244,7 @@ fn ports(node: u8) -> PortTable {
             .iter()
             .flat_map(|p| Family::BOTH.map(|family| pod(family, node, *p)))
             .collect(),
-        mtu: if port == narrow() { NARROW_MTU } else { LINK_MTU },
+        mtu: if port == narrow() { NARROW_MTU } else { link_mtu },
         finish_checksums: port != pod_port(3),
     };
     PortTable::build([
@@ -331,6 +331,11 @@ fn pod_prefixes(node: u8) -> Vec<Prefix> {
 
 /// The tables of node `n`.
 pub fn tables(node: u8) -> NodeTables {
+    tables_of_mtu(node, LINK_MTU)
+}
+
+/// The same where all links have this MTU, but for the narrow one.
+pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
     let end_at = |family, kind| Endpoint {
         local: node_address(family, node),
         kind,
@@ -390,10 +395,10 @@ pub fn tables(node: u8) -> NodeTables {
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
     NodeTables {
-        ports: Arc::new(ports(node)),
+        ports: Arc::new(ports(node, link_mtu)),
         routes: Arc::new(routes(node)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),
-        peers: Arc::new(peers(node)),
+        peers: Arc::new(peers(node, link_mtu)),
         local: Arc::new(local),
         ..NodeTables::default()
     }
@@ -490,7 +495,7 @@ impl Node {
             connections,
             stages: None,
             connections_by_stages: None,
-            pool: Pool::on_heap(128),
+            pool: packet_memory(),
             now: Tick::from_seconds(1_000_000),
         }
     }
@@ -633,6 +638,13 @@ impl Drop for Node {
             self.assert_alike();
         }
     }
+}
+
+/// Room for more than a batch, and for a few long packets.
+fn packet_memory() -> Pool {
+    let mut pool = Pool::on_heap(168);
+    pool.keep_runs(8);
+    pool
 }
 
 /// All that a table tells of its connections, but for the places they have in it.

@@ -38,7 +38,7 @@ pub(crate) use kernel::{Kernel, Ruleset};
 pub(crate) use measured::{Measured, afloat, find_share};
 pub(crate) use openvswitch::{OpenVSwitch, POD_NUMBER, Rules, TUNNEL_NUMBER, ZONE};
 pub(crate) use processor::{machine_busy, thread_times};
-pub(crate) use setting::link_out;
+pub(crate) use setting::{far_end, fix_neighbours, link_out, pod_end};
 pub(crate) use signals::heed_signals;
 pub(crate) use switch::{Objects, Switch};
 pub(crate) use turns::Turns;

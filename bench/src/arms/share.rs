@@ -98,9 +98,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_that_is_not_there_is_left_alone() {
-        // Pinning fails in silence, so that the thread runs anywhere; it must end all the same.
-        let share = Share::leave(usize::MAX, 50).unwrap();
-        drop(share);
+    fn who_works_there_has_its_share_and_no_more() {
+        let _share = Share::leave(0, 25).unwrap();
+        let worker = thread::spawn(|| {
+            pin(Some(0));
+            let start = Instant::now();
+            let (mut last, mut stopped) = (start, Duration::ZERO);
+            while last.duration_since(start) < 20 * PERIOD {
+                let now = Instant::now();
+                let gap = now.duration_since(last);
+                stopped += if gap > PERIOD / 8 { gap } else { Duration::ZERO };
+                last = now;
+            }
+            (stopped, last.duration_since(start))
+        });
+        let (stopped, all) = worker.join().unwrap();
+        // Three quarters, and more where others want the core too.
+        assert!(stopped > all / 2, "{stopped:?} of {all:?}");
     }
 }

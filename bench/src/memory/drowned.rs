@@ -137,7 +137,7 @@ pub(crate) fn drown(
         threads.push(worker.spawn(|| {})?);
         handles.push(handle);
     }
-    for (handle, share) in handles.iter().zip(spread(&handles, mode)) {
+    for (handle, share) in handles.iter().zip(spread(&handles, mode, MAX_PACKET_LEN)) {
         handle.tell(Command::Spread(share))?;
     }
     let outcome = watch(&handles);

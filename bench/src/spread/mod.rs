@@ -3,6 +3,10 @@
 //! A queue in memory never runs dry, and another worker has nothing to do. The modes of `[workers] spread` take turns, round by
 //! round, each with workers of its own on two cores.
 
+pub(crate) mod interfaces;
+mod quota;
+mod stand;
+
 use std::path::Path;
 
 use clap::Args;

@@ -3,15 +3,16 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use super::{CHUNK_LEN, Frame, HEADROOM};
+use super::runs::Runs;
+use super::{CHUNK_LEN, Frame, HEADROOM, MAX_PACKET_LEN, RUN_LEN};
 
 /// Who has a chunk. Ports get theirs from [`Holder::port`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder(u16);
 
 impl Holder {
-    const FREE: Self = Self(0);
-    const TOKEN: Self = Self(1);
+    pub(super) const FREE: Self = Self(0);
+    pub(super) const TOKEN: Self = Self(1);
     const FIRST_PORT: u16 = 2;
 
     /// The holder for a port's queue; `slot` is the worker's own number for it, `0..65534`.
@@ -36,7 +37,8 @@ pub struct Census {
 pub struct Pool {
     base: NonNull<u8>,
     free: Vec<u32>,
-    holders: Box<[Holder]>,
+    pub(super) holders: Box<[Holder]>,
+    pub(super) runs: Runs,
     memory: Option<Box<dyn Memory>>,
 }
 
@@ -65,6 +67,7 @@ impl Pool {
             base,
             free,
             holders,
+            runs: Runs::NONE,
             memory: Some(memory),
         }
     }
@@ -84,7 +87,15 @@ impl Pool {
         u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
     }
 
-    /// How many chunks are ready to be taken.
+    /// Keeps the last chunks of the pool for `count` runs, as far as there are so many. To be called once, before anything is
+    /// taken.
+    pub fn keep_runs(&mut self, count: u32) {
+        self.runs = Runs::of(self.frames(), count);
+        let first = self.runs.first();
+        self.free.retain(|index| *index < first);
+    }
+
+    /// How many chunks are ready to be taken, those of runs left out.
     #[inline]
     #[must_use]
     pub fn available(&self) -> usize {
@@ -100,9 +111,14 @@ impl Pool {
         Some(self.token(index, HEADROOM as u16, 0))
     }
 
-    /// Takes a frame and copies `packet` into it; `None` when the pool is exhausted or the packet too long.
+    /// Takes a frame and copies `packet` into it, a run if it is longer than a chunk; `None` when the pool is exhausted or the
+    /// packet too long.
     pub fn take_with(&mut self, packet: &[u8]) -> Option<Frame> {
-        let mut frame = self.take()?;
+        let mut frame = if packet.len() > MAX_PACKET_LEN {
+            self.take_run()?
+        } else {
+            self.take()?
+        };
         match frame.fill(packet) {
             Ok(()) => Some(frame),
             Err(_) => {
@@ -115,15 +131,20 @@ impl Pool {
     /// Takes a frame back.
     #[inline]
     pub fn give(&mut self, frame: Frame) {
+        if frame.is_run() {
+            return self.give_run(frame);
+        }
         let index = self.own(&frame);
         std::mem::forget(frame);
         self.set_holder(index, Holder::FREE);
         self.free.push(index);
     }
 
-    /// Lends a frame's chunk to a port; returns the packet's offset in the pool's memory, in bytes.
+    /// Lends a frame's chunk to a port; returns the packet's offset in the pool's memory, in bytes. A run is lent by
+    /// [`Self::lend_run`].
     #[inline]
     pub(crate) fn lend(&mut self, frame: Frame, to: Holder) -> u64 {
+        debug_assert!(!frame.is_run(), "a run is lent in pieces");
         let address = frame.address();
         let index = self.own(&frame);
         self.set_holder(index, to);
@@ -168,21 +189,31 @@ impl Pool {
     pub(crate) fn complete(&mut self, address: u64, from: Holder) -> Result<(), NotHeld> {
         let index = self.held(address, from)?;
         self.set_holder(index, Holder::FREE);
-        self.free.push(index);
+        if index < self.runs.first() {
+            self.free.push(index);
+        } else {
+            self.complete_run(index);
+        }
         Ok(())
     }
 
     /// Takes back every chunk that a port held. Call it when the port's socket is closed, never before: until
     /// then the kernel may write into them. Returns how many there were.
     pub(crate) fn reclaim(&mut self, from: Holder) -> usize {
-        let before = self.free.len();
-        for (index, holder) in (0u32..).zip(self.holders.iter_mut()) {
-            if *holder == from {
-                *holder = Holder::FREE;
+        let (first, mut count) = (self.runs.first(), 0);
+        for index in 0..self.frames() {
+            if self.holders.get(index as usize) != Some(&from) {
+                continue;
+            }
+            count += 1;
+            self.set_holder(index, Holder::FREE);
+            if index < first {
                 self.free.push(index);
+            } else {
+                self.complete_run(index);
             }
         }
-        self.free.len() - before
+        count
     }
 
     /// Counts every chunk by where it is. Walks the whole ledger: for tests, detach and `stats`.
@@ -202,7 +233,7 @@ impl Pool {
     /// The frame's index, once it is sure that the frame came from here: a token put into a stranger's ledger
     /// would give one chunk two owners.
     #[inline]
-    fn own(&self, frame: &Frame) -> u32 {
+    pub(super) fn own(&self, frame: &Frame) -> u32 {
         // INVARIANT: a worker has one pool, so this never fires outside a wrong test.
         assert!(
             frame.chunk.as_ptr() == self.chunk(frame.index).as_ptr(),
@@ -223,7 +254,7 @@ impl Pool {
     }
 
     #[inline]
-    fn set_holder(&mut self, index: u32, holder: Holder) {
+    pub(super) fn set_holder(&mut self, index: u32, holder: Holder) {
         if let Some(entry) = self.holders.get_mut(index as usize) {
             *entry = holder;
         }
@@ -231,12 +262,25 @@ impl Pool {
 
     #[inline]
     fn token(&self, index: u32, head: u16, len: u16) -> Frame {
+        #[allow(clippy::cast_possible_truncation)] // INVARIANT: a constant below 2^16.
+        self.token_of(index, head, len, CHUNK_LEN as u16)
+    }
+
+    /// An empty run, behind a full headroom.
+    pub(super) fn run_token(&self, index: u32) -> Frame {
+        #[allow(clippy::cast_possible_truncation)] // INVARIANT: constants below 2^16.
+        self.token_of(index, HEADROOM as u16, 0, RUN_LEN as u16)
+    }
+
+    #[inline(always)]
+    fn token_of(&self, index: u32, head: u16, len: u16, room: u16) -> Frame {
         Frame {
             chunk: self.chunk(index),
             index,
             head,
             len,
             lane: 0,
+            room,
         }
     }
 

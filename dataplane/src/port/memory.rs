@@ -257,6 +257,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn long_packets_cross_the_wire_where_there_are_runs() {
+        let mut pool = Pool::on_heap(12);
+        pool.keep_runs(1);
+        let (mut port, wire) = MemoryPort::new(2);
+        let packet: Vec<u8> = (0..9000_u32).map(|n| (n % 251) as u8).collect();
+        wire.put(&packet);
+        let mut frames = Vec::new();
+        assert_eq!(port.receive(&mut pool, &mut frames, 64), 1);
+        port.send(&mut pool, frames.pop().unwrap()).unwrap();
+        port.flush();
+        port.settle(&mut pool);
+        assert_eq!(wire.take().unwrap(), packet);
+        assert_eq!((pool.census().free, pool.available_runs()), (12, 1));
+    }
+
+    #[test]
     fn packets_cross_the_wire_and_the_pool_stays_whole() {
         let mut pool = Pool::on_heap(4);
         let (mut port, wire) = MemoryPort::new(2);

@@ -3,6 +3,7 @@
 //! A port is an interface with one or more queues; a worker sees one queue at a time, as a [`Port`]. What is
 //! behind it (an AF_XDP socket, rings in memory, a capture file) is the implementation's own secret.
 
+mod join;
 pub mod memory;
 pub mod nic;
 pub mod own;
@@ -126,6 +127,9 @@ pub trait Port {
 
     /// Calls on a device that has frames and does not move, whether it asks for that or not: a wake-up may be lost.
     fn urge(&mut self) {}
+
+    /// Gives back what it keeps for itself, before it is taken from its worker.
+    fn let_go(&mut self, _pool: &mut Pool) {}
 
     /// Whether frames leave by this queue; one that only receives is no exit of its port.
     fn sends(&self) -> bool {

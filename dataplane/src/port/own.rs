@@ -61,7 +61,7 @@ pub(super) struct Region {
 pub(super) struct OwnSocket {
     fd: OwnedFd,
     /// Keeps the registered memory mapped.
-    _memory: Option<Umem>,
+    memory: Option<Umem>,
 }
 
 impl OwnSocket {
@@ -73,7 +73,7 @@ impl OwnSocket {
         set_option(fd.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, &rings.socket)?;
         Ok(Self {
             fd,
-            _memory: Some(umem.clone()),
+            memory: Some(umem.clone()),
         })
     }
 
@@ -91,11 +91,14 @@ impl OwnSocket {
 
     /// Binds to a queue; waits, bounded, while its former socket is not given up yet.
     pub(super) fn bind(&self, ifindex: u32, queue: QueueId, zero_copy: bool) -> io::Result<()> {
-        let mode = if zero_copy {
+        let mut mode = if zero_copy {
             libc::XDP_ZEROCOPY
         } else {
             libc::XDP_COPY
         };
+        if self.memory.as_ref().is_some_and(Umem::takes_pieces) {
+            mode |= libc::XDP_USE_SG;
+        }
         let deadline = Instant::now() + BUSY_PATIENCE;
         loop {
             match bind_once(self.fd.as_fd(), ifindex, queue, mode | libc::XDP_USE_NEED_WAKEUP) {

@@ -71,6 +71,15 @@ impl<S: Shared> Producer<S> {
         true
     }
 
+    /// Whether `count` more entries find room.
+    pub(crate) fn has_room(&mut self, count: u32) -> bool {
+        let has = |seen: u32| self.written.wrapping_sub(seen) + count <= self.shared.size();
+        if !has(self.seen) {
+            self.seen = self.shared.consumed();
+        }
+        self.written.wrapping_sub(self.seen) + count <= self.shared.size()
+    }
+
     /// Lets the other side see what was written; true if there was anything new.
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {

@@ -128,3 +128,46 @@ fn no_entry_is_torn_lost_or_doubled() {
         assert_eq!(got, [1, 2, 3]);
     });
 }
+
+#[cfg(not(crossbeam_loom))]
+#[test]
+fn there_is_room_for_as_many_as_were_taken() {
+    let model = Model::shared();
+    let (mut producer, mut consumer) = (Producer::new(model.clone()), Consumer::new(model));
+    assert!(producer.has_room(2) && !producer.has_room(3));
+    assert!(producer.push(1) && producer.has_room(1) && !producer.has_room(2));
+    assert!(producer.push(2) && producer.has_room(0) && !producer.has_room(1));
+    producer.publish();
+    assert_eq!(consumer.take(1, |_| ()), 1);
+    assert!(producer.has_room(1) && !producer.has_room(2));
+}
+
+/// A packet of two pieces, and another, through a ring of two: whatever the interleaving, the pieces of a packet for which there
+/// was room come together.
+#[cfg(crossbeam_loom)]
+#[test]
+fn pieces_of_a_packet_arrive_together() {
+    loom::model(|| {
+        let model = Model::shared();
+        let (mut producer, mut consumer) = (Producer::new(model.clone()), Consumer::new(model));
+        let sender = loom::thread::spawn(move || {
+            for packet in [1, 3] {
+                while !producer.has_room(2) {
+                    loom::thread::yield_now();
+                }
+                assert!(producer.push(packet) && producer.push(packet + 1));
+                producer.publish();
+            }
+        });
+        let mut got = Vec::new();
+        while got.len() < 4 {
+            let count = consumer.take(2, |entry| got.push(entry));
+            assert!(count == 0 || count == 2, "half a packet");
+            if count == 0 {
+                loom::thread::yield_now();
+            }
+        }
+        sender.join().unwrap();
+        assert_eq!(got, [1, 2, 3, 4]);
+    });
+}

@@ -137,6 +137,10 @@ impl<P: Port> Port for TaggedPort<P> {
         self.inner.urge();
     }
 
+    fn let_go(&mut self, pool: &mut Pool) {
+        self.inner.let_go(pool);
+    }
+
     fn sends(&self) -> bool {
         self.inner.sends()
     }

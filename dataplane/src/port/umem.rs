@@ -79,6 +79,7 @@ pub struct Umem {
     inner: xsk_rs::Umem,
     region: Region,
     on_huge_pages: bool,
+    takes_pieces: bool,
 }
 
 impl Memory for Umem {}
@@ -108,6 +109,23 @@ impl Umem {
                 refusal: Box::new(error),
             }),
         }
+    }
+
+    /// As [`Self::placed`], with `runs` for packets longer than a frame, which sockets on this memory then take and give in
+    /// pieces (`XDP_USE_SG`).
+    ///
+    /// # Errors
+    /// As [`Self::placed`].
+    pub fn with_runs(frames: u32, placement: Placement, runs: u32) -> Result<(Self, Pool), UmemError> {
+        let (mut umem, mut pool) = Self::placed(frames, placement)?;
+        umem.takes_pieces = runs > 0;
+        pool.keep_runs(runs);
+        Ok((umem, pool))
+    }
+
+    /// Whether its sockets take packets in pieces.
+    pub(super) fn takes_pieces(&self) -> bool {
+        self.takes_pieces
     }
 
     /// Whether the memory lies on huge pages.
@@ -143,6 +161,7 @@ impl Umem {
                 len: u64::from(frames) * CHUNK_LEN as u64,
             },
             on_huge_pages: huge,
+            takes_pieces: false,
         };
         // SAFETY: the region is `frames * CHUNK_LEN` bytes, mapped while any clone of `umem` lives, and xsk-rs is
         // asked for none of it again.

@@ -8,53 +8,24 @@
 //! - the second mapping of the rings holds the socket's file, so it goes first when a port is dropped.
 
 mod bind;
+mod fill;
+mod pieces;
 mod wake;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::join::Join;
 use super::own::statistics;
-use super::umem::{UMEM_RING_LEN, Umem};
+use super::umem::Umem;
 use super::{Port, QueueId, Settled, Transmission};
-use crate::frame::{Frame, Holder, Pool};
+use crate::frame::{Frame, Holder, Pool, RUN_CHUNKS};
 use crate::stats::DeviceStatistics;
 use bind::Bound;
 use wake::{wake_by_poll, wake_to_receive, wake_to_send};
 
 pub use bind::{BindError, BindMode, OwnBind, SOCKET_RING_LEN};
-
-/// How many empty frames a queue holds ready to receive into.
-///
-/// A queue starts with `base` and doubles towards `max` whenever a whole batch, or half of them, was waiting, as long as half of the
-/// pool is free; so 250 idle pods hold little, and a busy one is not short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FillPolicy {
-    /// What a queue always gets.
-    pub base: u32,
-    /// What a busy queue may grow to; at most the entries of its fill ring.
-    pub max: u32,
-}
-
-impl FillPolicy {
-    /// For the host port, and a NIC's queue in copy mode.
-    pub const WIDE: Self = Self {
-        base: 1024,
-        max: UMEM_RING_LEN,
-    };
-    /// For a pod's port.
-    pub const POD: Self = Self {
-        base: 32,
-        max: UMEM_RING_LEN,
-    };
-
-    /// What a queue that is busy may have instead of `target`; `None` for no more. A quarter of the `frames` in all stays
-    /// free for what is under way and for others, of which hundreds of idle ports leave more than that.
-    fn grow(self, target: u32, available: usize, frames: u32) -> Option<u32> {
-        let wanted = (target * 2).min(self.max);
-        let more = wanted.checked_sub(target).filter(|more| *more > 0)?;
-        (available >= (frames / 4 + more) as usize).then_some(wanted)
-    }
-}
+pub use fill::FillPolicy;
 
 /// One queue of an interface, through an AF_XDP socket.
 #[derive(Debug)]
@@ -63,6 +34,8 @@ pub struct XskPort {
     holder: Holder,
     policy: FillPolicy,
     fill_target: u32,
+    /// What it starts with where the pool has enough: as many packets as `base` is for, each of several frames.
+    wish: u32,
     /// A whole batch was waiting when it was received last.
     pressed: bool,
     lent: u32,
@@ -72,6 +45,7 @@ pub struct XskPort {
     strays: u64,
     dropped_by_device: u64,
     sends: bool,
+    join: Join,
 }
 
 impl XskPort {
@@ -90,7 +64,7 @@ impl XskPort {
         policy: FillPolicy,
     ) -> Result<Self, BindError> {
         let bound = bind::shared(umem, interface, queue)?;
-        Ok(Self::new(bound, holder, policy, 0))
+        Ok(Self::new(umem, bound, holder, policy, 0))
     }
 
     /// As [`Self::bind`], with a registration of its own of `umem`'s memory. `lent` are the empty frames that the
@@ -109,15 +83,18 @@ impl XskPort {
     ) -> Result<Self, BindError> {
         let bound = bind::own(umem, (interface, ifindex), queue, wanted, lent)?;
         let lent = u32::try_from(lent.len()).unwrap_or(u32::MAX);
-        Ok(Self::new(bound, holder, policy, lent))
+        Ok(Self::new(umem, bound, holder, policy, lent))
     }
 
-    fn new(socket: Bound, holder: Holder, policy: FillPolicy, lent: u32) -> Self {
+    fn new(umem: &Umem, socket: Bound, holder: Holder, policy: FillPolicy, lent: u32) -> Self {
+        #[allow(clippy::cast_possible_truncation)] // INVARIANT: a handful.
+        let pieces = if umem.takes_pieces() { RUN_CHUNKS as u32 } else { 1 };
         Self {
             socket,
             holder,
             policy,
             fill_target: policy.base,
+            wish: policy.base.saturating_mul(pieces).min(policy.max),
             pressed: false,
             lent,
             in_flight: 0,
@@ -126,6 +103,7 @@ impl XskPort {
             strays: 0,
             dropped_by_device: 0,
             sends: true,
+            join: Join::default(),
         }
     }
 
@@ -166,6 +144,8 @@ impl XskPort {
             tx_invalid_descriptors: kernel.tx_invalid_descs,
             tx_ring_empty: kernel.tx_ring_empty_descs,
             tx_dropped: self.dropped_by_device,
+            rx_no_run: self.join.without_run(),
+            rx_too_long: self.join.too_long(),
         })
     }
 
@@ -226,18 +206,41 @@ impl XskPort {
 
     /// Takes what is in the receive ring; in a token each, out of the ledger.
     fn take(&mut self, pool: &mut Pool, into: &mut Vec<Frame>, max: u32) -> u32 {
-        let (holder, strays) = (self.holder, &mut self.strays);
-        self.socket.receive.take(max, |descriptor| {
-            match pool.receive(descriptor.addr, descriptor.len, holder) {
-                Ok(frame) => into.push(frame),
-                Err(_) => *strays += 1,
+        let (holder, strays, join) = (self.holder, &mut self.strays, &mut self.join);
+        let mut each = |descriptor: libc::xdp_desc| {
+            let received = pool.receive(descriptor.addr, descriptor.len, holder);
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            *strays += u64::from(received.is_err());
+            match received {
+                Ok(frame) if !more && !join.is_open() => into.push(frame),
+                Err(_) if !more && !join.is_open() => {}
+                received => join.piece(pool, received.ok(), more, into),
             }
-        })
+            join.is_open()
+        };
+        let mut is_open = false;
+        let mut count = self
+            .socket
+            .receive
+            .take(max, |descriptor| is_open = each(descriptor));
+        // A packet's pieces are there all at once.
+        while is_open {
+            let more = self
+                .socket
+                .receive
+                .take(1, |descriptor| is_open = each(descriptor));
+            if more == 0 {
+                break;
+            }
+            count += more;
+        }
+        count
     }
 
     /// Lends empty frames until the kernel has `fill_target` of them.
     fn refill(&mut self, pool: &mut Pool, settled: &mut Settled) {
-        if std::mem::take(&mut self.pressed)
+        let pressed = std::mem::take(&mut self.pressed);
+        if (pressed || self.fill_target < self.wish)
             && let Some(target) = self
                 .policy
                 .grow(self.fill_target, pool.available(), pool.frames())
@@ -280,10 +283,17 @@ impl Port for XskPort {
         }
         self.lent = self.lent.saturating_sub(count);
         self.pressed |= count == max || count * 2 >= self.fill_target;
+        if count > 0 && into.len() == before {
+            // All of it was lost. To the worker nothing came, so it settles nothing: without these the fill ring would run dry.
+            self.refill(pool, &mut Settled::default());
+        }
         into.len() - before
     }
 
     fn send(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Frame> {
+        if frame.is_run() {
+            return self.send_run(pool, frame);
+        }
         // The completion ring must have a place for every frame under way, or the kernel stops sending.
         if self.in_flight >= self.socket.rings.umem {
             return Err(frame);
@@ -336,6 +346,10 @@ impl Port for XskPort {
         }
     }
 
+    fn let_go(&mut self, pool: &mut Pool) {
+        self.join.give_up(pool);
+    }
+
     fn settle(&mut self, pool: &mut Pool) -> Settled {
         let mut settled = Settled::default();
         let (holder, strays) = (self.holder, &mut self.strays);
@@ -370,24 +384,5 @@ impl Port for XskPort {
 
     fn strays(&self) -> u64 {
         self.strays
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_busy_port_grows_beside_hundreds_of_idle_ones_and_leaves_a_quarter_free() {
-        let (frames, ports) = (16_384, 250);
-        let lent = ports * FillPolicy::POD.base + 2 * FillPolicy::WIDE.base;
-        let (mut available, mut target) = ((frames - lent) as usize, FillPolicy::POD.base);
-        while let Some(more) = FillPolicy::POD.grow(target, available, frames) {
-            available -= (more - target) as usize;
-            target = more;
-        }
-        assert_eq!(target, FillPolicy::POD.max);
-        assert!(available >= frames as usize / 4);
-        assert_eq!(FillPolicy::POD.grow(32, frames as usize / 4 + 31, frames), None);
     }
 }

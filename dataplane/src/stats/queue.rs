@@ -8,7 +8,7 @@ use super::{Counter, Exits};
 use crate::port::{PortId, QueueId, Transmission};
 use crate::verdict::{DropReason, PuntReason};
 
-/// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`).
+/// What the kernel counts for an AF_XDP socket (`XDP_STATISTICS`), and what is lost before it is a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DeviceStatistics {
     /// Received packets dropped for other reasons than the next ones.
@@ -25,10 +25,14 @@ pub struct DeviceStatistics {
     pub tx_ring_empty: u64,
     /// Frames that the device took from the transmit ring and dropped, because its own queue was full.
     pub tx_dropped: u64,
+    /// Packets received in several frames that found no run of frames free to be joined in.
+    pub rx_no_run: u64,
+    /// Packets received in more frames than a run has room for.
+    pub rx_too_long: u64,
 }
 
 impl DeviceStatistics {
-    fn fields(self) -> [u64; 7] {
+    fn fields(self) -> [u64; 9] {
         [
             self.rx_dropped,
             self.rx_ring_full,
@@ -37,10 +41,12 @@ impl DeviceStatistics {
             self.tx_invalid_descriptors,
             self.tx_ring_empty,
             self.tx_dropped,
+            self.rx_no_run,
+            self.rx_too_long,
         ]
     }
 
-    fn from_fields(fields: [u64; 7]) -> Self {
+    fn from_fields(fields: [u64; 9]) -> Self {
         let [
             rx_dropped,
             rx_ring_full,
@@ -49,6 +55,8 @@ impl DeviceStatistics {
             tx_invalid,
             tx_ring_empty,
             tx_dropped,
+            rx_no_run,
+            rx_too_long,
         ] = fields;
         Self {
             rx_dropped,
@@ -58,6 +66,8 @@ impl DeviceStatistics {
             tx_invalid_descriptors: tx_invalid,
             tx_ring_empty,
             tx_dropped,
+            rx_no_run,
+            rx_too_long,
         }
     }
 }
@@ -73,7 +83,7 @@ pub struct QueueStats {
     tx_packets: Counter,
     tx_bytes: Counter,
     exits: Exits,
-    device: [Counter; 7],
+    device: [Counter; 9],
     tx_waiting: Counter,
     tx_under_way: Counter,
     tx_completed: Counter,

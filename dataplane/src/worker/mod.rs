@@ -14,6 +14,7 @@ mod sleep;
 mod slow;
 mod spread;
 mod stall;
+mod trial;
 mod turn;
 
 use std::sync::Arc;

@@ -91,6 +91,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             // Orders come between two turns, and a turn ends with counting what it queued.
             debug_assert_eq!(slot.queued, 0, "frames that nobody has counted");
             self.bed.remove(&mut slot);
+            slot.io.let_go(&mut self.pool);
             removed.push(slot.io);
         }
         self.list_anew();

@@ -3,7 +3,7 @@
 use super::belt::Label;
 use super::spread::Share;
 use super::{Ingress, Pipeline, Worker};
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_PACKET_LEN};
 use crate::port::{Port, PortId};
 use crate::table::Tick;
 use crate::verdict::DropReason;
@@ -76,7 +76,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             };
             from = Some(label.port);
             count += 1;
-            let Some(mut frame) = self.pool.take() else {
+            let taken = if usize::from(label.len) > MAX_PACKET_LEN {
+                self.pool.take_run()
+            } else {
+                self.pool.take()
+            };
+            let Some(mut frame) = taken else {
                 inlet.take(&mut []);
                 lost += 1;
                 continue;

@@ -10,26 +10,32 @@
 //! has left ([`Feeder::gone`](super::belt::Feeder::gone)). From one helper to another it goes by way of home. What no longer
 //! fits a belt is dropped and not walked at home, for it would overtake what is on the belt. (After Barbette and others, RSS++,
 //! CoNEXT 2019, whose buckets are the NIC's own.)
+//!
+//! Whether it pays at all is tried first, and again and again: see [`trial`](super::trial).
 
 use super::belt::{Feeder, Label, Taker, belt};
 use super::handle::{Relay, WorkerHandle};
-use crate::frame::MAX_PACKET_LEN;
+use super::trial::{Order, Seen, Trial};
+use crate::clock;
 use crate::stats::SharedStats;
 
 /// How finely load can be shared. A power of two.
 const BUCKETS: usize = 256;
-/// Workers that one worker gives packets to, at most; each takes memory of [`PLACES`] packets.
+/// Workers that one worker gives packets to, at most.
 const HELPERS_MAX: usize = 7;
-/// Packets that may be on their way to one helper.
-const PLACES: usize = 256;
+/// Packets that may be on their way to all helpers of a worker, in like parts: as many as wait in a NIC's ring, for a helper may
+/// have to be woken first, or be waiting for its core. They are the memory that sharing takes.
+const PLACES: usize = 2048;
+/// Packets that may be on their way to one helper, at least.
+const PLACES_MIN: usize = 256;
 
 /// The load from which on a worker is drowned, in thousandths of its time.
-const DROWNED_PERMILLE: u64 = 900;
+pub(super) const DROWNED_PERMILLE: u64 = 900;
 /// The load below which it takes back what it gave away, a piece at a time.
 const EASY_PERMILLE: u64 = 600;
 /// By how much less a helper has to be loaded.
 const GAP_PERMILLE: u64 = 150;
-/// Buckets that go home at once, at most.
+/// Buckets that go home at once, at most, as long as sharing pays.
 const HOME_AT_ONCE: usize = 16;
 
 /// When a worker gives packets to others.
@@ -75,6 +81,24 @@ pub struct Spread {
     away: usize,
     /// Drowned: packets are counted, to find out whose they are.
     counting: bool,
+    /// Packets that a belt had no room for.
+    full: u64,
+    trial: Trial,
+}
+
+/// What a worker says of itself between two turns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Its load, in thousandths of its time.
+    pub(super) load: u64,
+    /// Everything that it received has left.
+    pub(super) all_left: bool,
+    /// Packets that it received by its queues and did not drop for want of room, since it started.
+    pub(super) passed: u64,
+    /// The time, in nanoseconds since anything.
+    pub(super) now: u64,
+    /// For how many cycles it may wait for a helper when everything is to come home.
+    pub(super) patience: u64,
 }
 
 /// Where a packet goes.
@@ -88,19 +112,22 @@ pub(super) enum Share {
     Full,
 }
 
-/// Joins workers by belts, each with those after it: what each is to be told (`Command::Spread`), in their order. Where there is
-/// nothing to share there is nothing to tell.
+/// Joins workers by belts for packets of at most `longest` bytes, each with those after it: what each is to be told
+/// (`Command::Spread`), in their order. Where there is nothing to share there is nothing to tell.
 #[must_use]
-pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode) -> Vec<Spread> {
+pub fn spread<P>(workers: &[WorkerHandle<P>], mode: SpreadMode, longest: usize) -> Vec<Spread> {
     let count = workers.len();
     if mode == SpreadMode::Off || count < 2 {
         return Vec::new();
     }
     let mut all: Vec<Spread> = workers.iter().map(|_| Spread::new(mode)).collect();
+    let helpers = HELPERS_MAX.min(count - 1);
+    // The belt rounds up to a power of two, which is to be no more than the part.
+    let places = (PLACES / helpers.next_power_of_two()).max(PLACES_MIN);
     for giver in 0..count {
-        for step in 1..=HELPERS_MAX.min(count - 1) {
+        for step in 1..=helpers {
             let taker = (giver + step) % count;
-            let (feeder, inlet) = belt(PLACES, MAX_PACKET_LEN);
+            let (feeder, inlet) = belt(places, longest);
             let helper = workers.get(taker).map(|handle| Helper {
                 feeder,
                 relay: handle.relay(),
@@ -134,6 +161,8 @@ impl Spread {
             buckets: vec![bucket; BUCKETS],
             away: 0,
             counting: false,
+            full: 0,
+            trial: Trial::new(),
         }
     }
 
@@ -175,6 +204,7 @@ impl Spread {
             return Share::Home;
         };
         if !helper.feeder.feed(label, bytes) {
+            self.full += 1;
             return Share::Full;
         }
         helper.news = true;
@@ -210,34 +240,62 @@ impl Spread {
         self.inlets.iter().for_each(Taker::say_gone);
     }
 
-    /// Looks at the load, this worker's own in thousandths of its time, between two turns; `all_left` tells whether everything
-    /// that was received has left.
-    pub(super) fn look(&mut self, load: u64, all_left: bool) {
+    /// Looks at the load between two turns, and whether sharing pays.
+    pub(super) fn look(&mut self, look: &Look) {
         if self.mode != SpreadMode::Auto {
             return;
         }
+        let load = look.load;
         let least = self.helpers.iter().enumerate();
         let least = least
             .map(|(number, helper)| (helper.stats.recent_load(), number))
             .min();
         let least = least.filter(|(other, _)| load >= DROWNED_PERMILLE && other + GAP_PERMILLE <= load);
-        let was_counting = std::mem::replace(&mut self.counting, least.is_some());
-        match least {
-            Some((other, helper)) => {
-                // What was counted before it was drowned says little.
-                if was_counting && all_left {
+        let lost: u64 = self
+            .helpers
+            .iter()
+            .map(|helper| helper.stats.want_of_room())
+            .sum();
+        let order = self.trial.look(&Seen {
+            load,
+            is_free: least.is_some(),
+            is_away: self.away > 0,
+            passed: look.passed.saturating_sub(self.full).saturating_sub(lost),
+            now: look.now,
+        });
+        self.counting = order == Order::Count;
+        match (order, least) {
+            (Order::Give | Order::Balance, Some((other, helper))) => {
+                if look.all_left {
                     self.give_away(helper, load, other);
                 }
             }
-            _ if load < EASY_PERMILLE => self.take_home(|_| true),
-            _ => {
-                let relieves = |helper: &Helper| {
-                    helper.stats.recent_load() >= load.max(DROWNED_PERMILLE - GAP_PERMILLE) + GAP_PERMILLE
-                };
-                self.take_home(relieves);
-            }
+            (Order::Balance, None) if load < EASY_PERMILLE => self.take_home(HOME_AT_ONCE, |_| true),
+            (Order::Balance, None) => self.relieve(load),
+            (Order::Leave, _) => self.leave(look.patience),
+            (Order::Wait | Order::Count | Order::Give, _) => {}
         }
         self.buckets.iter_mut().for_each(|bucket| bucket.packets = 0);
+    }
+
+    /// Takes a few back from helpers that are drowned themselves.
+    fn relieve(&mut self, load: u64) {
+        let least = load.max(DROWNED_PERMILLE - GAP_PERMILLE) + GAP_PERMILLE;
+        self.take_home(HOME_AT_ONCE, |helper| helper.stats.recent_load() >= least);
+    }
+
+    /// Takes everything back. Nothing comes in meanwhile, so that a helper that has its hands full gets to the end of what it was
+    /// given; what waits does so at the device.
+    fn leave(&mut self, patience: u64) {
+        let began = clock::cycles();
+        let is_gone = |helpers: &[Helper]| {
+            let mut feeders = helpers.iter().map(|helper| &helper.feeder);
+            feeders.all(|feeder| feeder.gone() == feeder.fed())
+        };
+        while !is_gone(&self.helpers) && clock::cycles().wrapping_sub(began) < patience {
+            std::hint::spin_loop();
+        }
+        self.take_home(BUCKETS, |_| true);
     }
 
     /// Gives a helper so many buckets that both have as much to do, as far as the packets tell: half of the difference. A flow
@@ -257,12 +315,12 @@ impl Spread {
         }
     }
 
-    /// Takes back a few buckets of such helpers, of which nothing is under way any more.
-    fn take_home(&mut self, whose: impl Fn(&Helper) -> bool) {
+    /// Takes back at most so many buckets of such helpers, of which nothing is under way any more.
+    fn take_home(&mut self, most: usize, whose: impl Fn(&Helper) -> bool) {
         if self.away == 0 {
             return;
         }
-        let mut left = HOME_AT_ONCE;
+        let mut left = most;
         for bucket in &mut self.buckets {
             let helper = bucket
                 .helper

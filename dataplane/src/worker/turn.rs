@@ -1,6 +1,7 @@
 //! A worker's loop: turns over its queues, and its sleep.
 
 use super::beat::LoadWatch;
+use super::spread::Look;
 use super::{Idle, Ingress, Pipeline, Worker};
 use crate::capture::{PacketCopy, Unheard};
 use crate::clock;
@@ -16,6 +17,8 @@ const PATIENCE_US: u64 = 50;
 const BEAT_MS: u32 = 1000;
 /// How often its load is looked at, to share it or not.
 const LOOK_MS: u32 = 20;
+/// How long it waits at most, all in all, until others are through with what it gave them, when it takes all of it back.
+const LEAVING_US: u64 = 1000;
 /// How long a worker sleeps at most while frames wait that a device did not take.
 const PENDING_MS: u32 = 1;
 /// Turns between two looks at queues that had nothing to do.
@@ -48,7 +51,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             let now = clock::cycles();
             if let Some(load) = look.load(now, self.stats.busy_cycles.get()) {
                 self.stats.recent_load.set(load);
-                self.spread.look(load, self.stirred.is_empty());
+                self.look_at_load(load, now.wrapping_sub(start));
             }
             if let Some(load) = beat.load(now, self.stats.busy_cycles.get()) {
                 self.stats.load_permille.set(load);
@@ -56,6 +59,17 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             }
         }
         self.beat();
+    }
+
+    /// Has what is shared follow the load; `since` are cycles since the start.
+    fn look_at_load(&mut self, load: u64, since: u64) {
+        self.spread.look(&Look {
+            load,
+            all_left: self.stirred.is_empty(),
+            passed: self.stats.received_in_room(),
+            now: self.clock.to_ns(since),
+            patience: self.clock.from_us(LEAVING_US),
+        });
     }
 
     /// One round over commands, packets from the slow path and all queues; returns how much there was to do.

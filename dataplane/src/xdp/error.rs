@@ -166,6 +166,8 @@ pub enum Hint {
     LockedMemory,
     /// The table's fixed capacity is used up.
     TableFull,
+    /// The kernel may know no programs for packets in several buffers.
+    Pieces,
 }
 
 impl Hint {
@@ -199,6 +201,10 @@ impl fmt::Display for Hint {
             Self::Privilege => "; needs root, or CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN",
             Self::LockedMemory => "; raise the limit of locked memory (ulimit -l), or give CAP_IPC_LOCK",
             Self::TableFull => "; the table is full",
+            Self::Pieces => {
+                "; packets longer than a frame take Linux 6.6: an uplink MTU that fits a frame, or [workers] jumbo = \"off\", \
+                 would do"
+            }
         })
     }
 }
@@ -211,6 +217,17 @@ pub(super) fn load_error(program: &'static str, error: &EbpfError) -> XdpError {
         hint: without_table_full(Hint::of_causes(error)),
         verifier_log: String::new(),
     }
+}
+
+/// The same for a program that sees packets in pieces: a kernel that knows no such programs says that a flag is invalid.
+pub(super) fn pieces_error(program: &'static str, error: &ProgramError) -> XdpError {
+    let mut told = program_error(program, error);
+    if let (XdpError::Load { hint, .. }, ProgramError::LoadError { io_error, .. }) = (&mut told, error)
+        && io_error.raw_os_error() == Some(libc::EINVAL)
+    {
+        *hint = Hint::Pieces;
+    }
+    told
 }
 
 /// The error of loading `program` itself; keeps what the verifier wrote out of the one line.

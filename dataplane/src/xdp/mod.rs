@@ -37,5 +37,5 @@ mod tables;
 pub use attach::{AttachedMode, AttachedProgram, Attachment, XdpMode, detach_ours, interface_index, query};
 pub use counters::{SteeringCounter, SteeringCounters};
 pub use error::{Hint, XdpError};
-pub use program::{ProgramKind, SteeringAction, SteeringProgram};
+pub use program::{Packets, ProgramKind, SteeringAction, SteeringProgram};
 pub use tables::{NodePort, ServicePort, SteeringTables};

@@ -109,7 +109,7 @@ ALWAYS_INLINE bool is_mapped(const struct address *address)
 	return !address->words[0] && !address->words[1] && address->words[2] == MAPPED_WORD;
 }
 
-ALWAYS_INLINE bool read_ipv4(const void *data, const void *end, enum extent extent, struct packet *packet)
+ALWAYS_INLINE bool read_ipv4(const void *data, const void *end, __u32 room, enum extent extent, struct packet *packet)
 {
 	const struct iphdr *ip = data;
 
@@ -120,7 +120,7 @@ ALWAYS_INLINE bool read_ipv4(const void *data, const void *end, enum extent exte
 
 	if (header_len < sizeof(*ip) || total_len < header_len)
 		return false;
-	if (extent == WHOLE && data + total_len > end)
+	if (extent == WHOLE && total_len > room)
 		return false;
 	__u16 fragment = NTOHS(ip->frag_off);
 
@@ -137,7 +137,7 @@ ALWAYS_INLINE bool read_ipv4(const void *data, const void *end, enum extent exte
 	return true;
 }
 
-ALWAYS_INLINE bool read_ipv6(const void *data, const void *end, enum extent extent, struct packet *packet)
+ALWAYS_INLINE bool read_ipv6(const void *data, const void *end, __u32 room, enum extent extent, struct packet *packet)
 {
 	const struct ipv6hdr *ip = data;
 
@@ -147,7 +147,7 @@ ALWAYS_INLINE bool read_ipv6(const void *data, const void *end, enum extent exte
 	__u32 left = NTOHS(ip->payload_len);
 	__u8 next = ip->nexthdr;
 
-	if (extent == WHOLE && at + left > end)
+	if (extent == WHOLE && sizeof(*ip) + left > room)
 		return false;
 	copy_address(&packet->id.source, &ip->saddr);
 	copy_address(&packet->id.destination, &ip->daddr);
@@ -189,10 +189,14 @@ ALWAYS_INLINE bool read_ipv6(const void *data, const void *end, enum extent exte
 	return true;
 }
 
-/* The headers before the payload, of either family. */
-ALWAYS_INLINE bool read_packet(const void *data, const void *end, bool ipv4, enum extent extent, struct packet *packet)
+/*
+ * The headers before the payload, of either family. `end` is that of what can be read; of a whole packet there are `room` bytes,
+ * more of them where it lies in pieces.
+ */
+ALWAYS_INLINE bool read_packet(const void *data, const void *end, __u32 room, bool ipv4, enum extent extent,
+			       struct packet *packet)
 {
-	return ipv4 ? read_ipv4(data, end, extent, packet) : read_ipv6(data, end, extent, packet);
+	return ipv4 ? read_ipv4(data, end, room, extent, packet) : read_ipv6(data, end, room, extent, packet);
 }
 
 /* Whether the payload is an ICMP message of the packet's own family. */

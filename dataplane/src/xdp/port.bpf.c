@@ -6,7 +6,7 @@
  */
 #include "steering.bpf.h"
 
-SECTION("xdp") int millrace_port(struct xdp_md *ctx)
+SECTION(XDP_SECTION) int millrace_port(struct xdp_md *ctx)
 {
 	return to_switch(ctx, SLOT_PORT_TO_SWITCH, SLOT_PORT_DROPPED_NO_SOCKET);
 }

@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::XdpError;
 use super::attach::{self, Attachment, XdpMode};
 use super::counters::{SteeringCounter, SteeringCounters};
-use super::error::{dry_run_error, load_error, map_error, program_error};
+use super::error::{dry_run_error, load_error, map_error, pieces_error, program_error};
 use super::tables::Tables;
 
 /// Name of the socket map in both programs.
@@ -24,6 +24,10 @@ const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 
 static UPLINK_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/uplink.bpf.o"));
+static UPLINK_PIECES_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/uplink.bpf.pieces.o"));
+static PORT_PIECES_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port.bpf.pieces.o"));
 static PORT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port.bpf.o"));
 
 /// Which of the two steering programs.
@@ -48,12 +52,24 @@ impl ProgramKind {
         }
     }
 
-    fn object(self) -> &'static [u8] {
-        match self {
-            Self::Uplink => UPLINK_OBJECT,
-            Self::Port => PORT_OBJECT,
+    fn object(self, packets: Packets) -> &'static [u8] {
+        match (self, packets) {
+            (Self::Uplink, Packets::Whole) => UPLINK_OBJECT,
+            (Self::Port, Packets::Whole) => PORT_OBJECT,
+            (Self::Uplink, Packets::InPieces) => UPLINK_PIECES_OBJECT,
+            (Self::Port, Packets::InPieces) => PORT_PIECES_OBJECT,
         }
     }
+}
+
+/// Whether a program is one that the kernel runs on packets in several buffers too (`BPF_F_XDP_HAS_FRAGS`): drivers refuse
+/// others where the MTU needs more than one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Packets {
+    /// Each is in one buffer.
+    Whole,
+    /// A long one may be in several.
+    InPieces,
 }
 
 /// What a steering program does with a packet.
@@ -95,6 +111,14 @@ impl SteeringProgram {
     /// # Errors
     /// [`XdpError::NoQueues`], or [`XdpError::Load`] if the kernel refuses the program or a map.
     pub fn load(kind: ProgramKind, queues: u32) -> Result<Self, XdpError> {
+        Self::load_for(Packets::Whole, kind, queues)
+    }
+
+    /// As [`Self::load`], for an interface whose packets come so.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_for(packets: Packets, kind: ProgramKind, queues: u32) -> Result<Self, XdpError> {
         let name = kind.name();
         if queues == 0 {
             return Err(XdpError::NoQueues { program: name });
@@ -103,12 +127,15 @@ impl SteeringProgram {
             let mut loader = loader().lock().unwrap_or_else(PoisonError::into_inner);
             loader
                 .map_max_entries(SOCKETS, queues)
-                .load(kind.object())
+                .load(kind.object(packets))
                 .map_err(|error| load_error(name, &error))?
         };
         program_mut(&mut object, kind)?
             .load()
-            .map_err(|error| program_error(name, &error))?;
+            .map_err(|error| match packets {
+                Packets::Whole => program_error(name, &error),
+                Packets::InPieces => pieces_error(name, &error),
+            })?;
         Ok(Self {
             kind,
             queues,

@@ -12,6 +12,16 @@
 
 #include <linux/bpf.h>
 
+/*
+ * A program of the second kind sees packets in pieces (multi-buffer XDP): between data and data_end lies the first one, with all
+ * headers. The build compiles each source twice.
+ */
+#ifdef MILLRACE_PIECES
+#define XDP_SECTION "xdp.frags"
+#else
+#define XDP_SECTION "xdp"
+#endif
+
 #define SECTION(name) __attribute__((section(name), used))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define MAP_NUMBER(attribute, value) int(*attribute)[value]
@@ -27,6 +37,20 @@
 /* Kernel helpers, bpf-helpers(7). Their numbers are part of the kernel's ABI. */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
+
+#ifdef MILLRACE_PIECES
+static __u64 (*const bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)BPF_FUNC_xdp_get_buff_len;
+#endif
+
+/* The length of the whole packet. */
+ALWAYS_INLINE __u32 whole_length(struct xdp_md *ctx)
+{
+#ifdef MILLRACE_PIECES
+	return bpf_xdp_get_buff_len(ctx);
+#else
+	return (const void *)(long)ctx->data_end - (const void *)(long)ctx->data;
+#endif
+}
 
 /*
  * Counter slots. Every packet is counted in exactly one. The order is shared with `SteeringCounter` in counters.rs;

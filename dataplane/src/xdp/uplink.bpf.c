@@ -158,7 +158,7 @@ ALWAYS_INLINE enum counter_slot claim_error(const struct packet *packet, const s
 {
 	struct packet quoted = {};
 
-	if (!read_packet(icmp + 1, end, packet->ipv4, QUOTED, &quoted))
+	if (!read_packet(icmp + 1, end, 0, packet->ipv4, QUOTED, &quoted))
 		return SLOT_PASSED;
 	/* Errors go to the sender of what they quote. */
 	for (int i = 0; i < 4; i++)
@@ -250,8 +250,10 @@ ALWAYS_INLINE enum counter_slot claim(const struct packet *packet, const void *e
 	return SLOT_PASSED;
 }
 
-ALWAYS_INLINE enum counter_slot judge(const struct xdp_md *ctx)
+ALWAYS_INLINE enum counter_slot judge(struct xdp_md *ctx)
 {
+	/* First: the kernel's helpers take pointers into the packet away. */
+	__u32 length = whole_length(ctx);
 	const void *data = (const void *)(long)ctx->data;
 	const void *end = (const void *)(long)ctx->data_end;
 	const struct ethhdr *ethernet = data;
@@ -262,7 +264,8 @@ ALWAYS_INLINE enum counter_slot judge(const struct xdp_md *ctx)
 		return SLOT_MALFORMED_PASSED;
 	__be16 ether_type = ethernet->h_proto;
 	/* One of two constants, and no branch: the verifier then walks through the rest once. */
-	const void *ip = data + sizeof(*ethernet) + (vlan ? sizeof(struct vlan_tag) : 0);
+	__u32 link_len = sizeof(*ethernet) + (vlan ? sizeof(struct vlan_tag) : 0);
+	const void *ip = data + link_len;
 
 	if (vlan) {
 		const struct vlan_tag *tag = (const void *)(ethernet + 1);
@@ -278,12 +281,12 @@ ALWAYS_INLINE enum counter_slot judge(const struct xdp_md *ctx)
 	/* Any other tag is another EtherType: such frames are for the kernel's VLAN devices. */
 	if (ether_type != HTONS(ETH_P_IP) && ether_type != HTONS(ETH_P_IPV6))
 		return SLOT_PASSED;
-	if (!read_packet(ip, end, ether_type == HTONS(ETH_P_IP), WHOLE, &packet))
+	if (!read_packet(ip, end, length - link_len, ether_type == HTONS(ETH_P_IP), WHOLE, &packet))
 		return SLOT_MALFORMED_PASSED;
 	return claim(&packet, end);
 }
 
-SECTION("xdp") int millrace_uplink(struct xdp_md *ctx)
+SECTION(XDP_SECTION) int millrace_uplink(struct xdp_md *ctx)
 {
 	enum counter_slot slot = judge(ctx);
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_dataplane::frame::Holder;
 use millrace_dataplane::port::own::await_release;
 use millrace_dataplane::worker::{Command, QUEUES_PER_PORT_MAX, WorkerError};
-use millrace_dataplane::xdp::{self, Attachment, ProgramKind, SteeringProgram, XdpError, XdpMode};
+use millrace_dataplane::xdp::{self, Attachment, Packets, ProgramKind, SteeringProgram, XdpError, XdpMode};
 
 use super::spec::{AttachedPort, PortSpec, Seat, Sockets, Steered};
 use super::{ANSWER, Fabric, FabricError, Queue};
@@ -20,11 +20,11 @@ const RELEASE: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`FabricError::Xdp`]; the interface is as it was.
 pub fn steer(
-    (ifindex, kind, mode): (u32, ProgramKind, XdpMode),
+    (packets, (ifindex, kind, mode)): (Packets, (u32, ProgramKind, XdpMode)),
     limit: u32,
     prepare: impl FnOnce(&mut SteeringProgram) -> Result<(), XdpError>,
 ) -> Result<Steered, FabricError> {
-    let mut program = SteeringProgram::load(kind, limit)?;
+    let mut program = SteeringProgram::load_for(packets, kind, limit)?;
     prepare(&mut program)?;
     let attachment = program.attach(ifindex, mode)?;
     Ok(Steered { program, attachment })
@@ -87,7 +87,7 @@ impl Fabric {
     /// stays there.
     pub fn attach(&mut self, spec: PortSpec) -> Result<AttachedPort, FabricError> {
         let kind = (spec.ifindex, spec.kind, spec.mode);
-        let steered = steer(kind, spec.queues, |_| Ok(()))?;
+        let steered = steer((self.packets, kind), spec.queues, |_| Ok(()))?;
         self.serve(spec, steered)
     }
 

@@ -9,11 +9,20 @@ use millrace_dataplane::port::tagged::TaggedPort;
 use millrace_dataplane::port::xsk::{BindError, BindMode, OwnBind, XskPort};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::worker::{Command, WorkerError};
-use millrace_dataplane::xdp::AttachedMode;
+use millrace_dataplane::xdp::{AttachedMode, Packets};
 
 use super::spec::{OwnSockets, PortSpec, Seat, Sockets};
-use super::{ANSWER, Fabric, FabricError, Queue};
+use super::{ANSWER, Fabric, FabricError, Queue, ordinary};
 use crate::config;
+
+/// A power of two of frames that leaves so many when those of runs are taken off.
+fn enough(packets: Packets, needed: usize) -> usize {
+    let mut frames = needed.next_power_of_two();
+    while ordinary(packets, frames) < needed {
+        frames *= 2;
+    }
+    frames
+}
 
 /// Queues bound, not handed out yet.
 pub(super) struct BoundQueues {
@@ -65,7 +74,7 @@ impl Fabric {
             queues: spec.queues,
             each: own.frames(),
             frames: self.frames,
-            enough: needed.next_power_of_two(),
+            enough: enough(self.packets, needed),
         })
     }
 
@@ -153,5 +162,23 @@ impl Fabric {
             io.only_receive();
         }
         Ok(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_are_said_to_do_are_enough_beside_runs() {
+        for needed in [1, 1000, 1024, 5632, 5633, 11_264, 11_265, 16_384] {
+            for packets in [Packets::Whole, Packets::InPieces] {
+                let frames = enough(packets, needed);
+                assert!(frames.is_power_of_two() && ordinary(packets, frames) >= needed);
+                assert!(frames == 1 || ordinary(packets, frames / 2) < needed, "{needed}");
+            }
+        }
+        assert_eq!(enough(Packets::Whole, 16_384), 16_384);
+        assert_eq!(enough(Packets::InPieces, 11_265), 32_768, "11 of 16 are left");
     }
 }

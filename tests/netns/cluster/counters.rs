@@ -100,6 +100,12 @@ impl Counters {
         self.0["ports"].as_array().unwrap()
     }
 
+    /// The names of the ports.
+    pub(crate) fn port_names(&self) -> Vec<String> {
+        let names = self.ports().iter().map(|port| port["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    }
+
     fn port(&self, name: &str) -> &Value {
         let found = self.ports().iter().find(|port| port["name"] == name);
         found.unwrap_or_else(|| panic!("no port {name} in {:#}", self.0))

@@ -21,6 +21,7 @@ mod dual;
 mod frames;
 mod guard;
 mod icmp;
+mod jumbo;
 mod life;
 mod nic;
 mod picture;

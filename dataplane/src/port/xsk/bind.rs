@@ -148,13 +148,13 @@ pub(super) fn shared(umem: &Umem, interface: &str, queue: QueueId) -> Result<Bou
         driver: None,
         mode: None,
         reason,
-        hint: hint(errno),
+        hint: hint_of_pieces(umem.takes_pieces(), errno).unwrap_or(hint(errno)),
         errno,
     };
     let name: Interface = interface
         .parse()
         .map_err(|_| failed("the name contains a zero byte".into(), None))?;
-    let config = socket_config().map_err(|reason| failed(reason, None))?;
+    let config = socket_config(umem.takes_pieces()).map_err(|reason| failed(reason, None))?;
     let (tx, rx, rings) =
         bind_patiently(umem, &name, queue, config).map_err(|(reason, errno)| failed(reason, errno))?;
     let (fill, completion) =
@@ -187,7 +187,7 @@ pub(super) fn own(
         driver: nic::driver(interface).ok(),
         mode: Some(wanted.mode),
         reason: format!("{step}{error}"),
-        hint: own_hint(wanted.mode, error.raw_os_error()),
+        hint: own_hint(umem.takes_pieces(), wanted.mode, error.raw_os_error()),
         errno: error.raw_os_error(),
     };
     let socket = OwnSocket::new(umem, wanted.rings).map_err(|e| failed("making it: ", &e))?;
@@ -243,21 +243,39 @@ fn bind_patiently(
     }
 }
 
-fn socket_config() -> Result<SocketConfig, String> {
+/// The first socket of a UMEM decides for all of them whether they take packets in pieces (`xsk_bind` in `net/xdp/xsk.c`).
+fn socket_config(takes_pieces: bool) -> Result<SocketConfig, String> {
+    let mut flags = BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP;
+    flags.set(BindFlags::XDP_USE_SG, takes_pieces);
     let ring = QueueSize::new(SOCKET_RING_LEN).map_err(|e| e.to_string())?;
     Ok(SocketConfig::builder()
         .rx_queue_size(ring)
         .tx_queue_size(ring)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(flags)
         .build())
 }
 
+/// What would be right where sockets are to take packets in pieces: a kernel from before `XDP_USE_SG` knows no such flag and
+/// says that it is invalid.
+fn hint_of_pieces(takes_pieces: bool, errno: Option<i32>) -> Option<&'static str> {
+    (takes_pieces && errno == Some(libc::EINVAL)).then_some(
+        "; packets longer than a frame come in pieces (XDP_USE_SG), which takes Linux 6.6: an uplink MTU that fits a frame, or \
+         [workers] jumbo = \"off\", would do",
+    )
+}
+
 /// What would be right, for the errors that people meet with a socket of its own registration.
-fn own_hint(mode: BindMode, errno: Option<i32>) -> &'static str {
+fn own_hint(takes_pieces: bool, mode: BindMode, errno: Option<i32>) -> &'static str {
+    if mode == BindMode::Copy
+        && let Some(hint) = hint_of_pieces(takes_pieces, errno)
+    {
+        return hint;
+    }
     match (mode, errno) {
         (BindMode::ZeroCopy, Some(libc::EOPNOTSUPP | libc::EPERM)) => {
-            "; the driver does not offer zero-copy here: [uplink] mode = \"copy\" or \"auto\" would do"
+            "; the driver does not offer zero-copy here, or not of packets in pieces, as an MTU like this one's needs: [uplink] \
+             mode = \"copy\" or \"auto\" would do"
         }
         (BindMode::ZeroCopy, Some(libc::EINVAL)) => {
             "; the driver cannot do zero-copy on this queue: an MTU that fits a frame, more queues (`ethtool -L`), or \
@@ -284,5 +302,25 @@ fn hint(errno: Option<i32>) -> &'static str {
         Some(libc::ENODEV) => "; there is no such interface in this network namespace",
         Some(libc::ENOBUFS | libc::ENOMEM) => "; the kernel is out of memory for it: fewer [workers] frames",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_packets_in_pieces_is_told_from_a_queue_that_is_not_there() {
+        let einval = Some(libc::EINVAL);
+        for hint in [
+            hint_of_pieces(true, einval).unwrap_or_default(),
+            own_hint(true, BindMode::Copy, einval),
+        ] {
+            assert!(hint.contains("XDP_USE_SG") && hint.contains("jumbo"), "{hint}");
+        }
+        assert_eq!(hint_of_pieces(false, einval), None);
+        assert_eq!(hint_of_pieces(true, Some(libc::EBUSY)), None);
+        assert!(own_hint(false, BindMode::Copy, einval).contains("no such queue"));
+        assert!(own_hint(true, BindMode::ZeroCopy, Some(libc::EOPNOTSUPP)).contains("in pieces"));
     }
 }

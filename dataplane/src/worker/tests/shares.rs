@@ -1,6 +1,7 @@
 //! Two workers that share what comes in by one queue of the first.
 
 use super::*;
+use crate::worker::spread::Look;
 
 /// Far more than is under way at once.
 const RING: usize = 4096;
@@ -10,7 +11,17 @@ struct Two {
     first: Bench,
     second: Bench,
     output: Wire,
+    /// What is said to have come in and got through, and the time.
+    passed: u64,
+    now: u64,
+    /// What gets through from one look to the next: alone, and while something is shared.
+    rates: [u64; 2],
 }
+
+/// From one look to the next, in nanoseconds.
+const LOOK_NS: u64 = 20_000_000;
+/// Looks until a worker that stays drowned has given something away for the first time.
+const UNTIL_GIVEN: usize = 7;
 
 fn two(mode: SpreadMode) -> Two {
     let (mut first, mut second) = (bench(1, 1, 32), bench(0, 1, 32));
@@ -21,13 +32,16 @@ fn two(mode: SpreadMode) -> Two {
         bench.worker.add(port(1), io, Holder::port(1), stats);
     }
     let handles = [first.handle.clone(), second.handle.clone()];
-    let mut all = spread(&handles, mode).into_iter();
+    let mut all = spread(&handles, mode, crate::frame::MAX_PACKET_LEN).into_iter();
     first.worker.spread = all.next().unwrap();
     second.worker.spread = all.next().unwrap();
     Two {
         first,
         second,
         output,
+        passed: 0,
+        now: 0,
+        rates: [1000, 2000],
     }
 }
 
@@ -49,7 +63,15 @@ impl Two {
     fn look(&mut self, load: u64, other: u64) {
         self.second.handle.stats().recent_load.set(other);
         let worker = &mut self.first.worker;
-        worker.spread.look(load, worker.stirred.is_empty());
+        self.passed += self.rates[usize::from(worker.spread.is_sharing())];
+        self.now += LOOK_NS;
+        worker.spread.look(&Look {
+            load,
+            all_left: worker.stirred.is_empty(),
+            passed: self.passed,
+            now: self.now,
+            patience: 0,
+        });
     }
 
     fn settle(&mut self) {
@@ -145,7 +167,7 @@ fn the_other_exits_of_what_was_given_are_taken_and_counted_by_whoever_got_it() {
 #[test]
 fn what_a_helper_does_not_take_is_a_drop_and_keeps_no_frame() {
     let mut two = two(SpreadMode::Always);
-    for number in 0..300 {
+    for number in 0..2100 {
         two.put(0, 1, number);
         two.first.worker.turn(false);
     }
@@ -153,11 +175,11 @@ fn what_a_helper_does_not_take_is_a_drop_and_keeps_no_frame() {
     let [here, _] = two.read();
     assert_eq!(
         (here.spread_out, here.dropped.get("spread_full")),
-        (256, Some(&44))
+        (2048, Some(&52))
     );
     two.settle();
     let sent = two.sent();
-    assert!(sent.iter().map(|(_, number)| *number).eq(0..256), "{sent:?}");
+    assert!(sent.iter().map(|(_, number)| *number).eq(0..2048), "{sent:?}");
 }
 
 #[test]
@@ -182,6 +204,7 @@ fn what_is_given_wakes_the_helper_that_sleeps() {
         mut first,
         second,
         output,
+        ..
     } = two;
     let handle = second.handle.clone();
     let thread = second.worker.spawn(|| {}).unwrap();
@@ -219,23 +242,24 @@ fn away_after(looks: &[(u64, u64)], two: &mut Two) -> u64 {
     two.read()[0].spread_out - before
 }
 
+/// So many looks at a drowned worker beside one that does nothing.
+fn drowned(looks: usize) -> Vec<(u64, u64)> {
+    vec![(1000, 0); looks]
+}
+
 #[test]
 fn half_of_the_difference_goes_to_a_helper_and_comes_back_when_it_can() {
     let mut two = two(SpreadMode::Auto);
-    assert_eq!(away_after(&[(899, 0), (899, 0)], &mut two), 0, "not drowned");
+    assert_eq!(away_after(&[(899, 0); 20], &mut two), 0, "not drowned");
+    assert_eq!(away_after(&[(1000, 900); 20], &mut two), 0, "nor is anybody free");
     assert_eq!(
-        away_after(&[(1000, 900), (1000, 900)], &mut two),
+        away_after(&drowned(UNTIL_GIVEN - 1), &mut two),
         0,
-        "nor is anybody free"
-    );
-    assert_eq!(
-        away_after(&[(1000, 0)], &mut two),
-        0,
-        "it is only looked whose the packets are"
+        "it is only counted, and looked whose the packets are"
     );
     assert_eq!(away_after(&[(1000, 0)], &mut two), 32);
     assert_eq!(away_after(&[(1000, 500)], &mut two), 40);
-    assert_eq!(away_after(&[(700, 700)], &mut two), 40, "all is well");
+    assert_eq!(away_after(&[(700, 700); 20], &mut two), 40, "all is well");
     assert_eq!(away_after(&[(599, 700)], &mut two), 24, "a piece at a time");
     assert_eq!(away_after(&[(599, 700), (599, 700)], &mut two), 0);
 }
@@ -243,7 +267,7 @@ fn half_of_the_difference_goes_to_a_helper_and_comes_back_when_it_can() {
 #[test]
 fn a_helper_that_is_drowned_itself_is_relieved() {
     let mut two = two(SpreadMode::Auto);
-    assert_eq!(away_after(&[(1000, 0), (1000, 0)], &mut two), 32);
+    assert_eq!(away_after(&drowned(UNTIL_GIVEN), &mut two), 32);
     assert_eq!(away_after(&[(700, 1000)], &mut two), 16);
     assert_eq!(
         away_after(&[(950, 1000)], &mut two),
@@ -253,9 +277,59 @@ fn a_helper_that_is_drowned_itself_is_relieved() {
 }
 
 #[test]
+fn what_does_not_pay_comes_home_and_goes_again_once_it_may() {
+    let mut two = two(SpreadMode::Auto);
+    two.rates = [1000, 700];
+    assert_eq!(away_after(&drowned(UNTIL_GIVEN), &mut two), 32);
+    assert_eq!(away_after(&drowned(10), &mut two), 0, "less gets through");
+    assert_eq!(away_after(&drowned(20), &mut two), 0, "left alone");
+    two.rates = [1000, 1500];
+    assert!(
+        away_after(&drowned(60), &mut two) >= 32,
+        "tried again, and it pays"
+    );
+}
+
+#[test]
+fn drops_for_want_of_room_do_not_count_as_got_through() {
+    let mut two = two(SpreadMode::Auto);
+    two.rates = [1000, 1500];
+    assert_eq!(away_after(&drowned(UNTIL_GIVEN), &mut two), 32);
+    for _ in 0..20 {
+        // Of what comes in, the other has frames for little.
+        for _ in 0..600 {
+            two.second.handle.stats().dropped(DropReason::NoRoom, None);
+        }
+        two.look(1000, 0);
+    }
+    assert!(!two.first.worker.spread.is_sharing());
+}
+
+#[test]
+fn while_anything_is_under_way_not_everything_comes_home() {
+    let mut two = two(SpreadMode::Auto);
+    two.rates = [1000, 700];
+    assert_eq!(away_after(&drowned(UNTIL_GIVEN), &mut two), 32);
+    for flow in 0..64 {
+        two.put(0, flow, 0);
+    }
+    two.first.settle();
+    for (load, other) in drowned(20) {
+        two.look(load, other);
+    }
+    assert!(
+        two.first.worker.spread.is_sharing(),
+        "the helper did not get to run"
+    );
+    two.settle();
+    two.look(1000, 0);
+    assert!(!two.first.worker.spread.is_sharing());
+}
+
+#[test]
 fn a_flow_that_is_too_much_for_anybody_stays_and_the_others_leave_it() {
     let mut two = two(SpreadMode::Auto);
-    for _ in 0..2 {
+    for _ in 0..UNTIL_GIVEN {
         for number in 0..100 {
             two.put(0, 7, number);
             two.settle();
@@ -281,7 +355,7 @@ fn a_flow_that_is_too_much_for_anybody_stays_and_the_others_leave_it() {
 /// its flow, and each is sent or counted as dropped.
 #[test]
 fn no_packet_overtakes_another_of_its_flow_however_flows_move() {
-    let mut moves = 0;
+    let (mut moves, mut turns) = (0, 0);
     for seed in 1..=60_u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut random = |below: u64| {
@@ -292,7 +366,7 @@ fn no_packet_overtakes_another_of_its_flow_however_flows_move() {
         };
         let mut two = two(SpreadMode::Auto);
         let mut next = [0_u16; 24];
-        let mut sent = Vec::new();
+        let (mut sent, mut was_sharing) = (Vec::new(), false);
         for _ in 0..600 {
             match random(8) {
                 0..=2 => {
@@ -304,17 +378,26 @@ fn no_packet_overtakes_another_of_its_flow_however_flows_move() {
                 }
                 3 | 4 => drop(two.first.worker.turn(random(2) == 0)),
                 5 => drop(two.second.worker.turn(random(2) == 0)),
+                // Now and then long enough for it to be tried, to pay or not, and to be given up.
                 6 => {
-                    let load = match random(3) {
-                        0 => 1000,
-                        1 => 950,
-                        _ => 500,
+                    if random(4) == 0 {
+                        two.rates = [1000, 800 + random(1200)];
+                    }
+                    let (load, looks) = match random(6) {
+                        0..=3 => (1000, 1 + random(12)),
+                        4 => (950, 1 + random(12)),
+                        _ => (500, 1),
                     };
-                    let other = random(1000);
-                    two.look(load, other);
+                    for _ in 0..looks {
+                        let other = random(700);
+                        two.look(load, other);
+                    }
+                    two.now += LOOK_NS * random(60);
                 }
                 _ => two.output.hold(random(3) == 0),
             }
+            let is_sharing = two.first.worker.spread.is_sharing();
+            turns += u32::from(std::mem::replace(&mut was_sharing, is_sharing) != is_sharing);
             sent.extend(two.sent());
         }
         two.output.hold(false);
@@ -335,4 +418,8 @@ fn no_packet_overtakes_another_of_its_flow_however_flows_move() {
         moves += there.spread_in;
     }
     assert!(moves > 1000, "{moves} packets went another way: too few to tell");
+    assert!(
+        turns > 200,
+        "sharing began or ended {turns} times: too few to tell"
+    );
 }

@@ -379,8 +379,14 @@ fn the_stand_in_outlives_the_process_and_goes_with_uninstall() {
     daemon_mut(&mut lab, "node-a").stop().unwrap();
     let shown = node(&lab, "node-a").ip(&["-o", "link", "show", TUNL]).unwrap();
     assert!(shown.contains("NO-CARRIER"), "{shown}");
+    // What the kernel does not say then is said at the start.
+    let log = || std::fs::read_to_string(daemon(&lab, "node-a").log()).unwrap();
+    assert!(!log().contains("nexthop_compat_mode"), "{}", log());
+    node(&lab, "node-a").set("ipv4/nexthop_compat_mode", "0").unwrap();
     daemon_mut(&mut lab, "node-a").start().unwrap();
     await_reach(pod(&lab, "pod-a1"), to);
+    let log = std::fs::read_to_string(daemon(&lab, "node-a").log()).unwrap();
+    assert!(log.contains("nexthop_compat_mode is 0"), "{log}");
     let shown = node(&lab, "node-a").ip(&["-o", "link", "show", TUNL]).unwrap();
     assert!(
         shown.contains("LOWER_UP") && shown.contains("mtu 1480"),

@@ -39,8 +39,8 @@ pub(crate) fn declare(lab: &Lab, name: &str, text: &str) {
 }
 
 /// Waits until node-a has published what was declared: `show services` says so many endpoints of the Service.
-fn await_endpoints(lab: &Lab, service: &str, count: usize) {
-    for node in lab.nodes() {
+pub(crate) fn await_endpoints(lab: &Lab, service: &str, count: usize) {
+    for node in lab.nodes().iter().filter(|node| node.daemon().is_some()) {
         let name = node.name();
         wait_until(
             &format!("{count} endpoints of {service} on {name}"),

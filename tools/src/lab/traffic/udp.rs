@@ -16,6 +16,13 @@ const BUFFER: usize = 65_536;
 const SERVER_BEAT: Duration = Duration::from_millis(50);
 /// Bytes of the sequence number every datagram starts with.
 const SEQUENCE_BYTES: usize = 4;
+/// Datagrams that are longer than a page lie in several, and each counts whole against the receive buffer that a socket
+/// is given unless it asks for more: more of 9000 bytes at once than [`FEW`] would be lost by the receiving kernel.
+const LONG: usize = 4096;
+/// How many short ones may be on their way.
+const MANY: usize = 8;
+/// How many long ones.
+const FEW: usize = 4;
 /// Bytes of IPv4 and UDP header.
 const UDP_HEADERS_V4: u32 = 28;
 
@@ -109,7 +116,7 @@ impl UdpExchange {
         Self {
             count: 200,
             largest,
-            window: 8,
+            window: if largest > LONG { FEW } else { MANY },
             patience: Duration::from_secs(2),
         }
     }
