@@ -16,7 +16,7 @@ use rules::{FILE_MAX_LINES, FILE_MAX_LINES_BEFORE_TESTS, FUNCTION_MAX_LINES, Fau
 use toml::{Table, Value};
 
 /// Which of the project's crates each may name, and what for. Nothing points up.
-const ARROWS: [(&str, Arrows); 7] = [
+const ARROWS: [(&str, Arrows); 8] = [
     (
         "millrace-dataplane",
         Arrows {
@@ -36,6 +36,14 @@ const ARROWS: [(&str, Arrows); 7] = [
         Arrows {
             always: &["millrace-dataplane"],
             tests: &[],
+        },
+    ),
+    // It knows the daemon by its admin socket alone.
+    (
+        "millrace-cni",
+        Arrows {
+            always: &[],
+            tests: &["millrace-tools"],
         },
     ),
     (
@@ -70,6 +78,7 @@ const ARROWS: [(&str, Arrows); 7] = [
 ];
 const ALL: &[&str] = &[
     "millrace",
+    "millrace-cni",
     "millrace-dataplane",
     "millrace-pipelines",
     "millrace-tools",

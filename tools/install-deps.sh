@@ -14,6 +14,8 @@ LAB="iproute2 iperf3 tcpdump ethtool nftables iputils-ping procps jq util-linux 
 SSH="openssh-server openssh-client"
 # The routing daemons that the tests have beside a node.
 ROUTING="bird2 frr"
+# The reference plugins that the tests have beside the CNI plugin, and what kills it at any step.
+CNI="containernetworking-plugins strace"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 # What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
@@ -35,10 +37,10 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH $ROUTING $NIC" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $ROUTING $NIC $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $NIC $LINT" ;;
     *)
         echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
         exit 2

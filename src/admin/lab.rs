@@ -147,6 +147,10 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::Denied
             | Request::ShowFlows(_)
             | Request::Attach(_)
+            | Request::Verify(_)
+            | Request::Release(_)
+            | Request::Retain(_)
+            | Request::ShowNode
             | Request::Leave => {
                 never_answered.push(reply);
                 continue;

@@ -3,14 +3,15 @@
 //! Unix stream socket, mode 0600. A [`Request`] is answered by one [`Response`]; after the answer to
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
+mod attachments;
 mod policies;
 mod services;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -50,6 +51,14 @@ pub enum Request {
         /// The pod, `NAMESPACE/NAME`.
         pod: String,
     },
+    /// Whether a container's port is as it was made: served, and the pod's end with its addresses and routes.
+    Verify(Verify),
+    /// Take a container's port away; one that is not there, or is another container's by now, is left alone.
+    Release(Attachment),
+    /// Take all ports of a network's containers away but those that are named.
+    Retain(Retain),
+    /// What a pod's addresses are chosen by.
+    ShowNode,
     /// Take the uplink's steering program off, then close all sockets and end: the first step of uninstalling.
     Leave,
     /// Copy what passes a port.
@@ -57,20 +66,6 @@ pub enum Request {
         /// The port: an interface's name, `NAMESPACE/POD`, `uplink` or `host`.
         port: String,
     },
-}
-
-/// See [`Request::Attach`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Attach {
-    /// The pod, `NAMESPACE/NAME`.
-    pub pod: String,
-    /// Its network namespace: a path as under `/run/netns` or `/proc/PID/ns/net`.
-    pub netns: PathBuf,
-    /// Its addresses; empty means: those of its Pod object.
-    pub addresses: Vec<IpAddr>,
-    /// What the interface is to be called inside the pod.
-    pub interface: String,
 }
 
 /// What the daemon answers.

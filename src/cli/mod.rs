@@ -348,6 +348,8 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 netns: arguments.netns,
                 addresses: arguments.addresses,
                 interface: arguments.interface,
+                container: None,
+                host_ports: Vec::new(),
             }))?;
             output::print(&show::render_attached(&pod, answer))
         }

@@ -41,8 +41,12 @@ impl Daemon {
                 return;
             }
             Request::Denied => to_value(self.denied()),
-            Request::Attach(attach) => self.attach_pod(&attach).await,
+            Request::Attach(attach) => self.attach(&attach).await.and_then(to_value),
             Request::Detach { pod } => self.detach_pod(&pod).await,
+            Request::Verify(verify) => self.verify(&verify).await,
+            Request::Release(attachment) => self.release(&attachment).await,
+            Request::Retain(retain) => self.retain(&retain).await,
+            Request::ShowNode => to_value(self.node_facts()),
             Request::Leave => self.leave(),
             Request::Capture { port } => {
                 let _ = answer.send(self.capture(&port));

@@ -27,6 +27,7 @@ use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::xdp::SteeringTables;
 
+use crate::admin::protocol::HostPort;
 use crate::config::Config;
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{NodeName, NodeRecord, PodKey, Store};
@@ -36,7 +37,7 @@ pub use numbers::Numbers;
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routes::{inner_sources, routes};
-use services::{HostListens, ServiceCompiler, ServiceInputs};
+use services::{HostListens, PodHostPorts, ServiceCompiler, ServiceInputs};
 use steering::steering;
 pub use subjects::changed_subjects;
 
@@ -57,6 +58,8 @@ pub struct PortInput {
     pub facts: PortFacts,
     /// The pod behind it, if it is a pod's.
     pub pod: Option<PodKey>,
+    /// Ports of the node that lead to that pod.
+    pub host_ports: Vec<HostPort>,
 }
 
 /// Everything that tables are made from.
@@ -148,6 +151,7 @@ pub fn compile(
         node_addresses: &local.node_addresses,
         fail_safe_ports: &FAIL_SAFE_PORTS,
         listens: inputs.listens,
+        host_ports: &PodHostPorts::of(inputs.ports),
     });
     warnings.extend(services.warnings());
     policies.update(&PolicyInputs {

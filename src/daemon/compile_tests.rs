@@ -91,6 +91,7 @@ fn port(number: u16, ifindex: u32, role: Role, sources: &[&str]) -> PortInput {
         vlan: None,
         facts,
         pod: (role == Role::Pod).then(|| PodKey::new("default", format!("p{number}")).unwrap()),
+        host_ports: Vec::new(),
     }
 }
 

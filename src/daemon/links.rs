@@ -67,6 +67,7 @@ impl Daemon {
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
+        self.follow_stand_in().await;
         if let Some(link) = self.follow_uplink() {
             match self.attach_uplink(&link).await {
                 Ok(()) => info!("{} is back", link.name),

@@ -1,6 +1,7 @@
 //! Pods' ports: attach, detach, adopt after a restart, and notice when one has gone by itself.
 
 mod addresses;
+mod attachments;
 
 use std::net::IpAddr;
 
@@ -16,7 +17,7 @@ use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
 use super::ports::{PodRow, Port, SavedError};
-use crate::admin::protocol::{Attach, Failure};
+use crate::admin::protocol::{Attach, Attached, Attachment, Failure, HostPort};
 use crate::config::OverlayKind;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
 use crate::objects::{Encapsulation, Family, Network, NodeRecord, Peer, PodKey, Store};
@@ -31,12 +32,14 @@ struct Wanted {
     pod_mac: MacAddr,
     mtu: u32,
     addresses: Vec<IpAddr>,
+    attachment: Option<Attachment>,
+    host_ports: Vec<HostPort>,
 }
 
 impl Daemon {
     /// Makes a port for a pod, from the veth pair to the workers. It is written down before it is made, so that a
     /// daemon that is killed in between leaves nothing that nobody knows of.
-    pub(super) async fn attach_pod(&mut self, attach: &Attach) -> Result<serde_json::Value, Failure> {
+    async fn attach_pod(&mut self, attach: &Attach) -> Result<Attached, Failure> {
         let pod = parse_pod(&attach.pod)?;
         if let Some((_, port)) = self.ports.of_pod(&pod) {
             return Err(Failure::failed(format!(
@@ -53,6 +56,8 @@ impl Daemon {
             pod_mac: pod_mac(&pod).to_string(),
             pod: pod.to_string(),
             addresses: addresses.clone(),
+            attachment: attach.attachment(),
+            host_ports: attach.host_ports.clone(),
         };
         self.unserved.retain(|other| other.pod != row.pod);
         self.unserved.push(row.clone());
@@ -66,12 +71,9 @@ impl Daemon {
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
-        made.map(|()| {
-            serde_json::json!({
-                "pod": row.pod, "interface": row.interface, "addresses": addresses,
-                "mac": row.pod_mac, "mtu": mtu,
-            })
-        })
+        made?;
+        self.attached(&pod)
+            .ok_or_else(|| Failure::failed(format!("{pod} was attached, and is gone already")))
     }
 
     /// The veth pair, then the port; neither stays without the other.
@@ -110,6 +112,8 @@ impl Daemon {
                     pod_mac,
                     mtu,
                     addresses: row.addresses.clone(),
+                    attachment: row.attachment.clone(),
+                    host_ports: row.host_ports.clone(),
                 };
                 self.open_pod(wanted).await
             }
@@ -157,6 +161,8 @@ impl Daemon {
             pod: Some(wanted.pod),
             facts,
             attached,
+            attachment: wanted.attachment,
+            host_ports: wanted.host_ports,
         });
         self.publish().await;
         let up = self.kernel.set_up(&wanted.interface, true).await;
@@ -254,6 +260,8 @@ impl Daemon {
             pod_mac,
             mtu: link.mtu,
             addresses: row.addresses.clone(),
+            attachment: row.attachment.clone(),
+            host_ports: row.host_ports.clone(),
         };
         let ours = matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours());
         if !ours && link.up {
@@ -277,15 +285,7 @@ impl Daemon {
 
     /// Writes down which pods are attached, served or not.
     pub(super) fn remember(&mut self) -> Result<(), SavedError> {
-        let served = self.ports.iter().filter_map(|(_, port)| {
-            Some(PodRow {
-                pod: port.pod.as_ref()?.to_string(),
-                interface: port.interface.clone(),
-                addresses: port.facts.sources.clone(),
-                pod_mac: port.facts.peer_mac.to_string(),
-            })
-        });
-        let rows: Vec<_> = served.chain(self.unserved.iter().cloned()).collect();
+        let rows: Vec<_> = self.rows().collect();
         if rows == self.saved.ports {
             return Ok(());
         }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
 use super::nic::NicBefore;
+use crate::admin::protocol::{Attachment, HostPort};
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -25,6 +26,10 @@ pub struct Port {
     pub facts: PortFacts,
     /// Its sockets' and its program's handle.
     pub attached: AttachedPort,
+    /// By what a container runtime knows it, if one asked for it.
+    pub attachment: Option<Attachment>,
+    /// Ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Port {
@@ -108,6 +113,12 @@ impl Ports {
         self.iter().find(|(_, port)| port.pod.as_ref() == Some(pod))
     }
 
+    /// How many more there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        usize::from(PortId::LIMIT).saturating_sub(self.ports.len())
+    }
+
     /// What a person calls the port of this number.
     #[must_use]
     pub fn name(&self, id: PortId) -> String {
@@ -124,6 +135,7 @@ impl Ports {
                 vlan: port.attached.spec.vlan.map(|vlan| vlan.id),
                 facts: port.facts.clone(),
                 pod: port.pod.clone(),
+                host_ports: port.host_ports.clone(),
             })
             .collect()
     }
@@ -146,6 +158,12 @@ pub struct PodRow {
     pub addresses: Vec<IpAddr>,
     /// The MAC address of the pod's end.
     pub pod_mac: String,
+    /// By what a container runtime knows it, if one asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
 }
 
 /// What is kept in the state folder for the next start.
@@ -239,7 +257,10 @@ impl Saved {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use super::*;
+    use crate::objects::Protocol;
 
     #[test]
     fn state_is_kept_whole_and_a_wrong_file_is_named() {
@@ -251,6 +272,17 @@ mod tests {
                 interface: "mr0123456789abc".into(),
                 addresses: vec!["10.244.1.2".parse().unwrap()],
                 pod_mac: "02:00:00:00:00:01".into(),
+                attachment: Some(Attachment {
+                    network: "pods".into(),
+                    container: "c0ffee".into(),
+                    interface: "eth0".into(),
+                }),
+                host_ports: vec![HostPort {
+                    host_ip: None,
+                    protocol: Protocol::Udp,
+                    host_port: NonZeroU16::new(5353).unwrap(),
+                    container_port: NonZeroU16::new(53).unwrap(),
+                }],
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use super::fabric::Queue;
+use crate::kernel::Link;
 use crate::privileges;
 
 /// The thread's name, as the system shows it.
@@ -31,6 +32,8 @@ const IPIP: &str = "ipip";
 /// Packets of the node's own that came out of the stand-in.
 #[derive(Debug, Default)]
 pub(super) struct StandInStats {
+    /// Whether they are counted at all: the stand-in was made, or taken.
+    held: AtomicBool,
     /// Given to a worker.
     carried: AtomicU64,
     /// Lost: a worker's queue was full, or it was no IPv4 packet.
@@ -59,6 +62,23 @@ impl Daemon {
                 "{} cannot be had as the stand-in for an ipip device, so no routing daemon can let routes lead by it: {error:#}",
                 name.as_str()
             );
+        }
+    }
+
+    /// Makes the stand-in anew if somebody has deleted it. Once: if that fails, the next start is next.
+    pub(super) async fn follow_stand_in(&mut self) {
+        let Some(name) = self.config.overlay.stand_in() else {
+            return;
+        };
+        let is_it = |link: &Link| link.name == name.as_str();
+        if !self.stand_in_stats.held.load(Ordering::Relaxed) || self.state.links().any(is_it) {
+            return;
+        }
+        // It may be younger than the state that was followed; only the kernel itself knows what is gone.
+        if matches!(self.kernel.find_link(name.as_str()).await, Ok(None)) {
+            warn!("{} is gone, and the routes by it; it is made anew", name.as_str());
+            self.stand_in_stats.held.store(false, Ordering::Relaxed);
+            self.hold_stand_in().await;
         }
     }
 
@@ -96,6 +116,7 @@ impl Daemon {
             privileges::drop_all();
             carrier.run();
         })?;
+        self.stand_in_stats.held.store(true, Ordering::Relaxed);
         info!("routes by {name} are IP in IP to their next hop");
         Ok(())
     }
@@ -130,10 +151,7 @@ impl Carrier {
                     let len = len.min(room.len());
                     self.carry(&key, frame.get(..eth::HEADER_LEN + len).unwrap_or_default());
                 }
-                Ok(None) => {
-                    warn!("the stand-in is gone; it is made anew with the next start");
-                    return;
-                }
+                Ok(None) => return,
                 // Down, or out of memory: both may pass.
                 Err(_) => thread::sleep(DOWN_PAUSE),
             }

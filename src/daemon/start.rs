@@ -284,6 +284,8 @@ impl Daemon {
             pod: None,
             facts,
             attached,
+            attachment: None,
+            host_ports: Vec::new(),
         });
         Ok(())
     }

@@ -129,6 +129,8 @@ impl Daemon {
             pod: None,
             facts,
             attached,
+            attachment: None,
+            host_ports: Vec::new(),
         });
         Ok(())
     }
@@ -154,6 +156,7 @@ impl Daemon {
             vlan: underlay.vlan.map(|vlan| vlan.id),
             facts: facts.clone(),
             pod: None,
+            host_ports: Vec::new(),
         });
         let steering = self.compile(&inputs, Epoch(0)).steering;
         let awaited: Vec<_> = self.awaited.iter().collect();

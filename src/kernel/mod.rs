@@ -50,7 +50,7 @@ pub use listening::Listening;
 pub use names::{check_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
 pub use nftables::{OUTPUT_TABLE, OwnServices, ProtocolPort};
-pub use pod_port::{PodPort, PodPortSpec};
+pub use pod_port::{PodEnd, PodPort, PodPortSpec, pod_end_fault};
 pub use queues::{Channels, Rings};
 pub use request::Kernel;
 pub use reserved_ports::{PortSet, check_ports, release_ports, reserve_ports};

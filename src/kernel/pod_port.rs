@@ -1,12 +1,12 @@
 //! Pod ports: a veth pair from the node's namespace into a pod's.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::KernelError;
 use super::host_port::require_veth;
 use super::names::check_interface_name;
-use super::namespace::Namespace;
+use super::namespace::{Namespace, within_namespace};
 use super::request::Kernel;
 use super::route::RouteSpec;
 use super::state::{Link, MacAddr};
@@ -48,6 +48,56 @@ pub struct PodPort {
     pub mac_host: Option<MacAddr>,
     /// The Ethernet address of the pod's end.
     pub mac_pod: Option<MacAddr>,
+}
+
+/// A pod's end of a pod port, as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodEnd {
+    /// Its name.
+    pub ifname: String,
+    /// The number of the node's end.
+    pub host_ifindex: u32,
+    /// Its Ethernet address, the only one that the switch takes packets from.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is wrong with a pod's end of a pod port, in the network namespace at a path; `None` if nothing is. Whoever made the
+/// default routes, there has to be one in each family of its addresses.
+///
+/// # Errors
+/// [`KernelError`] where the namespace cannot be entered, or the kernel does not tell.
+pub async fn pod_end_fault(netns_path: &Path, wanted: PodEnd) -> Result<Option<String>, KernelError> {
+    within_namespace(netns_path, move |kernel| async move {
+        let name = &wanted.ifname;
+        let Some(link) = kernel.find_link(name).await? else {
+            return Ok(Some(format!("there is no interface {name} in it")));
+        };
+        if !link.peer_elsewhere || link.peer_ifindex != Some(wanted.host_ifindex) {
+            return Ok(Some(format!("{name} in it is not the other end of its port")));
+        }
+        if link.mac != Some(wanted.mac) {
+            return Ok(Some(format!(
+                "{name} in it has another MAC address than it was made with"
+            )));
+        }
+        if !link.up {
+            return Ok(Some(format!("{name} in it is down")));
+        }
+        let addresses = kernel.addresses_of(link.ifindex).await?;
+        let routes = kernel.main_routes().await?;
+        for address in wanted.addresses {
+            if !addresses.iter().any(|there| there.address.addr() == address) {
+                return Ok(Some(format!("{name} in it lacks the address {address}")));
+            }
+            if !routes.iter().any(|route| route.destination == any(address)) {
+                return Ok(Some(format!("it has no default route for {address}")));
+            }
+        }
+        Ok(None)
+    })
+    .await
 }
 
 impl Kernel {
@@ -172,9 +222,9 @@ impl Kernel {
     }
 }
 
-/// All addresses of a gateway's family.
-fn any(gateway: IpAddr) -> ipnet::IpNet {
-    match gateway {
+/// All addresses of the family of one.
+fn any(address: IpAddr) -> ipnet::IpNet {
+    match address {
         IpAddr::V4(_) => ipnet::Ipv4Net::default().into(),
         IpAddr::V6(_) => ipnet::Ipv6Net::default().into(),
     }

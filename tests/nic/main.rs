@@ -16,6 +16,8 @@ mod rig;
 mod session;
 mod traffic;
 mod vlan;
+mod ways;
+mod wire;
 
 use picture::Picture;
 use rig::Rig;

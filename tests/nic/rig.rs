@@ -131,7 +131,8 @@ impl Rig {
         self.restart("start");
     }
 
-    fn configure(&self, xdp_mode: &str, more: &[(&str, &str)]) {
+    /// Writes the node file with these lines in its tables.
+    pub(crate) fn configure(&self, xdp_mode: &str, more: &[(&str, &str)]) {
         let options = MillraceOptions {
             cores: vec![0, 1],
             xdp_mode: xdp_mode.to_owned(),

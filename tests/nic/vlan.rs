@@ -10,14 +10,17 @@ use crate::counters::Counters;
 use crate::rig::{PODS, Rig, check_talk, talk_words};
 
 /// The trunk's end in the machine's own namespace, the other one, and the namespace that has it.
-const TRUNK: &str = "trunk";
-const FAR: &str = "far";
-const PEER: &str = "peer";
+pub(crate) const TRUNK: &str = "trunk";
+pub(crate) const FAR: &str = "far";
+pub(crate) const PEER: &str = "peer";
+/// The peer's own device of the underlay's VLAN. What it sends bears a priority too, which says nothing of the VLAN.
+pub(crate) const UNDER: &str = "under";
+pub(crate) const PRIORITY: u16 = 5;
 /// The underlay's VLAN, and one of the node's own.
-const VLAN: u16 = 10;
+pub(crate) const VLAN: u16 = 10;
 const OTHER_VLAN: u16 = 20;
 /// The node's and the peer's last byte in networks of the node's own: in the other VLAN, and untagged.
-const OWN_NETWORKS: [&str; 2] = ["198.51.100", "203.0.113"];
+pub(crate) const OWN_NETWORKS: [&str; 2] = ["198.51.100", "203.0.113"];
 
 const TALK: Talk = Talk {
     flows: 8,
@@ -52,8 +55,10 @@ pub(crate) fn assert_carries(rig: &mut Rig) {
     );
     rig.end("KILL");
     reach_the_node(rig);
+    crate::ways::widen(rig);
     rig.restart("start again");
     carry(rig);
+    crate::ways::assert_carries(rig);
     rig.end("TERM");
     {
         let _step = rig.step("uninstall");
@@ -111,7 +116,7 @@ fn make_peer(rig: &Rig) {
     let pod = rig.stock_pod().1;
     let (tunnel_mac, tunnel) = (node.vtep_mac(), node.tunnel_address());
     for line in [
-        format!("link add link {FAR} name under type vlan id {VLAN}"),
+        format!("link add link {FAR} name {UNDER} type vlan id {VLAN} egress-qos-map 0:{PRIORITY}"),
         format!(
             "address add {}/{PREFIX_LENGTH} dev under",
             peer.underlay_address()

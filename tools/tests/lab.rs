@@ -418,9 +418,12 @@ fn the_demo_passes_on_stock_nodes_and_names_what_fails() {
         String::from_utf8_lossy(&passed.stderr)
     );
     for row in [
-        "pod -> pod, stock <-> stock 2/2",
-        "node -> pod 4/4",
-        "pod -> node 6/6",
+        "pod -> pod, stock <-> stock IPv4 2/2",
+        "pod -> pod, stock <-> stock IPv6 2/2",
+        "node -> pod IPv4 4/4",
+        "node -> pod IPv6 4/4",
+        "pod -> node IPv4 6/6",
+        "pod -> node IPv6 6/6",
     ] {
         let found = said.lines().any(|line| {
             line.split_whitespace()
@@ -449,7 +452,9 @@ fn the_demo_passes_on_stock_nodes_and_names_what_fails() {
         .unwrap();
     let said = String::from_utf8_lossy(&failed.stdout).into_owned();
     assert_eq!(failed.status.code(), Some(1), "{said}");
-    let reason = "FAILED ping pod-a1 -> pod-b1: 0 answers to 3 small requests";
-    assert!(said.lines().any(|line| line == reason), "{said}");
+    for address in ["10.244.2.2", "fd00:2::2"] {
+        let reason = format!("FAILED ping pod-a1 -> pod-b1 ({address}): 0 answers to 3 small requests");
+        assert!(said.lines().any(|line| line == reason), "{said}");
+    }
     assert!(said.contains("Something failed"), "{said}");
 }

@@ -95,5 +95,6 @@ pub(super) fn inputs<T>(store: &Store, with: impl FnOnce(&ServiceInputs<'_>) -> 
         node_addresses: &HashSet::from([NODE]),
         fail_safe_ports: &[22],
         listens: HostListens(&|_, _, _| Ok(false)),
+        host_ports: &[],
     })
 }

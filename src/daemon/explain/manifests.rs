@@ -78,6 +78,8 @@ pub(super) fn services(store: &Store, own: &NodeName, config: &Services) -> Arc<
         fail_safe_ports: &FAIL_SAFE_PORTS,
         // What listens where can only be known on the node itself.
         listens: HostListens(&|_, _, _| Ok(false)),
+        // Nor which ports its pods have.
+        host_ports: &[],
     });
     Arc::clone(compiler.table())
 }

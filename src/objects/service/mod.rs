@@ -9,9 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::name::{NameError, ObjectId, check_label};
+use super::name::{NameError, ObjectId, PodKey, check_label};
 
 pub use fault::ServiceFault;
 
@@ -55,6 +55,17 @@ impl ServiceKey {
         &self.name
     }
 
+    /// What a pod's host ports are called where Services are: by a word behind the pod's name that no Service can have in
+    /// its own, since it has capitals.
+    #[must_use]
+    pub fn of_host_ports(pod: &PodKey, at: Option<IpAddr>) -> Self {
+        let at = at.map(|address| format!("@{address}")).unwrap_or_default();
+        Self {
+            namespace: pod.namespace().to_owned(),
+            name: format!("{}.hostPorts{at}", pod.name()),
+        }
+    }
+
     /// The object's identity.
     #[must_use]
     pub fn object_id(&self) -> ObjectId {
@@ -79,7 +90,7 @@ impl Serialize for ServiceKey {
 }
 
 /// `protocol` of a Service's or an endpoint's port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// `TCP`.
@@ -129,6 +140,8 @@ pub enum ServiceKind {
     LoadBalancer,
     /// `ExternalName`: DNS gives out this name, nothing is programmed.
     ExternalName(String),
+    /// No object of the API: the host ports of a pod, at addresses of its node, which stand among the external ones.
+    HostPort,
 }
 
 impl ServiceKind {
@@ -140,6 +153,7 @@ impl ServiceKind {
             Self::NodePort => "NodePort",
             Self::LoadBalancer => "LoadBalancer",
             Self::ExternalName(_) => "ExternalName",
+            Self::HostPort => "HostPort",
         }
     }
 }
@@ -199,9 +213,20 @@ impl ServiceRecord {
             ServiceKind::ClusterIp | ServiceKind::NodePort | ServiceKind::LoadBalancer => {
                 !self.cluster_ips.is_empty()
             }
+            ServiceKind::HostPort => !self.external_ips.is_empty(),
             ServiceKind::Headless | ServiceKind::ExternalName(_) => false,
         };
         is_ours && has_address
+    }
+
+    /// Whether it has backends of this family: those of its cluster IPs; host ports have none, and those of their own.
+    #[must_use]
+    pub fn has_family(&self, is_ipv6: bool) -> bool {
+        let addresses = match self.kind {
+            ServiceKind::HostPort => &self.external_ips,
+            _ => &self.cluster_ips,
+        };
+        addresses.iter().any(|address| address.is_ipv6() == is_ipv6)
     }
 
     /// Whether it can be called from outside the cluster.

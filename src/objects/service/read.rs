@@ -221,7 +221,10 @@ fn read_ports(spec: &ServiceSpec, kind: &ServiceKind) -> Result<Vec<ServicePort>
         // Nothing is programmed for these, and nothing about them is refused.
         ServiceKind::ExternalName(_) => return Ok(Vec::new()),
         ServiceKind::Headless => false,
-        ServiceKind::ClusterIp | ServiceKind::NodePort | ServiceKind::LoadBalancer => true,
+        ServiceKind::ClusterIp
+        | ServiceKind::NodePort
+        | ServiceKind::LoadBalancer
+        | ServiceKind::HostPort => true,
     };
     if specs.is_empty() && needs_ports {
         return Err(ServiceFault::NoPorts.into());
@@ -261,7 +264,10 @@ fn read_service_port(index: usize, spec: &v1::ServicePort, kind: &ServiceKind) -
             ServiceKind::NodePort | ServiceKind::LoadBalancer => {
                 read_port(&field("nodePort"), spec.node_port)?
             }
-            ServiceKind::ClusterIp | ServiceKind::Headless | ServiceKind::ExternalName(_) => None,
+            ServiceKind::ClusterIp
+            | ServiceKind::Headless
+            | ServiceKind::ExternalName(_)
+            | ServiceKind::HostPort => None,
         },
     })
 }

@@ -77,6 +77,7 @@ fn check_services(store: &Store) {
         node_addresses: &HashSet::new(),
         fail_safe_ports: &[22],
         listens: HostListens(&|_, _, _| Ok(false)),
+        host_ports: &[],
     });
     let mut leading = HashSet::new();
     for entry in store.services().iter() {

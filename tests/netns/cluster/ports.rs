@@ -54,6 +54,7 @@ impl Passer {
             netns: self.namespace.path(),
             addresses: vec![self.address.into()],
             interface: "eth0".to_owned(),
+            ..Attach::default()
         })
     }
 

@@ -6,9 +6,9 @@ use crate::lab::traffic::Amount;
 use crate::lab::{Lab, Namespace, Node, NodeKind, Pod};
 
 /// How much two pods transfer: long enough for a rate that means something.
-const POD_TRANSFER: Amount = Amount::Bytes(32 << 20);
+const POD_TRANSFER: Amount = Amount::Bytes(16 << 20);
 /// How much a node and a pod transfer: enough to open the windows.
-const NODE_TRANSFER: Amount = Amount::Bytes(8 << 20);
+const NODE_TRANSFER: Amount = Amount::Bytes(4 << 20);
 
 /// A family of addresses: with a kind of traffic, one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

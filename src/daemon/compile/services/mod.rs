@@ -6,6 +6,7 @@
 mod changes;
 mod claims;
 mod endpoints;
+mod host_ports;
 mod ids;
 mod one;
 mod outcome;
@@ -26,11 +27,13 @@ use millrace_dataplane::wire::IpProtocol;
 use crate::config::{BackendChoice, Services};
 use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey};
 use endpoints::Place;
+use host_ports::HostPorts;
 use ids::{Ids, Sets};
 use one::{Made, MadeEndpoint, Maker};
 
 pub use changes::ServiceChanges;
 pub use claims::HostListens;
+pub use host_ports::PodHostPorts;
 pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
 
 /// Everything that Services are made from.
@@ -54,6 +57,8 @@ pub struct ServiceInputs<'a> {
     pub fail_safe_ports: &'a [u16],
     /// What the node itself listens on.
     pub listens: HostListens<'a>,
+    /// The host ports of the node's own pods.
+    pub host_ports: &'a [PodHostPorts],
 }
 
 /// What Services come to, and the memory that makes the next time cheap.
@@ -75,6 +80,7 @@ pub struct ServiceCompiler {
     steering: Arc<ServiceSteering>,
     /// Backends that changed, and addresses that began to lead somewhere, since this was last asked for.
     changes: ServiceChanges,
+    host_ports: HostPorts,
 }
 
 /// What every Service is made with; if it changes, all are made anew.
@@ -111,6 +117,7 @@ impl ServiceCompiler {
             table: Arc::new(table),
             steering: Arc::default(),
             changes: ServiceChanges::default(),
+            host_ports: HostPorts::default(),
         }
     }
 
@@ -119,7 +126,8 @@ impl ServiceCompiler {
         let context = self.context_of(inputs);
         let is_same = self.context.as_ref() == Some(&context);
         let freed = self.freed(inputs.listens);
-        let (changed, gone) = self.differences(inputs.services, is_same, &freed);
+        let services = self.host_ports.beside(inputs);
+        let (changed, gone) = self.differences(&services, is_same, &freed);
         if is_same && changed.is_empty() && gone.is_empty() {
             return;
         }
@@ -145,7 +153,7 @@ impl ServiceCompiler {
         }
         self.table = Arc::new(table);
         self.context = Some(context);
-        self.from = Arc::clone(inputs.services);
+        self.from = Arc::clone(&services);
         if !is_same || leads != led_before {
             self.steering = Arc::new(self.steer(inputs));
         }

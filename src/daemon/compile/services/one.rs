@@ -102,11 +102,7 @@ impl Maker<'_> {
         }
         for port in &record.ports {
             for is_ipv6 in [false, true] {
-                if record
-                    .cluster_ips
-                    .iter()
-                    .all(|address| address.is_ipv6() != is_ipv6)
-                {
+                if !record.has_family(is_ipv6) {
                     continue;
                 }
                 let before = before.and_then(|before| before.find(port, is_ipv6));

@@ -96,6 +96,7 @@ impl ServiceCompiler {
                     .map(move |(claim, refusal)| format!("Service {key}: {claim}: refused: {}", refusal.why))
             });
         let mut warnings: Vec<String> = refused.collect();
+        warnings.extend_from_slice(self.host_ports.warnings());
         warnings.sort();
         warnings
     }
@@ -192,7 +193,8 @@ impl ServiceCompiler {
                 ServiceKind::ClusterIp
                 | ServiceKind::Headless
                 | ServiceKind::NodePort
-                | ServiceKind::LoadBalancer => None,
+                | ServiceKind::LoadBalancer
+                | ServiceKind::HostPort => None,
             },
             cluster_ips: record.cluster_ips.clone(),
             external_ips: record.external_ips.clone(),
@@ -276,6 +278,7 @@ fn state(record: &ServiceRecord) -> &'static str {
     match record.kind {
         ServiceKind::ExternalName(_) => "dns-only",
         ServiceKind::Headless => "headless",
+        ServiceKind::HostPort => "programmed",
         ServiceKind::ClusterIp | ServiceKind::NodePort | ServiceKind::LoadBalancer => {
             if record.is_programmed() {
                 "programmed"

@@ -4,6 +4,7 @@
 mod changes;
 mod claims;
 mod endpoints;
+mod host_ports;
 mod rules;
 mod shown;
 mod world;

@@ -3,12 +3,13 @@
 
 mod flows;
 mod speakers;
+mod ways;
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use millrace_tools::lab::plan::UPLINK;
+use millrace_tools::lab::plan::Families;
 use millrace_tools::lab::{Lab, MillraceOptions, NodeKind, Topology};
 
 use crate::pulse::Pulse;
@@ -16,23 +17,14 @@ use crate::rig::{
     address, alone, assert_reaches, await_reach, await_that, daemon, daemon_mut, finish, lab, node, pod, row,
     rows, underlay,
 };
-use flows::{Answerer, Flow, ask_all};
 use speakers::{Bird, Frr, SYSTEM};
+use ways::{ANYCAST, ANYCAST_V6, FAMILIES, share_flows, swing};
 
 /// The stand-in for an ipip device.
 const TUNL: &str = "tunl0";
-/// What both machines announce, and the address in it that both have.
-const ANYCAST: (&str, &str) = ("10.88.0.0/24", "10.88.0.1");
-const ANYCAST_V6: (&str, &str) = ("fd88::/64", "fd88::1");
-/// What leads to one of them at a time, by hand.
-const SWUNG: (&str, &str) = ("10.89.0.0/24", "10.89.0.1");
 const PORT: u16 = 7000;
 /// Routes that come and go at once.
 const MANY: u32 = 10_000;
-/// Flows to the address that both machines have.
-const FLOWS: usize = 48;
-/// How often a route is swung.
-const SWINGS: usize = 20;
 /// Longer than thousands of routes take, also with a debug build on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -51,6 +43,7 @@ fn scene(name: &str) -> Scene {
         name,
         &Topology {
             pods_per_node: 1,
+            families: Families::Dual,
             millrace,
             ..Topology::of(&[NodeKind::Millrace, NodeKind::Millrace])
         },
@@ -63,16 +56,8 @@ fn scene(name: &str) -> Scene {
         });
     }
     let machines = ["c", "d"].map(|name| lab.add_guest(name).unwrap().address());
-    let addressed = [(node(&lab, "node-a"), 1), (node(&lab, "node-b"), 2)];
-    let guests = lab.guests().iter().map(|guest| guest.namespace()).zip([3, 4]);
-    for (namespace, number) in addressed.into_iter().chain(guests) {
-        let address = format!("fd00:1::{number}/64");
-        namespace
-            .ip(&["-6", "address", "add", &address, "dev", UPLINK, "nodad"])
-            .unwrap();
-    }
     for guest in lab.guests() {
-        for address in [ANYCAST.1, ANYCAST_V6.1, SWUNG.1] {
+        for address in FAMILIES.iter().flat_map(|ways| [ways.shared.1, ways.swung.1]) {
             guest
                 .namespace()
                 .ip(&["address", "add", address, "dev", "lo"])
@@ -83,7 +68,12 @@ fn scene(name: &str) -> Scene {
 }
 
 /// What BIRD is told: who it is and what it announces, whom it talks with, and what goes to the kernel.
-fn bird(number: u8, own: &str, announced: &str, neighbours: &[Ipv4Addr], to_kernel: &str) -> String {
+fn bird(
+    (own, own_v6): (Ipv4Addr, Ipv6Addr),
+    announced: &str,
+    neighbours: &[Ipv4Addr],
+    to_kernel: &str,
+) -> String {
     let mut text = format!(
         "router id {own};\nprotocol device {{ scan time 1; }}\n\
          filter to_kernel {{ if source != RTS_BGP then reject; {to_kernel} accept; }}\n\
@@ -93,7 +83,7 @@ fn bird(number: u8, own: &str, announced: &str, neighbours: &[Ipv4Addr], to_kern
          template bgp speaker {{\n  local {own} as {SYSTEM};\n  direct;\n  connect retry time 1;\n  connect delay time 1;\n  \
          error wait time 1, 2;\n  \
          ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};\n  \
-         ipv6 {{ import all; export where source = RTS_STATIC; next hop address fd00:1::{number}; }};\n}}\n"
+         ipv6 {{ import all; export where source = RTS_STATIC; next hop address {own_v6}; }};\n}}\n"
     );
     for (place, neighbour) in neighbours.iter().enumerate() {
         let _ = writeln!(
@@ -109,7 +99,7 @@ fn machine_announces(many: bool) -> String {
     let mut text = format!(
         "protocol static anycast {{ ipv4; route {} unreachable; }}\n\
          protocol static anycast6 {{ ipv6; route {} unreachable; }}\n",
-        ANYCAST.0, ANYCAST_V6.0
+        ANYCAST.shared.0, ANYCAST_V6.shared.0
     );
     if many {
         text.push_str("protocol static many {\n  disabled;\n  ipv4;\n");
@@ -123,7 +113,7 @@ fn machine_announces(many: bool) -> String {
 }
 
 /// What FRR is told on node-b. A route of BGP's cannot be given a device there, so node-a's pods have a static one.
-fn frr(own: Ipv4Addr, neighbours: &[Ipv4Addr], pods: (&str, &str)) -> String {
+fn frr(own: Ipv4Addr, neighbours: &[Ipv4Addr], pods: (&str, &str), pods_v6: &str) -> String {
     let [a, ..] = neighbours else {
         panic!("no neighbour")
     };
@@ -147,7 +137,10 @@ fn frr(own: Ipv4Addr, neighbours: &[Ipv4Addr], pods: (&str, &str)) -> String {
     for neighbour in neighbours {
         let _ = writeln!(text, "  neighbor {neighbour} next-hop-self");
     }
-    text.push_str(" exit-address-family\n address-family ipv6 unicast\n  maximum-paths ibgp 8\n");
+    let _ = write!(
+        text,
+        " exit-address-family\n address-family ipv6 unicast\n  network {pods_v6}\n  maximum-paths ibgp 8\n"
+    );
     for neighbour in neighbours {
         let _ = writeln!(text, "  neighbor {neighbour} activate");
     }
@@ -174,10 +167,11 @@ fn await_counts(lab: &Lab, what: &str, condition: impl Fn(usize) -> bool) -> Dur
 #[test]
 fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
     let _machine = alone();
-    let Scene { lab, machines } = scene("routing");
+    let Scene { mut lab, machines } = scene("routing");
     let nodes = ["node-a", "node-b"].map(|name| underlay(&lab, name));
     let cidrs = ["node-a", "node-b"].map(|name| lab.node(name).unwrap().plan().pod_cidr());
-    let guests: Vec<_> = lab.guests().iter().map(|guest| guest.namespace()).collect();
+    let v6 = ["node-a", "node-b"].map(|name| lab.node(name).unwrap().plan().v6().unwrap());
+    let machines_v6 = [0, 1].map(|place: usize| lab.guests()[place].address_v6().unwrap());
     let everyone = [nodes[0], nodes[1], machines[0], machines[1]];
     let others =
         |own: Ipv4Addr| -> Vec<Ipv4Addr> { everyone.into_iter().filter(|other| *other != own).collect() };
@@ -185,27 +179,26 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
 
     let by_tunnel =
         format!("if net ~ 10.244.0.0/16 then {{ ifname = \"{TUNL}\"; onlink = true; gw = bgp_next_hop; }}");
-    let own_pods = format!("protocol static pods {{ ipv4; route {} unreachable; }}", cidrs[0]);
-    let text = bird(1, &nodes[0].to_string(), &own_pods, &others(nodes[0]), &by_tunnel);
+    let own_pods = format!(
+        "protocol static pods {{ ipv4; route {} unreachable; }}\n\
+         protocol static pods6 {{ ipv6; route {} unreachable; }}",
+        cidrs[0],
+        v6[0].pod_cidr()
+    );
+    let own = (nodes[0], v6[0].underlay_address());
+    let text = bird(own, &own_pods, &others(nodes[0]), &by_tunnel);
     let a = Bird::start(&lab, "a", node(&lab, "node-a"), &text);
     let pods = (cidrs[0].as_str(), cidrs[1].as_str());
     let b = Frr::start(
         &lab,
         "b",
         node(&lab, "node-b"),
-        &frr(nodes[1], &others(nodes[1]), pods),
+        &frr(nodes[1], &others(nodes[1]), pods, &v6[1].pod_cidr().to_string()),
     );
     let machine = |place: usize, name, many| {
-        let own = machines[place];
-        let number = [3, 4][place];
-        let text = bird(
-            number,
-            &own.to_string(),
-            &machine_announces(many),
-            &others(own),
-            "",
-        );
-        Bird::start(&lab, name, guests[place], &text)
+        let own = (machines[place], machines_v6[place]);
+        let text = bird(own, &machine_announces(many), &others(own.0), "");
+        Bird::start(&lab, name, lab.guests()[place].namespace(), &text)
     };
     let (c, d) = (machine(0, "c", true), machine(1, "d", false));
 
@@ -226,14 +219,18 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
     ];
     let machine_talk = Pulse::of_machine(from);
 
-    share_flows(&lab, &d);
+    for ways in FAMILIES {
+        share_flows(&lab, &d, ways);
+    }
     let few = count(&lab, "node-a");
     c.tell("enable many");
     let came = await_counts(&lab, "thousands of routes", |count| count >= MANY as usize);
     c.tell("disable many");
     let went = await_counts(&lab, "thousands of routes are gone", |count| count < few + 100);
     println!("{MANY} routes by BGP to two nodes at once: there after {came:?}, gone after {went:?}");
-    swing(&lab, &machines);
+    for ways in FAMILIES {
+        swing(&lab, ways);
+    }
 
     let machine_talk = machine_talk.end();
     for (pulse, what) in talk.into_iter().zip(["TCP", "datagrams"]) {
@@ -258,6 +255,7 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
         &format!("network {}", cidrs[1]),
     ]);
     await_reach(from, to);
+    restart_under(&mut lab, &cidrs, &nodes);
     drop((a, b, c, d));
     let carried = daemon(&lab, "node-a").json(&["stats"]).unwrap();
     assert!(
@@ -268,92 +266,40 @@ fn what_bird_and_frr_find_out_is_followed_while_traffic_flows() {
     finish(lab);
 }
 
-/// Flows to an address that two machines have: both get some, each flow stays with one, and only those of a machine that
-/// is gone move.
-fn share_flows(lab: &Lab, d: &Bird<'_>) {
-    let kind = |name: &str, prefix: &str| {
-        let found = row(daemon(lab, name), "routes", "prefix", prefix);
-        found.map(|row| row["kind"].as_str().unwrap().to_owned())
+/// Both switches start anew under their routing daemons: what leads by the stand-in is there again and followed again,
+/// without a word to the daemons.
+fn restart_under(lab: &mut Lab, cidrs: &[String; 2], nodes: &[Ipv4Addr; 2]) {
+    let pairs = [("node-a", 1), ("node-b", 0)];
+    let in_kernel = |lab: &Lab, (name, other): (&str, usize)| {
+        let shown = node(lab, name).ip(&["route", "show", &cidrs[other]]).unwrap();
+        shown.contains(&format!("via {} dev {TUNL}", nodes[other]))
     };
-    for (name, prefix) in [
-        ("node-a", ANYCAST.0),
-        ("node-b", ANYCAST.0),
-        ("node-a", ANYCAST_V6.0),
-        ("node-b", ANYCAST_V6.0),
-    ] {
-        await_that(&format!("two ways to {prefix} at {name}"), || {
-            kind(name, prefix).as_deref() == Some("spread")
-        });
+    for (name, _) in pairs {
+        daemon_mut(lab, name).stop().unwrap();
     }
-    let at = SocketAddr::new(ANYCAST.1.parse().unwrap(), PORT);
-    let _answerers = answerers(lab, at);
-    for name in ["pod-a1", "pod-b1"] {
-        let flows: Vec<Flow> = (0..FLOWS).map(|_| Flow::open(pod(lab, name), at)).collect();
-        let first = ask_all(&flows);
-        assert!(
-            first.contains(&b'c') && first.contains(&b'd'),
-            "{name}: {first:?}"
+    // BIRD leaves it: the device is there. FRR takes back what leads by a device without a carrier.
+    assert!(in_kernel(lab, pairs[0]), "BIRD's route outlives the process");
+    await_that("FRR to see that the stand-in has no carrier", || {
+        !in_kernel(lab, pairs[1])
+    });
+    for (name, _) in pairs {
+        daemon_mut(lab, name).start().unwrap();
+    }
+    for pair in pairs {
+        await_that(
+            &format!("{}'s daemon to have its route by {TUNL}", pair.0),
+            || in_kernel(lab, pair),
         );
-        assert_eq!(ask_all(&flows), first, "{name}: a flow stays with one");
-        d.tell("disable anycast");
-        await_that("one way to be left", || {
-            ["node-a", "node-b"]
-                .iter()
-                .all(|name| kind(name, ANYCAST.0).as_deref() == Some("via"))
+        let (name, other) = pair;
+        await_that(&format!("{name} to follow it"), || {
+            row(daemon(lab, name), "routes", "prefix", &cidrs[other])
+                .is_some_and(|row| row["kind"] == "tunnel" && row["to"] == nodes[other].to_string())
         });
-        assert_eq!(
-            ask_all(&flows),
-            vec![b'c'; FLOWS],
-            "{name}: all are with the one that is left"
-        );
-        d.tell("enable anycast");
-        await_that("both ways to be back", || {
-            ["node-a", "node-b"]
-                .iter()
-                .all(|name| kind(name, ANYCAST.0).as_deref() == Some("spread"))
-        });
-        assert_eq!(ask_all(&flows), first, "{name}: as before");
     }
-}
-
-/// Has each of the machines answer at an address, with a letter of its own.
-fn answerers(lab: &Lab, at: SocketAddr) -> Vec<Answerer> {
-    let machines = lab.guests().iter().zip(*b"cd");
-    machines
-        .map(|(guest, letter)| Answerer::start(guest.namespace(), at, letter))
-        .collect()
-}
-
-/// Swings a route between the machines, and measures how long it takes until packets go the other way. Shown, not judged.
-fn swing(lab: &Lab, machines: &[Ipv4Addr; 2]) {
-    let at = SocketAddr::new(SWUNG.1.parse().unwrap(), PORT);
-    let _answerers = answerers(lab, at);
-    let node = node(lab, "node-a");
-    let swing_to = |place: usize| {
-        let via = machines[place].to_string();
-        node.ip(&[
-            "route", "replace", SWUNG.0, "via", &via, "dev", UPLINK, "proto", "bird", "metric", "32",
-        ])
-        .unwrap();
-    };
-    swing_to(0);
-    let flow = Flow::open(pod(lab, "pod-a1"), at);
-    await_that("the first of the two to answer", || flow.ask() == b'c');
-    let mut times = Vec::new();
-    for turn in 1..=SWINGS {
-        let place = turn % 2;
-        let since = Instant::now();
-        swing_to(place);
-        while flow.ask() != b"cd"[place] {}
-        times.push(since.elapsed());
+    for (from, to) in [("pod-a1", "pod-b1"), ("pod-b1", "pod-a1")] {
+        await_reach(pod(lab, from), address(lab, to));
     }
-    times.sort();
-    println!(
-        "a route that changes is gone by after: median {:?}, {:?} at most, the command and one answer included",
-        times[times.len() / 2],
-        times[times.len() - 1]
-    );
-    node.ip(&["route", "del", SWUNG.0]).unwrap();
+    assert_reaches(node(lab, "node-a"), address(lab, "pod-b1"));
 }
 
 #[test]
@@ -392,6 +338,15 @@ fn the_stand_in_outlives_the_process_and_goes_with_uninstall() {
         shown.contains("LOWER_UP") && shown.contains("mtu 1480"),
         "{shown}"
     );
+    // Deleted by hand it comes back at once; the routes by it are for who made them to make again.
+    node(&lab, "node-a").ip(&["link", "del", TUNL]).unwrap();
+    await_that("the stand-in to be back", || {
+        let shown = node(&lab, "node-a").ip(&["-o", "link", "show", TUNL]);
+        shown.is_ok_and(|shown| shown.contains("LOWER_UP") && shown.contains("mtu 1480"))
+    });
+    lead(&lab);
+    await_reach(pod(&lab, "pod-a1"), to);
+    assert_reaches(node(&lab, "node-a"), to);
     daemon_mut(&mut lab, "node-a").stop().unwrap();
     let config = daemon(&lab, "node-a").config();
     let done = daemon(&lab, "node-a")

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use millrace_tools::lab::{Lab, Namespace, Process};
 
@@ -34,16 +35,15 @@ impl Drop for Folder {
 }
 
 /// A machine with BIRD.
-pub(super) struct Bird<'l> {
-    namespace: &'l Namespace,
+pub(super) struct Bird {
     // Ends before its folder does.
     _process: Process,
     folder: Folder,
 }
 
-impl<'l> Bird<'l> {
+impl Bird {
     /// Starts it with this configuration.
-    pub(super) fn start(lab: &Lab, name: &str, namespace: &'l Namespace, text: &str) -> Self {
+    pub(super) fn start(lab: &Lab, name: &str, namespace: &Namespace, text: &str) -> Self {
         let folder = Folder::make(lab, name);
         let (config, socket) = (folder.join("bird.conf"), folder.join("bird.ctl"));
         fs::write(&config, text).unwrap();
@@ -51,7 +51,6 @@ impl<'l> Bird<'l> {
         line.arg("-f").arg("-c").arg(&config).arg("-s").arg(&socket);
         let process = Process::spawn(line, &folder.join("log")).unwrap();
         Self {
-            namespace,
             folder,
             _process: process,
         }
@@ -60,23 +59,22 @@ impl<'l> Bird<'l> {
     /// Tells it something, as at its own prompt.
     pub(super) fn tell(&self, words: &str) -> String {
         let socket = self.folder.join("bird.ctl").display().to_string();
-        let mut arguments = vec!["-s", &socket];
-        arguments.extend(words.split(' '));
-        self.namespace.run("birdc", &arguments).unwrap()
+        let mut line = Command::new("birdc");
+        line.args(["-s", &socket]).args(words.split(' '));
+        said(line)
     }
 }
 
 /// A machine with FRR: zebra, which alone talks with the kernel, and the daemons that it listens to.
-pub(super) struct Frr<'l> {
-    namespace: &'l Namespace,
+pub(super) struct Frr {
     // They end before their folder does.
     _processes: Vec<Process>,
     folder: Folder,
 }
 
-impl<'l> Frr<'l> {
+impl Frr {
     /// Starts it with this configuration.
-    pub(super) fn start(lab: &Lab, name: &str, namespace: &'l Namespace, text: &str) -> Self {
+    pub(super) fn start(lab: &Lab, name: &str, namespace: &Namespace, text: &str) -> Self {
         let folder = Folder::make(lab, name);
         let config = folder.join("frr.conf");
         fs::write(&config, text).unwrap();
@@ -93,7 +91,6 @@ impl<'l> Frr<'l> {
         await_that("zebra to listen", || folder.join("zserv.api").exists());
         let processes = vec![zebra, start("staticd"), start("bgpd")];
         Self {
-            namespace,
             folder,
             _processes: processes,
         }
@@ -102,8 +99,16 @@ impl<'l> Frr<'l> {
     /// Tells it something, line by line, as at its own prompt.
     pub(super) fn tell(&self, lines: &[&str]) -> String {
         let folder = self.folder.0.display().to_string();
-        let mut arguments = vec!["--vty_socket", &folder];
-        arguments.extend(lines.iter().flat_map(|line| ["-c", line]));
-        self.namespace.run("vtysh", &arguments).unwrap()
+        let mut line = Command::new("vtysh");
+        line.args(["--vty_socket", &folder]);
+        line.args(lines.iter().flat_map(|line| ["-c", line]));
+        said(line)
     }
+}
+
+/// What a prompt answers. It is reached by a socket in the file system, which every namespace of the network has.
+fn said(mut line: Command) -> String {
+    let output = line.output().unwrap();
+    assert!(output.status.success(), "{line:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

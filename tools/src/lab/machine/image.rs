@@ -20,8 +20,10 @@ const BUSYBOX: &str = "busybox";
 const GUEST: &str = "millrace-guest";
 /// The load generator.
 const GENERATOR: &str = "millrace-pktgen";
+/// Who root is, for programs that ask: tcpdump.
+const USERS: &str = "root:x:0:0:root:/:/bin/sh\n";
 /// What the machine's own setting up and the tests run inside.
-const PROGRAMS: [&str; 5] = ["ip", "bridge", "ss", "ethtool", "ping"];
+const PROGRAMS: [&str; 6] = ["ip", "bridge", "ss", "ethtool", "ping", "tcpdump"];
 /// Where programs are looked for: root's search path need not have the second half.
 const SEARCH_PATH: [&str; 6] = [
     "/usr/local/sbin",
@@ -55,6 +57,7 @@ pub(super) fn build(kernel: &Kernel, folder: &Path, path: &Path) -> Result<(), L
         archive.folder(empty).map_err(packing())?;
     }
     archive.file("/init", INIT.as_bytes()).map_err(packing())?;
+    archive.file("/etc/passwd", USERS.as_bytes()).map_err(packing())?;
     let millrace = find_program()?;
     let beside = [GUEST, GENERATOR].map(|name| millrace.with_file_name(name));
     let mut libraries = BTreeSet::new();

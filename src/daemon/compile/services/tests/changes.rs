@@ -352,6 +352,7 @@ fn a_node_that_comes_takes_its_address_out_of_steering() {
         node_addresses: &[ip("192.0.2.1"), ip("192.0.2.7")].into(),
         fail_safe_ports: &[],
         listens: super::super::HostListens(&|_, _, _| Ok(false)),
+        host_ports: &[],
     });
     assert!(world.compiler.steering().addresses.is_empty());
     assert_eq!(world.outcome("pod -> 192.0.2.7 tcp 80"), "10.244.1.2:80 masq");
@@ -376,6 +377,7 @@ fn another_zone_or_address_of_the_node_is_taken_in() {
         node_addresses: &[own].into(),
         fail_safe_ports: &[],
         listens: super::super::HostListens(&|_, _, _| Ok(false)),
+        host_ports: &[],
     });
     assert_eq!(world.outcome(CALL), "10.244.2.2:80");
 }

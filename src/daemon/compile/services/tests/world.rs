@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) now: Tick,
     /// The TCP ports of the node on which programs listen.
     pub(super) listened: Vec<u16>,
+    /// What the node's pods have of its ports.
+    pub(super) host_ports: Vec<PodHostPorts>,
 }
 
 impl World {
@@ -124,6 +126,7 @@ impl World {
             affinity: AffinityTable::new(1024),
             now: Tick::from_seconds(1000),
             listened: vec![LISTENED],
+            host_ports: Vec::new(),
         };
         world.set(objects);
         world
@@ -156,6 +159,7 @@ impl World {
             node_addresses: &[NODE, PEER].iter().map(|text| text.parse().unwrap()).collect(),
             fail_safe_ports: &[22, 6443],
             listens: HostListens(&listens),
+            host_ports: &self.host_ports,
         });
     }
 

@@ -1,0 +1,182 @@
+//! What ADD answers, in each version's words (CNI 1.1, section 5, "Success").
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::config::{Config, Version};
+use crate::daemon::Attached;
+
+/// The result of ADD: what was made, behind what plugins before this one made.
+pub(crate) fn result(call: &Call, config: &Config, made: &Attached) -> Value {
+    let list = |key: &str| {
+        let previous = config
+            .previous
+            .as_ref()
+            .and_then(|previous| previous.get(key)?.as_array().cloned());
+        previous.unwrap_or_default()
+    };
+    let mut interfaces = list("interfaces");
+    let (mut host, mut own) = (
+        json!({"name": made.interface, "mac": made.host_mac}),
+        json!({"name": call.interface, "mac": made.mac, "sandbox": call.netns}),
+    );
+    if config.version >= Version::V1_1_0 {
+        host["mtu"] = json!(made.mtu);
+        own["mtu"] = json!(made.mtu);
+    }
+    interfaces.extend([host, own]);
+    let place = interfaces.len() - 1;
+    let (mut ips, mut routes) = (list("ips"), list("routes"));
+    for address in &made.addresses {
+        let gateway = made
+            .gateways
+            .iter()
+            .find(|gateway| gateway.is_ipv4() == address.is_ipv4());
+        ips.push(ip(*address, gateway, place, config.version));
+        routes.extend(gateway.map(|gateway| route(*gateway, made.mtu, config.version)));
+    }
+    let previous = config
+        .previous
+        .as_ref()
+        .and_then(|previous| previous.get("dns").cloned());
+    json!({
+        "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": routes,
+        "dns": config.dns.clone().or(previous).unwrap_or_else(|| json!({})),
+    })
+}
+
+fn ip(address: IpAddr, gateway: Option<&IpAddr>, place: usize, version: Version) -> Value {
+    let (length, family) = if address.is_ipv4() { (32, "4") } else { (128, "6") };
+    let mut ip = json!({"address": format!("{address}/{length}"), "interface": place});
+    if let Some(gateway) = gateway {
+        ip["gateway"] = json!(gateway);
+    }
+    if version < Version::V1_0_0 {
+        ip["version"] = json!(family);
+    }
+    ip
+}
+
+/// The default route of a family.
+fn route(gateway: IpAddr, mtu: u32, version: Version) -> Value {
+    let everywhere = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    let mut route = json!({"dst": everywhere, "gw": gateway});
+    if version >= Version::V1_1_0 {
+        route["mtu"] = json!(mtu);
+    }
+    route
+}
+
+/// The addresses of the container's interface in a result of ADD; `None` if it has no such interface.
+pub(crate) fn addresses_in(result: &Value, call: &Call) -> Option<Vec<IpAddr>> {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let netns = call.netns.as_ref().map(|path| path.display().to_string());
+    let is_ours = |interface: &Value| {
+        text(interface, "name").as_ref() == Some(&call.interface) && text(interface, "sandbox") == netns
+    };
+    let place = result.get("interfaces")?.as_array()?.iter().position(is_ours)?;
+    let ips = result
+        .get("ips")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let ours = ips.iter().filter(|ip| {
+        ip.get("interface")
+            .and_then(Value::as_u64)
+            .and_then(|at| usize::try_from(at).ok())
+            == Some(place)
+    });
+    let address = |ip: &Value| text(ip, "address")?.split('/').next()?.parse().ok();
+    Some(ours.filter_map(address).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::call::Command;
+
+    fn call() -> Call {
+        Call {
+            command: Command::Add,
+            container: "c0ffee".to_owned(),
+            interface: "eth0".to_owned(),
+            netns: Some("/run/netns/x".into()),
+            pod: "default/a".to_owned(),
+        }
+    }
+
+    fn made() -> Attached {
+        Attached {
+            interface: "mr1".to_owned(),
+            host_mac: "02:00:00:00:00:01".to_owned(),
+            addresses: vec!["10.244.1.2".parse().unwrap(), "fd00:1::2".parse().unwrap()],
+            gateways: vec!["10.244.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()],
+            mac: "02:00:00:00:00:02".to_owned(),
+            mtu: 1450,
+        }
+    }
+
+    fn config(version: &str, more: &str) -> Config {
+        let text = format!("{{\"cniVersion\": \"{version}\", \"name\": \"pods\"{more}}}");
+        Config::read(text.as_bytes(), Command::Add).unwrap()
+    }
+
+    #[test]
+    fn each_version_has_the_words_that_it_knows() {
+        let newest = result(&call(), &config("1.1.0", ""), &made());
+        assert_eq!(
+            newest,
+            json!({
+                "cniVersion": "1.1.0",
+                "interfaces": [
+                    {"name": "mr1", "mac": "02:00:00:00:00:01", "mtu": 1450},
+                    {"name": "eth0", "mac": "02:00:00:00:00:02", "mtu": 1450, "sandbox": "/run/netns/x"},
+                ],
+                "ips": [
+                    {"address": "10.244.1.2/32", "gateway": "10.244.1.1", "interface": 1},
+                    {"address": "fd00:1::2/128", "gateway": "fd00:1::1", "interface": 1},
+                ],
+                "routes": [
+                    {"dst": "0.0.0.0/0", "gw": "10.244.1.1", "mtu": 1450},
+                    {"dst": "::/0", "gw": "fd00:1::1", "mtu": 1450},
+                ],
+                "dns": {},
+            })
+        );
+        let oldest = result(&call(), &config("0.3.1", ""), &made());
+        assert_eq!(oldest["ips"][1]["version"], "6");
+        assert_eq!(
+            (oldest["interfaces"][1].get("mtu"), oldest["routes"][0].get("mtu")),
+            (None, None)
+        );
+        assert_eq!(
+            result(&call(), &config("1.0.0", ""), &made())["ips"][0].get("version"),
+            None
+        );
+    }
+
+    #[test]
+    fn what_plugins_before_made_stays_in_front() {
+        let before = r#", "dns": {"nameservers": ["10.96.0.10"]}, "prevResult": {"cniVersion": "1.0.0",
+            "interfaces": [{"name": "lo", "sandbox": "/run/netns/x"}],
+            "ips": [{"address": "127.0.0.1/8", "interface": 0}], "dns": {"domain": "x"}}"#;
+        let result = result(&call(), &config("1.0.0", before), &made());
+        let places: Vec<_> = result["ips"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|ip| ip["interface"].clone())
+            .collect();
+        assert_eq!(places, [0, 2, 2]);
+        assert_eq!(result["dns"], json!({"nameservers": ["10.96.0.10"]}));
+        assert_eq!(addresses_in(&result, &call()), Some(made().addresses));
+        let other = Call {
+            interface: "net1".to_owned(),
+            ..call()
+        };
+        assert_eq!(addresses_in(&result, &other), None);
+    }
+}
