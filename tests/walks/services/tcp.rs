@@ -206,3 +206,32 @@ fn a_segment_from_the_middle_begins_a_connection_only_where_that_is_allowed() {
         strict.client_is_dropped("a reset begins nothing", &reset(CLIENT), DropReason::TcpInvalid);
     }
 }
+
+/// What lies within a window beyond what was noted, and what comes late, passes as it does through the kernel's tracking; a
+/// stream goes on from there.
+#[test]
+fn what_follows_on_segments_that_were_not_noted_passes() {
+    let window = u32::from(WINDOW);
+    for family in Family::BOTH {
+        let mut talk = Talk::new(family, false);
+        talk.shake_hands();
+        talk.client_says("data", &data(CLIENT + 1, SERVER + 1, 500));
+        talk.server_says(
+            "ACK of data not noted",
+            &data(SERVER + 1, CLIENT + 501 + window, 0),
+        );
+        let beyond = data(SERVER + 1, CLIENT + 502 + window, 0);
+        talk.server_is_dropped("ACK of more than a window", &beyond, DropReason::TcpWindow);
+        talk.client_says("data after it", &data(CLIENT + 501 + window, SERVER + 1, 500));
+        talk.server_says("its ACK", &data(SERVER + 1, CLIENT + 1001 + window, 0));
+        let next = CLIENT + 1001 + 2 * window;
+        talk.client_says("data beyond the window", &data(next, SERVER + 1, 0));
+        talk.client_says("data a little further", &data(next + 1, SERVER + 1, 500));
+        talk.server_says("its ACK", &data(SERVER + 1, next + 501, 900));
+        let far = data(next + 502 + 2 * window, SERVER + 901, 500);
+        talk.client_is_dropped("data beyond two windows", &far, DropReason::TcpWindow);
+        talk.client_says("data once more", &data(CLIENT + 1, SERVER + 1, 500));
+        talk.server_says("an old ACK", &data(SERVER + 1, CLIENT.wrapping_sub(70_000), 0));
+        talk.client_says("more", &data(next + 501, SERVER + 901, 500));
+    }
+}

@@ -189,10 +189,19 @@ fn blind_segments_change_nothing() {
     for far in [allowed + 1000, 1 << 20, 1 << 31, 0x9000_0000] {
         dialogue.keeps(client(RST, 101 + far, 0, 0), TcpVerdict::OutOfWindow);
         dialogue.keeps(server(RST_ACK, 301 + far, 101, 0), TcpVerdict::OutOfWindow);
+    }
+    for far in [2 * allowed + 1000, 1 << 20, 1 << 31] {
         dialogue.keeps(client(ACK, 101 + far, 301, 10), TcpVerdict::OutOfWindow);
         dialogue.keeps(server(FIN_ACK, 301 + far, 101, 0), TcpVerdict::OutOfWindow);
+    }
+    for far in [allowed + 1000, 1 << 20, (1 << 31) - 1] {
         dialogue.keeps(client(ACK, 101, 301 + far, 0), TcpVerdict::OutOfWindow);
     }
+    // What lies behind comes late, as far as anyone can tell.
+    let behind = 0x9000_0000;
+    dialogue.keeps(client(ACK, 101 + behind, 301, 10), TcpVerdict::Accept);
+    dialogue.keeps(server(FIN_ACK, 301 + behind, 101, 0), TcpVerdict::Accept);
+    dialogue.keeps(client(ACK, 101, 301 + behind, 0), TcpVerdict::Accept);
     // Within the window, and not the number that is expected: its receiver challenges it (RFC 5961 section 3).
     dialogue.keeps(client(RST, 101 + 50, 0, 0), TcpVerdict::Accept);
     dialogue.keeps(server(RST, 301 + 50, 0, 0), TcpVerdict::Accept);
@@ -299,7 +308,7 @@ fn data_in_a_syn_may_be_acknowledged_or_not() {
 
 #[test]
 fn windows_are_scaled_only_if_both_sides_say_so() {
-    let far = u32::from(WINDOW) + 500;
+    let far = 2 * u32::from(WINDOW) + 500; // one more window is tolerated
     let mut unscaled = Dialogue::begin();
     let (direction, mut syn_ack) = server(SYN_ACK, 0, 1, 0);
     syn_ack.window_scale = None;
@@ -334,7 +343,51 @@ fn what_is_sent_again_and_kept_alive_passes() {
     dialogue.passes(client(ACK, 100, 301, 1), TcpState::Established); // one with a byte
     dialogue.passes(server(ACK, 301, 1, 0), TcpState::Established); // an acknowledgment overtaken by later ones
     let old = 0_u32.wrapping_sub((u32::from(WINDOW) << SCALE) + 200);
-    dialogue.keeps(client(ACK, old, 301, 100), TcpVerdict::OutOfWindow); // nobody can want that any more
+    // Nobody can want that any more; whoever gets it acknowledges again what its sender has not heard of.
+    dialogue.keeps(client(ACK, old, 301, 100), TcpVerdict::Accept);
+    dialogue.keeps(
+        client(ACK, 101, 301_u32.wrapping_sub(70_000), 0),
+        TcpVerdict::Accept,
+    );
+}
+
+/// Segments that pass without being noted, because another worker is at the connection's record: what follows on them.
+#[test]
+fn what_was_not_noted_is_made_up_for() {
+    let allowed = u32::from(WINDOW) << SCALE;
+    // Data of the client's; the server's acknowledgment of it.
+    let mut dialogue = Dialogue::talking();
+    for missed in [1, 100, allowed] {
+        dialogue.keeps(server(ACK, 301, 101 + missed, 0), TcpVerdict::Accept);
+    }
+    dialogue.keeps(server(ACK, 301, 101 + allowed + 1, 0), TcpVerdict::OutOfWindow);
+    // The server's windows; data that fills them.
+    dialogue.passes(client(ACK, 101, 301, allowed), TcpState::Established);
+    dialogue.passes(client(ACK, 101 + allowed, 301, 100), TcpState::Established);
+    dialogue.passes(
+        client(ACK, 201 + allowed, 301, allowed - 100),
+        TcpState::Established,
+    );
+    dialogue.keeps(client(ACK, 101 + 2 * allowed, 301, 1), TcpVerdict::OutOfWindow);
+    dialogue.passes(server(ACK, 301, 101 + 2 * allowed, 0), TcpState::Established);
+    dialogue.passes(
+        client(ACK, 101 + 2 * allowed, 301, allowed),
+        TcpState::Established,
+    );
+    // Data of both, each of which goes on with acknowledging the other's: what is known follows, however long.
+    let mut dialogue = Dialogue::talking();
+    for number in 0..1000 {
+        let (sent, answered) = (601 + 500 * number, 901 + 500 * number);
+        dialogue.passes(client(ACK, sent, answered, 500), TcpState::Established);
+        dialogue.passes(server(ACK, answered, sent, 500), TcpState::Established);
+    }
+    // A FIN that follows is one.
+    let mut dialogue = Dialogue::talking();
+    dialogue.passes(server(FIN_ACK, 301, 201, 0), TcpState::HalfClosed);
+    // A connection that is not yet one is not made up.
+    let mut dialogue = Dialogue::begin();
+    dialogue.passes(server(SYN_ACK, 0, 1, 0), TcpState::SynReceived);
+    dialogue.keeps(client(ACK, 1, 2, 0), TcpVerdict::OutOfWindow);
 }
 
 #[test]

@@ -73,11 +73,10 @@ impl Connection {
             && self.sides.iter().all(|side| side.is_heard)
         {
             let (own, other) = self.sides_of(direction);
-            if !own.allows(other, segment) {
-                return TcpVerdict::OutOfWindow;
+            if own.allows(other, segment) {
+                own.learn(other, segment);
+                return TcpVerdict::Accept;
             }
-            own.learn(other, segment);
-            return TcpVerdict::Accept;
         }
         self.track_rare(direction, segment)
     }
@@ -272,7 +271,12 @@ impl Connection {
             return TcpVerdict::Accept;
         }
         if !own.allows(other, segment) {
-            return TcpVerdict::OutOfWindow;
+            // Who opens a connection shows that he sees the other's packets: nothing is tolerated until then.
+            if state == TcpState::SynReceived || !own.tolerates(other, segment) {
+                return TcpVerdict::OutOfWindow;
+            }
+            self.close();
+            return TcpVerdict::Accept;
         }
         let is_acked = segment.acknowledgment == other.end;
         own.learn(other, segment);

@@ -8,6 +8,9 @@
 //!   anything that could still be wanted;
 //! - it acknowledges no more than the other side has sent;
 //! - and no less than a largest window before that.
+//!
+//! What they do not allow is judged once more ([`Side::tolerates`]): a segment may have come late, or what made room for it
+//! may not have been noted.
 
 use super::{SCALE_MAX, TcpSegment};
 use crate::wire::TcpFlags;
@@ -91,14 +94,49 @@ impl Side {
     /// Whether a segment of this side lies within the windows; `other` has been heard.
     #[inline]
     pub(super) fn allows(&self, other: &Self, segment: &TcpSegment) -> bool {
-        let oldest = self.end.wrapping_sub(other.window.max(1));
-        let fits = !is_after(segment.sequence, self.limit) && !is_after(oldest, segment.end());
+        let fits = !is_after(segment.sequence, self.limit) && !is_after(self.oldest(other), segment.end());
         if !segment.has(TcpFlags::ACK) {
             return fits;
         }
-        let least = other.end.wrapping_sub(self.window.max(ACK_WINDOW_MIN));
         let ack = segment.acknowledgment;
-        fits && !is_after(ack, other.end) && !is_after(least, ack)
+        fits && !is_after(ack, other.end) && !is_after(self.least(other), ack)
+    }
+
+    /// Whether a segment of this side that [`Self::allows`] refuses may pass all the same; learns what it must of it.
+    ///
+    /// What is behind has been overtaken, by others or by its own repetition: its receiver acknowledges it again, which
+    /// it has to see it for. What is ahead by no more than a window follows on something that was not noted, for a worker
+    /// that finds another at the connection's record passes segments on without. Were the end not learnt of it, both
+    /// sides would leave what is known of them behind. The kernel's tracking passes both since 6.1, but for an
+    /// acknowledgment that is ahead: it waits for its record.
+    #[cold]
+    pub(super) fn tolerates(&mut self, other: &Self, segment: &TcpSegment) -> bool {
+        let (end, ack) = (segment.end(), segment.acknowledgment);
+        let is_ahead = is_after(segment.sequence, self.limit);
+        let is_ack_ahead = is_after(ack, other.end);
+        if is_ahead && end.wrapping_sub(self.limit) > other.window
+            || is_ack_ahead && ack.wrapping_sub(other.end) > self.window
+        {
+            return false;
+        }
+        let is_behind = is_after(self.oldest(other), end) || is_after(self.least(other), ack);
+        if !is_behind {
+            self.end = later(self.end, end);
+            self.has_finished |= segment.has(TcpFlags::FIN);
+        }
+        true
+    }
+
+    /// Before this a segment of this side must not end.
+    #[inline]
+    fn oldest(&self, other: &Self) -> u32 {
+        self.end.wrapping_sub(other.window.max(1))
+    }
+
+    /// The lowest acknowledgment of this side that is still of use.
+    #[inline]
+    fn least(&self, other: &Self) -> u32 {
+        other.end.wrapping_sub(self.window.max(ACK_WINDOW_MIN))
     }
 
     /// Learns from a segment of this side that is within the windows.
