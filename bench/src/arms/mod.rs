@@ -42,7 +42,7 @@ pub(crate) use setting::{far_end, fix_neighbours, link_out, pod_end};
 pub(crate) use signals::heed_signals;
 pub(crate) use switch::{Objects, Switch};
 pub(crate) use turns::Turns;
-pub(crate) use window::Window;
+pub(crate) use window::{Window, wait};
 
 /// Who sends, and where the node under test is.
 pub(crate) const POD: &str = "pod-a1";

@@ -106,8 +106,11 @@ impl Window {
     }
 }
 
-/// Waits, unless it is interrupted.
-fn wait(duration: Duration) -> anyhow::Result<()> {
+/// Waits.
+///
+/// # Errors
+/// On an interrupt.
+pub(crate) fn wait(duration: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + duration;
     loop {
         interrupt::check()?;

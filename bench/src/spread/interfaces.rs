@@ -5,25 +5,21 @@
 //! make it send less than two workers can take. Without such parts it is counted too, at a bounded rate.
 
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Args;
-use millrace_tools::lab::interrupt;
 use millrace_tools::pktgen::check_core;
 use serde_json::{Map, Value, json};
 
 use super::MODES;
 use super::stand::{End, Reading, Stand};
-use crate::arms::heed_signals;
+use crate::arms::{heed_signals, wait};
 use crate::statistics::{median, rounded};
 use crate::summary;
 
 /// How long packets flow before anything is counted: flows become known, and sharing is tried.
 const WARM_UP: Duration = Duration::from_millis(2500);
-/// How long a wait goes on before it looks at the interrupt flag again.
-const BEAT: Duration = Duration::from_millis(50);
 
 /// How sharing is measured between interfaces.
 #[derive(Debug, Args)]
@@ -199,17 +195,4 @@ fn show(name: &str, seen: &[Seen], figures: &mut Map<String, Value>) {
         "rounds": rounds,
     });
     figures.insert(format!("spread-veth/{name}"), figure);
-}
-
-/// Waits, unless it is interrupted.
-fn wait(duration: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + duration;
-    loop {
-        interrupt::check()?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        thread::sleep(left.min(BEAT));
-    }
 }
