@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod health;
 mod policies;
 mod services;
 
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use health::HealthReport;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -24,6 +26,8 @@ pub const LINE_MAX_BYTES: usize = 16 << 20;
 pub enum Request {
     /// All counters.
     Stats,
+    /// Whether the switch is well.
+    Health,
     /// The ports.
     ShowPorts,
     /// The routes the workers use.

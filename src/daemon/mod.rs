@@ -13,15 +13,16 @@ mod flows;
 pub mod health;
 mod host_path;
 mod links;
+mod liveness;
 mod look;
 mod neighbours;
-mod nic;
+pub(crate) mod nic;
 mod pods;
 pub mod ports;
 mod stalls;
 mod stand_in;
 mod start;
-mod underlay;
+pub(crate) mod underlay;
 mod uninstall;
 
 use std::cell::OnceCell;
