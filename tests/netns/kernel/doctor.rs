@@ -10,7 +10,7 @@ use super::namespaces::{Namespace, join, sh};
 
 /// A program that somebody else has on an interface.
 const FOREIGN: &str = "__attribute__((section(\"xdp\"), used)) int foreign(void *ctx) { return 2; }\n\
-                       char license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
+                       char terms[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
 
 /// What doctor says of this namespace: whether it ended well, and its findings.
 fn examine(node: &Namespace, folder: &Path) -> (bool, Vec<Value>) {
