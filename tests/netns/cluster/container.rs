@@ -13,7 +13,7 @@ const CONTAINER: &str = "set -e; proc=$1; capabilities=$2; shift 2; mkdir -p $pr
     mount --bind /proc/sys/net $proc/net; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; \
     exec setpriv --bounding-set=-all,$capabilities \"$@\"";
 /// What the node file in the manifest has in the place of a name.
-const NAME: &str = "set-by-MILLRACE_NODE_NAME";
+const NAME: &str = "set-by-millrace-node-name";
 
 /// The capabilities of a container of a manifest, as setpriv takes them.
 fn capabilities(manifest: &str, key: &str) -> String {
@@ -90,11 +90,7 @@ fn the_container_of_the_manifest_has_all_that_the_daemon_needs() {
         says(&["health", "--ready"]).is_ok_and(|said| said == "ready\n")
     });
     assert_eq!(says(&["health"]).unwrap(), "alive\n");
-    let reserved = || {
-        node(&lab, "node-b")
-            .get("net.ipv4.ip_local_reserved_ports")
-            .unwrap()
-    };
+    let reserved = || node(&lab, "node-b").get("ipv4/ip_local_reserved_ports").unwrap();
     assert_eq!(reserved().trim(), "61000-65535");
     lab.add_pod("node-b", "pod-b1").unwrap();
     await_reach(pod(&lab, "pod-a1"), crate::rig::address(&lab, "pod-b1"));
@@ -136,9 +132,7 @@ fn the_container_of_the_manifest_has_all_that_the_daemon_needs() {
     let status = uninstall.wait(PATIENCE).unwrap();
     assert!(status.success(), "{}", daemon(&lab, "node-b").log_end());
     process.wait(PATIENCE).unwrap();
-    let reserved = node(&lab, "node-b")
-        .get("net.ipv4.ip_local_reserved_ports")
-        .unwrap();
+    let reserved = node(&lab, "node-b").get("ipv4/ip_local_reserved_ports").unwrap();
     assert_eq!(reserved.trim(), "");
     let link = node(&lab, "node-b")
         .ip(&["-d", "link", "show", "dev", "eth1"])
