@@ -8,6 +8,7 @@
 
 mod flows;
 mod kubernetes;
+mod named;
 mod overlay;
 mod portless;
 mod services;
@@ -291,18 +292,6 @@ impl Config {
             error,
         })?;
         Self::parse(&text, path)
-    }
-
-    /// As [`Config::load`], for this node, whatever name the file has: it may be the same for many.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn load_for(path: &Path, name: Option<&NodeName>) -> Result<Self, ConfigError> {
-        let mut config = Self::load(path)?;
-        if let Some(name) = name {
-            config.node.name.clone_from(name);
-        }
-        Ok(config)
     }
 
     /// As [`Config::load`], for the text of a node file; `path` is what errors name and where relative paths

@@ -36,7 +36,6 @@ use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
-use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
 use millrace_pipelines::Connections;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +46,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
-use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
+use crate::kernel::{Kernel, KernelFollower, KernelState, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
 use compile::services::{HostListens, ServiceCompiler};
@@ -233,7 +232,9 @@ impl Daemon {
                 kernel: &self.state,
                 ports,
                 key: self.key,
-                listens: HostListens(&|address, protocol, port| listens(&listening, address, protocol, port)),
+                listens: HostListens(&|address, protocol, port| {
+                    host_path::listens(&listening, address, protocol, port)
+                }),
             },
             &mut self.numbers,
             &mut self.services,
@@ -387,16 +388,4 @@ fn is_fixed(own: &NodeRecord) -> (bool, Vec<IpNet>, Vec<IpAddr>) {
     let is_flannels = own.blocks.is_none();
     let cidrs = own.pod_cidrs().filter(|_| is_flannels).collect();
     (is_flannels, cidrs, own.tunnel_addresses().collect())
-}
-
-/// Whether the node itself listens there; its sockets are read once, and only if someone asks.
-fn listens(
-    known: &OnceCell<Result<Listening, String>>,
-    address: IpAddr,
-    protocol: IpProtocol,
-    port: u16,
-) -> Result<bool, String> {
-    let listening = known.get_or_init(|| Listening::read().map_err(|error| error.to_string()));
-    let listening = listening.as_ref().map_err(Clone::clone)?;
-    Ok(listening.is_taken(address, protocol, port))
 }

@@ -11,7 +11,9 @@ use millrace_dataplane::xdp;
 
 use super::Question;
 use super::facts::{Cni, Facts, Filters, Ports, Seen, Uplink};
-use crate::config::Config;
+use crate::admin::client::Client;
+use crate::admin::protocol::{Failure, NodeFacts, Request};
+use crate::config::{Config, ObjectSource};
 use crate::daemon::SOCKET_NAME;
 use crate::daemon::nic::fault_of_zero_copy;
 use crate::daemon::underlay::Underlay;
@@ -117,21 +119,32 @@ fn ports() -> Ports {
     }
 }
 
-/// From the folder of manifests, if that is there.
+/// From the folder of manifests, or from the daemon, if either is there.
 fn pod_cidrs(config: &Config) -> Seen<Vec<IpNet>> {
-    let path = &config.node.manifests;
+    let unknown = |why: String| Err(format!("pods' addresses are not known: {why}"));
+    let path = match config.objects() {
+        ObjectSource::Folder(path) => path,
+        ObjectSource::Api(_) => {
+            let facts = Client::connect(&config.node.state_dir.join(SOCKET_NAME))
+                .map_err(Failure::from)
+                .and_then(|mut client| client.request(&Request::ShowNode))
+                .and_then(|answer| {
+                    serde_json::from_value(answer).map_err(|error| Failure::failed(error.to_string()))
+                });
+            return facts
+                .map(|facts: NodeFacts| facts.pod_cidrs)
+                .or_else(|failure| unknown(failure.message));
+        }
+    };
     if !path.is_dir() {
-        return Err(format!(
-            "pods' addresses are not known: there is no folder of manifests {}",
-            path.display()
-        ));
+        return unknown(format!("there is no folder of manifests {}", path.display()));
     }
     let mut folder = Folder::new(path).in_network(config.overlay.network);
     folder.scan();
     let store = folder.store(&config.node.name, &[]);
     let cidrs: Vec<IpNet> = store.nodes().flat_map(|node| node.pod_prefixes()).collect();
     if cidrs.is_empty() {
-        return Err(format!("no Node with pod CIDRs in {}", path.display()));
+        return unknown(format!("there is no Node with pod CIDRs in {}", path.display()));
     }
     Ok(cidrs)
 }

@@ -239,17 +239,14 @@ fn uninstall_by(hand: &Hand, folders: &Folders) -> Result<Vec<String>, InstallEr
     for path in [&conflist, &plugin] {
         hand.remove(&beside(path))?;
     }
-    match attachments(&data_dir) {
-        0 => {
-            if hand.remove(&plugin)? {
-                done.push(format!("removed: {}", plugin.display()));
-            }
-        }
-        pods if plugin.exists() => done.push(format!(
+    let pods = attachments(&data_dir);
+    if pods > 0 && plugin.exists() {
+        done.push(format!(
             "left: {}, by which {pods} interface(s) of pods are taken down; say it again once these are gone",
             plugin.display()
-        )),
-        _ => {}
+        ));
+    } else if hand.remove(&plugin)? {
+        done.push(format!("removed: {}", plugin.display()));
     }
     Ok(done)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod objects;
+mod rights;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -244,20 +245,11 @@ fn the_container_has_the_capabilities_that_the_daemon_uses_and_no_more() {
     );
 }
 
+/// No node has both: the daemon, and what takes its work away.
 #[test]
-fn the_patch_for_some_nodes_is_about_what_is_there() {
-    let patch: Value = serde_saphyr::from_str(
-        &std::fs::read_to_string(root().join("deploy/one-by-one/kustomization.yaml")).unwrap(),
-    )
-    .unwrap();
-    let target = &patch["patches"][0]["target"];
-    let daemon_set = deployed("DaemonSet");
-    assert_eq!(
-        (&target["kind"], &target["name"]),
-        (&daemon_set["kind"], &daemon_set["metadata"]["name"])
-    );
-    let steps: Value = serde_saphyr::from_str(patch["patches"][0]["patch"].as_str().unwrap()).unwrap();
-    let path = steps[0]["path"].as_str().unwrap();
-    let (parent, _) = path.rsplit_once('/').unwrap();
-    assert!(daemon_set.pointer(parent).is_some_and(Value::is_object), "{path}");
+fn the_daemon_keeps_off_nodes_that_lose_it() {
+    let term = "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let expected =
+        json!([{"matchExpressions": [{"key": "millrace", "operator": "NotIn", "values": ["off"]}]}]);
+    assert_eq!(deployed("DaemonSet").pointer(term), Some(&expected));
 }

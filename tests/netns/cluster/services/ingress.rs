@@ -2,7 +2,7 @@
 //! pod of another node answers, by either family.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -285,7 +285,7 @@ fn ingress_pods_see_clients_by_their_own_addresses() {
     }
     // Each node tells load balancers whether it has one.
     for (name, expected) in [("node-a", "200"), ("node-b", "503")] {
-        let url = "http://127.0.0.1:30551/";
+        let url = format!("http://{}:30551/", Ipv4Addr::LOCALHOST);
         let arguments = [
             "-s",
             "-o",
@@ -294,7 +294,7 @@ fn ingress_pods_see_clients_by_their_own_addresses() {
             "%{http_code}",
             "--noproxy",
             "*",
-            url,
+            &url,
         ];
         assert_eq!(
             node(&lab, name).run("curl", &arguments).unwrap(),
