@@ -14,8 +14,7 @@ use super::compile::services::HostListens;
 use super::ports::Saved;
 use crate::config::Config;
 use crate::kernel::{
-    HostPortSpec, Kernel, KernelError, Link, Listening, OwnServices, PortSet, check_ports, release_ports,
-    reserve_ports,
+    HostPortSpec, Kernel, KernelError, Link, OwnServices, PortSet, check_ports, release_ports, reserve_ports,
 };
 use crate::objects::{NodeRecord, Store};
 
@@ -128,7 +127,7 @@ impl Daemon {
     pub(super) fn look_at_listeners(&mut self) -> bool {
         let listening = OnceCell::new();
         let is_listened = |(address, protocol, port): &(IpAddr, IpProtocol, u16)| {
-            listens(&listening, *address, *protocol, *port) == Ok(true)
+            super::listens(&listening, *address, *protocol, *port) == Ok(true)
         };
         let own_ports = self.services.steering().own_ports.iter().copied();
         let listened: BTreeSet<_> = own_ports.filter(is_listened).collect();
@@ -140,7 +139,7 @@ impl Daemon {
         self.host_path.listened = listened;
         self.services
             .can_give_more(HostListens(&|address, protocol, port| {
-                listens(&listening, address, protocol, port)
+                super::listens(&listening, address, protocol, port)
             }))
     }
 
@@ -175,16 +174,4 @@ pub(super) fn undo(kernel: &Kernel, saved: &Saved) -> [(String, Result<bool, Ker
             kernel.remove_own_services(),
         ),
     ]
-}
-
-/// Whether the node itself listens there; its sockets are read once, and only if someone asks.
-pub(super) fn listens(
-    known: &OnceCell<Result<Listening, String>>,
-    address: IpAddr,
-    protocol: IpProtocol,
-    port: u16,
-) -> Result<bool, String> {
-    let listening = known.get_or_init(|| Listening::read().map_err(|error| error.to_string()));
-    let listening = listening.as_ref().map_err(Clone::clone)?;
-    Ok(listening.is_taken(address, protocol, port))
 }
