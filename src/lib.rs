@@ -6,9 +6,12 @@
 
 pub mod admin;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
+pub mod install;
 pub mod kernel;
 pub mod objects;
-mod privileges;
+pub mod privileges;
 pub mod slowpath;

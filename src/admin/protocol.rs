@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod health;
 mod policies;
 mod services;
 
@@ -11,7 +12,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use health::HealthReport;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -24,6 +27,8 @@ pub const LINE_MAX_BYTES: usize = 16 << 20;
 pub enum Request {
     /// All counters.
     Stats,
+    /// Whether the switch is well.
+    Health,
     /// The ports.
     ShowPorts,
     /// The routes the workers use.
@@ -147,6 +152,9 @@ pub struct Stats {
     pub node: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
+    /// Where objects come from, and how that goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
     /// Sums over all workers.
     pub totals: Totals,
     /// Per worker: `dataplane::stats::WorkerCounters`.

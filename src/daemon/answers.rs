@@ -25,6 +25,7 @@ impl Daemon {
     pub(super) async fn answer(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         let result = match request {
             Request::Stats => to_value(self.stats()),
+            Request::Health => to_value(self.health_report()),
             Request::ShowPorts => to_value(self.show_ports()),
             Request::ShowRoutes => to_value(self.show_routes()),
             Request::ShowNeighbours => to_value(self.show_neighbours()),
@@ -100,6 +101,7 @@ impl Daemon {
         });
         Stats {
             node: self.own.name.to_string(),
+            source: Some(self.source.status()),
             uptime_seconds: self.started.elapsed().as_secs(),
             totals,
             workers,
