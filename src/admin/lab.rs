@@ -142,6 +142,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::Capture { port } => capture(&port, Arc::clone(&seen)),
             Request::ShowWorkers
             | Request::ShowServices(_)
+            | Request::ShowLoadBalancers
             | Request::ShowPolicies
             | Request::Explain(_)
             | Request::Denied

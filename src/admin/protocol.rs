@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod load_balancers;
 mod policies;
 mod services;
 
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use load_balancers::LoadBalancerRow;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -38,6 +40,8 @@ pub enum Request {
     ShowFlows(ShowFilter),
     /// The Services.
     ShowServices(ShowFilter),
+    /// Load balancers' addresses.
+    ShowLoadBalancers,
     /// The policies.
     ShowPolicies,
     /// Whether a connection would be allowed, and by what.
@@ -158,6 +162,9 @@ pub struct Stats {
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,
+    /// What was heard and said about load balancers' addresses, by name.
+    #[serde(default)]
+    pub load_balancers: std::collections::BTreeMap<String, u64>,
     /// Connections that there are, and that there is room for, by name.
     pub connections: std::collections::BTreeMap<String, u64>,
 }

@@ -4,6 +4,7 @@
 
 mod capture;
 mod decode;
+mod load_balancers;
 mod output;
 mod pcapng;
 mod policies;
@@ -230,6 +231,8 @@ pub enum Subject {
     Workers,
     /// Services, what leads to them and where they lead
     Services,
+    /// Load balancers' addresses, and who announces them
+    LoadBalancers,
     /// Connections
     Flows,
     /// Policies, and how often each of their rules decided

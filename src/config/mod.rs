@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod flows;
+mod load_balancer;
 mod overlay;
 mod portless;
 mod services;
@@ -23,6 +24,9 @@ use crate::objects::NodeName;
 use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use load_balancer::{
+    AddressRange, Announce, LEASE_MAX_MS, LEASE_MIN_MS, LoadBalancer, Pool, ROUTE_TABLE_MAX,
+};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
@@ -64,6 +68,9 @@ pub struct Config {
     /// `[services]`: Services as this node serves them.
     #[serde(default)]
     pub services: Services,
+    /// `[load-balancer]`: addresses for Services of type LoadBalancer.
+    #[serde(default)]
+    pub load_balancer: LoadBalancer,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -304,9 +311,12 @@ impl Config {
         })?;
         config.check_interfaces(text, path)?;
         config.check_uplink(text, path)?;
+        config.check_pools(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.node.manifests = folder.join(&config.node.manifests);
         config.node.state_dir = folder.join(&config.node.state_dir);
+        let own_folder = config.load_balancer.state_dir.as_mut();
+        own_folder.into_iter().for_each(|own| *own = folder.join(&*own));
         Ok(config)
     }
 

@@ -5,6 +5,7 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod balancing;
 mod captures;
 pub mod compile;
 mod explain;
@@ -21,6 +22,7 @@ pub mod ports;
 mod stalls;
 mod stand_in;
 mod start;
+mod take;
 mod underlay;
 mod uninstall;
 
@@ -32,7 +34,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
-use ipnet::IpNet;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
@@ -46,7 +47,7 @@ use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
-use crate::objects::{NodeRecord, Severity, Store};
+use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
 use compile::services::{HostListens, ServiceCompiler};
 use compile::{Compiled, Inputs, Numbers, PortInput};
@@ -81,6 +82,7 @@ struct Inbox {
     neighbours: mpsc::Receiver<NeighbourRequest>,
     steering: mpsc::Receiver<SteerRequest>,
     requests: mpsc::Receiver<Call>,
+    balancing: balancing::BalancingInbox,
 }
 
 /// What the control thread owns.
@@ -106,6 +108,7 @@ struct Daemon {
     services: ServiceCompiler,
     policing: explain::Policing,
     health: Health,
+    balancing: balancing::Balancing,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
@@ -157,14 +160,17 @@ impl Daemon {
                     }
                     self.state = state.clone();
                     self.follow_links().await?;
+                    self.balance();
                     publish_at.get_or_insert(not_before);
                 }
                 changed = inbox.stores.changed() => {
                     changed.context("the source of objects has ended")?;
                     let store = inbox.stores.borrow_and_update().clone();
                     self.take_store(store);
+                    self.balance();
                     publish_at.get_or_insert(not_before);
                 }
+                () = inbox.balancing.changed() => self.balance(),
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
                 Some(request) = inbox.steering.recv() => self.steer_answers(request),
                 Some((request, answer)) = inbox.requests.recv() => {
@@ -254,6 +260,7 @@ impl Daemon {
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
+        self.announce_routes().await;
         // A flag of a neighbour that was used must outlive the table it was set in.
         for (port, address) in self.tables.neighbours.take_used() {
             let _ = compiled.tables.neighbours.lookup(port, address);
@@ -345,44 +352,6 @@ impl Daemon {
             Err(failure) => error!("{failure}"),
         }
     }
-
-    /// Takes new objects, and says what is new among the refusals.
-    fn take_store(&mut self, store: Arc<Store>) {
-        for notice in store
-            .notices()
-            .iter()
-            .filter(|notice| !self.store.notices().contains(notice))
-        {
-            match notice.severity {
-                Severity::Skipped => info!("{notice}"),
-                _ => warn!("{notice}"),
-            }
-        }
-        match store.own_node() {
-            Some(own) => {
-                if is_fixed(own) != is_fixed(&self.own) {
-                    error!(
-                        "this node's pod CIDR, tunnel address or cluster network has changed; the old one stays in force until a restart"
-                    );
-                } else {
-                    self.own = own.clone();
-                }
-            }
-            None => error!(
-                "this node's own object {} is gone or refused; its last good version stays in force",
-                self.own.name
-            ),
-        }
-        self.store = store;
-    }
-}
-
-/// What a node's host port is made from at the start: flannel's pod CIDRs, and its own addresses in the overlay. Calico's blocks
-/// come and go.
-fn is_fixed(own: &NodeRecord) -> (bool, Vec<IpNet>, Vec<IpAddr>) {
-    let is_flannels = own.blocks.is_none();
-    let cidrs = own.pod_cidrs().filter(|_| is_flannels).collect();
-    (is_flannels, cidrs, own.tunnel_addresses().collect())
 }
 
 /// Whether the node itself listens there; its sockets are read once, and only if someone asks.

@@ -16,6 +16,7 @@ use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::balancing::{self, Balance, Balancing, Sink};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
@@ -61,15 +62,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async move {
         let (network, name) = (config.overlay.network, config.node.name.clone());
-        let source = FolderSource::start_in(network, &config.node.manifests, name)
+        let given = balancing::saved(&config)?;
+        let source = FolderSource::start_assigned(network, &config.node.manifests, name, given.assigned())
             .map_err(|error| Misconfigured::because(error.into()))?;
-        let (daemon, inbox) = start(config, &source).await?;
+        let balance = Balancing::start(&config, given, Sink::Folder(source.assigner()))?;
+        let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
     })
 }
 
-async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
+async fn start(config: Config, source: &FolderSource, balance: Balance) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
@@ -79,8 +82,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
     let key = HashKey::random();
     let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
-    let follower = KernelFollower::start().await?;
-    let (requests_in, requests) = mpsc::channel(REQUESTS);
+    let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
@@ -109,6 +111,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         numbers: Numbers::default(),
         policing: Policing::new(key, workers),
         health: Health::new(),
+        balancing: balance.0,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
@@ -135,6 +138,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         neighbours,
         steering,
         requests,
+        balancing: balance.1,
     };
     Ok((daemon, inbox))
 }
@@ -238,6 +242,7 @@ impl Daemon {
         }
         self.hold_stand_in().await;
         warn_of_next_hop_objects();
+        self.balance();
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();
