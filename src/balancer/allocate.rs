@@ -189,9 +189,9 @@ impl<'a> Work<'a> {
     }
 
     fn check_free(&self, claimant: &Claimant, address: IpAddr) -> Result<(), RefusalReason> {
-        let taken = self.pools.taken.get(&address).into_iter().flatten();
+        let mut taken = self.pools.taken.get(&address).into_iter().flatten();
         let is_own = |taken: &&Taken| **taken != Taken::Service(claimant.service.clone());
-        if let Some(taken) = taken.filter(is_own).next() {
+        if let Some(taken) = taken.find(is_own) {
             let holder = taken.to_string();
             return Err(RefusalReason::Taken { address, holder });
         }
