@@ -42,6 +42,8 @@ pub struct LoadBalancer {
     /// `lease-ms`: in a cluster, after how many milliseconds a node that is not heard of counts as dead and another announces
     /// its addresses, within 500..=60000. Each node renews its Lease three times in that time. Default 2000.
     pub lease_ms: Ranged<LEASE_MIN_MS, LEASE_MAX_MS>,
+    /// `lease-namespace`: in a cluster, the namespace of the Leases. Default `kube-system`.
+    pub lease_namespace: String,
     /// `route-table`: with `announce = "route"`, the number of the kernel's routing table that the routing daemon imports
     /// from, within 1..=252. Default 77.
     pub route_table: Ranged<1, ROUTE_TABLE_MAX>,
@@ -61,6 +63,7 @@ impl Default for LoadBalancer {
             default_class: true,
             announce: Announce::default(),
             lease_ms: Ranged::of::<2000>(),
+            lease_namespace: "kube-system".to_owned(),
             route_table: Ranged::of::<77>(),
             state_dir: None,
             pools: Vec::new(),
@@ -310,6 +313,9 @@ impl Config {
 impl LoadBalancer {
     /// What of the pools makes no sense, with the key that says so; `services` are the prefixes of cluster IPs.
     fn contradiction(&self, services: &[IpNet]) -> Option<(String, String)> {
+        if let Err(error) = check_label(&self.lease_namespace) {
+            return Some(("lease-namespace".to_owned(), error.to_string()));
+        }
         if self.pools.len() > POOLS_MAX {
             let reason = format!("{} pools, at most {POOLS_MAX} are allowed", self.pools.len());
             return Some(("pools".to_owned(), reason));

@@ -7,10 +7,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod flows;
+mod kubernetes;
 mod load_balancer;
 mod overlay;
 mod portless;
 mod services;
+mod source;
 mod uplink;
 mod value;
 
@@ -24,12 +26,14 @@ use crate::objects::NodeName;
 use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use kubernetes::{ApiServer, Kubernetes};
 pub use load_balancer::{
     AddressRange, Announce, LEASE_MAX_MS, LEASE_MIN_MS, LoadBalancer, Pool, ROUTE_TABLE_MAX,
 };
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
+pub use source::ObjectSource;
 pub use uplink::{
     BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
     Uplink, XdpMode,
@@ -52,6 +56,9 @@ pub const ICMP_ERRORS_PER_SECOND_MAX: usize = 1_000_000;
 pub struct Config {
     /// `[node]`: who this node is, and where its objects and its state are. Required.
     pub node: Node,
+    /// `[kubernetes]`: the API server that the objects come from, where they come from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// `[uplink]`: the interface towards the other nodes. Required.
     pub uplink: Uplink,
     /// `[workers]`: cores and memory. Required.
@@ -83,10 +90,11 @@ pub struct Node {
     /// `name`: `metadata.name` of this node's Node object. Required.
     pub name: NodeName,
     /// `manifests`: folder of Kubernetes objects (`*.yaml`, `*.yml`, `*.json`), watched for changes; a
-    /// relative path begins at the node file's folder. Required.
-    pub manifests: PathBuf,
-    /// `state-dir`: folder of the admin socket, the list of ports and the lock; made if absent; a relative
-    /// path begins at the node file's folder. Default `/run/millrace`.
+    /// relative path begins at the node file's folder. Required, unless there is a `[kubernetes]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<PathBuf>,
+    /// `state-dir`: folder of the admin socket, the list of ports, the lock and the copy of an API server's
+    /// objects; made if absent; a relative path begins at the node file's folder. Default `/run/millrace`.
     #[serde(default = "defaults::state_dir")]
     pub state_dir: PathBuf,
 }
@@ -309,11 +317,17 @@ impl Config {
             let key = Some(error.path().to_string()).filter(|key| key != ".");
             content(key, error.inner())
         })?;
+        config.check_source(text, path)?;
         config.check_interfaces(text, path)?;
         config.check_uplink(text, path)?;
         config.check_pools(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        config.node.manifests = folder.join(&config.node.manifests);
+        if let Some(manifests) = &mut config.node.manifests {
+            *manifests = folder.join(&*manifests);
+        }
+        if let Some(kubernetes) = &mut config.kubernetes {
+            kubernetes.begin_at(folder);
+        }
         config.node.state_dir = folder.join(&config.node.state_dir);
         let own_folder = config.load_balancer.state_dir.as_mut();
         own_folder.into_iter().for_each(|own| *own = folder.join(&*own));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_dataplane::table::HashKey;
 use millrace_dataplane::wire::MacAddr;
@@ -15,12 +16,15 @@ use tracing::{error, info, warn};
 
 use super::{Daemon, Misconfigured};
 use crate::balancer::announce::{Announced, Announcer, Begin, Place, Standing, Task};
-use crate::balancer::cluster::Order;
+use crate::balancer::cluster::{self, Options, Order};
 use crate::balancer::elect::{self, Duty};
 use crate::balancer::{Allocation, Members, SavedAddresses};
-use crate::config::{Announce, Config, LoadBalancer};
+use crate::config::{Announce, Config, Kubernetes, LoadBalancer, ObjectSource};
 use crate::kernel::{Kernel, KernelError};
 use crate::objects::{Assigned, Assigner, NodeName, Store};
+
+/// Orders to whoever talks with the API server that may wait.
+const ORDERS: usize = 1024;
 
 /// Who makes what was given out known to every reader of the objects.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub(super) struct Balancing {
     /// The routes that were last set; not known at the start.
     routed: Option<BTreeSet<IpAddr>>,
     ordered: Option<(Place, Task)>,
+    /// The link address that the other nodes were told.
+    linked: Option<[u8; 6]>,
     /// What was last heard of the announcer.
     announced: Arc<Announced>,
     members: watch::Receiver<Arc<Members>>,
@@ -91,6 +97,23 @@ pub(super) struct Balancing {
 
 /// What begins with the daemon, and what it is woken by.
 pub(super) type Balance = (Balancing, BalancingInbox);
+
+/// Takes part in a cluster.
+fn join(
+    config: &Config,
+    kubernetes: &Kubernetes,
+    members: watch::Sender<Arc<Members>>,
+) -> anyhow::Result<mpsc::Sender<Order>> {
+    let (orders, received) = mpsc::channel(ORDERS);
+    let lease_ms = u64::try_from(config.load_balancer.lease_ms.get()).unwrap_or(u64::MAX);
+    let options = Options {
+        own: config.node.name.clone(),
+        lease: Duration::from_millis(lease_ms),
+    };
+    let server = (kubernetes.clone(), config.load_balancer.lease_namespace.clone());
+    cluster::spawn(server, options, received, members)?;
+    Ok(orders)
+}
 
 /// Where what was given out is written down.
 pub(super) fn folder_of(config: &Config) -> &Path {
@@ -107,14 +130,27 @@ pub(super) fn saved(config: &Config) -> anyhow::Result<SavedAddresses> {
 }
 
 impl Balancing {
-    /// Begins with what the last run gave out, on a node that is by itself.
-    pub(super) fn start(config: &Config, saved: SavedAddresses, sink: Sink) -> anyhow::Result<Balance> {
+    /// Begins with what the last run gave out. Where there is an `assigner`, this node is by itself; else in a cluster, and
+    /// other nodes take part.
+    pub(super) fn start(
+        config: &Config,
+        saved: SavedAddresses,
+        assigner: Option<Assigner>,
+    ) -> anyhow::Result<Balance> {
         let balancer = &config.load_balancer;
         let is_local = !balancer.pools.is_empty() && balancer.announce == Announce::Local;
         let announcer = is_local
             .then(|| Announcer::start(HashKey::random()))
             .transpose()?;
-        let (alone, members) = watch::channel(Arc::new(Members::alone(&config.node.name)));
+        let (sender, members) = watch::channel(Arc::new(Members::alone(&config.node.name)));
+        let (sink, alone) = match (assigner, config.objects()) {
+            (None, ObjectSource::Api(kubernetes)) if !balancer.pools.is_empty() => {
+                sender.send_replace(Arc::default());
+                (Sink::Cluster(join(config, kubernetes, sender)?), None)
+            }
+            (None, _) => (Sink::Cluster(mpsc::channel(1).0), Some(sender)),
+            (Some(assigner), _) => (Sink::Folder(assigner), Some(sender)),
+        };
         let inbox = BalancingInbox {
             announced: announcer.as_ref().map(Announcer::announced),
             members: members.clone(),
@@ -135,9 +171,10 @@ impl Balancing {
             announcer,
             routed: None,
             ordered: None,
+            linked: None,
             announced: Arc::default(),
             members,
-            _alone: Some(alone),
+            _alone: alone,
         };
         Ok((balancing, inbox))
     }
@@ -185,8 +222,15 @@ impl Balancing {
         }
     }
 
-    /// Tells the announcer.
+    /// Tells the other nodes this one's link address, and the announcer what to do.
     fn order(&mut self, place: Place, own: &NodeName) {
+        let mac = Some(place.mac.octets());
+        if let Sink::Cluster(orders) = &self.sink
+            && self.linked != mac
+            && orders.try_send(Order::Link(mac)).is_ok()
+        {
+            self.linked = mac;
+        }
         let Some(announcer) = &self.announcer else { return };
         let members = self.members.borrow();
         let task = Task {

@@ -19,6 +19,7 @@ mod neighbours;
 mod nic;
 mod pods;
 pub mod ports;
+mod sources;
 mod stalls;
 mod stand_in;
 mod start;
@@ -91,6 +92,8 @@ struct Daemon {
     /// This node's object, the last good one with the pod CIDRs that host port and pods were set up by.
     own: NodeRecord,
     started: Instant,
+    /// Where the objects come from.
+    source: sources::SourcePlace,
     kernel: Kernel,
     state: KernelState,
     store: Arc<Store>,

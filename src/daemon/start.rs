@@ -16,7 +16,7 @@ use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::balancing::{self, Balance, Balancing, Sink};
+use super::balancing::{self, Balance, Balancing};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
@@ -29,13 +29,14 @@ use super::look::{
     refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
+use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::Config;
 use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
+use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{
     self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
@@ -61,18 +62,20 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let (network, name) = (config.overlay.network, config.node.name.clone());
         let given = balancing::saved(&config)?;
-        let source = FolderSource::start_assigned(network, &config.node.manifests, name, given.assigned())
-            .map_err(|error| Misconfigured::because(error.into()))?;
-        let balance = Balancing::start(&config, given, Sink::Folder(source.assigner()))?;
+        let source = Sources::start(&config, given.assigned())?;
+        if !source.ready().await? {
+            info!("stopping: nothing was begun");
+            return Ok(());
+        }
+        let balance = Balancing::start(&config, given, source.assigner())?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
     })
 }
 
-async fn start(config: Config, source: &FolderSource, balance: Balance) -> anyhow::Result<(Daemon, Inbox)> {
+async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
@@ -96,6 +99,7 @@ async fn start(config: Config, source: &FolderSource, balance: Balance) -> anyho
         config,
         own,
         started: Instant::now(),
+        source: source.place(),
         kernel,
         store,
         fabric,

@@ -12,6 +12,7 @@
 pub mod book;
 pub mod lead;
 mod run;
+mod server;
 mod write;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use book::NodeLease;
 pub use lead::Held;
 pub use run::{Options, run};
+pub use server::{Server, spawn};
 
 use crate::objects::{NodeName, ServiceKey};
 
