@@ -143,6 +143,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::ShowWorkers
             | Request::ShowServices(_)
             | Request::ShowPolicies
+            | Request::ShowDns
             | Request::Explain(_)
             | Request::Denied
             | Request::ShowFlows(_)

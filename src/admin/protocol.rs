@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod dns;
 mod policies;
 mod services;
 
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -40,6 +42,8 @@ pub enum Request {
     ShowServices(ShowFilter),
     /// The policies.
     ShowPolicies,
+    /// The node's own resolver.
+    ShowDns,
     /// Whether a connection would be allowed, and by what.
     Explain(Explain),
     /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
@@ -155,6 +159,9 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Counters of the slow path, by name.
     pub slow_path: std::collections::BTreeMap<String, u64>,
+    /// Counters of the node's own resolver, by name; none without one.
+    #[serde(default)]
+    pub dns: std::collections::BTreeMap<String, u64>,
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,

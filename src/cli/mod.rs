@@ -4,6 +4,7 @@
 
 mod capture;
 mod decode;
+mod dns;
 mod output;
 mod pcapng;
 mod policies;
@@ -234,6 +235,8 @@ pub enum Subject {
     Flows,
     /// Policies, and how often each of their rules decided
     Policies,
+    /// The node's own resolver
+    Dns,
 }
 
 /// Shells that [`Command::Completions`] writes for.

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, policies, services};
+use super::{Subject, dns, policies, services};
 use crate::admin::protocol::{
-    Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow, ShowFilter,
-    WorkerRow,
+    DnsRow, Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow,
+    ShowFilter, WorkerRow,
 };
 
 /// Stands where there is nothing to say.
@@ -39,6 +39,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::Workers => Request::ShowWorkers,
         Subject::Services => Request::ShowServices(filter),
         Subject::Policies => Request::ShowPolicies,
+        Subject::Dns => Request::ShowDns,
     })
 }
 
@@ -49,6 +50,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
 pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
     let (name, table) = match what {
         Subject::Flows => return Ok(flows(understand(answer)?)),
+        Subject::Dns => return Ok(dns::page(understand::<Option<DnsRow>>(answer)?.as_ref())),
         Subject::Ports => ("ports", ports(&understand::<Vec<_>>(answer)?)),
         Subject::Routes => ("routes", routes(understand(answer)?)),
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),

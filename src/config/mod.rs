@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod dns;
 mod flows;
 mod overlay;
 mod portless;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::objects::NodeName;
 use value::{Choice, choice};
 
+pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
@@ -64,6 +66,9 @@ pub struct Config {
     /// `[services]`: Services as this node serves them.
     #[serde(default)]
     pub services: Services,
+    /// `[dns]`: the node's own resolver for the cluster's names.
+    #[serde(default)]
+    pub dns: Dns,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -303,22 +308,25 @@ impl Config {
             content(key, error.inner())
         })?;
         config.check_interfaces(text, path)?;
-        config.check_uplink(text, path)?;
+        config.check_contradictions(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.node.manifests = folder.join(&config.node.manifests);
         config.node.state_dir = folder.join(&config.node.state_dir);
+        config.dns.resolv_conf = folder.join(&config.dns.resolv_conf);
         Ok(config)
     }
 
-    /// Keys of the uplink that contradict each other.
-    fn check_uplink(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
-        let Some((key, reason)) = self.uplink.contradiction() else {
+    /// Keys of the uplink, and those of the resolver, that contradict each other.
+    fn check_contradictions(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let uplink = self.uplink.contradiction().map(|found| ("uplink", found));
+        let dns = || self.dns.contradiction(&self.services.cidrs);
+        let Some((table, (key, reason))) = uplink.or_else(|| dns().map(|found| ("dns", found))) else {
             return Ok(());
         };
         Err(ConfigError::Content {
             path: path.to_owned(),
-            line: line_of_key(text, "uplink", key),
-            key: Some(format!("uplink.{key}")),
+            line: line_of_key(text, table, key),
+            key: Some(format!("{table}.{key}")),
             reason,
         })
     }

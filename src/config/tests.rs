@@ -150,6 +150,14 @@ tcp-half-closed-seconds = 2
 udp-seconds = 3
 udp-replied-seconds = 4
 icmp-seconds = 5
+[dns]
+addresses = [\"10.43.0.10\", \"fd00:43::a\"]
+domain = \"k8s.example\"
+port = 5353
+ttl-seconds = 30
+upstreams = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]
+resolv-conf = \"/etc/other.conf\"
+queries-per-second = 0
 [slow-path]
 queue = 65536
 icmp-errors-per-second = 0

@@ -45,6 +45,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
+use crate::dns::Resolver;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Severity, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
@@ -104,6 +105,7 @@ struct Daemon {
     tables: NodeTables,
     numbers: Numbers,
     services: ServiceCompiler,
+    resolver: Option<Resolver>,
     policing: explain::Policing,
     health: Health,
     peers: Vec<compile::PeerName>,
