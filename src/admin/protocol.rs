@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
@@ -151,6 +152,9 @@ pub struct Stats {
     pub node: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
+    /// Where objects come from, and how that goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
     /// Sums over all workers.
     pub totals: Totals,
     /// Per worker: `dataplane::stats::WorkerCounters`.

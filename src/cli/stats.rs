@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::output::{Table, grouped, understand};
 use super::services;
 use super::show::percent;
-use crate::admin::protocol::{Failure, PortStats, Stats, Totals};
+use crate::admin::protocol::{Failure, PortStats, SourceStatus, Stats, Totals};
 
 type Counts = BTreeMap<String, u64>;
 
@@ -88,6 +88,7 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
         .collect::<Result<_, _>>()?;
     let ports: Vec<Port> = stats.ports.into_iter().map(Port::new).collect::<Result<_, _>>()?;
     let mut page = format!("node {}, up {}\n", stats.node, duration(stats.uptime_seconds));
+    page.push_str(&stats.source.as_ref().map(source).unwrap_or_default());
     page.push_str(&totals(&stats.totals));
     section(
         &mut page,
@@ -114,7 +115,28 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     }
     section(&mut page, "Connections", &count_table(&stats.connections));
     section(&mut page, "Services", &services::counts(&stats.services));
+    if let Some(source) = stats.source.filter(|source| !source.counts.is_empty()) {
+        section(&mut page, "API server", &count_table(&source.counts));
+    }
     Ok(page)
+}
+
+/// Where objects come from, on one line.
+fn source(source: &SourceStatus) -> String {
+    let Some(reachable) = source.reachable else {
+        return format!("objects from {}\n", source.place);
+    };
+    let heard = match (source.last_contact_seconds, reachable) {
+        (None, _) => "not heard of yet".to_owned(),
+        (Some(age), true) => format!("last heard of {} ago", duration(age)),
+        (Some(age), false) => format!("cannot be reached, last heard of {} ago", duration(age)),
+    };
+    let copy = if source.from_copy {
+        "; in force is the copy of an earlier state"
+    } else {
+        ""
+    };
+    format!("objects from the API server {} ({heard}{copy})\n", source.place)
 }
 
 fn section(page: &mut String, title: &str, table: &Table) {

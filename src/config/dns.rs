@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::value::{Ranged, ValueError};
+use super::{Config, ConfigError, line_of_key};
 use crate::objects::{check_subdomain, refused_address_class};
 
 /// Most seconds for which an answer may be kept.
@@ -106,6 +107,23 @@ impl Dns {
             "upstreams",
             format!("{loops} is the resolver itself, which cannot ask itself; name another"),
         ))
+    }
+}
+
+impl Config {
+    /// Keys of the uplink, and those of the resolver, that contradict each other.
+    pub(super) fn check_contradictions(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let uplink = self.uplink.contradiction().map(|found| ("uplink", found));
+        let dns = || self.dns.contradiction(&self.services.cidrs);
+        let Some((table, (key, reason))) = uplink.or_else(|| dns().map(|found| ("dns", found))) else {
+            return Ok(());
+        };
+        Err(ConfigError::Content {
+            path: path.to_owned(),
+            line: line_of_key(text, table, key),
+            key: Some(format!("{table}.{key}")),
+            reason,
+        })
     }
 }
 
@@ -217,9 +235,6 @@ impl fmt::Display for Upstream {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::{Config, ConfigError};
     use super::*;
 
     fn parse(dns: &str) -> Result<Config, ConfigError> {

@@ -8,9 +8,11 @@
 
 mod dns;
 mod flows;
+mod kubernetes;
 mod overlay;
 mod portless;
 mod services;
+mod source;
 mod uplink;
 mod value;
 
@@ -25,9 +27,11 @@ use value::{Choice, choice};
 
 pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
+pub use kubernetes::{ApiServer, Kubernetes};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
+pub use source::ObjectSource;
 pub use uplink::{
     BUSY_POLL_BUDGET_MAX, BUSY_POLL_USECS_MAX, BindMode, DEFER_HARD_IRQS_MAX, DEVICE_RING_MAX, QUEUES_MAX,
     Uplink, XdpMode,
@@ -50,6 +54,9 @@ pub const ICMP_ERRORS_PER_SECOND_MAX: usize = 1_000_000;
 pub struct Config {
     /// `[node]`: who this node is, and where its objects and its state are. Required.
     pub node: Node,
+    /// `[kubernetes]`: the API server that the objects come from, where they come from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// `[uplink]`: the interface towards the other nodes. Required.
     pub uplink: Uplink,
     /// `[workers]`: cores and memory. Required.
@@ -81,10 +88,11 @@ pub struct Node {
     /// `name`: `metadata.name` of this node's Node object. Required.
     pub name: NodeName,
     /// `manifests`: folder of Kubernetes objects (`*.yaml`, `*.yml`, `*.json`), watched for changes; a
-    /// relative path begins at the node file's folder. Required.
-    pub manifests: PathBuf,
-    /// `state-dir`: folder of the admin socket, the list of ports and the lock; made if absent; a relative
-    /// path begins at the node file's folder. Default `/run/millrace`.
+    /// relative path begins at the node file's folder. Required, unless there is a `[kubernetes]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<PathBuf>,
+    /// `state-dir`: folder of the admin socket, the list of ports, the lock and the copy of an API server's
+    /// objects; made if absent; a relative path begins at the node file's folder. Default `/run/millrace`.
     #[serde(default = "defaults::state_dir")]
     pub state_dir: PathBuf,
 }
@@ -307,28 +315,19 @@ impl Config {
             let key = Some(error.path().to_string()).filter(|key| key != ".");
             content(key, error.inner())
         })?;
+        config.check_source(text, path)?;
         config.check_interfaces(text, path)?;
         config.check_contradictions(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        config.node.manifests = folder.join(&config.node.manifests);
+        if let Some(manifests) = &mut config.node.manifests {
+            *manifests = folder.join(&*manifests);
+        }
+        if let Some(kubernetes) = &mut config.kubernetes {
+            kubernetes.begin_at(folder);
+        }
         config.node.state_dir = folder.join(&config.node.state_dir);
         config.dns.resolv_conf = folder.join(&config.dns.resolv_conf);
         Ok(config)
-    }
-
-    /// Keys of the uplink, and those of the resolver, that contradict each other.
-    fn check_contradictions(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
-        let uplink = self.uplink.contradiction().map(|found| ("uplink", found));
-        let dns = || self.dns.contradiction(&self.services.cidrs);
-        let Some((table, (key, reason))) = uplink.or_else(|| dns().map(|found| ("dns", found))) else {
-            return Ok(());
-        };
-        Err(ConfigError::Content {
-            path: path.to_owned(),
-            line: line_of_key(text, table, key),
-            key: Some(format!("{table}.{key}")),
-            reason,
-        })
     }
 
     /// The uplink cannot be a side of the host port, which is made and removed.

@@ -41,7 +41,7 @@ fn keys(config: &Config) -> Vec<(String, String, toml::Value)> {
 fn the_shortest_file_has_all_defaults() {
     let config = parse(SHORTEST).unwrap();
     assert_eq!(config.node.name.as_str(), "node-a");
-    assert_eq!(config.node.manifests, Path::new("/m"));
+    assert_eq!(config.objects(), ObjectSource::Folder(Path::new("/m")));
     assert_eq!(config.node.state_dir, Path::new("/run/millrace"));
     assert_eq!(
         (config.uplink.interface.as_str(), config.uplink.xdp_mode),
@@ -164,7 +164,10 @@ icmp-errors-per-second = 0
 ";
     let config = parse(text).unwrap();
     // A relative path begins at the node file.
-    assert_eq!(config.node.manifests, Path::new("/etc/millrace/m"));
+    assert_eq!(
+        config.objects(),
+        ObjectSource::Folder(Path::new("/etc/millrace/m"))
+    );
     assert_eq!(config.node.state_dir, Path::new("/etc/millrace/s"));
     assert_eq!(config.workers.cores.as_slice(), [3, 1]);
     assert_eq!(
@@ -213,7 +216,36 @@ const WRONG: &[(&str, &str, &str)] = &[
         ":2: node.name: invalid type: integer `7`, expected a string",
     ),
     ("name = \"node-a\"", "", ":1: node: missing field `name`"),
-    ("manifests = \"/m\"", "", ":1: node: missing field `manifests`"),
+    (
+        "manifests = \"/m\"",
+        "",
+        ": node.manifests: it is missing; name a folder of manifests, or add [kubernetes]",
+    ),
+    (
+        "[uplink]",
+        "[kubernetes]\n[uplink]",
+        ":3: node.manifests: there is a [kubernetes] too; leave out the one",
+    ),
+    (
+        "manifests = \"/m\"\n",
+        "[kubernetes]\nserver = \"http://192.0.2.1\"\n",
+        ":4: kubernetes.server: `http://192.0.2.1` would have the token travel in the clear",
+    ),
+    (
+        "manifests = \"/m\"\n",
+        "[kubernetes]\nserver = \"https://192.0.2.1\"\nkubeconfig = \"k\"\n",
+        ":4: kubernetes.server: kubeconfig says it already",
+    ),
+    (
+        "manifests = \"/m\"\n",
+        "[kubernetes]\npod-network = [\"10.0.0.0/8\", \"10.244.0.0/16\"]\n",
+        ":4: kubernetes.pod-network: both are of one family",
+    ),
+    (
+        "manifests = \"/m\"\n",
+        "[kubernetes]\ntoken = \"x\"\n",
+        ":4: kubernetes.token: unknown field `token`, expected one of `server`",
+    ),
     ("[uplink]\ninterface = \"eth1\"", "", ":1: missing field `uplink`"),
     (
         "interface = \"eth1\"",
@@ -454,7 +486,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "cores = [0]",
         "cores = [0]\n[slow_path]\nqueue = 1",
-        ":8: slow_path: unknown field `slow_path`, expected one of `node`, `uplink`",
+        ":8: slow_path: unknown field `slow_path`, expected one of `node`, `kubernetes`",
     ),
     ("cores = [0]", "cores = [0", ":7: unclosed array"),
     ("cores = [0]", "cores", ":7: key with no value"),
@@ -520,6 +552,49 @@ fn the_example_is_complete() {
                 .position(|line| line.starts_with(&format!("{key} = ")))
                 .unwrap();
         assert!(lines[at - 1].starts_with("# "), "[{table}] {key} has no comment");
+    }
+}
+
+#[test]
+fn objects_from_an_api_server() {
+    let text = SHORTEST.replace("manifests = \"/m\"\n", "[kubernetes]\n");
+    let config = parse(&text).unwrap();
+    let ObjectSource::Api(kubernetes) = config.objects() else {
+        panic!("{config:?}")
+    };
+    assert_eq!(*kubernetes, Kubernetes::default());
+    assert_eq!(
+        kubernetes.token_file(),
+        Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    );
+    // The example's commented table holds every key, with its default where there is one.
+    let commented: String = example()
+        .lines()
+        .skip_while(|line| *line != "# [kubernetes]")
+        .take_while(|line| *line != "[uplink]")
+        .map(|line| line.strip_prefix("# ").unwrap_or(line))
+        .filter(|line| line.starts_with("[kubernetes]") || line.contains(" = "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let mut shown: toml::Table = commented.parse().unwrap();
+    let shown = shown.remove("kubernetes").unwrap();
+    for key in [
+        "server",
+        "token-file",
+        "ca-file",
+        "kubeconfig",
+        "events",
+        "flannel-lease",
+        "subnet-env",
+        "pod-network",
+    ] {
+        assert!(shown.get(key).is_some(), "{key} is not in the example");
+    }
+    let toml::Value::Table(defaults) = toml::Value::try_from(Kubernetes::default()).unwrap() else {
+        panic!("no table")
+    };
+    for (key, default) in defaults {
+        assert_eq!(shown.get(&key), Some(&default), "{key}");
     }
 }
 

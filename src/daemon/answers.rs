@@ -101,6 +101,7 @@ impl Daemon {
         });
         Stats {
             node: self.own.name.to_string(),
+            source: Some(self.source.status()),
             uptime_seconds: self.started.elapsed().as_secs(),
             totals,
             workers,

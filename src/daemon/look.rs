@@ -145,7 +145,7 @@ pub(super) fn own_node(store: &Store, config: &Config) -> anyhow::Result<NodeRec
         bail!(
             "there is no good Node object named {} in {}: one with spec.podCIDRs would be right (`millrace check` says what is there)",
             config.node.name,
-            config.node.manifests.display()
+            config.objects()
         );
     };
     // Calico gives a node its first block with its first pod.

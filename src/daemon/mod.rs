@@ -18,6 +18,7 @@ mod neighbours;
 mod nic;
 mod pods;
 pub mod ports;
+mod sources;
 mod stalls;
 mod stand_in;
 mod start;
@@ -32,7 +33,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
-use ipnet::IpNet;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
@@ -47,7 +47,7 @@ use crate::admin::server::Call;
 use crate::config::Config;
 use crate::dns::Resolver;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
-use crate::objects::{NodeRecord, Severity, Store};
+use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
 use compile::services::{HostListens, ServiceCompiler};
 use compile::{Compiled, Inputs, Numbers, PortInput};
@@ -90,6 +90,8 @@ struct Daemon {
     /// This node's object, the last good one with the pod CIDRs that host port and pods were set up by.
     own: NodeRecord,
     started: Instant,
+    /// Where the objects come from.
+    source: sources::SourcePlace,
     kernel: Kernel,
     state: KernelState,
     store: Arc<Store>,
@@ -347,44 +349,6 @@ impl Daemon {
             Err(failure) => error!("{failure}"),
         }
     }
-
-    /// Takes new objects, and says what is new among the refusals.
-    fn take_store(&mut self, store: Arc<Store>) {
-        for notice in store
-            .notices()
-            .iter()
-            .filter(|notice| !self.store.notices().contains(notice))
-        {
-            match notice.severity {
-                Severity::Skipped => info!("{notice}"),
-                _ => warn!("{notice}"),
-            }
-        }
-        match store.own_node() {
-            Some(own) => {
-                if is_fixed(own) != is_fixed(&self.own) {
-                    error!(
-                        "this node's pod CIDR, tunnel address or cluster network has changed; the old one stays in force until a restart"
-                    );
-                } else {
-                    self.own = own.clone();
-                }
-            }
-            None => error!(
-                "this node's own object {} is gone or refused; its last good version stays in force",
-                self.own.name
-            ),
-        }
-        self.store = store;
-    }
-}
-
-/// What a node's host port is made from at the start: flannel's pod CIDRs, and its own addresses in the overlay. Calico's blocks
-/// come and go.
-fn is_fixed(own: &NodeRecord) -> (bool, Vec<IpNet>, Vec<IpAddr>) {
-    let is_flannels = own.blocks.is_none();
-    let cidrs = own.pod_cidrs().filter(|_| is_flannels).collect();
-    (is_flannels, cidrs, own.tunnel_addresses().collect())
 }
 
 /// Whether the node itself listens there; its sockets are read once, and only if someone asks.

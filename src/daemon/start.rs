@@ -28,6 +28,7 @@ use super::look::{
     refuse_foreign_program,
 };
 use super::ports::{Port, Ports, Saved};
+use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
@@ -36,7 +37,7 @@ use crate::dns::service::ResolverService;
 use crate::dns::{Listen, Resolver};
 use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
-use crate::objects::{FolderSource, NodeRecord, Source as _, Store};
+use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{
     self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
@@ -65,16 +66,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let (network, name) = (config.overlay.network, config.node.name.clone());
-        let source = FolderSource::start_in(network, &config.node.manifests, name)
-            .map_err(|error| Misconfigured::because(error.into()))?;
+        let source = Sources::start(&config)?;
+        if !source.ready().await? {
+            info!("stopping: nothing was begun");
+            return Ok(());
+        }
         let (daemon, inbox) = start(config, &source).await?;
         info!("ready");
         daemon.serve(inbox).await
     })
 }
 
-async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon, Inbox)> {
+async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
@@ -99,6 +102,7 @@ async fn start(config: Config, source: &FolderSource) -> anyhow::Result<(Daemon,
         config,
         own,
         started: Instant::now(),
+        source: source.place(),
         kernel,
         store,
         fabric,

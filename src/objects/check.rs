@@ -14,7 +14,7 @@ use super::name::NodeName;
 use super::network::Network;
 use super::notice::{Notice, Severity};
 use super::store::Store;
-use crate::config::Config;
+use crate::config::{Config, ObjectSource};
 
 /// What `millrace check` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,8 +22,11 @@ use crate::config::Config;
 pub struct CheckReport {
     /// Path of the node file.
     pub config: PathBuf,
-    /// The folder of manifests, if the node file could be read.
+    /// The folder of manifests, if the node file could be read and names one.
     pub manifests: Option<PathBuf>,
+    /// Where objects come from in its place. It is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// How much there is of what.
     pub counts: CheckCounts,
     /// This node as its peers see it, if there is a good object for it.
@@ -96,6 +99,7 @@ pub fn check(config_path: &Path) -> CheckReport {
     let mut report = CheckReport {
         config: config_path.to_owned(),
         manifests: None,
+        api: None,
         counts: CheckCounts::default(),
         own_node: None,
         errors: Vec::new(),
@@ -108,10 +112,14 @@ pub fn check(config_path: &Path) -> CheckReport {
             return report;
         }
     };
-    let mut folder = Folder::new(&config.node.manifests).in_network(config.overlay.network);
+    let ObjectSource::Folder(manifests) = config.objects() else {
+        report.api = Some(config.objects().to_string());
+        return report;
+    };
+    let mut folder = Folder::new(manifests).in_network(config.overlay.network);
     folder.scan();
     let store = folder.store(&config.node.name, &[]);
-    report.manifests = Some(config.node.manifests.clone());
+    report.manifests = Some(manifests.to_owned());
     report.counts = count(&store, folder.file_count());
     report.own_node = store.own_node().map(|node| OwnNode {
         name: node.name.clone(),
@@ -122,9 +130,7 @@ pub fn check(config_path: &Path) -> CheckReport {
         vtep_mac_v4: node.vtep_mac_or_derived(Family::V4),
         vtep_mac_v6: node.vtep_mac_or_derived(Family::V6),
     });
-    report
-        .errors
-        .extend(own_node_error(&store, &config.node.manifests));
+    report.errors.extend(own_node_error(&store, manifests));
     report.notices = store.notices().to_vec();
     report
 }
@@ -180,6 +186,10 @@ impl fmt::Display for CheckReport {
         }
         for notice in &self.notices {
             writeln!(f, "{notice}")?;
+        }
+        if let Some(api) = &self.api {
+            let config = self.config.display();
+            return write!(f, "{config}: good; objects come from {api}, which is not asked");
         }
         let Some(manifests) = &self.manifests else {
             return write!(f, "{}: not usable", self.config.display());

@@ -1,7 +1,7 @@
 //! Kubernetes objects: from a source to a checked [`Store`].
 //!
 //! Configuration *is* Kubernetes objects. A [`Source`] reads them (here: from a folder of manifests,
-//! [`FolderSource`]), each is made a record that is sound in itself ([`NodeRecord`], [`ServiceRecord`], ...), and a
+//! [`FolderSource`]; [`Mirror`] is what one that asks an API server keeps), each is made a record that is sound in itself ([`NodeRecord`], [`ServiceRecord`], ...), and a
 //! [`Store`] holds those that are also sound beside one another. Whatever is refused is reported by name with
 //! the reason ([`Notice`]), and everything else keeps working.
 
@@ -17,6 +17,7 @@ mod fault;
 pub mod flannel;
 mod folder;
 pub mod manifests;
+mod mirror;
 mod name;
 mod namespace;
 mod network;
@@ -29,6 +30,7 @@ mod selector;
 mod service;
 mod store;
 mod watch;
+mod watched;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use calico::{
@@ -40,6 +42,7 @@ pub use endpoint_slice::{Endpoint, SlicePort, SliceRecord};
 pub use fault::Fault;
 pub use flannel::{Backend, Family, FlannelLease, VxlanLease};
 pub use folder::{FOLDER_MAX_FILES, Folder};
+pub use mirror::{Mirror, Reference};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
 pub use namespace::NamespaceRecord;
 pub use network::{Network, NetworkChoice};
@@ -58,3 +61,4 @@ pub use service::{
 };
 pub use store::{Entry, Peer, PeerTunnel, Record, ServiceEntry, Store};
 pub use watch::{FolderSource, Source, SourceError};
+pub use watched::{Served, Sighting, Version, WATCHED, Watched};

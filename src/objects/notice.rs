@@ -38,6 +38,8 @@ pub enum Origin {
         /// beginning.
         line: u64,
     },
+    /// The cluster's API server, where each object is known by its name.
+    Api,
 }
 
 impl fmt::Display for Origin {
@@ -57,6 +59,7 @@ impl fmt::Display for Origin {
                 }
                 f.write_str(")")
             }
+            Self::Api => f.write_str("API server"),
         }
     }
 }

@@ -79,12 +79,13 @@ impl Entry {
     }
 
     /// The order in which claims are decided.
-    pub(super) fn order(&self) -> (bool, bool, Option<i64>, &Origin) {
+    pub(super) fn order(&self) -> (bool, bool, Option<i64>, &Origin, &ObjectId) {
         (
             self.is_last_good,
             self.created_s.is_none(),
             self.created_s,
             &self.origin,
+            &self.id,
         )
     }
 }
