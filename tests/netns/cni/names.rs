@@ -82,6 +82,7 @@ fn pods_reach_services_of_every_type_by_name() {
         assert_found_by_libc(from, &resolv_conf);
         assert_served_by_name(from, &resolv_conf, ports);
     }
+    assert_closed_to_the_underlay(&lab);
     assert_isolated_pods_resolve(&lab, &near, &at_server, &told[0], ports[0]);
     let shown = daemon(&lab, "node-a").json(&["show", "dns"]).unwrap();
     assert_eq!(
@@ -286,6 +287,29 @@ fn assert_served_by_name(from: &Namespace, resolv_conf: &Path, ports: [u16; 3]) 
             said.contains(&format!("X-Served-By: {server}")),
             "{url} {family}: {said}"
         );
+    }
+}
+
+/// The port that the resolver listens at hears nothing that comes by the uplink.
+fn assert_closed_to_the_underlay(lab: &Lab) {
+    let (guest, node) = (lab.guests()[0].namespace(), lab.node("node-a").unwrap().plan());
+    let via = node.underlay_address().to_string();
+    let at = node.tunnel_address().to_string();
+    guest.ip(&["route", "add", &at, "via", &via]).unwrap();
+    for transport in ["+notcp", "+tcp"] {
+        let said = dig(
+            guest,
+            &at,
+            &[
+                "-p",
+                "10053",
+                "+tries=1",
+                "+timeout=1",
+                transport,
+                "cluster.local",
+            ],
+        );
+        assert!(!said.contains("status:"), "{said}");
     }
 }
 
