@@ -9,6 +9,8 @@
 mod dns;
 mod flows;
 mod kubernetes;
+mod load_balancer;
+mod named;
 mod overlay;
 mod portless;
 mod services;
@@ -28,6 +30,9 @@ use value::{Choice, choice};
 pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use kubernetes::{ApiServer, Kubernetes};
+pub use load_balancer::{
+    AddressRange, Announce, LEASE_MAX_MS, LEASE_MIN_MS, LoadBalancer, Pool, ROUTE_TABLE_MAX,
+};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
@@ -73,6 +78,9 @@ pub struct Config {
     /// `[services]`: Services as this node serves them.
     #[serde(default)]
     pub services: Services,
+    /// `[load-balancer]`: addresses for Services of type LoadBalancer.
+    #[serde(default)]
+    pub load_balancer: LoadBalancer,
     /// `[dns]`: the node's own resolver for the cluster's names.
     #[serde(default)]
     pub dns: Dns,
@@ -318,6 +326,7 @@ impl Config {
         config.check_source(text, path)?;
         config.check_interfaces(text, path)?;
         config.check_contradictions(text, path)?;
+        config.check_pools(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         if let Some(manifests) = &mut config.node.manifests {
             *manifests = folder.join(&*manifests);
@@ -326,6 +335,8 @@ impl Config {
             kubernetes.begin_at(folder);
         }
         config.node.state_dir = folder.join(&config.node.state_dir);
+        let own_folder = config.load_balancer.state_dir.as_mut();
+        own_folder.into_iter().for_each(|own| *own = folder.join(&*own));
         config.dns.resolv_conf = folder.join(&config.dns.resolv_conf);
         Ok(config)
     }

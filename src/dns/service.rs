@@ -104,6 +104,7 @@ fn record(key: ServiceKey, addresses: &[IpAddr]) -> ServiceRecord {
         cluster_ips: addresses.to_vec(),
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        assigned_ips: Vec::new(),
         proxied_ips: Vec::new(),
         ports: PORTS
             .map(|(name, protocol)| ServicePort {
@@ -120,5 +121,6 @@ fn record(key: ServiceKey, addresses: &[IpAddr]) -> ServiceRecord {
         health_check_node_port: None,
         publish_not_ready: false,
         proxy_name: None,
+        wish: None,
     }
 }
