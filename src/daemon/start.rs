@@ -86,8 +86,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
-    let publisher = Publisher::new(nothing.clone());
-    let key = HashKey::random();
+    let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
     let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
@@ -262,9 +261,20 @@ impl Daemon {
 
     /// Starts the node's own resolver, if it is to have one, behind the host port.
     fn start_resolver(&mut self, host: &HostPort, stores: &Stores) -> anyhow::Result<()> {
-        let Some(service) = ResolverService::of(&self.config.dns, &self.own) else {
-            return Ok(());
-        };
+        let service = ResolverService::of(&self.config.dns, &self.own);
+        for address in &self.config.dns.addresses {
+            if service
+                .as_ref()
+                .is_none_or(|service| !service.addresses.contains(address))
+            {
+                warn!("[dns]: {address} is not answered at: this node has no pods of its family");
+            }
+        }
+        let Some(service) = service else { return Ok(()) };
+        info!(
+            "[dns]: answering for {} at {:?}",
+            self.config.dns.domain, service.addresses
+        );
         let listen = Listen {
             at: service.listens_at,
             device: Some(host.kernel_end.name.clone()),
