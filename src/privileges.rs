@@ -57,6 +57,19 @@ pub(crate) fn missing() -> anyhow::Result<Vec<String>> {
     Ok(missing.map(|capability| capability.to_string()).collect())
 }
 
+/// Drops every capability but that of packet sockets from the calling thread.
+pub(crate) fn keep_raw_only() {
+    let kept = CapsHashSet::from([Capability::CAP_NET_RAW]);
+    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        let have = caps::read(None, set);
+        let lowered =
+            have.and_then(|have| caps::set(None, set, &have.intersection(&kept).copied().collect()));
+        if let Err(error) = lowered {
+            tracing::warn!("cannot give up capabilities: {error}");
+        }
+    }
+}
+
 /// Drops every capability from the calling thread: for those that look at packets, which anybody may send.
 pub(crate) fn drop_all() {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {

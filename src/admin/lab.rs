@@ -143,6 +143,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::Health
             | Request::ShowWorkers
             | Request::ShowServices(_)
+            | Request::ShowLoadBalancers
             | Request::ShowPolicies
             | Request::Explain(_)
             | Request::Denied

@@ -5,6 +5,7 @@
 
 mod attachments;
 mod health;
+mod load_balancers;
 mod policies;
 mod services;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
 pub use health::HealthReport;
+pub use load_balancers::LoadBalancerRow;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -43,6 +45,8 @@ pub enum Request {
     ShowFlows(ShowFilter),
     /// The Services.
     ShowServices(ShowFilter),
+    /// Load balancers' addresses.
+    ShowLoadBalancers,
     /// The policies.
     ShowPolicies,
     /// Whether a connection would be allowed, and by what.
@@ -166,6 +170,9 @@ pub struct Stats {
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,
+    /// What was heard and said about load balancers' addresses, by name.
+    #[serde(default)]
+    pub load_balancers: std::collections::BTreeMap<String, u64>,
     /// Connections that there are, and that there is room for, by name.
     pub connections: std::collections::BTreeMap<String, u64>,
 }

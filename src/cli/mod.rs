@@ -7,6 +7,7 @@ mod capture;
 mod completions;
 mod decode;
 mod host;
+mod load_balancers;
 mod openmetrics;
 mod output;
 mod pcapng;
@@ -249,6 +250,8 @@ pub enum Subject {
     Workers,
     /// Services, what leads to them and where they lead
     Services,
+    /// Load balancers' addresses, and who announces them
+    LoadBalancers,
     /// Connections
     Flows,
     /// Policies, and how often each of their rules decided

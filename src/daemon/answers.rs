@@ -36,6 +36,10 @@ impl Daemon {
                 return;
             }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
+            Request::ShowLoadBalancers => to_value(
+                self.balancing
+                    .rows(&self.config.load_balancer, &self.config.node.name),
+            ),
             Request::ShowPolicies => to_value(self.policing.compiler.rows()),
             Request::Explain(ask) => {
                 self.explain(ask, answer);
@@ -106,6 +110,7 @@ impl Daemon {
             totals,
             workers,
             ports: ports.collect(),
+            load_balancers: self.balancing.counts(),
             connections: self.count_connections(),
             slow_path: self
                 .slow_path_stats

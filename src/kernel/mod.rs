@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announced_route;
 mod device;
 mod error;
 mod ethtool;
