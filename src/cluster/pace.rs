@@ -27,6 +27,10 @@ pub struct Pace {
     pub copy_after: Duration,
     /// The least time between two saved copies.
     pub save: Duration,
+    /// How often the annotations of the own Node are looked at.
+    pub lease: Duration,
+    /// How often subnet.env is looked at.
+    pub subnet_file: Duration,
 }
 
 impl Default for Pace {
@@ -42,6 +46,8 @@ impl Default for Pace {
             gather: Duration::from_millis(20),
             copy_after: Duration::from_secs(3),
             save: Duration::from_secs(30),
+            lease: Duration::from_secs(60),
+            subnet_file: Duration::from_secs(5),
         }
     }
 }

@@ -14,9 +14,11 @@ use super::client::{ClusterError, connect};
 use super::contact::{Contact, SourceStatus};
 use super::follow::follow_all;
 use super::keep::{Keeper, Whose};
+use super::lease::{LeaseFacts, LeaseKeeper};
 use super::pace::Pace;
 use super::request::Api;
 use super::saved::Copies;
+use super::subnet_env::SubnetEnv;
 use crate::config::Kubernetes;
 use crate::objects::{NetworkChoice, NodeName, Source, Store};
 
@@ -50,6 +52,9 @@ pub struct ClusterSource {
     contact: Arc<Contact>,
     client: kube::Client,
     handle: Handle,
+    pace: Pace,
+    /// The file that goes with the lease, if this node is to keep one.
+    lease: Option<SubnetEnv>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -85,6 +90,11 @@ impl ClusterSource {
         let (stop, stopped) = watch::channel(false);
         let (begun_in, begun) = sync_channel(1);
         let contact = Arc::new(Contact::new());
+        let pace = options.pace;
+        let lease = options.kubernetes.flannel_lease.then(|| SubnetEnv {
+            path: options.kubernetes.subnet_env.clone(),
+            pod_network: options.kubernetes.pod_network.clone(),
+        });
         let ends = Ends {
             contact: Arc::clone(&contact),
             stores: stores_in,
@@ -103,6 +113,8 @@ impl ClusterSource {
             contact,
             client,
             handle,
+            pace,
+            lease,
             stop,
             thread: Some(thread),
         })
@@ -125,6 +137,18 @@ impl ClusterSource {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Keeps this node's lease in flannel's network as whoever has the answer says, for as long as the answer is there;
+    /// `None` if the node file has somebody else do so.
+    #[must_use]
+    pub fn keep_lease(&self) -> Option<watch::Sender<Option<LeaseFacts>>> {
+        let (wanted, pace) = (self.lease.clone()?, self.pace);
+        let (sender, facts) = watch::channel(None);
+        let contact = (Arc::clone(&self.contact), pace);
+        let keeper = LeaseKeeper::new(self.client.clone(), facts, wanted, contact);
+        self.handle.spawn(keeper.run());
+        Some(sender)
     }
 
     /// Whether the server answers, and what was counted.

@@ -12,6 +12,7 @@ pub mod fabric;
 mod flows;
 pub mod health;
 mod host_path;
+mod lease;
 mod links;
 mod look;
 mod neighbours;
@@ -44,6 +45,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
+use crate::cluster::LeaseFacts;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Store};
@@ -91,6 +93,8 @@ struct Daemon {
     started: Instant,
     /// Where the objects come from.
     source: sources::SourcePlace,
+    /// Who keeps what this node says of itself in flannel's network, if anybody does.
+    lease: Option<watch::Sender<Option<LeaseFacts>>>,
     kernel: Kernel,
     state: KernelState,
     store: Arc<Store>,
@@ -253,6 +257,7 @@ impl Daemon {
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);
+        self.tell_lease(&compiled);
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::Daemon;
 use super::look::Misconfigured;
-use crate::cluster::{ClusterOptions, ClusterSource, Contact, Pace, SourceStatus};
+use crate::cluster::{ClusterOptions, ClusterSource, Contact, LeaseFacts, Pace, SourceStatus};
 use crate::config::{Config, ObjectSource};
 use crate::objects::{FolderSource, NodeRecord, Severity, Source, Store};
 
@@ -63,6 +63,15 @@ impl Sources {
                 info!("objects come from {}", config.objects());
                 Ok(Self::Api(Box::new(source)))
             }
+        }
+    }
+
+    /// Has somebody keep this node's lease in flannel's network, where objects come from an API server and nobody else is
+    /// to do it.
+    pub(super) fn lease(&self) -> Option<watch::Sender<Option<LeaseFacts>>> {
+        match self {
+            Self::Folder(..) => None,
+            Self::Api(source) => source.keep_lease(),
         }
     }
 

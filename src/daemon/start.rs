@@ -98,6 +98,7 @@ async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbo
         own,
         started: Instant::now(),
         source: source.place(),
+        lease: source.lease(),
         kernel,
         store,
         fabric,
