@@ -10,6 +10,7 @@
 
 mod client;
 mod contact;
+mod events;
 mod follow;
 mod keep;
 mod lease;
@@ -21,6 +22,7 @@ mod subnet_env;
 
 pub use client::{ClusterError, connect};
 pub use contact::{Contact, Count, SourceStatus};
+pub use events::{Report, Reporter};
 pub use kube::Client;
 pub use lease::{LeaseBackend, LeaseFacts, annotations};
 pub use pace::Pace;

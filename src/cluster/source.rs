@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::client::{ClusterError, connect};
 use super::contact::{Contact, SourceStatus};
+use super::events::{Reporter, events};
 use super::follow::follow_all;
 use super::keep::{Keeper, Whose};
 use super::lease::{LeaseFacts, LeaseKeeper};
@@ -52,6 +53,7 @@ pub struct ClusterSource {
     contact: Arc<Contact>,
     client: kube::Client,
     handle: Handle,
+    reporter: Reporter,
     pace: Pace,
     /// The file that goes with the lease, if this node is to keep one.
     lease: Option<SubnetEnv>,
@@ -68,7 +70,7 @@ impl fmt::Debug for ClusterSource {
 }
 
 /// What the thread answers once it has begun.
-type Begun = Result<(kube::Client, Handle), ClusterError>;
+type Begun = Result<(kube::Client, Handle, Reporter), ClusterError>;
 
 /// What the thread begins with.
 struct Ends {
@@ -106,13 +108,14 @@ impl ClusterSource {
             .stack_size(STACK_BYTES)
             .spawn(move || run(options, ends, &begun_in))
             .map_err(ClusterError::Thread)?;
-        let (client, handle) = await_beginning(&begun)?;
+        let (client, handle, reporter) = await_beginning(&begun)?;
         Ok(Self {
             stores,
             is_ready,
             contact,
             client,
             handle,
+            reporter,
             pace,
             lease,
             stop,
@@ -137,6 +140,12 @@ impl ClusterSource {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Whoever has something to say of an object says it by this.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
     }
 
     /// Keeps this node's lease in flannel's network as whoever has the answer says, for as long as the answer is there;
@@ -209,8 +218,11 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
         }
     };
     ends.contact.name(&server);
-    let _ = begun.send(Ok((client.clone(), Handle::current())));
     let pace = options.pace;
+    let said = (Arc::clone(&ends.contact), pace);
+    let (reporter, sender) = events(client.clone(), options.own.clone(), said);
+    tokio::spawn(sender.run());
+    let _ = begun.send(Ok((client.clone(), Handle::current(), reporter.clone())));
     let api = Api {
         client,
         contact: Arc::clone(&ends.contact),
@@ -221,7 +233,13 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
         own: options.own,
         network: options.network,
     };
-    let keeper = Keeper::new(whose, (pace, ends.contact), copies, (ends.stores, ends.is_ready));
+    let reporter = Some(reporter).filter(|_| options.kubernetes.events);
+    let keeper = Keeper::new(
+        whose,
+        (pace, ends.contact),
+        copies,
+        (ends.stores, ends.is_ready, reporter),
+    );
     let (changes_in, changes) = mpsc::channel(CHANGES);
     follow_all(&api, &changes_in);
     drop(changes_in);

@@ -12,7 +12,7 @@ use crate::objects::{Family, Network};
 impl Daemon {
     /// Has the lease kept as it is now; in another network than flannel's there is none.
     pub(super) fn tell_lease(&self, compiled: &Compiled) {
-        let Some(lease) = &self.lease else { return };
+        let Some(lease) = &self.source.lease else { return };
         let is_flannels = self.store.network() == Network::Flannel;
         let facts = self.lease_facts(compiled).filter(|_| is_flannels);
         lease.send_if_modified(|present| {

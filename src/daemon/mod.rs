@@ -45,7 +45,6 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
-use crate::cluster::LeaseFacts;
 use crate::config::Config;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Store};
@@ -91,10 +90,8 @@ struct Daemon {
     /// This node's object, the last good one with the pod CIDRs that host port and pods were set up by.
     own: NodeRecord,
     started: Instant,
-    /// Where the objects come from.
-    source: sources::SourcePlace,
-    /// Who keeps what this node says of itself in flannel's network, if anybody does.
-    lease: Option<watch::Sender<Option<LeaseFacts>>>,
+    /// Where the objects come from, and who is told what this node is.
+    source: sources::SourceEnds,
     kernel: Kernel,
     state: KernelState,
     store: Arc<Store>,

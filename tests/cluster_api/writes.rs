@@ -7,7 +7,7 @@ use millrace::config::Kubernetes;
 use serde_json::json;
 
 use crate::fake::{Fake, Fault};
-use crate::node::{Maker, NODES, Server, TestNode, config, node, patiently, unique};
+use crate::node::{Maker, NODES, SERVICES, Server, TestNode, config, node, patiently, unique};
 
 fn facts(name: &str) -> LeaseFacts {
     LeaseFacts {
@@ -243,4 +243,80 @@ fn subnet_env_is_written_and_put_right() {
     bench.fake.put(NODES, node("node-z", "10.9.0.0/24"));
     bench.own.wait_count("stores", stores + 1);
     assert_eq!((read().as_str(), bench.patches().len()), ("", patches));
+}
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/events";
+
+/// A Service whose address is no address.
+fn wrong_service(name: &str) -> serde_json::Value {
+    json!({"metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterIP": "10.96.0.1000", "ports": [{"port": 80}]}})
+}
+
+#[test]
+fn what_is_refused_is_told_on_the_object_once_and_by_one_node() {
+    let fake = Fake::start();
+    fake.put(NODES, node(OWN, "10.250.1.0/24"));
+    let wrong = fake.put(SERVICES, wrong_service("wrong"));
+    let folder = tempfile::tempdir().unwrap();
+    let own = TestNode::start(&config(&fake.url()), OWN, folder.path());
+    own.wait_count("events", 1);
+    let events = fake.all(EVENTS);
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!(
+        event["regarding"],
+        json!({"apiVersion": "v1", "kind": "Service", "namespace": "default", "name": "wrong", "uid": wrong["metadata"]["uid"]})
+    );
+    let text = |field: &str| event[field].as_str().unwrap().to_owned();
+    assert_eq!(
+        (text("type"), text("reason"), text("action")),
+        ("Warning".into(), "Refused".into(), "Refuse".into())
+    );
+    assert!(text("note").contains("10.96.0.1000"), "{}", text("note"));
+    // It changes, and is wrong in the same way: nothing new.
+    let mut again = wrong_service("wrong");
+    again["metadata"]["labels"] = json!({"a": "b"});
+    fake.put(SERVICES, again);
+    // Another node says the same of it: it is there already.
+    let other_folder = tempfile::tempdir().unwrap();
+    let other = TestNode::start(&config(&fake.url()), "node-b", other_folder.path());
+    other.wait_count("events_left_out", 1);
+    fake.put(SERVICES, wrong_service("wrong-too"));
+    patiently("the second one", || (fake.all(EVENTS).len() == 2).then_some(()));
+    assert_eq!(own.count("events") + other.count("events"), 2);
+}
+
+/// Thousands of refusals neither fill the server nor hold up anything.
+#[test]
+fn a_flood_of_refusals_is_bounded() {
+    let fake = Fake::start();
+    fake.put(NODES, node(OWN, "10.250.1.0/24"));
+    for number in 0..2000 {
+        fake.put(SERVICES, wrong_service(&format!("wrong-{number}")));
+    }
+    for code in [403, 500] {
+        fake.fail("create", EVENTS, Fault::Refuse(code, None));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let own = TestNode::start(&config(&fake.url()), OWN, folder.path());
+    let store = own.wait("the store", |store| store.own_node().is_some());
+    assert_eq!(store.refusals().count(), 2000);
+    own.wait_count("events", 30);
+    // One every two seconds from here on.
+    assert!(fake.all(EVENTS).len() < 256, "{}", fake.all(EVENTS).len());
+    assert!(own.count("events_left_out") >= 2000 - 256 - 32);
+    assert_eq!((own.count("events_failed"), fake.faults_left()), (2, 0));
+    // And none at all where the node file says so.
+    let mute = Kubernetes {
+        events: false,
+        ..config(&fake.url())
+    };
+    let before = fake.all(EVENTS).len();
+    let quiet_folder = tempfile::tempdir().unwrap();
+    drop(own);
+    let quiet = TestNode::start(&mute, "node-b", quiet_folder.path());
+    quiet.wait("the store", |store| store.refusals().count() == 2000);
+    assert_eq!((quiet.count("events"), quiet.count("events_left_out")), (0, 0));
+    assert!(fake.all(EVENTS).len() <= before + 1);
 }

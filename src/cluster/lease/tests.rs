@@ -88,7 +88,8 @@ fn a_mac_that_was_published_is_kept() {
 
 #[test]
 fn what_the_operator_wants_published_is() {
-    let rows: [(&[(&str, &str)], &str, &str); 4] = [
+    type Wishes<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(Wishes<'_>, &str, &str); 4] = [
         (&[], "192.0.2.1", "2001:db8::1"),
         (&[(NODE_PUBLIC_IP, "192.0.2.7")], "192.0.2.7", "2001:db8::1"),
         (
