@@ -99,7 +99,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         config,
         own,
         started: Instant::now(),
-        source: source.place(),
+        source: source.ends(),
         kernel,
         store,
         fabric,
