@@ -1,15 +1,18 @@
 //! The node daemon and its command line.
 //!
 //! `config` and `objects` say what is wanted, `kernel` what there is; `daemon` brings the two together and gives
-//! the result to the workers; `slowpath` handles packets that need thought; `admin` and `cli` are how people ask.
+//! the result to the workers; `slowpath` handles packets that need thought; `balancer` gives Services addresses and announces them; `admin` and `cli` are how people ask.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod balancer;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
+pub mod install;
 pub mod kernel;
 pub mod objects;
-mod privileges;
+pub mod privileges;
 pub mod slowpath;

@@ -4,6 +4,8 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod health;
+mod load_balancers;
 mod policies;
 mod services;
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use health::HealthReport;
+pub use load_balancers::LoadBalancerRow;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -25,6 +29,8 @@ pub const LINE_MAX_BYTES: usize = 16 << 20;
 pub enum Request {
     /// All counters.
     Stats,
+    /// Whether the switch is well.
+    Health,
     /// The ports.
     ShowPorts,
     /// The routes the workers use.
@@ -39,6 +45,8 @@ pub enum Request {
     ShowFlows(ShowFilter),
     /// The Services.
     ShowServices(ShowFilter),
+    /// Load balancers' addresses.
+    ShowLoadBalancers,
     /// The policies.
     ShowPolicies,
     /// Whether a connection would be allowed, and by what.
@@ -162,6 +170,9 @@ pub struct Stats {
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,
+    /// What was heard and said about load balancers' addresses, by name.
+    #[serde(default)]
+    pub load_balancers: std::collections::BTreeMap<String, u64>,
     /// Connections that there are, and that there is room for, by name.
     pub connections: std::collections::BTreeMap<String, u64>,
 }

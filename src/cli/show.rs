@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, policies, services};
+use super::{Subject, load_balancers, policies, services};
 use crate::admin::protocol::{
     Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow, ShowFilter,
     WorkerRow,
@@ -38,6 +38,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::Peers => Request::ShowPeers,
         Subject::Workers => Request::ShowWorkers,
         Subject::Services => Request::ShowServices(filter),
+        Subject::LoadBalancers => Request::ShowLoadBalancers,
         Subject::Policies => Request::ShowPolicies,
     })
 }
@@ -55,6 +56,10 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
         Subject::Policies => ("policies", policies::table(&understand::<Vec<_>>(answer)?)),
+        Subject::LoadBalancers => (
+            "load balancers",
+            load_balancers::table(&understand::<Vec<_>>(answer)?),
+        ),
         Subject::Services => (
             "services",
             services::table(&understand::<Vec<ServiceRow>>(answer)?),

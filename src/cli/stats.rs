@@ -112,6 +112,13 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     section(&mut page, "Slow path", &count_table(&stats.slow_path));
     section(&mut page, "Connections", &count_table(&stats.connections));
     section(&mut page, "Services", &services::counts(&stats.services));
+    if !stats.load_balancers.is_empty() {
+        section(
+            &mut page,
+            "Load balancers' addresses",
+            &count_table(&stats.load_balancers),
+        );
+    }
     if let Some(source) = stats.source.filter(|source| !source.counts.is_empty()) {
         section(&mut page, "API server", &count_table(&source.counts));
     }

@@ -8,6 +8,8 @@
 
 mod flows;
 mod kubernetes;
+mod load_balancer;
+mod named;
 mod overlay;
 mod portless;
 mod services;
@@ -26,6 +28,9 @@ use value::{Choice, choice};
 
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use kubernetes::{ApiServer, Kubernetes};
+pub use load_balancer::{
+    AddressRange, Announce, LEASE_MAX_MS, LEASE_MIN_MS, LoadBalancer, Pool, ROUTE_TABLE_MAX,
+};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
@@ -71,6 +76,9 @@ pub struct Config {
     /// `[services]`: Services as this node serves them.
     #[serde(default)]
     pub services: Services,
+    /// `[load-balancer]`: addresses for Services of type LoadBalancer.
+    #[serde(default)]
+    pub load_balancer: LoadBalancer,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -313,6 +321,7 @@ impl Config {
         config.check_source(text, path)?;
         config.check_interfaces(text, path)?;
         config.check_uplink(text, path)?;
+        config.check_pools(text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         if let Some(manifests) = &mut config.node.manifests {
             *manifests = folder.join(&*manifests);
@@ -321,6 +330,8 @@ impl Config {
             kubernetes.begin_at(folder);
         }
         config.node.state_dir = folder.join(&config.node.state_dir);
+        let own_folder = config.load_balancer.state_dir.as_mut();
+        own_folder.into_iter().for_each(|own| *own = folder.join(&*own));
         Ok(config)
     }
 

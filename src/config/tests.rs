@@ -150,6 +150,21 @@ tcp-half-closed-seconds = 2
 udp-seconds = 3
 udp-replied-seconds = 4
 icmp-seconds = 5
+[load-balancer]
+default-class = false
+announce = \"route\"
+lease-ms = 500
+lease-namespace = \"millrace\"
+route-table = 252
+state-dir = \"l\"
+[[load-balancer.pools]]
+name = \"p\"
+addresses = [\"198.51.100.0/28\", \"198.51.100.20-198.51.100.29\", \"2001:db8::7\"]
+auto-assign = false
+skip-0-and-255 = true
+namespaces = [\"web\"]
+namespace-labels = { team = \"a\" }
+service-labels = { tier = \"front\" }
 [slow-path]
 queue = 65536
 icmp-errors-per-second = 0
@@ -178,7 +193,8 @@ icmp-errors-per-second = 0
     let written = toml::Value::try_from(&config).unwrap();
     let absolute = text
         .replace("\"m\"", "\"/etc/millrace/m\"")
-        .replace("\"s\"", "\"/etc/millrace/s\"");
+        .replace("\"s\"", "\"/etc/millrace/s\"")
+        .replace("\"l\"", "\"/etc/millrace/l\"");
     assert_eq!(written, toml::Value::Table(absolute.parse().unwrap()));
 }
 
@@ -328,6 +344,56 @@ const WRONG: &[(&str, &str, &str)] = &[
         "interface = \"eth1\"",
         "interface = \"eth1\"\ninterface = \"eth2\"",
         ":6: duplicate key",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[load-balancer]\nannounce = \"bgp\"",
+        ":9: load-balancer.announce: invalid value: string \"bgp\", expected \"local\" or \"route\" or \"none\"",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[load-balancer]\nlease-ms = 100",
+        ":9: load-balancer.lease-ms: 100 is out of range, it must be within 500..=60000",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[load-balancer]\nroute-table = 254",
+        ":9: load-balancer.route-table: 254 is out of range, it must be within 1..=252",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\naddresses = [\"192.0.2.0/24\"]",
+        ":8: load-balancer.pools[0]: missing field `name`",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = []",
+        ":8: load-balancer.pools[0].addresses: a pool needs at least one address",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"P\"\naddresses = [\"192.0.2.1\"]",
+        ":8: load-balancer.pools[0].name: `P` is no DNS-1123 label",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = [\"192.0.2.1/24\"]",
+        ":10: load-balancer.pools[0].addresses[0]: `192.0.2.1/24` has bits after its prefix, write 192.0.2.0/24",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = [\"192.0.2.1-192.0.2.9\", \"192.0.2.8/30\"]",
+        ":8: load-balancer.pools[0].addresses: `192.0.2.8/30` overlaps `192.0.2.1-192.0.2.9` of pool `p`",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = [\"192.0.2.1\"]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = [\"192.0.2.2\"]",
+        ":8: load-balancer.pools[1].name: another pool is `p` too",
+    ),
+    (
+        "cores = [0]",
+        "cores = [0]\n[[load-balancer.pools]]\nname = \"p\"\naddresses = [\"10.0.0.0/8\"]",
+        ":8: load-balancer.pools[0].addresses: `10.0.0.0/8` overlaps 10.96.0.0/12 of services.cidrs",
     ),
     ("cores = [0]", "", ":6: workers: missing field `cores`"),
     (

@@ -25,6 +25,7 @@ impl Daemon {
     pub(super) async fn answer(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         let result = match request {
             Request::Stats => to_value(self.stats()),
+            Request::Health => to_value(self.health_report()),
             Request::ShowPorts => to_value(self.show_ports()),
             Request::ShowRoutes => to_value(self.show_routes()),
             Request::ShowNeighbours => to_value(self.show_neighbours()),
@@ -35,6 +36,10 @@ impl Daemon {
                 return;
             }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
+            Request::ShowLoadBalancers => to_value(
+                self.balancing
+                    .rows(&self.config.load_balancer, &self.config.node.name),
+            ),
             Request::ShowPolicies => to_value(self.policing.compiler.rows()),
             Request::Explain(ask) => {
                 self.explain(ask, answer);
@@ -105,6 +110,7 @@ impl Daemon {
             totals,
             workers,
             ports: ports.collect(),
+            load_balancers: self.balancing.counts(),
             connections: self.count_connections(),
             slow_path: self
                 .slow_path_stats

@@ -215,6 +215,7 @@ fn local(
         sources_v4: sources(inputs, uplink, ends.v4.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, ends.v6.map(IpAddr::V6), as_v6),
         masquerade: inputs.config.overlay.masquerade,
+        unmasqueraded: inputs.store.pools_without_nat().filter_map(prefix).collect(),
         masquerade_protocols: inputs.config.overlay.masquerade_protocols.numbers().collect(),
         uplink_ports: (
             inputs.config.services.snat_ports.first(),

@@ -5,6 +5,7 @@
 //! published snapshots and bounded queues. The slow-path thread handles packets that need thought.
 
 mod answers;
+mod balancing;
 mod captures;
 pub mod compile;
 mod explain;
@@ -14,16 +15,18 @@ pub mod health;
 mod host_path;
 mod lease;
 mod links;
+mod liveness;
 mod look;
 mod neighbours;
-mod nic;
+pub(crate) mod nic;
 mod pods;
 pub mod ports;
 mod sources;
 mod stalls;
 mod stand_in;
 mod start;
-mod underlay;
+mod take;
+pub(crate) mod underlay;
 mod uninstall;
 
 use std::cell::OnceCell;
@@ -82,6 +85,7 @@ struct Inbox {
     neighbours: mpsc::Receiver<NeighbourRequest>,
     steering: mpsc::Receiver<SteerRequest>,
     requests: mpsc::Receiver<Call>,
+    balancing: balancing::BalancingInbox,
 }
 
 /// What the control thread owns.
@@ -109,6 +113,7 @@ struct Daemon {
     services: ServiceCompiler,
     policing: explain::Policing,
     health: Health,
+    balancing: balancing::Balancing,
     peers: Vec<compile::PeerName>,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
@@ -160,14 +165,17 @@ impl Daemon {
                     }
                     self.state = state.clone();
                     self.follow_links().await?;
+                    self.balance();
                     publish_at.get_or_insert(not_before);
                 }
                 changed = inbox.stores.changed() => {
                     changed.context("the source of objects has ended")?;
                     let store = inbox.stores.borrow_and_update().clone();
                     self.take_store(store);
+                    self.balance();
                     publish_at.get_or_insert(not_before);
                 }
+                () = inbox.balancing.changed() => self.balance(),
                 Some(request) = inbox.neighbours.recv() => self.ask_neighbour(request).await,
                 Some(request) = inbox.steering.recv() => self.steer_answers(request),
                 Some((request, answer)) = inbox.requests.recv() => {
@@ -258,6 +266,7 @@ impl Daemon {
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;
+        self.announce_routes().await;
         // A flag of a neighbour that was used must outlive the table it was set in.
         for (port, address) in self.tables.neighbours.take_used() {
             let _ = compiled.tables.neighbours.lookup(port, address);

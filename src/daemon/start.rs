@@ -16,6 +16,7 @@ use millrace_pipelines::Connections;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::balancing::{self, Balance, Balancing};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
@@ -61,18 +62,20 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let source = Sources::start(&config)?;
+        let given = balancing::saved(&config)?;
+        let source = Sources::start(&config, given.assigned())?;
         if !source.ready().await? {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let (daemon, inbox) = start(config, &source).await?;
+        let balance = Balancing::start(&config, given, source.assigner())?;
+        let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
     })
 }
 
-async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbox)> {
+async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Result<(Daemon, Inbox)> {
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
@@ -82,8 +85,7 @@ async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbo
     let key = HashKey::random();
     let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
-    let follower = KernelFollower::start().await?;
-    let (requests_in, requests) = mpsc::channel(REQUESTS);
+    let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
@@ -113,6 +115,7 @@ async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbo
         numbers: Numbers::default(),
         policing: Policing::new(key, workers),
         health: Health::new(),
+        balancing: balance.0,
         peers: Vec::new(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
@@ -139,6 +142,7 @@ async fn start(config: Config, source: &Sources) -> anyhow::Result<(Daemon, Inbo
         neighbours,
         steering,
         requests,
+        balancing: balance.1,
     };
     Ok((daemon, inbox))
 }
@@ -242,6 +246,7 @@ impl Daemon {
         }
         self.hold_stand_in().await;
         warn_of_next_hop_objects();
+        self.balance();
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();

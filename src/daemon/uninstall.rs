@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use millrace_dataplane::xdp;
 
+use super::balancing;
 use super::host_path;
 use super::ports::Saved;
 use super::{look, nic};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
+use crate::balancer::SavedAddresses;
 use crate::config::Config;
 use crate::kernel::Kernel;
 
@@ -35,8 +37,7 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
         .build()?;
     runtime
         .block_on(async {
-            let kernel = Kernel::open()?;
-            let saved = Saved::load(folder)?;
+            let (kernel, saved) = (Kernel::open()?, Saved::load(folder)?);
             let mut done = Vec::new();
             let mut failed = Vec::new();
             let mut step = |what: String, result: anyhow::Result<bool>| match result {
@@ -73,7 +74,8 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     result.map_err(Into::into),
                 );
             }
-            for (what, result) in host_path::undo(&kernel, &saved) {
+            let routes = balancing::withdraw(&kernel, config).await;
+            for (what, result) in host_path::undo(&kernel, &saved).into_iter().chain([routes]) {
                 step(what, result.map_err(anyhow::Error::from));
             }
             if let Some(name) = &saved.stand_in {
@@ -86,7 +88,7 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                 .await
                 .map_err(anyhow::Error::from);
             step(format!("host port {} with its routes", host.as_str()), result);
-            for (path, error) in remove_files(folder) {
+            for (path, error) in remove_files(folder, balancing::folder_of(config)) {
                 step(path, Err(error.into()));
             }
             if failed.is_empty() {
@@ -107,9 +109,15 @@ async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
 }
 
 /// Removes what is kept in the state folder; answers what could not be.
-fn remove_files(folder: &Path) -> Vec<(String, std::io::Error)> {
-    let files = [Saved::FILE, super::flows::FILE, "lock", super::SOCKET_NAME];
-    let removed = files.map(|file| {
+fn remove_files(folder: &Path, of_balancers: &Path) -> Vec<(String, std::io::Error)> {
+    let files = [
+        (folder, Saved::FILE),
+        (folder, super::flows::FILE),
+        (folder, "lock"),
+        (folder, super::SOCKET_NAME),
+        (of_balancers, SavedAddresses::FILE),
+    ];
+    let removed = files.map(|(folder, file)| {
         let path = folder.join(file);
         (path.display().to_string(), fs::remove_file(&path))
     });

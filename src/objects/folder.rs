@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::name::{NodeName, ObjectId};
 use super::network::NetworkChoice;
 use super::notice::{Notice, Origin};
 use super::object::ObjectFault;
+use super::service::ServiceKey;
 use super::store::{Entry, Record, Registry, Store};
 
 /// Most manifests that are read from the folder.
@@ -164,6 +166,11 @@ impl Folder {
             &mut self.services,
             notices.collect(),
         )
+    }
+
+    /// Gives Services load balancers' addresses beside those of their status; tells whether they had others before.
+    pub fn assign(&mut self, assigned: BTreeMap<ServiceKey, Vec<IpAddr>>) -> bool {
+        self.services.assign(assigned)
     }
 
     /// Everything that is in force.

@@ -56,9 +56,10 @@ pub use policy::{
 };
 pub use selector::{Labels, Selector};
 pub use service::{
-    AFFINITY_DEFAULT_S, AFFINITY_MAX_S, Claim, PROXY_NAME, Protocol, ServiceFault, ServiceKey, ServiceKind,
-    ServicePort, ServiceRecord, VipKind,
+    AFFINITY_DEFAULT_S, AFFINITY_MAX_S, BalancerWish, CLASS_PREFIX, Claim, PROXY_NAME, Protocol, SHARING_KEY,
+    ServiceFault, ServiceKey, ServiceKind, ServicePort, ServiceRecord, VipKind, WANTED_ADDRESSES,
+    WANTED_POOL,
 };
 pub use store::{Entry, Peer, PeerTunnel, Record, ServiceEntry, Store};
-pub use watch::{FolderSource, Source, SourceError};
+pub use watch::{Assigned, Assigner, FolderSource, Source, SourceError};
 pub use watched::{Served, Sighting, Version, WATCHED, Watched};

@@ -1,12 +1,14 @@
 //! Sources of stores, and the one that watches a folder of manifests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use super::folder::Folder;
 use super::name::NodeName;
 use super::network::NetworkChoice;
 use super::notice::{Notice, Origin, Severity};
+use super::service::ServiceKey;
 use super::store::Store;
 
 /// Longest time between two looks at the folder, so that a change whose event was lost is seen all the same.
@@ -63,6 +66,7 @@ pub enum SourceError {
 #[derive(Debug)]
 pub struct FolderSource {
     stores: watch::Receiver<Arc<Store>>,
+    assigner: Assigner,
     wake: SyncSender<()>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -88,6 +92,19 @@ impl FolderSource {
         path: impl Into<PathBuf>,
         own: NodeName,
     ) -> Result<Self, SourceError> {
+        Self::start_assigned(network, path, own, BTreeMap::new())
+    }
+
+    /// As [`Self::start_in`], with load balancers' addresses that Services have from the first moment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_assigned(
+        network: NetworkChoice,
+        path: impl Into<PathBuf>,
+        own: NodeName,
+        assigned: Assigned,
+    ) -> Result<Self, SourceError> {
         let path = path.into();
         if let Err(error) = fs::read_dir(&path) {
             return Err(SourceError::Folder { path, error });
@@ -96,7 +113,12 @@ impl FolderSource {
         let (ready, is_ready) = sync_channel(1);
         let (sender, stores) = watch::channel(Arc::new(Store::build(&own, Vec::new(), Vec::new())));
         let stop = Arc::new(AtomicBool::new(false));
+        let assigner = Assigner {
+            given: Arc::new(Mutex::new(Some(assigned))),
+            wake: wake.clone(),
+        };
         let mut follower = Follower {
+            given: Arc::clone(&assigner.given),
             own,
             watcher: FolderWatcher::new(path.clone(), wake.clone()),
             folder: Folder::new(path).in_network(network),
@@ -117,12 +139,19 @@ impl FolderSource {
             .map_err(SourceError::Thread)?;
         let source = Self {
             stores,
+            assigner,
             wake,
             stop,
             thread: Some(thread),
         };
         is_ready.recv().map_err(|_| SourceError::Ended)?;
         Ok(source)
+    }
+
+    /// By which Services are given addresses that nobody can write into their files.
+    #[must_use]
+    pub fn assigner(&self) -> Assigner {
+        self.assigner.clone()
     }
 
     /// Has the folder looked at now rather than at the next change or turn.
@@ -153,8 +182,27 @@ fn wake(sender: &SyncSender<()>) {
     let _ = sender.try_send(());
 }
 
+/// Load balancers' addresses that Services are given beside those of their status.
+pub type Assigned = BTreeMap<ServiceKey, Vec<IpAddr>>;
+
+/// Gives Services addresses that are as good as written in their status.
+#[derive(Debug, Clone)]
+pub struct Assigner {
+    given: Arc<Mutex<Option<Assigned>>>,
+    wake: SyncSender<()>,
+}
+
+impl Assigner {
+    /// The next store has these, and no others of the kind.
+    pub fn assign(&self, assigned: Assigned) {
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(assigned);
+        wake(&self.wake);
+    }
+}
+
 /// The thread's own state.
 struct Follower {
+    given: Arc<Mutex<Option<Assigned>>>,
     own: NodeName,
     folder: Folder,
     watcher: FolderWatcher,
@@ -190,6 +238,10 @@ impl Follower {
         // The watch first: what changes between the two is then both read now and told of.
         let mut changed = self.watcher.refresh();
         changed |= self.folder.scan();
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(given) = given {
+            changed |= self.folder.assign(given);
+        }
         if !changed {
             return;
         }

@@ -36,7 +36,7 @@ use complaint::Complaint;
 use hold::{Held, HoldTable};
 use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
-use rate::Limiter;
+pub(crate) use rate::Limiter;
 use stats::Silence;
 pub use stats::{SharedSlowPathStats, SlowPathStats};
 pub use thread::{SlowPathError, SlowPathEvent, spawn};

@@ -53,7 +53,7 @@ impl Bucket {
 
 /// Limits answers by a token bucket for all of them and one for each sender that gets them.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     paces: Option<(Pace, Pace)>,
     all: Bucket,
     sources: Vec<Bucket>,
@@ -63,7 +63,7 @@ pub(super) struct Limiter {
 
 impl Limiter {
     /// A limiter that lets `per_second` answers pass in the long run; none if it is zero.
-    pub(super) fn new(per_second: usize, key: HashKey) -> Self {
+    pub(crate) fn new(per_second: usize, key: HashKey) -> Self {
         let per_second = u64::try_from(per_second).unwrap_or(u64::MAX);
         let share = per_second.div_ceil(u64::from(SOURCES_AT_FULL_RATE));
         let paces = Pace::new(per_second, BURST).zip(Pace::new(share, BURST_PER_SOURCE));
@@ -76,7 +76,7 @@ impl Limiter {
     }
 
     /// Whether `source` may get an answer now; if so, it counts.
-    pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
         let Some((pace, share)) = self.paces else {
             return false;
         };

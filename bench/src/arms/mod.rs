@@ -28,7 +28,7 @@ mod turns;
 mod window;
 
 use millrace_tools::lab::{Lab, MillraceOptions, NodeKind};
-use millrace_tools::pktgen::AddressRange;
+use millrace_tools::pktgen::{AddressRange, check_core};
 use serde_json::Value;
 
 pub(crate) use answers::answer;
@@ -59,6 +59,22 @@ pub(crate) struct Cores {
     pub(crate) node: usize,
     /// The generator.
     pub(crate) generator: usize,
+}
+
+impl Cores {
+    /// Two cores that there are.
+    ///
+    /// # Errors
+    /// If one is not there, or both are the same.
+    pub(crate) fn new(node: usize, generator: usize) -> anyhow::Result<Self> {
+        check_core(node)?;
+        check_core(generator)?;
+        anyhow::ensure!(
+            node != generator,
+            "core {node} is named twice: who is measured and who sends, or both workers, need a core each"
+        );
+        Ok(Self { node, generator })
+    }
 }
 
 /// Which way packets go.

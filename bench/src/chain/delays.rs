@@ -65,13 +65,21 @@ impl Delays {
         (!values.is_empty()).then(|| median(&values))
     }
 
+    /// How long the slowest packet of all trials was under way, in nanoseconds.
+    fn worst(&self) -> Option<u64> {
+        self.latency.iter().map(|latency| latency.max).max()
+    }
+
     /// The head of [`Self::row`].
     pub(super) fn head() -> String {
         let names: String = WHAT
             .iter()
             .map(|(name, _)| format!("{:>11}", format!("{name} us")))
             .collect();
-        format!("{:>12}{names}{:>9}{:>9}", "sent/s", "loss", "overrun")
+        format!(
+            "{:>12}{names}{:>11}{:>9}{:>9}",
+            "sent/s", "worst us", "loss", "overrun"
+        )
     }
 
     /// A line of a table.
@@ -83,15 +91,17 @@ impl Delays {
                     .map_or(format!("{:>11}", "-"), |ns| format!("{:>11.1}", ns / 1000.0))
             })
             .collect();
+        #[allow(clippy::cast_precision_loss)] // INVARIANT: hours of nanoseconds are far below 2^52.
+        let worst = self.worst().map_or(0.0, |ns| ns as f64 / 1000.0);
         format!(
-            "{:>12.0}{cells}{:>8.2}%{:>8.2}%",
+            "{:>12.0}{cells}{worst:>11.1}{:>8.2}%{:>8.2}%",
             median(&self.sent),
             median(&self.loss) * 100.0,
             median(&self.overrun) * 100.0
         )
     }
 
-    /// For the summary: nanoseconds, medians over all trials.
+    /// For the summary: nanoseconds, medians over all trials, and the worst of all.
     pub(super) fn figures(&self) -> Value {
         let mut figures = Map::from_iter([
             (
@@ -100,6 +110,7 @@ impl Delays {
             ),
             ("loss".to_owned(), json!(rounded(median(&self.loss), 6))),
             ("overrun".to_owned(), json!(rounded(median(&self.overrun), 6))),
+            ("worst_ns".to_owned(), json!(self.worst())),
         ]);
         for (name, of) in WHAT {
             figures.insert(format!("{name}_ns"), json!(self.ns(of).map(|ns| rounded(ns, 0))));
@@ -145,6 +156,7 @@ mod tests {
         let figures = delays.figures();
         assert_eq!(figures["p50_ns"], json!(7000.0));
         assert_eq!(figures["max_ns"], json!(7004.0));
+        assert_eq!(figures["worst_ns"], json!(90_004));
         assert_eq!(figures["overrun"], json!(0.25));
         assert!(delays.row().contains("7.0"), "{}", delays.row());
     }

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use millrace_tools::pktgen::check_core;
 use serde_json::{Map, Value, json};
 
 use crate::arms::{Cores, Direction, find_share, heed_signals};
@@ -96,12 +95,6 @@ struct Report {
 /// # Errors
 /// When a node cannot be set up, or does not do the work that the others do; and when something is no figure.
 pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
-    check_core(options.core)?;
-    check_core(options.generator_core)?;
-    ensure!(
-        options.core != options.generator_core,
-        "the node under test and the generator need a core each"
-    );
     ensure!(
         options.few < options.many,
         "{} Services are not more than {}: --many is to be larger than --few",
@@ -130,10 +123,7 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
 }
 
 fn measure(options: &Options) -> anyhow::Result<Report> {
-    let cores = Cores {
-        node: options.core,
-        generator: options.generator_core,
-    };
+    let cores = Cores::new(options.core, options.generator_core)?;
     let duration = Duration::from_millis(options.milliseconds);
     let cluster = |size| Cluster {
         services: size,

@@ -26,6 +26,11 @@ const PARTIAL_LOSS: f64 = 0.005;
 const RESOLUTION: f64 = 0.05;
 /// How long packets may be under way after a trial.
 const DRAIN: Duration = Duration::from_millis(200);
+/// Latency is measured in so many trials that are as many times shorter. What stops a core for milliseconds now and then, be it
+/// the host of a virtual machine, then spoils the few trials that it falls into, not the hundredth of packets that a p99 is.
+const LATENCY_PARTS: u32 = 8;
+/// How long packets may be under way after one of those.
+const LATENCY_DRAIN: Duration = Duration::from_millis(50);
 /// The search with packets that are read has trials so many times shorter: it only says where to measure.
 const READ_PARTS: u32 = 2;
 /// Packets per second that no generator on one core reaches.
@@ -164,13 +169,16 @@ impl Searched {
         Ok(())
     }
 
-    /// Measures once at each rate.
+    /// Measures [`LATENCY_PARTS`] times at each rate.
     fn measure(&mut self, bed: &Bed, trial: Duration) -> anyhow::Result<()> {
         let mut turns = bed.turns()?;
+        let window = (trial / LATENCY_PARTS, LATENCY_DRAIN);
         let shares = self.delays.iter_mut().map(|(_, delays)| delays);
         for delays in shares.chain(&mut self.beside) {
-            delays.note(&turns.run(bed.generator_core(), delays.rate(), (trial, DRAIN))?);
-            interrupt::check()?;
+            for _ in 0..LATENCY_PARTS {
+                delays.note(&turns.run(bed.generator_core(), delays.rate(), window)?);
+                interrupt::check()?;
+            }
         }
         Ok(())
     }

@@ -9,13 +9,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use millrace_tools::lab::interrupt;
-use millrace_tools::pktgen::check_core;
 use serde_json::{Map, Value, json};
 
-use crate::arms::{heed_signals, thread_times};
+use crate::arms::{Cores, heed_signals, thread_times};
 use crate::statistics::{median, rounded};
 use crate::summary;
 use node::{Idle, Node};
@@ -52,12 +51,7 @@ pub(crate) struct Options {
 /// When a node cannot be set up, a packet is lost that had all the time there is, or the load says something else than
 /// what goes on.
 pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
-    check_core(options.core)?;
-    check_core(options.generator_core)?;
-    ensure!(
-        options.core != options.generator_core,
-        "the worker under test and the sender need a core each"
-    );
+    Cores::new(options.core, options.generator_core)?;
     heed_signals()?;
     let mut figures = Map::new();
     figures.insert("idle/asleep".to_owned(), asleep(options)?);

@@ -7,14 +7,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use clap::Args;
-use millrace_tools::pktgen::check_core;
 use serde_json::{Map, Value, json};
 
 use super::MODES;
 use super::stand::{End, Reading, Stand};
-use crate::arms::{heed_signals, wait};
+use crate::arms::{Cores, heed_signals, wait};
 use crate::statistics::{median, rounded};
 use crate::summary;
 
@@ -96,12 +94,7 @@ struct Seen {
 /// # Errors
 /// When a node cannot be set up.
 pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
-    check_core(options.core)?;
-    check_core(options.second_core)?;
-    ensure!(
-        options.core != options.second_core,
-        "the workers need a core each"
-    );
+    Cores::new(options.core, options.second_core)?;
     heed_signals()?;
     println!(
         "{:<26}{:>12}{:>12}{:>9}{:>14}{:>16}",

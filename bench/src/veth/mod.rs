@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use clap::Args;
 use millrace_tools::lab::plan::NodePlan;
-use millrace_tools::pktgen::{AddressRange, check_core};
+use millrace_tools::pktgen::AddressRange;
 use serde_json::{Map, Value, json};
 
 use crate::arms::{
@@ -63,17 +63,8 @@ fn subjects() -> [Box<dyn Subject>; 3] {
 /// # Errors
 /// When a node cannot be set up or does not do its work, and when the forwarder cannot be made the bottleneck.
 pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
-    check_core(options.core)?;
-    check_core(options.generator_core)?;
-    ensure!(
-        options.core != options.generator_core,
-        "the node under test and the generator need a core each"
-    );
     heed_signals()?;
-    let cores = Cores {
-        node: options.core,
-        generator: options.generator_core,
-    };
+    let cores = Cores::new(options.core, options.generator_core)?;
     let calls = Calls {
         destinations: AddressRange::one(NodePlan::of(PEER_PLACE)?.free_pod_address(&[])?),
         port: DESTINATION_PORT,

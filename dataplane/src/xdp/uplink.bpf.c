@@ -28,6 +28,9 @@ static __u64 (*const bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 #define ICMP_PARAMETER_PROBLEM 12
 #define ICMPV6_ECHO_REPLY 129
 #define ICMPV6_LAST_ERROR 4
+/* Neighbour discovery's (RFC 4861). */
+#define ICMPV6_NEIGHBOUR_SOLICITATION 135
+#define ICMPV6_NEIGHBOUR_ADVERTISEMENT 136
 
 /* Whether packets counted in a slot are the switch's. No default: a new slot has to say where its packets go. */
 ALWAYS_INLINE bool is_ours(enum counter_slot slot)
@@ -233,6 +236,21 @@ ALWAYS_INLINE enum counter_slot claim_local(const struct packet *packet, const v
 	return slot;
 }
 
+/*
+ * Neighbour discovery about a Service's address: whoever announces that on the link hears it by a packet socket, which sees
+ * what is passed. A neighbour that knows the address already asks at it, not at its group.
+ */
+ALWAYS_INLINE bool is_neighbour_discovery(const struct packet *packet, const void *end)
+{
+	const struct icmp *icmp = packet->payload;
+
+	if (packet->ipv4 || packet->protocol != IPPROTO_ICMPV6 || packet->later_fragment)
+		return false;
+	if (packet->payload_len < sizeof(*icmp) || (const void *)(icmp + 1) > end)
+		return false;
+	return icmp->type == ICMPV6_NEIGHBOUR_SOLICITATION || icmp->type == ICMPV6_NEIGHBOUR_ADVERTISEMENT;
+}
+
 /* Whose the packet is: the slot it is counted in if nothing goes wrong. */
 ALWAYS_INLINE enum counter_slot claim(const struct packet *packet, const void *end)
 {
@@ -246,7 +264,7 @@ ALWAYS_INLINE enum counter_slot claim(const struct packet *packet, const void *e
 	if (bpf_map_lookup_elem(&pod_prefixes, &destination))
 		return SLOT_TO_SWITCH_POD;
 	if (bpf_map_lookup_elem(&service_prefixes, &destination))
-		return SLOT_TO_SWITCH_SERVICE;
+		return is_neighbour_discovery(packet, end) ? SLOT_PASSED : SLOT_TO_SWITCH_SERVICE;
 	return SLOT_PASSED;
 }
 

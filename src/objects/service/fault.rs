@@ -98,6 +98,16 @@ pub enum ServiceFault {
         /// Its class, with an article.
         class: &'static str,
     },
+    /// Two addresses of one family are asked for.
+    #[error("{field}: {first} and {second} are of one family; a Service gets at most one of each")]
+    WantedFamilyTwice {
+        /// Path of the field.
+        field: String,
+        /// The first of the two.
+        first: IpAddr,
+        /// The second.
+        second: IpAddr,
+    },
     /// Source ranges of the other family only: kube-proxy leaves such an address open, and so does this program.
     #[error(
         "spec.loadBalancerSourceRanges has no range of the family of {address}, so everyone may call that"
@@ -186,6 +196,7 @@ impl ServiceFault {
             | Self::ClusterIpFamilyTwice { .. }
             | Self::SourceRange { .. }
             | Self::RefusedVip { .. }
+            | Self::WantedFamilyTwice { .. }
             | Self::RefusedEndpoint { .. }
             | Self::EndpointAddress { .. }
             | Self::Taken { .. }

@@ -2,6 +2,7 @@
 //!
 //! <https://kubernetes.io/docs/concepts/services-networking/service/> and the API's own documentation.
 
+mod balancer;
 mod fault;
 mod read;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::name::{NameError, ObjectId, PodKey, check_label};
 
+pub use balancer::{BalancerWish, CLASS_PREFIX, SHARING_KEY, WANTED_ADDRESSES, WANTED_POOL};
 pub use fault::ServiceFault;
 
 /// What the label `service.kubernetes.io/service-proxy-name` must say, if it is there, for a Service to be ours.
@@ -184,6 +186,8 @@ pub struct ServiceRecord {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` of mode `VIP`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Those of [`Self::load_balancer_ips`] that stand in no status, but were given by this program.
+    pub assigned_ips: Vec<IpAddr>,
     /// As [`Self::load_balancer_ips`], of mode `Proxy`: never short-circuited.
     pub proxied_ips: Vec<IpAddr>,
     /// `spec.ports`.
@@ -202,6 +206,8 @@ pub struct ServiceRecord {
     pub publish_not_ready: bool,
     /// The label `service.kubernetes.io/service-proxy-name`, if it is there.
     pub proxy_name: Option<String>,
+    /// What it asks of whoever gives out addresses, where it is of type LoadBalancer.
+    pub wish: Option<Box<BalancerWish>>,
 }
 
 impl ServiceRecord {

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{self, Service, ServiceSpec};
 
 use super::{
-    AFFINITY_DEFAULT_S, AFFINITY_MAX_S, PROXY_NAME_LABEL, Protocol, ServiceFault, ServiceKey, ServiceKind,
-    ServicePort, ServiceRecord,
+    AFFINITY_DEFAULT_S, AFFINITY_MAX_S, BalancerWish, PROXY_NAME_LABEL, Protocol, ServiceFault, ServiceKey,
+    ServiceKind, ServicePort, ServiceRecord,
 };
 use crate::objects::address::refused_address_class;
 use crate::objects::fault::Fault;
@@ -44,10 +44,14 @@ impl ServiceRecord {
             "spec.externalTrafficPolicy",
         )?;
         let labels = metadata.labels.as_ref();
+        let addresses = cluster_ips.as_deref().unwrap_or_default();
+        let wish = (kind == ServiceKind::LoadBalancer)
+            .then(|| Box::new(BalancerWish::read(service, spec, addresses, &mut faults)));
         let record = Self {
             cluster_ips: cluster_ips.unwrap_or_default(),
             external_ips: read_external_ips(spec, &mut faults)?,
             load_balancer_ips,
+            assigned_ips: Vec::new(),
             proxied_ips,
             ports,
             internal_local: is_local(
@@ -65,6 +69,7 @@ impl ServiceRecord {
             },
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             proxy_name: labels.and_then(|labels| labels.get(PROXY_NAME_LABEL)).cloned(),
+            wish,
             key,
             kind,
         };

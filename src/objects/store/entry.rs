@@ -1,5 +1,6 @@
 //! What an object comes to, with its place and age.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,7 +15,7 @@ use crate::objects::notice::Origin;
 use crate::objects::object::{Object, namespace_of};
 use crate::objects::pod::PodRecord;
 use crate::objects::policy::PolicyRecord;
-use crate::objects::service::ServiceRecord;
+use crate::objects::service::{ServiceKind, ServiceRecord};
 
 /// What an object comes to, each in itself sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,25 @@ impl Entry {
             },
             warnings,
         ))
+    }
+
+    /// A Service's entry with load balancer's addresses that it is given beside those of its status.
+    pub(super) fn with_assigned(self: &Arc<Self>, assigned: Option<&Vec<IpAddr>>) -> Arc<Self> {
+        let (Record::Service(record), Some(assigned)) = (&self.record, assigned) else {
+            return Arc::clone(self);
+        };
+        let has = |address: &&IpAddr| !record.load_balancer_ips.contains(address);
+        let more: Vec<IpAddr> = assigned.iter().filter(has).copied().collect();
+        if more.is_empty() || record.kind != ServiceKind::LoadBalancer {
+            return Arc::clone(self);
+        }
+        let mut record = ServiceRecord::clone(record);
+        record.load_balancer_ips.extend(&more);
+        record.assigned_ips = more;
+        Arc::new(Self {
+            record: Record::Service(Arc::new(record)),
+            ..Self::clone(self)
+        })
     }
 
     /// The order in which claims are decided.

@@ -62,6 +62,8 @@ pub(in crate::objects) struct Registry {
     /// Services that have to be made anew.
     stale: BTreeSet<ServiceKey>,
     cidrs: Cidrs,
+    /// Load balancers' addresses that are as good as written in the Services' status, where nobody can write there.
+    assigned: BTreeMap<ServiceKey, Vec<IpAddr>>,
 }
 
 /// What belongs to one Service.
@@ -177,10 +179,31 @@ impl Registry {
                 Record::EndpointSlice(slice) => {
                     group.slices.remove(&slice.name);
                 }
-                _ => group.service = is_now.then(|| Arc::clone(entry)),
+                _ => group.service = is_now.then(|| entry.with_assigned(self.assigned.get(key))),
             }
             self.stale.insert(key.clone());
         }
+    }
+
+    /// Takes what load balancers' addresses Services are given beside those of their status, and tells whether that differs.
+    pub(in crate::objects) fn assign(&mut self, assigned: BTreeMap<ServiceKey, Vec<IpAddr>>) -> bool {
+        let before = std::mem::replace(&mut self.assigned, assigned);
+        let differs = |key: &&ServiceKey| before.get(*key) != self.assigned.get(*key);
+        let keys: BTreeSet<_> = before
+            .keys()
+            .chain(self.assigned.keys())
+            .filter(differs)
+            .collect();
+        for key in &keys {
+            let id = key.object_id();
+            let entry = self.by_id.get(&id).and_then(|entries| entries.first());
+            let (Some(entry), Some(group)) = (entry, self.groups.get_mut(*key)) else {
+                continue;
+            };
+            group.service = Some(entry.with_assigned(self.assigned.get(*key)));
+            self.stale.insert((*key).clone());
+        }
+        !keys.is_empty()
     }
 
     /// Makes anew what has to be, with these pod CIDRs.

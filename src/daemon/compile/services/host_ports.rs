@@ -202,6 +202,7 @@ fn records(pod: &PodHostPorts, own: &[IpAddr]) -> Vec<ServiceRecord> {
             cluster_ips: Vec::new(),
             external_ips: at_these.copied().collect(),
             load_balancer_ips: Vec::new(),
+            assigned_ips: Vec::new(),
             proxied_ips: Vec::new(),
             ports: ports.iter().map(service_port).collect(),
             internal_local: false,
@@ -212,6 +213,7 @@ fn records(pod: &PodHostPorts, own: &[IpAddr]) -> Vec<ServiceRecord> {
             health_check_node_port: None,
             publish_not_ready: false,
             proxy_name: None,
+            wish: None,
         })
     });
     records.collect()

@@ -1,6 +1,8 @@
 //! Services and source NAT between real sockets: pods of both nodes, the node itself, and a machine that is no node.
 
+mod balancers;
 mod endpoints;
+mod ingress;
 mod inside;
 mod outside;
 mod own;
