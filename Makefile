@@ -40,7 +40,7 @@ install-deps:
 
 demo: root
 	@tools/install-deps.sh demo
-	$(CARGO) build --locked --release -p millrace -p millrace-tools
+	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
 	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
 
 test: root

@@ -18,6 +18,8 @@ ROUTING="bird2 frr"
 CNI="containernetworking-plugins strace"
 # The ingresses of the examples, which the tests run in pods.
 INGRESS="nginx haproxy"
+# What asks the resolver for names.
+NAMES="bind9-dnsutils"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 # What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
@@ -39,10 +41,10 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NIC" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NIC $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC $LINT" ;;
     *)
         echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
         exit 2

@@ -145,6 +145,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::ShowServices(_)
             | Request::ShowLoadBalancers
             | Request::ShowPolicies
+            | Request::ShowDns
             | Request::Explain(_)
             | Request::Denied
             | Request::ShowFlows(_)

@@ -47,6 +47,7 @@ fn every_command_of_the_contract_is_understood() {
         "show workers",
         "show services",
         "show policies --json",
+        "show dns --json",
         "explain --from shop/web --to shop/db:5432",
         "explain --from shop/web --to 10.96.0.1:53 --proto udp --manifests new --json",
         "denied",

@@ -6,6 +6,7 @@
 mod capture;
 mod completions;
 mod decode;
+mod dns;
 mod host;
 mod load_balancers;
 mod output;
@@ -249,6 +250,8 @@ pub enum Subject {
     Flows,
     /// Policies, and how often each of their rules decided
     Policies,
+    /// The node's own resolver
+    Dns,
 }
 
 /// Arguments of [`ClientCommand::Attach`].

@@ -29,6 +29,7 @@ use millrace_dataplane::xdp::SteeringTables;
 
 use crate::admin::protocol::HostPort;
 use crate::config::Config;
+use crate::dns::service::ResolverService;
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{NodeName, NodeRecord, PodKey, Store};
 use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
@@ -154,6 +155,7 @@ pub fn compile(
         fail_safe_ports: &FAIL_SAFE_PORTS,
         listens: inputs.listens,
         host_ports: &PodHostPorts::of(inputs.ports),
+        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
     });
     warnings.extend(services.warnings());
     policies.update(&PolicyInputs {

@@ -49,6 +49,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
+use crate::dns::Resolver;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
@@ -111,6 +112,7 @@ struct Daemon {
     tables: NodeTables,
     numbers: Numbers,
     services: ServiceCompiler,
+    resolver: Option<Resolver>,
     policing: explain::Policing,
     health: Health,
     balancing: balancing::Balancing,

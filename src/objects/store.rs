@@ -204,6 +204,21 @@ impl Store {
         &self.namespaces
     }
 
+    /// Whether there is a namespace of this name: there is an object for it, or something in it.
+    #[must_use]
+    pub fn has_namespace(&self, name: &str) -> bool {
+        let first = self
+            .services
+            .partition_point(|entry| entry.record.key.namespace() < name);
+        let service = self.services.get(first);
+        // No name of a pod comes before this one.
+        let pods = PodKey::new(name, "0").ok().map(|key| self.pods.range(key..));
+        let pod = pods.and_then(|mut pods| pods.next());
+        self.namespaces.contains_key(name)
+            || service.is_some_and(|entry| entry.record.key.namespace() == name)
+            || pod.is_some_and(|(key, _)| key.namespace() == name)
+    }
+
     /// All good policies, by kind, namespace and name.
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<PolicyKey, Arc<PolicyRecord>> {
