@@ -93,7 +93,6 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
-    warn_of_mtu(&uplink, fabric.packets());
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
@@ -103,7 +102,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         config,
         own,
         started: Instant::now(),
-        source: source.place(),
+        source: source.ends(),
         kernel,
         store,
         fabric,
@@ -244,6 +243,7 @@ fn warn_of_next_hop_objects() {
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
     async fn begin(&mut self, host: &HostPort, uplink: &Link, stores: &Stores) -> anyhow::Result<()> {
+        warn_of_mtu(uplink, self.fabric.packets());
         let attached = self.attach_own_ports(host, uplink).await;
         let attached = attached.and_then(|()| self.start_resolver(host, stores));
         if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
