@@ -626,7 +626,7 @@ fn private_words(text: &str) -> Vec<(usize, String)> {
                 .map(|(_, rest)| rest.split(['/', ':', '#', '?']).next());
             if let Some(host) = host
                 .flatten()
-                .filter(|host| host.contains('.') && !HOSTS.contains(host))
+                .filter(|host| host.contains('.') && !HOSTS.contains(host) && !is_nobodys(host))
             {
                 found.push((number, format!("{host} is not among the hosts that may be named")));
             }
@@ -642,6 +642,13 @@ fn private_words(text: &str) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// Addresses that are for documentation and for oneself (RFC 5737, RFC 1122 section 3.2.1.3).
+fn is_nobodys(host: &str) -> bool {
+    ["192.0.2.", "198.51.100.", "203.0.113.", "127."]
+        .iter()
+        .any(|net| host.starts_with(net))
 }
 
 #[test]
@@ -679,6 +686,8 @@ fn a_private_path_or_host_is_found() {
         (["http://deb", "debian", "org/debian"].join("."), 2),
         ("the crates.io index, and Debian's packages".to_owned(), 0),
         ("http://[::1]:80/ and http://localhost/".to_owned(), 0),
+        ("https://192.0.2.1:6443/ and http://127.0.0.1:80".to_owned(), 0),
+        (["https://10", "0", "0", "1/"].join("."), 1),
     ];
     for (text, count) in rows {
         let found = private_words(&format!("first\n{text}\n"));

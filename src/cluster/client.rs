@@ -35,7 +35,7 @@ pub enum ClusterError {
     },
     /// Nothing says where the server is.
     #[error(
-        "[kubernetes] server: it is missing, and there is no KUBERNETES_SERVICE_HOST in the environment as a pod has it; write it as in server = \"https://10.0.0.1:6443\""
+        "[kubernetes] server: it is missing, and there is no KUBERNETES_SERVICE_HOST in the environment as a pod has it; write it as in server = \"https://192.0.2.1:6443\""
     )]
     NoServer,
     /// The kubeconfig, or what it names, is of no use.
@@ -85,6 +85,8 @@ pub async fn connect(config: &Kubernetes) -> Result<(kube::Client, String), Clus
     made.connect_timeout = Some(CONNECT_TIMEOUT);
     // How long an answer may take, and a watch be silent, is looked after where they are asked for.
     made.read_timeout = None;
+    // And so is what becomes of a request that failed, with what is counted and said of it.
+    made.default_retry = false;
     let server = made.cluster_url.to_string();
     let client = kube::Client::try_from(made).map_err(|error| ClusterError::Client {
         server: server.clone(),

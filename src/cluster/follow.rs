@@ -253,7 +253,14 @@ impl Follower {
             .pointer("/metadata/resourceVersion")
             .and_then(Value::as_str);
         if let Some(told) = told.filter(|told| !told.is_empty()) {
-            told.clone_into(version);
+            let is_past = number(told) < number(version);
+            // A mark before where the watch is: the server was set back to an earlier state, from a backup say.
+            if is_past && kind == "BOOKMARK" {
+                return Err(refusal(GONE, b"the server was set back to an earlier state", None).into());
+            }
+            if !is_past {
+                told.clone_into(version);
+            }
         }
         let change = match kind.as_str() {
             "BOOKMARK" => return Ok(()),
@@ -291,7 +298,7 @@ impl Follower {
     /// was there must be away for a while: a server that has just started does not know all of its kinds yet.
     async fn look_elsewhere(&mut self) -> Result<(), Unwanted> {
         self.place += 1;
-        if self.place % self.watched.served.len() != 0 {
+        if !self.place.is_multiple_of(self.watched.served.len()) {
             return Ok(());
         }
         let since = *self.absent_since.get_or_insert_with(Instant::now);
@@ -310,6 +317,11 @@ impl Follower {
             () = self.changes.closed() => Err(Unwanted),
         }
     }
+}
+
+/// A version as a number; nothing for one that is none.
+fn number(version: &str) -> Option<u64> {
+    version.parse().ok()
 }
 
 /// Begins to follow every kind; each ends when nobody takes the changes any more.

@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn copies(folder: &Path) -> Copies {
-        Copies::new(folder, &own(), "https://10.0.0.1:6443/")
+        Copies::new(folder, &own(), "https://192.0.2.1:6443/")
     }
 
     #[test]
@@ -229,14 +229,14 @@ mod tests {
             Copies::new(
                 folder.path(),
                 &NodeName::new("node-b").unwrap(),
-                "https://10.0.0.1:6443/",
+                "https://192.0.2.1:6443/",
             ),
-            Copies::new(folder.path(), &own(), "https://10.0.0.2:6443/"),
+            Copies::new(folder.path(), &own(), "https://192.0.2.2:6443/"),
         ] {
             let mut mirror = Mirror::default();
             let error = other.load(&mut mirror).unwrap_err().to_string();
             assert!(
-                error.contains("is the copy of node node-a and the API server https://10.0.0.1:6443/"),
+                error.contains("is the copy of node node-a and the API server https://192.0.2.1:6443/"),
                 "{error}"
             );
             assert!(mirror.is_empty());

@@ -137,7 +137,7 @@ impl FromStr for ApiServer {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = |reason: &str| {
             ValueError::because(format!(
-                "`{}` {reason}, write it as in https://10.0.0.1:6443",
+                "`{}` {reason}, write it as in https://192.0.2.1:6443",
                 text.escape_debug()
             ))
         };
@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn a_server_is_asked_where_nobody_can_listen() {
         for good in [
-            "https://10.0.0.1:6443",
-            "https://api.example:6443",
+            "https://192.0.2.1:6443",
+            "https://api:6443",
             "https://[fd00::1]:6443",
-            "https://10.0.0.1/k8s/clusters/c-1",
+            "https://192.0.2.1/k8s/clusters/c-1",
             "http://127.0.0.1:8001",
             "http://[::1]:8001",
             "http://localhost:8001",
@@ -205,12 +205,12 @@ mod tests {
         );
         for (bad, words) in [
             ("", "is no address"),
-            ("10.0.0.1:6443", "does not begin with https://"),
+            ("192.0.2.1:6443", "does not begin with https://"),
             ("https://", "is no address"),
-            ("http://10.0.0.1:6443", "travel in the clear"),
+            ("http://192.0.2.1:6443", "travel in the clear"),
             ("http://127.0.0.1.evil.example", "travel in the clear"),
-            ("ftp://10.0.0.1", "does not begin with https://"),
-            ("https://10.0.0.1/?a=b", "has a query"),
+            ("ftp://192.0.2.1", "does not begin with https://"),
+            ("https://192.0.2.1/?a=b", "has a query"),
             ("https://a b", "is no address"),
         ] {
             let error = bad.parse::<ApiServer>().unwrap_err().to_string();

@@ -236,12 +236,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "manifests = \"/m\"\n",
-        "[kubernetes]\nserver = \"http://10.0.0.1\"\n",
-        ":4: kubernetes.server: `http://10.0.0.1` would have the token travel in the clear",
+        "[kubernetes]\nserver = \"http://192.0.2.1\"\n",
+        ":4: kubernetes.server: `http://192.0.2.1` would have the token travel in the clear",
     ),
     (
         "manifests = \"/m\"\n",
-        "[kubernetes]\nserver = \"https://10.0.0.1\"\nkubeconfig = \"k\"\n",
+        "[kubernetes]\nserver = \"https://192.0.2.1\"\nkubeconfig = \"k\"\n",
         ":4: kubernetes.server: kubeconfig says it already",
     ),
     (
@@ -544,7 +544,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "cores = [0]",
         "cores = [0]\n[slow_path]\nqueue = 1",
-        ":8: slow_path: unknown field `slow_path`, expected one of `node`, `uplink`",
+        ":8: slow_path: unknown field `slow_path`, expected one of `node`, `kubernetes`",
     ),
     ("cores = [0]", "cores = [0", ":7: unclosed array"),
     ("cores = [0]", "cores", ":7: key with no value"),

@@ -23,7 +23,6 @@ mod sources;
 mod stalls;
 mod stand_in;
 mod start;
-mod take;
 mod underlay;
 mod uninstall;
 

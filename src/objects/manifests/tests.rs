@@ -27,7 +27,7 @@ fn summary(name: &str, text: &str) -> Vec<String> {
                     ..
                 } => format!("{line} {document}.{item}"),
                 Origin::File { .. } => "file".to_owned(),
-                Origin::Folder { .. } => panic!("no folder is read here"),
+                Origin::Folder { .. } | Origin::Api => panic!("only files are read here"),
             };
             match &found.object {
                 Ok(object) => format!("{place} {}", object.id().unwrap()),

@@ -1,0 +1,15 @@
+//! Objects from an API server, and what this program tells it.
+//!
+//! `anywhere` and `writes` hold against any server: the one of the tests ([`fake`]), which is started for each, or a real
+//! one, where `MILLRACE_TEST_API` names its address, `MILLRACE_TEST_API_TOKEN` a token that may do everything, and
+//! `MILLRACE_TEST_API_CA` the file of its certificates (not needed for `http://127.0.0.1`, as `kubectl proxy` has it). They
+//! make Nodes, Namespaces and what is in them, under names that begin with `millrace-test`, and delete them. `faults` is
+//! about what a real server cannot be asked to do.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod anywhere;
+mod fake;
+mod faults;
+mod node;
