@@ -2,6 +2,7 @@
 
 mod balancers;
 mod endpoints;
+mod failover;
 mod inside;
 mod outside;
 mod own;
