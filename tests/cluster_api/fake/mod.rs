@@ -77,6 +77,7 @@ impl Fake {
     }
 
     /// Serves at another place too: that of another network namespace, say. For as long as the server is there.
+    #[allow(dead_code, reason = "for tests with network namespaces")]
     pub(crate) fn serve_at(&self, listener: std::net::TcpListener) {
         listener.set_nonblocking(true).unwrap();
         let state = Arc::clone(&self.state);
