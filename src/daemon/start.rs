@@ -80,9 +80,8 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
     let connections = flows::open(&config)?;
-    let nothing = before(connections.flows.first_epoch());
+    let (nothing, key) = (before(connections.flows.first_epoch()), HashKey::random());
     let publisher = Publisher::new(nothing.clone());
-    let key = HashKey::random();
     let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
