@@ -11,12 +11,12 @@ FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
 BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
-SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
+SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny
+.PHONY: help demo test test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny manifests
 
 help:
 	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods (as root)'
@@ -40,7 +40,7 @@ install-deps:
 
 demo: root
 	@tools/install-deps.sh demo
-	$(CARGO) build --locked --release -p millrace -p millrace-tools
+	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
 	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
 
 test: root
@@ -90,7 +90,7 @@ lint: fmt-check lock-check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p millrace --test nic -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
-	@$(MAKE) --no-print-directory deny
+	@$(MAKE) --no-print-directory deny manifests
 
 fmt-check:
 	$(foreach manifest,$(MANIFESTS),$(CARGO) fmt --all --manifest-path $(manifest) -- --check &&) true
@@ -108,6 +108,10 @@ deny:
 	else \
 	    echo 'deny: the database of advisories cannot be fetched from here; known holes are not looked for' >&2; \
 	fi
+
+# Manifests against the schemas of Kubernetes; `cargo test --test deploy` reads them by its types, without fetching anything.
+manifests:
+	@tools/validate-manifests.sh "$$CARGO_TARGET_DIR/kubernetes-validate" deploy/millrace.yaml deploy/uninstall.yaml $(wildcard examples/ingress/*.yaml)
 
 clean:
 	$(CARGO) clean

@@ -1,7 +1,9 @@
 //! The node daemon and its command line.
 //!
 //! `config` and `objects` say what is wanted, `kernel` what there is; `daemon` brings the two together and gives
-//! the result to the workers; `slowpath` handles packets that need thought; `balancer` gives Services addresses and announces them; `admin` and `cli` are how people ask.
+//! the result to the workers; `slowpath` handles packets that need thought; `balancer` gives Services addresses and
+//! announces them; `dns` answers for the cluster's names; `doctor` and `install` are about the host; `admin` and `cli` are how
+//! people ask.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -10,7 +12,10 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod daemon;
+pub mod dns;
+pub mod doctor;
+pub mod install;
 pub mod kernel;
 pub mod objects;
-mod privileges;
+pub mod privileges;
 pub mod slowpath;

@@ -6,24 +6,28 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use millrace::admin::protocol::Failure;
-use millrace::cli::{self, Cli, Command};
+use millrace::cli::{self, Cli, Command, UninstallArguments};
 use millrace::config::Config;
+use millrace::objects::NodeName;
 use millrace::{daemon, objects};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let name = cli.node_name.as_ref();
     cli::exit_code(match cli.command {
-        Command::Run(argument) => run(&argument.config),
-        Command::Check(argument) => check(&argument.file),
-        Command::Uninstall(argument) => uninstall(&argument.config, argument.stop),
+        Command::Run(argument) => run(&argument.config, name),
+        Command::Check(argument) => check(&argument.file, name),
+        Command::Doctor(arguments) => cli::doctor(arguments, name),
+        Command::Install(arguments) => cli::install(&arguments, &cli.socket),
+        Command::Uninstall(arguments) => uninstall(&arguments, name),
         Command::Completions { shell } => cli::print_completions(shell),
         Command::Client(command) => cli::execute(&cli.socket, command),
     })
 }
 
-fn run(config: &Path) -> Result<(), Failure> {
-    let config = load(config)?;
+fn run(config: &Path, name: Option<&NodeName>) -> Result<(), Failure> {
+    let config = load(config, name)?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let error_output = std::io::stderr();
     let colour = error_output.is_terminal();
@@ -36,8 +40,8 @@ fn run(config: &Path) -> Result<(), Failure> {
 }
 
 /// Prints what was understood, and ends with 2 if anything is wrong.
-fn check(config: &Path) -> Result<(), Failure> {
-    let report = objects::check(config);
+fn check(config: &Path, name: Option<&NodeName>) -> Result<(), Failure> {
+    let report = objects::check(config, name);
     cli::print(&format!("{report}\n"))?;
     if report.is_good() {
         return Ok(());
@@ -49,8 +53,15 @@ fn check(config: &Path) -> Result<(), Failure> {
     )))
 }
 
-fn uninstall(config: &Path, stop: bool) -> Result<(), Failure> {
-    let done = daemon::uninstall(&load(config)?, stop).map_err(failed)?;
+/// The container runtime's files first, so that it makes no pod while the switch goes.
+fn uninstall(arguments: &UninstallArguments, name: Option<&NodeName>) -> Result<(), Failure> {
+    if arguments.cni_files {
+        cli::uninstall_cni(arguments)?;
+    }
+    let Some(config) = &arguments.config else {
+        return Ok(());
+    };
+    let done = daemon::uninstall(&load(config, name)?, arguments.stop).map_err(failed)?;
     if done.is_empty() {
         return cli::print("nothing of Millrace was left here\n");
     }
@@ -62,8 +73,8 @@ fn uninstall(config: &Path, stop: bool) -> Result<(), Failure> {
     )
 }
 
-fn load(config: &Path) -> Result<Config, Failure> {
-    Config::load(config).map_err(|error| Failure::wrong(error.to_string()))
+fn load(config: &Path, name: Option<&NodeName>) -> Result<Config, Failure> {
+    Config::load_for(config, name).map_err(|error| Failure::wrong(error.to_string()))
 }
 
 /// A start that was kept back by what the node file or the manifests say ends with 2, anything else with 1.

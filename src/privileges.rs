@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What the daemon uses after it has begun.
-const KEPT: [Capability; 7] = [
+pub const KEPT: [Capability; 7] = [
     // Interfaces, routes, neighbours, XDP programs.
     Capability::CAP_NET_ADMIN,
     // AF_XDP sockets.
@@ -45,6 +45,16 @@ pub(crate) fn drop_unneeded() -> anyhow::Result<()> {
         caps::set(None, set, &have.intersection(&kept).copied().collect()).context(doing)?;
     }
     Ok(())
+}
+
+/// The names of those in [`KEPT`] that the calling thread has not.
+///
+/// # Errors
+/// When the kernel does not say.
+pub(crate) fn missing() -> anyhow::Result<Vec<String>> {
+    let have = caps::read(None, CapSet::Effective).context("reading capabilities")?;
+    let missing = KEPT.into_iter().filter(|capability| !have.contains(capability));
+    Ok(missing.map(|capability| capability.to_string()).collect())
 }
 
 /// Drops every capability but that of packet sockets from the calling thread.

@@ -16,11 +16,15 @@ SSH="openssh-server openssh-client"
 ROUTING="bird2 frr"
 # The reference plugins that the tests have beside the CNI plugin, and what kills it at any step.
 CNI="containernetworking-plugins strace"
+# The ingresses of the examples, which the tests run in pods.
+INGRESS="nginx haproxy"
+# What asks the resolver for names.
+NAMES="bind9-dnsutils"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 # What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
 BESIDE="dpdk-dev openvswitch-switch"
-LINT="shellcheck"
+LINT="shellcheck python3-venv"
 
 # How long to wait for another program that installs packages, in seconds.
 LOCK_TIMEOUT_S=300
@@ -37,10 +41,10 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $NIC" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $NIC $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC $LINT" ;;
     *)
         echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
         exit 2
@@ -105,6 +109,9 @@ case " $needed " in
 esac
 case " $needed " in
     *" bird2 "* | *" frr "*) disable bird.service frr.service ;;
+esac
+case " $needed " in
+    *" nginx "* | *" haproxy "*) disable nginx.service haproxy.service ;;
 esac
 case " $needed " in
     *" openvswitch-switch "*) disable openvswitch-switch.service ovs-record-hostname.service uuidd.socket ;;

@@ -46,7 +46,7 @@ pub(crate) fn open<'t, A: Family>(
     let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
     let masquerade = choice
         .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.way, &leaving))
-        || is_masqueraded(cx, &found.way, leaving.destination.into());
+        || is_masqueraded(cx, &found.way, leaving.source.into(), leaving.destination.into());
     let source = source(cx, &found.way, &leaving, masquerade)?;
     let Some((claimed, leaving)) = claim(cx, tuple, leaving, &source, choice.as_ref(), segment)? else {
         return Ok(None);
@@ -115,9 +115,8 @@ fn refuse_tunnel<A: Family>(cx: &Context<'_>, leaving: &Tuple<A>) -> Result<(), 
 }
 
 /// Whether a pod leaves the cluster this way, under this node's address.
-pub(crate) fn is_masqueraded(cx: &Context<'_>, way: &Way<'_>, destination: IpAddr) -> bool {
-    let local = &cx.tables.local;
-    local.masquerade && way.is_to_wire() && cx.entry.is(Role::Pod) && !local.is_pod(destination)
+pub(crate) fn is_masqueraded(cx: &Context<'_>, way: &Way<'_>, source: IpAddr, destination: IpAddr) -> bool {
+    way.is_to_wire() && cx.entry.is(Role::Pod) && cx.tables.local.masquerades(source, destination)
 }
 
 /// Whether a backend's answers to the client itself would never come by here, so that nobody would turn them back. A

@@ -28,7 +28,7 @@ pub(crate) fn pass<'t, A: Family>(
     let found = route(cx.tables, cx.entry, destination, false, || {
         packet.flow_hash(&Spread::KEY)
     })?;
-    if is_loose && is_masqueraded(cx, &found.way, destination) {
+    if is_loose && is_masqueraded(cx, &found.way, packet.addresses.source(), destination) {
         // Under whose address it would leave, only its connection could tell; and nobody leaves under its own.
         let reason = match packet.carries {
             Carries::LaterPiece => DropReason::FragmentUnknown,

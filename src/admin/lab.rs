@@ -140,10 +140,12 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             Request::ShowPeers => Answer::Once(Response::Ok(json!("x".repeat(LINE_MAX_BYTES)))),
             Request::ShowNeighbours => continue,
             Request::Capture { port } => capture(&port, Arc::clone(&seen)),
-            Request::ShowWorkers
+            Request::Health
+            | Request::ShowWorkers
             | Request::ShowServices(_)
             | Request::ShowLoadBalancers
             | Request::ShowPolicies
+            | Request::ShowDns
             | Request::Explain(_)
             | Request::Denied
             | Request::ShowFlows(_)

@@ -4,6 +4,8 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod dns;
+mod health;
 mod load_balancers;
 mod policies;
 mod services;
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
+pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
@@ -27,6 +31,8 @@ pub const LINE_MAX_BYTES: usize = 16 << 20;
 pub enum Request {
     /// All counters.
     Stats,
+    /// Whether the switch is well.
+    Health,
     /// The ports.
     ShowPorts,
     /// The routes the workers use.
@@ -45,6 +51,8 @@ pub enum Request {
     ShowLoadBalancers,
     /// The policies.
     ShowPolicies,
+    /// The node's own resolver.
+    ShowDns,
     /// Whether a connection would be allowed, and by what.
     Explain(Explain),
     /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
@@ -163,6 +171,9 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Counters of the slow path, by name.
     pub slow_path: std::collections::BTreeMap<String, u64>,
+    /// Counters of the node's own resolver, by name; none without one.
+    #[serde(default)]
+    pub dns: std::collections::BTreeMap<String, u64>,
     /// Ports of Services that were given connections.
     #[serde(default)]
     pub services: Vec<ServiceCounts>,

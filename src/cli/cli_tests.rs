@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::*;
@@ -28,6 +29,15 @@ fn every_command_of_the_contract_is_understood() {
         "run --config a.toml",
         "check a.toml",
         "uninstall --config a.toml",
+        "uninstall --cni",
+        "uninstall --cni --cni-bin-dir /b --cni-conf-dir /c --stop --config a.toml",
+        "doctor",
+        "doctor --config a.toml --json",
+        "doctor --uplink eth1 --cni-conf-dir /c",
+        "install",
+        "install --plugin p --conflist c --cni-bin-dir /b",
+        "health",
+        "health --ready",
         "stats",
         "stats --json",
         "show ports",
@@ -37,6 +47,7 @@ fn every_command_of_the_contract_is_understood() {
         "show workers",
         "show services",
         "show policies --json",
+        "show dns --json",
         "explain --from shop/web --to shop/db:5432",
         "explain --from shop/web --to 10.96.0.1:53 --proto udp --manifests new --json",
         "denied",
@@ -64,6 +75,9 @@ fn wrong_usage_is_said_with_status_2() {
     let rows = [
         ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
         ("run", ErrorKind::MissingRequiredArgument),
+        ("uninstall", ErrorKind::MissingRequiredArgument),
+        ("uninstall --stop --cni", ErrorKind::MissingRequiredArgument),
+        ("doctor --config a --uplink b", ErrorKind::ArgumentConflict),
         ("show", ErrorKind::MissingRequiredArgument),
         ("show things", ErrorKind::InvalidValue),
         ("attach web-0 --netns /run/netns/a", ErrorKind::ValueValidation),

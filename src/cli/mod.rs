@@ -1,9 +1,13 @@
 //! The command line: what can be said, and those commands that ask a running daemon.
 //!
-//! `run`, `check` and `uninstall` are only taken apart here; [`execute`] does the rest.
+//! `run`, `check` and `uninstall` are only taken apart here; [`execute`] does what a daemon is asked, [`doctor`],
+//! [`install`] and [`uninstall_cni`] what is about the host.
 
 mod capture;
+mod completions;
 mod decode;
+mod dns;
+mod host;
 mod load_balancers;
 mod output;
 mod pcapng;
@@ -18,11 +22,17 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::admin::client::Client;
 use crate::admin::protocol::{self, Failure, Request};
+use crate::objects::NodeName;
 
+pub use completions::{Shell, print_completions};
+pub use host::{
+    CniFolders, DoctorArguments, HealthArguments, InstallArguments, UninstallArguments, doctor, install,
+    uninstall_cni,
+};
 pub use output::print;
 
 /// Where the daemon's admin socket is unless told otherwise.
@@ -41,6 +51,9 @@ pub struct Cli {
     /// Admin socket of the daemon to ask
     #[arg(long, global = true, env = "MILLRACE_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+    /// This node's name, whatever the node file says: one file may be many nodes'
+    #[arg(long, global = true, env = "MILLRACE_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<NodeName>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -64,13 +77,21 @@ pub enum Command {
     /// What a running daemon is asked.
     #[command(flatten)]
     Client(ClientCommand),
-    /// Remove everything the switch left on this node
+    /// Look at this host, and say what keeps Millrace from running on it and what to do
     ///
-    /// XDP programs, host port, pod ports, routes and changed settings of the uplink; the daemon must be stopped.
-    #[command(
-        after_help = "Examples:\n  millrace uninstall --config /etc/millrace/millrace.toml\n  \
-        millrace uninstall --stop --config /etc/millrace/millrace.toml"
-    )]
+    /// Changes nothing, and works without privileges as far as it can. Exits with 1 if something has to be put right.
+    #[command(after_help = host::DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
+    /// Put the CNI plugin and its network where the container runtime finds them
+    ///
+    /// A network that the runtime would take before it (flannel's, Calico's) is set aside, as NAME.millrace-saved.
+    #[command(after_help = host::INSTALL_EXAMPLES)]
+    Install(InstallArguments),
+    /// Remove what the switch left on this node, or what `install` did
+    ///
+    /// With --config, while the daemon is stopped: XDP programs, host port, pod ports, routes, changed settings of the
+    /// uplink. With --cni: the container runtime's plugin and network. With both: both, the network first.
+    #[command(after_help = host::UNINSTALL_EXAMPLES)]
     Uninstall(UninstallArguments),
     /// Print a completion script for a shell
     #[command(
@@ -94,6 +115,9 @@ pub enum ClientCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether the switch is well: control and workers answer
+    #[command(after_help = host::HEALTH_EXAMPLES)]
+    Health(HealthArguments),
     /// Show what the switch works with
     #[command(
         after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
@@ -165,17 +189,6 @@ pub struct ConfigArgument {
     pub config: PathBuf,
 }
 
-/// Arguments of [`Command::Uninstall`].
-#[derive(Debug, Args)]
-pub struct UninstallArguments {
-    /// The node file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Have a running daemon take its program off the uplink, close its sockets and end first
-    #[arg(long)]
-    pub stop: bool,
-}
-
 /// Arguments of [`Command::Check`].
 #[derive(Debug, Args)]
 pub struct CheckArguments {
@@ -237,17 +250,8 @@ pub enum Subject {
     Flows,
     /// Policies, and how often each of their rules decided
     Policies,
-}
-
-/// Shells that [`Command::Completions`] writes for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    /// GNU Bash
-    Bash,
-    /// Z shell
-    Zsh,
-    /// fish
-    Fish,
+    /// The node's own resolver
+    Dns,
 }
 
 /// Arguments of [`ClientCommand::Attach`].
@@ -323,6 +327,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 stats::render(answer)?
             })
         }
+        ClientCommand::Health(arguments) => host::health(socket, &arguments),
         ClientCommand::Show { what, filter, json } => {
             let answer = ask(&show::request(what, filter.into())?)?;
             output::print(&if json {
@@ -362,21 +367,6 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
         }
         ClientCommand::Capture(arguments) => capture::run(socket, &arguments),
     }
-}
-
-/// Prints the completion script for `shell`.
-///
-/// # Errors
-/// Standard output cannot be written to.
-pub fn print_completions(shell: Shell) -> Result<(), Failure> {
-    let generator = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(generator, &mut Cli::command(), "millrace", &mut script);
-    output::print_bytes(&script)
 }
 
 /// Says on standard error why a command failed, in one line, and gives its exit status.

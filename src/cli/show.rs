@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, load_balancers, policies, services};
+use super::{Subject, dns, load_balancers, policies, services};
 use crate::admin::protocol::{
-    Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow, ShowFilter,
-    WorkerRow,
+    DnsRow, Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow,
+    ShowFilter, WorkerRow,
 };
 
 /// Stands where there is nothing to say.
@@ -40,6 +40,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::Services => Request::ShowServices(filter),
         Subject::LoadBalancers => Request::ShowLoadBalancers,
         Subject::Policies => Request::ShowPolicies,
+        Subject::Dns => Request::ShowDns,
     })
 }
 
@@ -50,6 +51,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
 pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
     let (name, table) = match what {
         Subject::Flows => return Ok(flows(understand(answer)?)),
+        Subject::Dns => return Ok(dns::page(understand::<Option<DnsRow>>(answer)?.as_ref())),
         Subject::Ports => ("ports", ports(&understand::<Vec<_>>(answer)?)),
         Subject::Routes => ("routes", routes(understand(answer)?)),
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),

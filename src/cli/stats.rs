@@ -110,6 +110,9 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     );
     section(&mut page, "Steering programs", &steering_table(&ports));
     section(&mut page, "Slow path", &count_table(&stats.slow_path));
+    if !stats.dns.is_empty() {
+        section(&mut page, "Resolver", &count_table(&stats.dns));
+    }
     section(&mut page, "Connections", &count_table(&stats.connections));
     section(&mut page, "Services", &services::counts(&stats.services));
     if !stats.load_balancers.is_empty() {

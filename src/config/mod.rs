@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod dns;
 mod flows;
 mod kubernetes;
 mod load_balancer;
+mod named;
 mod overlay;
 mod portless;
 mod services;
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::objects::NodeName;
 use value::{Choice, choice};
 
+pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use kubernetes::{ApiServer, Kubernetes};
 pub use load_balancer::{AddressRange, Announce, LoadBalancer, Pool};
@@ -76,6 +79,9 @@ pub struct Config {
     /// `[load-balancer]`: addresses for Services of type LoadBalancer.
     #[serde(default)]
     pub load_balancer: LoadBalancer,
+    /// `[dns]`: the node's own resolver for the cluster's names.
+    #[serde(default)]
+    pub dns: Dns,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,
@@ -317,23 +323,10 @@ impl Config {
         })?;
         config.check_source(text, path)?;
         config.check_interfaces(text, path)?;
-        config.check_uplink(text, path)?;
+        config.check_contradictions(text, path)?;
         config.check_pools(text, path)?;
         config.begin_at(path.parent().unwrap_or(Path::new("")));
         Ok(config)
-    }
-
-    /// Keys of the uplink that contradict each other.
-    fn check_uplink(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
-        let Some((key, reason)) = self.uplink.contradiction() else {
-            return Ok(());
-        };
-        Err(ConfigError::Content {
-            path: path.to_owned(),
-            line: line_of_key(text, "uplink", key),
-            key: Some(format!("uplink.{key}")),
-            reason,
-        })
     }
 
     /// The uplink cannot be a side of the host port, which is made and removed.

@@ -45,7 +45,7 @@ pub struct Overlay {
     /// from them, as with flannel's `DirectRouting`. Default false.
     pub direct_routing: bool,
     /// `masquerade`: whether packets of this node's pods to anyone outside the cluster leave with the node's own
-    /// address, as with flannel's `--ip-masq`. Default true.
+    /// address, as with flannel's `--ip-masq`; in Calico's network, those of pools with `natOutgoing`. Default true.
     pub masquerade: bool,
     /// `masquerade-protocols`: protocols without ports in which pods may do so too, by name (`gre`, `esp`, `ipv6`, `l2tp`)
     /// or number. Answers are known by their sender and protocol alone, so it must be protocols that the node

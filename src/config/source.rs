@@ -47,6 +47,7 @@ impl Config {
         }
         self.node.state_dir = folder.join(&self.node.state_dir);
         self.load_balancer.begin_at(folder);
+        self.dns.resolv_conf = folder.join(&self.dns.resolv_conf);
     }
 
     /// Objects come from one place.

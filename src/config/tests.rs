@@ -165,6 +165,14 @@ skip-0-and-255 = true
 namespaces = [\"web\"]
 namespace-labels = { team = \"a\" }
 service-labels = { tier = \"front\" }
+[dns]
+addresses = [\"10.43.0.10\", \"fd00:43::a\"]
+domain = \"k8s.example\"
+port = 5353
+ttl-seconds = 30
+upstreams = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]
+resolv-conf = \"/etc/other.conf\"
+queries-per-second = 0
 [slow-path]
 queue = 65536
 icmp-errors-per-second = 0

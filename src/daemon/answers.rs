@@ -25,6 +25,7 @@ impl Daemon {
     pub(super) async fn answer(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         let result = match request {
             Request::Stats => to_value(self.stats()),
+            Request::Health => to_value(self.health_report()),
             Request::ShowPorts => to_value(self.show_ports()),
             Request::ShowRoutes => to_value(self.show_routes()),
             Request::ShowNeighbours => to_value(self.show_neighbours()),
@@ -40,6 +41,7 @@ impl Daemon {
                     .rows(&self.config.load_balancer, &self.config.node.name),
             ),
             Request::ShowPolicies => to_value(self.policing.compiler.rows()),
+            Request::ShowDns => to_value(self.resolver.as_ref().map(|dns| dns.row(&self.config.dns))),
             Request::Explain(ask) => {
                 self.explain(ask, answer);
                 return;
@@ -118,6 +120,11 @@ impl Daemon {
                 .chain(self.stand_in_stats.read())
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            dns: self
+                .resolver
+                .as_ref()
+                .map(|dns| dns.stats().read())
+                .unwrap_or_default(),
             services: self.services.counts(),
         }
     }

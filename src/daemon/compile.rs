@@ -29,6 +29,7 @@ use millrace_dataplane::xdp::SteeringTables;
 
 use crate::admin::protocol::HostPort;
 use crate::config::Config;
+use crate::dns::service::ResolverService;
 use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{NodeName, NodeRecord, PodKey, Store};
 use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
@@ -152,6 +153,7 @@ pub fn compile(
         fail_safe_ports: &FAIL_SAFE_PORTS,
         listens: inputs.listens,
         host_ports: &PodHostPorts::of(inputs.ports),
+        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
     });
     warnings.extend(services.warnings());
     policies.update(&PolicyInputs {
@@ -212,6 +214,7 @@ fn local(
         sources_v4: sources(inputs, uplink, ends.v4.map(IpAddr::V4), as_v4),
         sources_v6: sources(inputs, uplink, ends.v6.map(IpAddr::V6), as_v6),
         masquerade: inputs.config.overlay.masquerade,
+        unmasqueraded: inputs.store.pools_without_nat().filter_map(prefix).collect(),
         masquerade_protocols: inputs.config.overlay.masquerade_protocols.numbers().collect(),
         uplink_ports: (
             inputs.config.services.snat_ports.first(),

@@ -34,7 +34,7 @@ spec: {cidr: 10.1.0.0/16, ipipMode: IPIP-MODE}
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: two}
-spec: {cidr: 10.2.0.0/16, vxlanMode: VXLAN-MODE}
+spec: {cidr: 10.2.0.0/16, vxlanMode: VXLAN-MODE, natOutgoing: true}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: IPAMBlock
@@ -237,6 +237,16 @@ fn a_calico_node_is_steered_named_and_reached_by_its_blocks() {
     assert_eq!(kernel, expected);
     let local = &compiled.tables.local;
     assert!(local.is_pod(ip("10.2.77.7")), "in a pool, whoever has it");
+    let world = ip("203.0.113.9");
+    assert!(
+        !local.masquerades(ip("10.1.0.2"), world),
+        "a pool without natOutgoing"
+    );
+    assert!(local.masquerades(ip("10.2.0.2"), world));
+    assert!(
+        !local.masquerades(ip("10.2.0.2"), ip("10.1.0.2")),
+        "from pool to pool"
+    );
     assert_eq!(local.gateways, [ip("169.254.1.1")]);
     assert_eq!(local.sources_v4.overlay.map(IpAddr::V4), Some(ip("10.1.0.1")));
 }

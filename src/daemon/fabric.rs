@@ -187,6 +187,18 @@ impl Fabric {
         }
     }
 
+    /// The workers that do not answer in time.
+    #[must_use]
+    pub fn silent_workers(&self) -> Vec<usize> {
+        let silent = self
+            .workers
+            .iter()
+            .filter(|worker| worker.ask(Command::Beat, ANSWER).is_err());
+        silent
+            .map(millrace_dataplane::worker::WorkerHandle::index)
+            .collect()
+    }
+
     /// The first worker whose thread has ended, which none does before it is told to.
     #[must_use]
     pub fn dead_worker(&self) -> Option<usize> {

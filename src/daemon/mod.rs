@@ -14,16 +14,18 @@ mod flows;
 pub mod health;
 mod host_path;
 mod links;
+mod liveness;
 mod look;
 mod neighbours;
-mod nic;
+pub(crate) mod nic;
 mod pods;
 pub mod ports;
 mod sources;
 mod stalls;
 mod stand_in;
 mod start;
-mod underlay;
+mod take;
+pub(crate) mod underlay;
 mod uninstall;
 
 use std::cell::OnceCell;
@@ -46,6 +48,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::protocol::CaptureLine;
 use crate::admin::server::Call;
 use crate::config::Config;
+use crate::dns::Resolver;
 use crate::kernel::{Kernel, KernelFollower, KernelState, Listening, OWN_ROUTE_PROTOCOL, RouteSpec};
 use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{NeighbourRequest, SharedSlowPathStats, SlowPathEvent, SteerRequest};
@@ -108,6 +111,7 @@ struct Daemon {
     tables: NodeTables,
     numbers: Numbers,
     services: ServiceCompiler,
+    resolver: Option<Resolver>,
     policing: explain::Policing,
     health: Health,
     balancing: balancing::Balancing,

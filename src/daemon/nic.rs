@@ -44,7 +44,7 @@ pub(super) fn driver(interface: &str) -> String {
 }
 
 /// Why a driver that offers zero-copy is not to be trusted with it unasked.
-pub(super) fn fault_of_zero_copy(interface: &str) -> Option<&'static str> {
+pub(crate) fn fault_of_zero_copy(interface: &str) -> Option<&'static str> {
     // A driver that is part of the kernel has no such file.
     let is_module = |name: &str| Path::new("/sys/module").join(name).join("initstate").exists();
     let name = nic::driver(interface).ok()?;

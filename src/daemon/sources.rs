@@ -1,19 +1,16 @@
 //! Where this node's objects come from, and that there are enough of them to begin with.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::info;
 
-use super::Daemon;
 use super::look::Misconfigured;
 use crate::cluster::{ClusterOptions, ClusterSource, Contact, Pace, SourceStatus};
 use crate::config::{Config, ObjectSource};
-use crate::objects::{Assigned, Assigner, FolderSource, NodeRecord, Severity, Source, Store};
+use crate::objects::{Assigned, Assigner, FolderSource, Source, Store};
 
 /// A source of the kind that the node file names.
 pub(super) enum Sources {
@@ -132,44 +129,4 @@ fn missing(store: &Store) -> Option<String> {
         )),
         Some(_) => None,
     }
-}
-
-impl Daemon {
-    /// Takes new objects, and says what is new among the refusals.
-    pub(super) fn take_store(&mut self, store: Arc<Store>) {
-        for notice in store
-            .notices()
-            .iter()
-            .filter(|notice| !self.store.notices().contains(notice))
-        {
-            match notice.severity {
-                Severity::Skipped => info!("{notice}"),
-                _ => warn!("{notice}"),
-            }
-        }
-        match store.own_node() {
-            Some(own) => {
-                if is_fixed(own) != is_fixed(&self.own) {
-                    error!(
-                        "this node's pod CIDR, tunnel address or cluster network has changed; the old one stays in force until a restart"
-                    );
-                } else {
-                    self.own = own.clone();
-                }
-            }
-            None => error!(
-                "this node's own object {} is gone or refused; its last good version stays in force",
-                self.own.name
-            ),
-        }
-        self.store = store;
-    }
-}
-
-/// What a node's host port is made from at the start: flannel's pod CIDRs, and its own addresses in the overlay. Calico's blocks
-/// come and go.
-fn is_fixed(own: &NodeRecord) -> (bool, Vec<IpNet>, Vec<IpAddr>) {
-    let is_flannels = own.blocks.is_none();
-    let cidrs = own.pod_cidrs().filter(|_| is_flannels).collect();
-    (is_flannels, cidrs, own.tunnel_addresses().collect())
 }

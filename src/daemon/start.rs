@@ -13,7 +13,7 @@ use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use millrace_pipelines::Connections;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::balancing::{self, Balance, Balancing};
@@ -34,6 +34,8 @@ use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::server::AdminServer;
 use crate::config::Config;
+use crate::dns::service::ResolverService;
+use crate::dns::{Listen, Resolver};
 use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{NodeRecord, Store};
@@ -49,6 +51,9 @@ const NEIGHBOUR_REQUESTS: usize = 256;
 const STEER_REQUESTS: usize = 256;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
+
+/// The stores of a source, the newest one first.
+type Stores = watch::Receiver<Arc<Store>>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -112,6 +117,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         awaited: flows::AwaitedAnswers::default(),
         publisher,
         numbers: Numbers::default(),
+        resolver: None,
         policing: Policing::new(key, workers),
         health: Health::new(),
         balancing: balance.0,
@@ -133,7 +139,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         stalls: Stalls::default(),
         leaving: false,
     };
-    daemon.begin(&host, &uplink).await?;
+    daemon.begin(&host, &uplink, &stores).await?;
     tokio::spawn(server.serve(requests_in));
     let inbox = Inbox {
         follower,
@@ -237,8 +243,9 @@ fn warn_of_next_hop_objects() {
 
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
-    async fn begin(&mut self, host: &HostPort, uplink: &Link) -> anyhow::Result<()> {
+    async fn begin(&mut self, host: &HostPort, uplink: &Link, stores: &Stores) -> anyhow::Result<()> {
         let attached = self.attach_own_ports(host, uplink).await;
+        let attached = attached.and_then(|()| self.start_resolver(host, stores));
         if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
             self.undo(host).await;
             return Err(error);
@@ -249,6 +256,22 @@ impl Daemon {
         self.publish().await;
         self.adopt_pods().await;
         self.assign_openers();
+        Ok(())
+    }
+
+    /// Starts the node's own resolver, if it is to have one, behind the host port.
+    fn start_resolver(&mut self, host: &HostPort, stores: &Stores) -> anyhow::Result<()> {
+        let Some(service) = ResolverService::of(&self.config.dns, &self.own) else {
+            return Ok(());
+        };
+        let listen = Listen {
+            at: service.listens_at,
+            device: Some(host.kernel_end.name.clone()),
+        };
+        let cidrs = &self.config.services.cidrs;
+        let resolver = Resolver::start(&self.config.dns, cidrs, listen, stores.clone())
+            .map_err(|error| Misconfigured::because(error.into()))?;
+        self.resolver = Some(resolver);
         Ok(())
     }
 

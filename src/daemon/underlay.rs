@@ -23,21 +23,64 @@ use crate::kernel::{Kernel, Link};
 
 /// The uplink, and the device that its packets come and go by.
 #[derive(Debug, Clone)]
-pub(super) struct Underlay {
+pub(crate) struct Underlay {
     /// What the node file names.
     pub(super) link: Link,
     /// What the steering program and the sockets are on.
-    pub(super) device: Link,
+    pub(crate) device: Link,
     /// The VLAN, if the one is a VLAN on the other.
     pub(super) vlan: Option<Vlan>,
+}
+
+/// Kinds of devices that hand on what comes in by others.
+const BONDS: [&str; 2] = ["bond", "team"];
+const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
+
+/// Why an interface cannot be an uplink, or be under one, for what it is or is part of; `None` if it can.
+///
+/// A program on a bond runs in its members' drivers, and a socket takes only what its own device received
+/// (`xsk_rcv_check` in `net/xdp/xsk.c`): on a bond none ever receives, on a member the addresses are missing.
+fn refusal(link: &Link, controller: Option<&Link>) -> Option<String> {
+    let is_of =
+        |link: &Link, kinds: [&str; 2]| link.kind.as_deref().is_some_and(|kind| kinds.contains(&kind));
+    let name = &link.name;
+    if is_of(link, BONDS) {
+        return Some(format!(
+            "{name} is a bond: AF_XDP sockets receive nothing on one, as packets come in by its members; an interface in no \
+             bond would be right (two of them with a routing daemon over both, or the NIC's own bonding beneath a virtual \
+             function)"
+        ));
+    }
+    let controller = controller?;
+    let of = &controller.name;
+    if is_of(controller, BONDS) {
+        return Some(format!(
+            "{name} is a member of the bond {of}, which has its addresses: take it out (`ip link set dev {name} nomaster`) and \
+             give it the node's address"
+        ));
+    }
+    is_of(controller, BRIDGES).then(|| {
+        format!(
+            "{name} is a port of the bridge {of}, which has its addresses: take it out (`ip link set dev {name} nomaster`) and \
+             give it the node's address"
+        )
+    })
 }
 
 impl Underlay {
     /// Finds the device under an uplink.
     ///
     /// # Errors
-    /// When it is a VLAN of a kind that is not carried, or on a device that cannot be had; one line.
-    pub(super) async fn of(kernel: &Kernel, link: &Link) -> anyhow::Result<Self> {
+    /// When it is a bond or part of one or of a bridge, a VLAN of a kind that is not carried, or on a device that cannot be
+    /// had; one line.
+    pub(crate) async fn of(kernel: &Kernel, link: &Link) -> anyhow::Result<Self> {
+        let controller = match link.controller {
+            Some(ifindex) => kernel.link_by_index(ifindex).await?,
+            None => None,
+        };
+        if let Some(reason) = refusal(link, controller.as_ref()) {
+            bail!(reason);
+        }
         let Some(vlan) = link.vlan else {
             return Ok(Self {
                 link: link.clone(),
@@ -64,6 +107,9 @@ impl Underlay {
                  that is none would be right",
                 device.name
             );
+        }
+        if let Some(reason) = refusal(&device, None) {
+            bail!("{name} is a VLAN on {}: {reason}", device.name);
         }
         let ifindex = link.ifindex;
         Ok(Self {
@@ -197,5 +243,62 @@ impl Daemon {
             sockets: Sockets::Own(nic::sockets(&self.kernel, &self.config.uplink, device).await),
         };
         self.fabric.serve(spec, steered).map_err(misconfigured)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::refusal;
+    use crate::kernel::Link;
+
+    fn link(name: &str, kind: Option<&str>) -> Link {
+        Link {
+            ifindex: 2,
+            name: name.to_owned(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            up: true,
+            running: true,
+            loopback: false,
+            kind: kind.map(str::to_owned),
+            rx_queues: 1,
+            tx_queues: 1,
+            peer_ifindex: None,
+            peer_elsewhere: false,
+            controller: None,
+            vlan: None,
+        }
+    }
+
+    #[test]
+    fn bonds_and_parts_of_bonds_and_bridges_are_refused_with_the_reason() {
+        let nic = link("eth1", None);
+        let rows = [
+            (link("bond0", Some("bond")), None, Some("bond0 is a bond")),
+            (link("team0", Some("team")), None, Some("team0 is a bond")),
+            (
+                nic.clone(),
+                Some(link("bond0", Some("bond"))),
+                Some("a member of the bond bond0"),
+            ),
+            (
+                nic.clone(),
+                Some(link("br0", Some("bridge"))),
+                Some("a port of the bridge br0"),
+            ),
+            (nic.clone(), Some(link("red", Some("vrf"))), None),
+            (link("br0", Some("bridge")), None, None),
+            (link("eth1.10", Some("vlan")), None, None),
+            (nic, None, None),
+        ];
+        for (link, controller, expected) in rows {
+            let found = refusal(&link, controller.as_ref());
+            match expected {
+                Some(words) => assert!(found.as_ref().unwrap().contains(words), "{found:?}"),
+                None => assert_eq!(found, None, "{}", link.name),
+            }
+        }
     }
 }

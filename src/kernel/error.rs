@@ -210,6 +210,21 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether the kernel has no such thing at all.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        use nix::errno::Errno;
+        // A message for a subsystem of netfilter that is not there is an invalid one (`nfnetlink_rcv_msg`).
+        [
+            Errno::EOPNOTSUPP,
+            Errno::EPROTONOSUPPORT,
+            Errno::EAFNOSUPPORT,
+            Errno::EINVAL,
+        ]
+        .into_iter()
+        .any(|errno| self.is(errno))
+    }
+
     /// The error number of a refused request, looking through the steps it was part of.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {

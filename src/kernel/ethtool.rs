@@ -67,6 +67,11 @@ impl Ethtool {
         })
     }
 
+    /// The connection, for the kernel's other families about devices.
+    pub(super) fn connection(&self) -> &GenericConnection {
+        &self.connection
+    }
+
     /// Sends a request about an interface and returns the attributes of the answer.
     pub(super) async fn about(
         &self,

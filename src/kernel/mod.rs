@@ -42,6 +42,7 @@ mod subscription;
 pub mod sysctl;
 mod tables;
 mod veth;
+mod xdp_features;
 
 pub use device::{Device, InterruptDelay, numa_node_of_core};
 pub use error::{KernelError, Refusal};
@@ -50,7 +51,7 @@ pub use host_port::{HostPort, HostPortOrigin, HostPortSpec};
 pub use listening::Listening;
 pub use names::{check_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
-pub use nftables::{OUTPUT_TABLE, OwnServices, ProtocolPort};
+pub use nftables::{ChainName, OUTPUT_TABLE, OwnServices, ProtocolPort, chains};
 pub use pod_port::{PodEnd, PodPort, PodPortSpec, pod_end_fault};
 pub use queues::{Channels, Rings};
 pub use request::Kernel;
@@ -60,3 +61,4 @@ pub use state::{
     InterfaceAddress, KernelState, Link, LinkVlan, MacAddr, Neighbour, NeighbourState, NextHop, Route,
     RouteHop, RouteKind, Scope,
 };
+pub use xdp_features::XdpFeatures;

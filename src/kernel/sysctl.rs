@@ -6,13 +6,22 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::error::KernelError;
 use super::names::check_interface_name;
 
 /// Where the settings are.
 const ROOT: &str = "/proc/sys";
+/// The environment's word for another folder of them: a container's own cannot be written, unless it is privileged.
+const ROOT_VARIABLE: &str = "MILLRACE_PROC_SYS";
+
+fn root() -> &'static Path {
+    static ROOT_IN_FORCE: OnceLock<PathBuf> = OnceLock::new();
+    ROOT_IN_FORCE
+        .get_or_init(|| std::env::var_os(ROOT_VARIABLE).map_or_else(|| PathBuf::from(ROOT), PathBuf::from))
+}
 
 /// The family part of a setting's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +116,7 @@ impl Setting {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from(ROOT).join(&self.0)
+        root().join(&self.0)
     }
 
     fn error(&self, action: String, source: io::Error) -> KernelError {

@@ -93,9 +93,10 @@ impl CheckReport {
     }
 }
 
-/// Reads a node file and the manifests that it names, and reports what they come to.
+/// Reads a node file, for the node of this name if one is given, and the manifests that it names, and reports what they come
+/// to.
 #[must_use]
-pub fn check(config_path: &Path) -> CheckReport {
+pub fn check(config_path: &Path, name: Option<&NodeName>) -> CheckReport {
     let mut report = CheckReport {
         config: config_path.to_owned(),
         manifests: None,
@@ -105,7 +106,7 @@ pub fn check(config_path: &Path) -> CheckReport {
         errors: Vec::new(),
         notices: Vec::new(),
     };
-    let config = match Config::load(config_path) {
+    let config = match Config::load_for(config_path, name) {
         Ok(config) => config,
         Err(error) => {
             report.errors.push(error.to_string());

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::address::refused_address_class;
 use super::fault::Fault;
-use super::name::{NodeName, PodKey, check_subdomain};
+use super::name::{NodeName, PodKey, check_label, check_subdomain};
 use super::object::namespace_of;
 use super::service::{PROXY_NAME, PROXY_NAME_LABEL, Protocol, ServiceFault, ServiceKey};
 
@@ -54,6 +54,8 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`; absent means not.
     pub terminating: bool,
+    /// `hostname`, by which DNS knows it.
+    pub hostname: Option<String>,
     /// `nodeName`.
     pub node_name: Option<NodeName>,
     /// `hints.forNodes`.
@@ -187,6 +189,11 @@ fn read_endpoint(endpoint: &v1::Endpoint, address: IpAddr) -> Result<Endpoint, F
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        // One that cannot be a label of a name is none.
+        hostname: endpoint
+            .hostname
+            .clone()
+            .filter(|hostname| check_label(hostname).is_ok()),
         node_name: node_name
             .map(NodeName::new)
             .transpose()

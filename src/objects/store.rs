@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::calico::Encapsulation;
+use super::calico::{Encapsulation, PoolRecord};
 use super::endpoint_slice::SliceRecord;
 use super::flannel::Family;
 use super::name::{NodeName, ObjectId, PodKey};
@@ -125,11 +125,23 @@ impl Store {
 
     /// The ways in which packets travel in a Calico cluster.
     pub fn encapsulations(&self) -> impl Iterator<Item = (IpNet, Encapsulation)> + '_ {
+        self.pools_in_force()
+            .map(|pool| (pool.cidr, Encapsulation::from(pool)))
+    }
+
+    /// The CIDRs of those IPPools whose pods leave the cluster under their own addresses: those without `natOutgoing`.
+    pub fn pools_without_nat(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.pools_in_force()
+            .filter(|pool| !pool.nat_outgoing)
+            .map(|pool| pool.cidr)
+    }
+
+    fn pools_in_force(&self) -> impl Iterator<Item = &PoolRecord> {
         let pools = self.calico.iter().filter_map(|(_, record)| match record {
-            Record::Pool(pool) => Some((pool.cidr, Encapsulation::from(&**pool))),
+            Record::Pool(pool) => Some(&**pool),
             _ => None,
         });
-        pools.filter(|(cidr, _)| self.pools.contains(cidr))
+        pools.filter(|pool| self.pools.contains(&pool.cidr))
     }
 
     /// The nodes to which there is a way for pods of `family`: all but the own one that take part, have a
@@ -190,6 +202,21 @@ impl Store {
     #[must_use]
     pub fn namespaces(&self) -> &BTreeMap<String, Arc<NamespaceRecord>> {
         &self.namespaces
+    }
+
+    /// Whether there is a namespace of this name: there is an object for it, or something in it.
+    #[must_use]
+    pub fn has_namespace(&self, name: &str) -> bool {
+        let first = self
+            .services
+            .partition_point(|entry| entry.record.key.namespace() < name);
+        let service = self.services.get(first);
+        // No name of a pod comes before this one.
+        let pods = PodKey::new(name, "0").ok().map(|key| self.pods.range(key..));
+        let pod = pods.and_then(|mut pods| pods.next());
+        self.namespaces.contains_key(name)
+            || service.is_some_and(|entry| entry.record.key.namespace() == name)
+            || pod.is_some_and(|(key, _)| key.namespace() == name)
     }
 
     /// All good policies, by kind, namespace and name.

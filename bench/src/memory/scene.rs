@@ -235,6 +235,7 @@ fn local(family: Family, overlay: Overlay, uplink: PortId, host: PortId) -> anyh
             uplink: None,
         },
         masquerade: true,
+        unmasqueraded: Vec::new(),
         uplink_ports: (61_000, u16::MAX),
         ..Local::default()
     })

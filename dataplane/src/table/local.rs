@@ -78,6 +78,8 @@ pub struct Local {
     pub sources_v6: SourceAddresses<Ipv6Addr>,
     /// Whether pods that leave the cluster do so under this node's address.
     pub masquerade: bool,
+    /// Prefixes whose pods do not even so: those of Calico's pools without `natOutgoing`.
+    pub unmasqueraded: Vec<Prefix>,
     /// Protocols without ports in which they may do so: the node itself does not use them.
     pub masquerade_protocols: Vec<IpProtocol>,
     /// The first and the last port, or ICMP id, that source NAT gives to what leaves by the uplink: the node's own
@@ -113,6 +115,14 @@ impl Local {
     #[must_use]
     pub fn is_pod(&self, address: IpAddr) -> bool {
         self.pod_networks.lookup(address).is_some()
+    }
+
+    /// Whether a pod with the address `source` leaves the cluster, where `destination` lies, under this node's address.
+    #[inline]
+    #[must_use]
+    pub fn masquerades(&self, source: IpAddr, destination: IpAddr) -> bool {
+        let keeps_its_own = || self.unmasqueraded.iter().any(|prefix| prefix.contains(source));
+        self.masquerade && !self.is_pod(destination) && !keeps_its_own()
     }
 
     /// Whether packets of this protocol without ports belong to connections, one between any two addresses.

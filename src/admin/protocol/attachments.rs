@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::DnsFacts;
 use crate::objects::Protocol;
 
 /// See [`Request::Attach`](super::Request::Attach).
@@ -163,6 +164,9 @@ pub struct NodeFacts {
     pub mtu: Option<u32>,
     /// How many ports there is room for still.
     pub ports_free: usize,
+    /// How a pod resolves names, where the node has a resolver of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsFacts>,
 }
 
 #[cfg(test)]

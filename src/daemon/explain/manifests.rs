@@ -80,6 +80,7 @@ pub(super) fn services(store: &Store, own: &NodeName, config: &Services) -> Arc<
         listens: HostListens(&|_, _, _| Ok(false)),
         // Nor which ports its pods have.
         host_ports: &[],
+        resolver: None,
     });
     Arc::clone(compiler.table())
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::parse_pod;
-use crate::admin::protocol::{Attach, Attached, Attachment, Failure, HostPort, NodeFacts, Retain, Verify};
+use crate::admin::protocol::{
+    Attach, Attached, Attachment, DnsFacts, Failure, HostPort, NodeFacts, Retain, Verify,
+};
 use crate::daemon::Daemon;
 use crate::daemon::compile::FAIL_SAFE_PORTS;
 use crate::daemon::ports::{PodRow, Port};
@@ -126,6 +128,10 @@ impl Daemon {
                 .collect(),
             mtu: self.pod_mtu(),
             ports_free: self.ports.room().saturating_sub(self.unserved.len()),
+            dns: self.config.dns.is_on().then(|| DnsFacts {
+                nameservers: self.config.dns.addresses.clone(),
+                domain: self.config.dns.domain.to_string(),
+            }),
         }
     }
 

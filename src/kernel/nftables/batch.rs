@@ -169,7 +169,7 @@ pub(super) fn find_table(table: &str) -> Result<(), KernelError> {
     exchange(&bytes, &[format!("looking for the nftables table {table}")])
 }
 
-fn append(
+pub(super) fn append(
     bytes: &mut Vec<u8>,
     kind: u16,
     flags: u16,

@@ -18,6 +18,7 @@
 
 mod batch;
 mod expression;
+mod listing;
 mod number;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ use self::batch::{Batch, Chain};
 use self::expression::{Direction, Family, Lookup};
 use super::error::KernelError;
 use super::request::Kernel;
+
+pub use self::listing::{ChainName, chains};
 
 /// The name of our table, of the family `inet`.
 pub const OUTPUT_TABLE: &str = "millrace";

@@ -8,6 +8,7 @@ pub(super) const NEW_TABLE: u16 = 0;
 pub(super) const GET_TABLE: u16 = 1;
 pub(super) const DELETE_TABLE: u16 = 2;
 pub(super) const NEW_CHAIN: u16 = 3;
+pub(super) const GET_CHAIN: u16 = 4;
 pub(super) const NEW_RULE: u16 = 6;
 pub(super) const NEW_SET: u16 = 9;
 pub(super) const NEW_ELEMENTS: u16 = 12;

@@ -48,6 +48,8 @@ pub struct PoolRecord {
     pub ipip: PoolMode,
     /// `spec.vxlanMode`; of the two at most one is not [`PoolMode::Never`].
     pub vxlan: PoolMode,
+    /// `spec.natOutgoing`: whether its pods leave the cluster under their node's address.
+    pub nat_outgoing: bool,
 }
 
 /// An IPAMBlock, or what a BlockAffinity says of one.

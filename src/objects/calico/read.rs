@@ -44,6 +44,8 @@ struct PoolSpec {
     ipip_mode: String,
     #[serde(default)]
     vxlan_mode: String,
+    #[serde(default)]
+    nat_outgoing: bool,
 }
 
 /// An IPAMBlock.
@@ -127,6 +129,7 @@ impl PoolRecord {
             cidr,
             ipip,
             vxlan,
+            nat_outgoing: pool.spec.nat_outgoing,
         })
     }
 }

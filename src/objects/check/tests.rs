@@ -42,7 +42,7 @@ fn run(node_file: &str, manifest: Option<&str>) -> (CheckReport, String) {
         fs::create_dir(dir.path().join("manifests")).unwrap();
         fs::write(dir.path().join("manifests/x.yaml"), manifest).unwrap();
     }
-    let report = check(&config);
+    let report = check(&config, None);
     let text = report
         .to_string()
         .replace(&format!("{}/", dir.path().display()), "");

@@ -68,6 +68,15 @@ impl ServiceKey {
         }
     }
 
+    /// What the node's own resolver is called where Services are: a name that no Service can have, since it has a dot.
+    #[must_use]
+    pub fn of_resolver() -> Self {
+        Self {
+            namespace: "kube-system".to_owned(),
+            name: "kube-dns.millrace".to_owned(),
+        }
+    }
+
     /// The object's identity.
     #[must_use]
     pub fn object_id(&self) -> ObjectId {

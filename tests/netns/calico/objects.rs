@@ -139,15 +139,15 @@ fn given(place: Place, node: char) -> String {
 const POOLS: &str = "apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: ipip}
-spec: {cidr: 10.244.0.0/16, ipipMode: Always, vxlanMode: Never}
+spec: {cidr: 10.244.0.0/16, ipipMode: Always, vxlanMode: Never, natOutgoing: true}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: vxlan}
-spec: {cidr: 10.245.0.0/16, ipipMode: Never, vxlanMode: VXLAN-MODE}
+spec: {cidr: 10.245.0.0/16, ipipMode: Never, vxlanMode: VXLAN-MODE, natOutgoing: true}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: vxlan-v6}
-spec: {cidr: \"fd00:244::/64\", ipipMode: Never, vxlanMode: Always}
+spec: {cidr: \"fd00:244::/64\", ipipMode: Never, vxlanMode: Always, natOutgoing: true}
 ";

@@ -15,6 +15,7 @@
 
 mod capture;
 mod checksums;
+mod container;
 mod control;
 mod counters;
 mod dual;

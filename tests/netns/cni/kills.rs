@@ -31,7 +31,7 @@ const SYSTEM_CALLS: [&str; 12] = [
 fn traced(runtime: &Runtime, verb: &str, pod: &Sandbox, options: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq"]).args(options).arg(PLUGIN);
-    runtime.environment(&mut command, verb, Some(pod));
+    runtime.environment(&mut command, verb, Some(pod.container()));
     command
 }
 

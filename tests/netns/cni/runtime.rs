@@ -1,21 +1,21 @@
-//! A container runtime, as far as CNI is concerned, after libcni: plugins of a list one after the other, each with the
-//! result of the one before, backwards for DEL.
+//! The lab's container runtime with the plugin under test, and the containers that it has it attach.
 
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use millrace_tools::lab::plan::Families;
+use millrace_tools::lab::runtime::{self, Container};
 use millrace_tools::lab::traffic::{Ping, ping};
-use millrace_tools::lab::{Daemon, Lab, MillraceOptions, Namespace, NodeKind, Topology, wait_until};
+use millrace_tools::lab::{
+    Daemon, Lab, LabError, MillraceOptions, Namespace, NodeKind, POD_NAMESPACE, Topology, wait_until,
+};
 use serde_json::{Value, json};
 
-/// Where Debian's reference plugins are.
-pub(crate) const REFERENCE: &str = "/usr/lib/cni";
+pub(crate) use millrace_tools::lab::runtime::Refused;
+
 /// The plugin under test.
 pub(crate) const PLUGIN: &str = env!("CARGO_BIN_EXE_millrace-cni");
 /// Longer than anything takes that is to come about at all.
@@ -77,6 +77,16 @@ impl Sandbox {
         }
     }
 
+    /// As the runtime calls a plugin for it.
+    pub(crate) fn container(&self) -> Container<'_> {
+        Container {
+            namespace: &self.namespace,
+            id: &self.id,
+            pod: (POD_NAMESPACE, &self.pod),
+            interface: &self.interface,
+        }
+    }
+
     /// The names of its interfaces, `lo` left out.
     pub(crate) fn interfaces(&self) -> Vec<String> {
         let links = self.namespace.ip(&["-j", "link", "show"]).unwrap();
@@ -90,87 +100,37 @@ impl Sandbox {
     }
 }
 
-/// An error as a plugin tells it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Refused {
-    pub(crate) code: u64,
-    pub(crate) msg: String,
+/// A runtime on a node, whose failures are a plugin's refusals: whatever else goes wrong ends the test.
+pub(crate) struct Runtime(runtime::Runtime);
+
+impl Deref for Runtime {
+    type Target = runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
-/// A runtime on a node, with a network.
-pub(crate) struct Runtime {
-    namespace: String,
-    /// The folder of the plugin's store.
-    pub(crate) data: PathBuf,
-    pub(crate) version: String,
-    /// The configurations of the plugins, in order.
-    pub(crate) plugins: Vec<Value>,
-    /// What ADD answered, by container.
-    cache: Mutex<BTreeMap<String, Value>>,
+impl DerefMut for Runtime {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Runtime {
     /// A runtime on a node whose network is the plugin under test alone.
     pub(crate) fn new(lab: &Lab, node: &str) -> Self {
         let data = lab.folder().join(format!("{node}-ipam"));
-        let own = json!({
-            "type": "millrace-cni", "socket": daemon(lab, node).socket(), "dataDir": data,
-            "capabilities": {"portMappings": true, "ips": true},
-        });
-        Self {
-            namespace: lab.node(node).unwrap().namespace().name().to_owned(),
-            data,
-            version: "1.1.0".to_owned(),
-            plugins: vec![own],
-            cache: Mutex::default(),
-        }
+        let namespace = lab.node(node).unwrap().namespace();
+        let plugin = Some(PathBuf::from(PLUGIN));
+        Self(runtime::Runtime::new(namespace, daemon(lab, node), data, plugin))
     }
 
     /// The command that runs a plugin for a container; its standard input is the configuration.
     pub(crate) fn command(&self, verb: &str, sandbox: Option<&Sandbox>, kind: &str) -> Command {
-        let program = match kind {
-            "millrace-cni" => PathBuf::from(PLUGIN),
-            other => Path::new(REFERENCE).join(other),
-        };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(program);
-        self.environment(&mut command, verb, sandbox);
-        command
-    }
-
-    pub(crate) fn environment(&self, command: &mut Command, verb: &str, sandbox: Option<&Sandbox>) {
-        command.env("CNI_COMMAND", verb).env("CNI_PATH", REFERENCE);
-        if let Some(sandbox) = sandbox {
-            command
-                .env("CNI_CONTAINERID", &sandbox.id)
-                .env("CNI_NETNS", sandbox.namespace.path())
-                .env("CNI_IFNAME", &sandbox.interface)
-                .env(
-                    "CNI_ARGS",
-                    format!(
-                        "IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}",
-                        sandbox.pod
-                    ),
-                );
-        }
-    }
-
-    /// A plugin's configuration as libcni writes it.
-    pub(crate) fn config(&self, plugin: &Value, more: &Value, previous: Option<&Value>) -> Value {
-        let mut config = plugin.clone();
-        config["cniVersion"] = json!(self.version);
-        config["name"] = json!("pods");
-        for (key, value) in more.as_object().into_iter().flatten() {
-            // A runtime passes on what a plugin says that it can do.
-            let is_wanted = key != "runtimeConfig" || plugin.get("capabilities").is_some();
-            if is_wanted {
-                config[key] = value.clone();
-            }
-        }
-        if let Some(previous) = previous {
-            config["prevResult"] = previous.clone();
-        }
-        config
+        self.0
+            .command(verb, sandbox.map(Sandbox::container), kind)
+            .unwrap()
     }
 
     /// Adds a container.
@@ -180,129 +140,50 @@ impl Runtime {
 
     /// Adds a container, with more in the configuration.
     pub(crate) fn add_with(&self, sandbox: &Sandbox, more: &Value) -> Result<Value, Refused> {
-        let mut result: Option<Value> = None;
-        for plugin in &self.plugins {
-            let config = self.config(plugin, more, result.as_ref());
-            let kind = plugin["type"].as_str().unwrap();
-            result = Some(run(self.command("ADD", Some(sandbox), kind), &config)?);
-        }
-        let result = result.unwrap();
-        self.cache
-            .lock()
-            .unwrap()
-            .insert(sandbox.id.clone(), result.clone());
-        Ok(result)
+        judged(self.0.add(sandbox.container(), more))
     }
 
-    /// Deletes a container; what ADD answered is passed on if it is known.
+    /// Deletes a container.
     pub(crate) fn del(&self, sandbox: &Sandbox) -> Result<(), Refused> {
-        let previous = self.cache.lock().unwrap().remove(&sandbox.id);
-        for plugin in self.plugins.iter().rev() {
-            let config = self.config(plugin, &json!({}), previous.as_ref());
-            run(
-                self.command("DEL", Some(sandbox), plugin["type"].as_str().unwrap()),
-                &config,
-            )?;
-        }
-        Ok(())
+        judged(self.0.del(sandbox.container()))
     }
 
-    /// Checks a container that was added. The reference plugin for bandwidth falls over itself where no rate is wanted,
-    /// up to its version 1.1.1 at least, and is left out.
+    /// Checks a container that was added.
     pub(crate) fn check(&self, sandbox: &Sandbox) -> Result<(), Refused> {
-        let previous = self.cache.lock().unwrap().get(&sandbox.id).cloned();
-        for plugin in self.plugins.iter().filter(|plugin| plugin["type"] != "bandwidth") {
-            let config = self.config(plugin, &json!({}), previous.as_ref());
-            run(
-                self.command("CHECK", Some(sandbox), plugin["type"].as_str().unwrap()),
-                &config,
-            )?;
-        }
-        Ok(())
+        judged(self.0.check(sandbox.container()))
     }
 
     /// Has everything taken away but these.
     pub(crate) fn gc(&self, valid: &[&Sandbox]) -> Result<(), Refused> {
-        let attachments = valid
+        let valid: Vec<_> = valid
             .iter()
-            .map(|sandbox| json!({"containerID": sandbox.id, "ifname": sandbox.interface}));
-        let more = json!({"cni.dev/valid-attachments": attachments.collect::<Vec<_>>()});
-        self.ask("GC", &more)
+            .map(|sandbox| (sandbox.id.as_str(), sandbox.interface.as_str()))
+            .collect();
+        judged(self.0.gc(&valid))
     }
 
     /// Asks whether ADD would go well.
     pub(crate) fn status(&self) -> Result<(), Refused> {
-        self.ask("STATUS", &json!({}))
+        judged(self.0.status())
     }
+}
 
-    fn ask(&self, verb: &str, more: &Value) -> Result<(), Refused> {
-        let config = self.config(&self.plugins[0], more, None);
-        run(self.command(verb, None, "millrace-cni"), &config).map(drop)
-    }
-
-    /// How many containers have addresses.
-    pub(crate) fn stored(&self) -> usize {
-        let Ok(entries) = std::fs::read_dir(&self.data) else {
-            return 0;
-        };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.starts_with('.')).count()
+fn judged<T>(outcome: Result<T, LabError>) -> Result<T, Refused> {
+    match outcome {
+        Ok(done) => Ok(done),
+        Err(LabError::Refused { refused, .. }) => Err(refused),
+        Err(error) => panic!("{error}"),
     }
 }
 
 /// Runs a plugin; what it prints is null or its result.
-pub(crate) fn run(mut command: Command, config: &Value) -> Result<Value, Refused> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // One that fails early need not have read it.
-    let _ = child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(config.to_string().as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    let said = match out.trim() {
-        "" => Value::Null,
-        text => {
-            serde_json::from_str(text).unwrap_or_else(|error| panic!("{command:?}: {error} in {text}\n{err}"))
-        }
-    };
-    if output.status.success() {
-        return Ok(said);
-    }
-    let code = said["code"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{command:?}: {:?} {out}\n{err}", output.status));
-    Err(Refused {
-        code,
-        msg: said["msg"].as_str().unwrap().to_owned(),
-    })
+pub(crate) fn run(command: Command, config: &Value) -> Result<Value, Refused> {
+    runtime::run(command, config).unwrap()
 }
 
 /// The addresses of a result, by family.
 pub(crate) fn addresses(result: &Value) -> (Ipv4Addr, Ipv6Addr) {
-    let ips = result["ips"].as_array().unwrap().iter();
-    let address = |ip: &Value| {
-        ip["address"]
-            .as_str()
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap()
-            .to_owned()
-    };
-    let all: Vec<IpAddr> = ips
-        .map(|ip| address(ip).parse().unwrap())
-        .filter(|ip: &IpAddr| !ip.is_loopback())
-        .collect();
-    match all[..] {
+    match runtime::addresses(result)[..] {
         [IpAddr::V4(v4), IpAddr::V6(v6)] => (v4, v6),
         _ => panic!("{result}"),
     }

@@ -1,6 +1,7 @@
 //! The kernel module against the real kernel, in network namespaces of the test's own. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod doctor;
 mod follow;
 mod host_port;
 mod namespaces;

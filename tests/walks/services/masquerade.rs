@@ -1,9 +1,11 @@
 //! Pods that leave the cluster do so under the node's address, and their answers find back.
 
-use millrace_dataplane::table::{Local, NodeTables};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use millrace_dataplane::table::{Local, NodeTables, Prefix};
 use millrace_dataplane::verdict::{Awaited, DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::worker::Origin;
-use std::sync::Arc;
 
 use super::{Exchange, From, SCTP, TCP, To, UDP, UDP_LITE, hop, node, packet, say, tables};
 use crate::packets::{Body, Family, Ip};
@@ -142,15 +144,24 @@ fn inside_the_cluster_a_pod_is_itself() {
         same("a pod of this node", To::Pod(3), (pod(family, 1, 3), 80)).run(&mut node);
         same("a pod of another node", To::Peer, (pod(family, 2, 3), 80)).run(&mut node);
         same("its own node", To::Host, (node_address(family, 1), 53)).run(&mut node);
-        let base = tables(&[]);
-        let local = Local {
-            masquerade: false,
-            ..Local::clone(&base.local)
+        let masked = |edit: fn(&mut Local, IpAddr), address| {
+            let base = tables(&[]);
+            let mut local = Local::clone(&base.local);
+            edit(&mut local, address);
+            Node::with(NodeTables {
+                local: Arc::new(local),
+                ..base
+            })
         };
-        let mut node = Node::with(NodeTables {
-            local: Arc::new(local),
-            ..base
-        });
+        let mut node = masked(|local, _| local.masquerade = false, own);
         same("the world, as it is", To::World, (world(family), 53)).run(&mut node);
+        let without_nat = |local: &mut Local, address| local.unmasqueraded = vec![Prefix::host(address)];
+        let mut node = masked(without_nat, own);
+        same(
+            "the world, from a pool without NAT",
+            To::World,
+            (world(family), 53),
+        )
+        .run(&mut node);
     }
 }

@@ -61,6 +61,18 @@ pub struct NodeFacts {
     pub mtu: Option<u32>,
     /// How many ports there is room for still.
     pub ports_free: usize,
+    /// How a container resolves names, where the node has a resolver of its own.
+    #[serde(default)]
+    pub dns: Option<Resolver>,
+}
+
+/// The node's own resolver, as containers are told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Resolver {
+    /// Its addresses.
+    pub nameservers: Vec<IpAddr>,
+    /// The cluster's domain.
+    pub domain: String,
 }
 
 /// An interface that was made.

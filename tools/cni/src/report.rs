@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::config::{Config, Version};
-use crate::daemon::Attached;
+use crate::daemon::{Attached, Resolver};
 
-/// The result of ADD: what was made, behind what plugins before this one made.
-pub(crate) fn result(call: &Call, config: &Config, made: &Attached) -> Value {
+/// Names with fewer dots are looked for in the search path first: as many as there are in front of the domain in the longest
+/// name of a Service's port, as kubelet has it.
+const NDOTS: &str = "ndots:5";
+
+/// The result of ADD: what was made, behind what plugins before this one made. Of how names are resolved the configuration
+/// has the first word, then the plugins before this one, then the daemon.
+pub(crate) fn result(call: &Call, config: &Config, made: &Attached, resolver: Option<&Resolver>) -> Value {
     let list = |key: &str| {
         let previous = config
             .previous
@@ -41,9 +46,24 @@ pub(crate) fn result(call: &Call, config: &Config, made: &Attached) -> Value {
         .previous
         .as_ref()
         .and_then(|previous| previous.get("dns").cloned());
+    let is_said = |dns: &Value| dns.as_object().is_some_and(|dns| !dns.is_empty());
+    let said = [config.dns.clone(), previous].into_iter().flatten().find(is_said);
+    let own = || resolver.map(|resolver| dns(call, resolver));
     json!({
         "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": routes,
-        "dns": config.dns.clone().or(previous).unwrap_or_else(|| json!({})),
+        "dns": said.or_else(own).unwrap_or_else(|| json!({})),
+    })
+}
+
+/// How a container of a pod resolves names with the node's own resolver: as kubelet has it with CoreDNS
+/// (`dnsPolicy: ClusterFirst`).
+fn dns(call: &Call, resolver: &Resolver) -> Value {
+    let domain = &resolver.domain;
+    let namespace = call.pod.split('/').next().unwrap_or_default();
+    json!({
+        "nameservers": resolver.nameservers,
+        "search": [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain],
+        "options": [NDOTS],
     })
 }
 
@@ -126,7 +146,7 @@ mod tests {
 
     #[test]
     fn each_version_has_the_words_that_it_knows() {
-        let newest = result(&call(), &config("1.1.0", ""), &made());
+        let newest = result(&call(), &config("1.1.0", ""), &made(), None);
         assert_eq!(
             newest,
             json!({
@@ -146,16 +166,50 @@ mod tests {
                 "dns": {},
             })
         );
-        let oldest = result(&call(), &config("0.3.1", ""), &made());
+        let oldest = result(&call(), &config("0.3.1", ""), &made(), None);
         assert_eq!(oldest["ips"][1]["version"], "6");
         assert_eq!(
             (oldest["interfaces"][1].get("mtu"), oldest["routes"][0].get("mtu")),
             (None, None)
         );
         assert_eq!(
-            result(&call(), &config("1.0.0", ""), &made())["ips"][0].get("version"),
+            result(&call(), &config("1.0.0", ""), &made(), None)["ips"][0].get("version"),
             None
         );
+    }
+
+    #[test]
+    fn containers_are_told_of_the_resolver_unless_they_are_told_of_another() {
+        let resolver = Resolver {
+            nameservers: vec!["10.96.0.10".parse().unwrap(), "fd96::a".parse().unwrap()],
+            domain: "cluster.local".to_owned(),
+        };
+        let dns = |more: &str| {
+            let call = Call {
+                pod: "shop/web".to_owned(),
+                ..call()
+            };
+            result(&call, &config("1.1.0", more), &made(), Some(&resolver))["dns"].clone()
+        };
+        let own = json!({
+            "nameservers": ["10.96.0.10", "fd96::a"],
+            "search": ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"],
+            "options": ["ndots:5"],
+        });
+        let before = r#", "prevResult": {"cniVersion": "1.1.0", "dns": {"nameservers": ["192.0.2.1"]}}"#;
+        let nothing_before = r#", "prevResult": {"cniVersion": "1.1.0", "dns": {}}"#;
+        for (more, expected) in [
+            ("", own.clone()),
+            (r#", "dns": {}"#, own.clone()),
+            (nothing_before, own),
+            (
+                r#", "dns": {"nameservers": ["192.0.2.2"]}"#,
+                json!({"nameservers": ["192.0.2.2"]}),
+            ),
+            (before, json!({"nameservers": ["192.0.2.1"]})),
+        ] {
+            assert_eq!(dns(more), expected, "{more}");
+        }
     }
 
     #[test]
@@ -163,7 +217,7 @@ mod tests {
         let before = r#", "dns": {"nameservers": ["10.96.0.10"]}, "prevResult": {"cniVersion": "1.0.0",
             "interfaces": [{"name": "lo", "sandbox": "/run/netns/x"}],
             "ips": [{"address": "127.0.0.1/8", "interface": 0}], "dns": {"domain": "x"}}"#;
-        let result = result(&call(), &config("1.0.0", before), &made());
+        let result = result(&call(), &config("1.0.0", before), &made(), None);
         let places: Vec<_> = result["ips"]
             .as_array()
             .unwrap()

@@ -85,7 +85,10 @@ fn add(call: &Call, config: &Config) -> Result<String, CniError> {
     };
     let (record, is_new) = open(config)?.reserve(blank, wish).map_err(from_store)?;
     match daemon.attach(call, config, &record.addresses) {
-        Ok(made) => Ok(format!("{}\n", report::result(call, config, &made))),
+        Ok(made) => Ok(format!(
+            "{}\n",
+            report::result(call, config, &made, facts.dns.as_ref())
+        )),
         Err(error) => {
             // Not if it is away: it may have made the interface.
             if is_new && !matches!(error, DaemonError::Away { .. }) {

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_tools::demo;
 use millrace_tools::lab::plan::{Families, Network};
 use millrace_tools::lab::{
-    Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers, interrupt,
+    Attachment, Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers,
+    interrupt,
 };
 
 /// Exit status after a signal, as a shell reports a command ended by Ctrl-C.
@@ -143,6 +144,7 @@ impl LabOptions {
                 NetworkWord::Flannel => Network::Flannel,
                 NetworkWord::Calico => Network::Calico,
             },
+            attachment: Attachment::Plugin,
         }
     }
 }

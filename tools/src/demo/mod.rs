@@ -2,6 +2,7 @@
 
 mod checks;
 mod flows;
+mod plugin;
 mod policies;
 mod services;
 mod table;
@@ -63,13 +64,14 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
     let seen = show(wire::show(&lab), &mut printer)?;
     let obeyed = show_policies(&lab, &mut printer)?;
     let answered = ask_the_switch(&lab, &mut printer)?;
+    let released = show(plugin::show(&mut lab), &mut printer)?;
     let failures = table::failures(&outcomes);
     if !failures.is_empty() {
         printer.say(&failures)?;
         show_logs(&lab, &mut printer)?;
     }
     lab.close()?;
-    let passed = seen && obeyed && answered && failures.is_empty();
+    let passed = seen && obeyed && answered && released && failures.is_empty();
     let verdict = if passed {
         "Everything passed"
     } else {
@@ -120,6 +122,7 @@ pub fn describe(lab: &Lab) -> String {
         ));
     }
     lines.extend(overlay(lab));
+    lines.extend(plugin::describe(lab));
     lines.join("\n")
 }
 

@@ -68,7 +68,7 @@ fn share(node: &str, family: &str, (pool, modes): (&str, &str), block: &str) -> 
          apiVersion: crd.projectcalico.org/v1\n\
          kind: IPPool\n\
          metadata: {{name: {node}-{family}}}\n\
-         spec: {{cidr: {pool:?}, {modes}}}\n\
+         spec: {{cidr: {pool:?}, {modes}, natOutgoing: true}}\n\
          ---\n\
          apiVersion: crd.projectcalico.org/v1\n\
          kind: BlockAffinity\n\
@@ -99,8 +99,8 @@ mod tests {
             "projectcalico.org/IPv4IPIPTunnelAddr: 10.244.2.0",
             "projectcalico.org/IPv6VXLANTunnelAddr: \"fd00:2::\"",
             "projectcalico.org/VXLANTunnelMACAddrV6: 02:00:00:00:03:02",
-            "spec: {cidr: \"10.244.2.0/24\", ipipMode: Always, vxlanMode: Never}",
-            "spec: {cidr: \"fd00:2::/64\", ipipMode: Never, vxlanMode: Always}",
+            "spec: {cidr: \"10.244.2.0/24\", ipipMode: Always, vxlanMode: Never, natOutgoing: true}",
+            "spec: {cidr: \"fd00:2::/64\", ipipMode: Never, vxlanMode: Always, natOutgoing: true}",
             "spec: {cidr: \"fd00:2::/120\", node: node-b, state: confirmed, deleted: \"false\"}",
         ] {
             assert!(lines(&text).contains(&line), "{line} is not in\n{text}");
@@ -113,7 +113,7 @@ mod tests {
         for line in [
             "projectcalico.org/IPv4VXLANTunnelAddr: 10.244.3.0",
             "projectcalico.org/VXLANTunnelMACAddr: 02:00:00:00:01:03",
-            "spec: {cidr: \"10.244.3.0/24\", ipipMode: Never, vxlanMode: Always}",
+            "spec: {cidr: \"10.244.3.0/24\", ipipMode: Never, vxlanMode: Always, natOutgoing: true}",
         ] {
             assert!(lines(&text).contains(&line), "{line} is not in\n{text}");
         }

@@ -5,7 +5,7 @@
 //! cannot have passed to another process.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -82,12 +82,12 @@ pub(crate) fn line_of(command: &Command) -> String {
 
 /// Runs a short command that changes or shows a setting; its failure is an error, its output the answer.
 pub(crate) fn admin(command: Command) -> Result<String, LabError> {
-    run(command, ADMIN_TIMEOUT, Heed::Before)?.success()
+    run(command, Stdio::null(), ADMIN_TIMEOUT, Heed::Before)?.success()
 }
 
 /// Like [`admin`], for taking things down: an interrupt does not stop it.
 pub(crate) fn teardown(command: Command) -> Result<String, LabError> {
-    run(command, ADMIN_TIMEOUT, Heed::Never)?.success()
+    run(command, Stdio::null(), ADMIN_TIMEOUT, Heed::Never)?.success()
 }
 
 /// Runs a command that may take its time, and returns how it ended and what it wrote; an interrupt kills it.
@@ -95,11 +95,23 @@ pub(crate) fn teardown(command: Command) -> Result<String, LabError> {
 /// # Errors
 /// [`LabError::TimedOut`] if it has not ended after `timeout` (it is then killed), [`LabError::Spawn`] if it cannot start.
 pub fn complete(command: Command, timeout: Duration) -> Result<Finished, LabError> {
-    run(command, timeout, Heed::Throughout)
+    run(command, Stdio::null(), timeout, Heed::Throughout)
+}
+
+/// Runs a command that reads `input` to its end and may leave half a thing behind if it is cut short: an interrupt keeps it
+/// from starting, and no more.
+pub(crate) fn fed(command: Command, input: &[u8], timeout: Duration) -> Result<Finished, LabError> {
+    let spooled = tempfile::tempfile().and_then(|mut file| {
+        file.write_all(input)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    });
+    let file = spooled.map_err(LabError::io("make a file for a command's input"))?;
+    run(command, Stdio::from(file), timeout, Heed::Before)
 }
 
 /// Runs a command to its end. Output goes to unnamed files, not pipes: a grandchild that lives on cannot hold us up.
-fn run(mut command: Command, timeout: Duration, heed: Heed) -> Result<Finished, LabError> {
+fn run(mut command: Command, stdin: Stdio, timeout: Duration, heed: Heed) -> Result<Finished, LabError> {
     if heed != Heed::Never {
         interrupt::check()?;
     }
@@ -112,7 +124,7 @@ fn run(mut command: Command, timeout: Duration, heed: Heed) -> Result<Finished, 
     };
     command
         .env("LC_ALL", "C")
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(writer(&stdout)?)
         .stderr(writer(&stderr)?);
     let mut process = Process::start(command, line.clone(), PathBuf::new())?;

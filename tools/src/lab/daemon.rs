@@ -35,20 +35,26 @@ pub struct Daemon {
 
 /// Finds the `millrace` program: the one named by [`PROGRAM_VARIABLE`], else the one built beside this program.
 pub fn find_program() -> Result<PathBuf, LabError> {
-    let place = match std::env::var_os(PROGRAM_VARIABLE) {
+    find("millrace", PROGRAM_VARIABLE)
+}
+
+/// Finds a program of Millrace's: the one named by an environment variable, else the one built beside this program.
+pub(crate) fn find(program: &'static str, variable: &'static str) -> Result<PathBuf, LabError> {
+    let place = match std::env::var_os(variable) {
         Some(named) => PathBuf::from(named),
-        None => beside_this_program()?,
+        None => beside_this_program()?.join(program),
     };
     if place.is_file() {
         return std::path::absolute(&place).map_err(LabError::io(format!("find {}", place.display())));
     }
     Err(LabError::NoProgram {
+        program,
         tried: place.display().to_string(),
-        variable: PROGRAM_VARIABLE,
+        variable,
     })
 }
 
-/// Where Cargo puts the program: this program's folder, or the one above for a test, which runs from `deps`.
+/// Where Cargo puts programs: this program's folder, or the one above for a test, which runs from `deps`.
 fn beside_this_program() -> Result<PathBuf, LabError> {
     let own = std::env::current_exe().map_err(LabError::io("find this program"))?;
     let folder = own.parent().unwrap_or(Path::new("/"));
@@ -57,7 +63,7 @@ fn beside_this_program() -> Result<PathBuf, LabError> {
     } else {
         folder
     };
-    Ok(folder.join("millrace"))
+    Ok(folder.to_owned())
 }
 
 impl Daemon {

@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitStatus;
 
+use super::runtime::Refused;
+
 /// A failure of the lab itself or of something it was asked to do.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
@@ -82,13 +84,25 @@ pub enum LabError {
         /// The last lines it wrote.
         log: String,
     },
-    /// The `millrace` program is nowhere to be found.
-    #[error("cannot find the millrace program at {tried}: build it, or name it in {variable}")]
+    /// A program of Millrace's is nowhere to be found.
+    #[error("cannot find the {program} program at {tried}: build it, or name it in {variable}")]
     NoProgram {
+        /// What it is called.
+        program: &'static str,
         /// Where it was looked for.
         tried: String,
         /// The environment variable that names it.
         variable: &'static str,
+    },
+    /// A CNI plugin refused what it was called for.
+    #[error("the CNI plugin {plugin} refused {verb} (code {}): {}", .refused.code, .refused.msg)]
+    Refused {
+        /// The plugin's name.
+        plugin: String,
+        /// The verb.
+        verb: String,
+        /// What it said.
+        refused: Refused,
     },
     /// There is no kernel for a virtual machine.
     #[error(

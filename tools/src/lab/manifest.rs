@@ -1,11 +1,11 @@
 //! The files a Millrace node reads: its node file, and the folder of Kubernetes objects.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::plan::{Network, NodePlan, PlanV6, UPLINK, VNI, VXLAN_PORT};
-use super::pod::{POD_NAMESPACE, address_v6};
+use super::pod::POD_NAMESPACE;
 use super::{LabError, calico};
 
 /// How the Millrace nodes of a lab are set up.
@@ -103,8 +103,12 @@ fn of_v6(v6: PlanV6) -> (String, String, String) {
 }
 
 /// The Pod object of a pod.
-pub(crate) fn pod_object(plan: NodePlan, pod: &str, address: Ipv4Addr) -> String {
-    let more = address_v6(plan, address).map_or_else(String::new, |v6| format!("  - ip: {v6}\n"));
+pub(crate) fn pod_object(
+    plan: NodePlan,
+    pod: &str,
+    (address, address_v6): (Ipv4Addr, Option<Ipv6Addr>),
+) -> String {
+    let more = address_v6.map_or_else(String::new, |v6| format!("  - ip: {v6}\n"));
     format!(
         "apiVersion: v1\n\
          kind: Pod\n\

@@ -35,6 +35,7 @@ mod namespace;
 mod node;
 pub mod plan;
 mod pod;
+pub mod runtime;
 mod stock;
 mod switch;
 pub mod traffic;
@@ -72,6 +73,18 @@ pub struct Topology {
     pub families: Families,
     /// Whose objects its nodes know each other by.
     pub network: Network,
+    /// By whom pods of Millrace nodes are attached.
+    pub attachment: Attachment,
+}
+
+/// By whom the pods of Millrace nodes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attachment {
+    /// By `millrace attach`, with the address that the lab chose.
+    #[default]
+    Command,
+    /// By the CNI plugin, called as a container runtime calls it; it chooses the addresses.
+    Plugin,
 }
 
 impl Topology {
@@ -86,6 +99,7 @@ impl Topology {
             millrace,
             families: Families::V4,
             network: Network::Flannel,
+            attachment: Attachment::Command,
         }
     }
 }
@@ -128,6 +142,7 @@ pub struct Lab {
     millrace: MillraceOptions,
     families: Families,
     network: Network,
+    attachment: Attachment,
     identity: Identity,
 }
 
@@ -151,6 +166,7 @@ impl Lab {
             millrace: MillraceOptions::default(),
             families: Families::V4,
             network: Network::Flannel,
+            attachment: Attachment::Command,
             identity,
         })
     }
@@ -160,6 +176,7 @@ impl Lab {
         let mut lab = Self::new(name, topology.wire)?;
         lab.millrace = topology.millrace.clone();
         (lab.families, lab.network) = (topology.families, topology.network);
+        lab.attachment = topology.attachment;
         for kind in &topology.nodes {
             lab.join_node(*kind)?;
         }
@@ -200,7 +217,7 @@ impl Lab {
             (Network::Calico, NodeKind::Stock) => plan.in_calico(Tunnel::Vxlan),
         };
         let namespace = self.identity.namespace(&plan.name())?;
-        let files = (self.identity.folder(), &self.millrace);
+        let files = (self.identity.folder(), &self.millrace, self.attachment);
         let node = Node::join(&self.switch, plan, namespace, kind, files)?;
         self.nodes.push(node);
         let Some((node, others)) = self.nodes.split_last() else {
@@ -211,13 +228,13 @@ impl Lab {
             other.introduce(plan)?;
             node.introduce(other.plan())?;
             for pod in other.pods() {
-                node.announce(other.plan(), pod.name(), pod.address())?;
+                node.announce(other.plan(), pod)?;
             }
         }
         Ok(place)
     }
 
-    /// Adds a pod to a node, on the lowest free address, and tells the Millrace nodes of it first, as a cluster would.
+    /// Adds a pod to a node, and tells the Millrace nodes of it as a cluster would: as soon as its addresses are known.
     pub fn add_pod(&mut self, node: &str, name: &str) -> Result<&Pod, LabError> {
         check_name("pod name", name)?;
         if self.pod(name).is_ok() {
@@ -229,12 +246,11 @@ impl Lab {
             });
         }
         let host = self.node(node)?;
-        let (plan, address) = (host.plan(), host.free_pod_address()?);
-        let namespace = self.identity.namespace(name)?;
+        let (plan, pod) = (host.plan(), host.prepare(name, self.identity.namespace(name)?)?);
         for other in &self.nodes {
-            other.announce(plan, name, address)?;
+            other.announce(plan, &pod)?;
         }
-        self.node_mut(node)?.attach(name, namespace, address)
+        self.node_mut(node)?.attach(pod)
     }
 
     /// Removes a pod from its node, and then from what the Millrace nodes know.

@@ -1,14 +1,17 @@
 //! A node: its namespace, what makes it a node, and its pods.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+
+use serde_json::json;
 
 use super::daemon::Daemon;
 use super::manifest::{MillraceOptions, node_objects, pod_object};
 use super::plan::{NodePlan, PREFIX_LENGTH_V6, UPLINK};
-use super::pod::{Pod, address_v6};
+use super::pod::{Pod, address_v6, container};
+use super::runtime::{PLUGIN, Runtime, addresses};
 use super::switch::{Switch, WireEnd};
-use super::{LabError, Namespace, stock};
+use super::{Attachment, LabError, Namespace, stock};
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct Node {
     namespace: Namespace,
     plan: NodePlan,
     underlay_mtu: u32,
+    /// Attaches its pods through the CNI plugin, if they are attached so.
+    runtime: Option<Runtime>,
 }
 
 impl Node {
@@ -55,7 +60,7 @@ impl Node {
         plan: NodePlan,
         namespace: Namespace,
         kind: NodeKind,
-        (folder, options): (&Path, &MillraceOptions),
+        (folder, options, attachment): (&Path, &MillraceOptions, Attachment),
     ) -> Result<Self, LabError> {
         become_kubernetes_node(&namespace, plan)?;
         let end = WireEnd {
@@ -69,14 +74,18 @@ impl Node {
             namespace.ip(&["address", "add", &prefix, "dev", UPLINK, "nodad"])?;
         }
         let underlay_mtu = switch.wire().mtu;
-        let works = match kind {
+        let (works, runtime) = match kind {
             NodeKind::Millrace => {
                 let folder = folder.join(plan.name());
-                Works::Millrace(Box::new(Daemon::prepare(plan, &namespace, folder, options)?))
+                let store = folder.join("ipam");
+                let daemon = Daemon::prepare(plan, &namespace, folder, options)?;
+                let through_plugin = attachment == Attachment::Plugin;
+                let runtime = through_plugin.then(|| Runtime::new(&namespace, &daemon, store, None));
+                (Works::Millrace(Box::new(daemon)), runtime)
             }
             NodeKind::Stock => {
                 stock::install(&namespace, plan, underlay_mtu)?;
-                Works::Stock
+                (Works::Stock, None)
             }
         };
         Ok(Self {
@@ -85,6 +94,7 @@ impl Node {
             namespace,
             plan,
             underlay_mtu,
+            runtime,
         })
     }
 
@@ -164,10 +174,11 @@ impl Node {
     }
 
     /// Tells the node of a pod of the cluster.
-    pub(crate) fn announce(&self, host: NodePlan, pod: &str, address: Ipv4Addr) -> Result<(), LabError> {
+    pub(crate) fn announce(&self, host: NodePlan, pod: &Pod) -> Result<(), LabError> {
         match &self.works {
             Works::Millrace(daemon) => {
-                daemon.write_manifest(&pod_file_name(pod), &pod_object(host, pod, address))
+                let object = pod_object(host, pod.name(), pod.addresses());
+                daemon.write_manifest(&pod_file_name(pod.name()), &object)
             }
             Works::Stock => Ok(()),
         }
@@ -186,28 +197,37 @@ impl Node {
         self.daemon_mut().map_or(Ok(()), Daemon::start)
     }
 
-    /// The address the node's next pod will have.
-    pub(crate) fn free_pod_address(&self) -> Result<Ipv4Addr, LabError> {
-        let taken: Vec<Ipv4Addr> = self.pods.iter().map(Pod::address).collect();
-        self.plan.free_pod_address(&taken)
+    /// The runtime that attaches the node's pods through the CNI plugin, if they are attached so.
+    #[must_use]
+    pub fn runtime(&self) -> Option<&Runtime> {
+        self.runtime.as_ref()
     }
 
-    /// Connects a pod.
-    pub(crate) fn attach(
-        &mut self,
-        name: &str,
-        namespace: Namespace,
-        address: Ipv4Addr,
-    ) -> Result<&Pod, LabError> {
-        let pod = Pod {
-            name: name.to_owned(),
-            address,
-            address_v6: address_v6(self.plan, address),
-            namespace,
+    /// A pod as it is to be. A runtime has it attached first, since the plugin chooses its addresses; else it has the lowest
+    /// free one, and is still to be attached.
+    pub(crate) fn prepare(&self, name: &str, namespace: Namespace) -> Result<Pod, LabError> {
+        let addresses = match &self.runtime {
+            Some(runtime) => add(runtime, name, &namespace)?,
+            None => {
+                let taken: Vec<Ipv4Addr> = self.pods.iter().map(Pod::address).collect();
+                let address = self.plan.free_pod_address(&taken)?;
+                (address, address_v6(self.plan, address))
+            }
         };
+        Ok(Pod {
+            name: name.to_owned(),
+            address: addresses.0,
+            address_v6: addresses.1,
+            namespace,
+        })
+    }
+
+    /// Connects a pod, unless the runtime has done so.
+    pub(crate) fn attach(&mut self, pod: Pod) -> Result<&Pod, LabError> {
         match &self.works {
+            Works::Millrace(_) if self.runtime.is_some() => {}
             Works::Millrace(daemon) => {
-                let (path, address) = (pod.namespace.path(), address.to_string());
+                let (path, address) = (pod.namespace.path(), pod.address.to_string());
                 let (path, reference) = (path.to_string_lossy(), pod.reference());
                 let mut words = vec!["attach", &reference, "--netns", &path, "--address", &address];
                 let v6 = pod.address_v6.map(|v6| v6.to_string());
@@ -215,24 +235,49 @@ impl Node {
                 daemon.client_output(&words)?;
             }
             Works::Stock => {
-                let place = (name, &pod.namespace, address);
+                let place = (pod.name(), &pod.namespace, pod.address);
                 stock::attach(&self.namespace, self.plan, place, self.pod_mtu())?;
             }
         }
+        let name = pod.name.clone();
         self.pods.push(pod);
-        self.pod(name)
+        self.pod(&name)
     }
 
     /// Disconnects a pod and removes its namespace.
     pub(crate) fn detach(&mut self, name: &str) -> Result<(), LabError> {
         let pod = self.pod(name)?;
-        match &self.works {
-            Works::Millrace(daemon) => drop(daemon.client_output(&["detach", &pod.reference()])?),
-            Works::Stock => stock::detach(&self.namespace, pod)?,
+        match (&self.works, &self.runtime) {
+            (Works::Millrace(_), Some(runtime)) => runtime.del(pod.container())?,
+            (Works::Millrace(daemon), None) => drop(daemon.client_output(&["detach", &pod.reference()])?),
+            (Works::Stock, _) => stock::detach(&self.namespace, pod)?,
         }
         self.pods.retain(|pod| pod.name() != name);
         Ok(())
     }
+}
+
+/// Has a pod attached through the CNI plugin, and answers which addresses it was given.
+fn add(
+    runtime: &Runtime,
+    name: &str,
+    namespace: &Namespace,
+) -> Result<(Ipv4Addr, Option<Ipv6Addr>), LabError> {
+    let result = runtime.add(container(name, namespace), &json!({}))?;
+    let given = addresses(&result);
+    let v4 = given.iter().find_map(|ip| match ip {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = given.iter().find_map(|ip| match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(*v6),
+    });
+    let v4 = v4.ok_or_else(|| LabError::Output {
+        command: format!("{PLUGIN} ADD {name}"),
+        problem: format!("no IPv4 address in {result}"),
+    })?;
+    Ok((v4, v6))
 }
 
 /// Gives a namespace the settings every Kubernetes node has, before its interfaces come: they inherit them.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Namespace;
 use super::plan::NodePlan;
+use super::runtime::Container;
 
 /// The Kubernetes namespace (no kernel one) that all pods of a lab are in.
 pub const POD_NAMESPACE: &str = "lab";
@@ -44,10 +45,31 @@ impl Pod {
         self.address_v6
     }
 
+    /// As its runtime calls a plugin for it.
+    #[must_use]
+    pub fn container(&self) -> Container<'_> {
+        container(&self.name, &self.namespace)
+    }
+
+    /// Both.
+    pub(crate) fn addresses(&self) -> (Ipv4Addr, Option<Ipv6Addr>) {
+        (self.address, self.address_v6)
+    }
+
     /// The network namespace the pod's processes live in.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+}
+
+/// A pod of this name as its runtime calls a plugin for it: a pod has one container, which is called after it.
+pub(crate) fn container<'a>(name: &'a str, namespace: &'a Namespace) -> Container<'a> {
+    Container {
+        namespace,
+        id: name,
+        pod: (POD_NAMESPACE, name),
+        interface: POD_INTERFACE,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Host ports: the node's ports that lead to one of its pods, stood beside the Services as if each pod had one.
+//! Host ports: the node's ports that lead to one of its pods, stood beside the Services as if each pod had one. The
+//! node's own resolver stands there too.
 //!
 //! They are what the `portmap` plugin does with rules of the kernel's, which see nothing of the switch's packets. What a
 //! Service has already stays the Service's. As there, whoever calls from outside keeps its address.
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use super::ServiceInputs;
 use crate::admin::protocol::HostPort;
 use crate::daemon::compile::{PortInput, is_link_local_v6};
+use crate::dns::service::ResolverService;
 use crate::objects::{
     Claim, Endpoint, NodeName, PodKey, Protocol, ServiceEntry, ServiceKey, ServiceKind, ServicePort,
     ServiceRecord, SlicePort, SliceRecord,
@@ -59,6 +61,7 @@ pub(super) struct HostPorts {
 #[derive(Debug, PartialEq, Eq)]
 struct Basis {
     wanted: Vec<PodHostPorts>,
+    resolver: Option<ResolverService>,
     addresses: Vec<IpAddr>,
     node: NodeName,
 }
@@ -67,7 +70,7 @@ impl HostPorts {
     /// All Services, and behind them what stands for the host ports. As long as nothing of it changes, it is the same by
     /// pointer.
     pub(super) fn beside(&mut self, inputs: &ServiceInputs<'_>) -> Entries {
-        if inputs.host_ports.is_empty() {
+        if inputs.host_ports.is_empty() && inputs.resolver.is_none() {
             self.from = None;
             self.made.clear();
             self.warnings.clear();
@@ -76,6 +79,7 @@ impl HostPorts {
         }
         let from = Basis {
             wanted: inputs.host_ports.to_vec(),
+            resolver: inputs.resolver.cloned(),
             addresses: addresses(inputs),
             node: inputs.node.clone(),
         };
@@ -106,6 +110,16 @@ impl HostPorts {
             .map(|entry| (entry.record.key.clone(), entry))
             .collect();
         self.warnings.clear();
+        if let Some(resolver) = &from.resolver {
+            let mut made = resolver.entry(&from.node);
+            made.lost = made.record.claims().filter(|claim| taken.has(claim)).collect();
+            let said = made.lost.iter().map(|claim| {
+                format!("[dns] addresses: {claim}: refused as the resolver's: a Service has it")
+            });
+            self.warnings.extend(said);
+            let old = before.get(&made.record.key).filter(|old| ***old == made);
+            self.made.push(old.map_or_else(|| Arc::new(made), Arc::clone));
+        }
         for pod in &from.wanted {
             for record in records(pod, &from.addresses) {
                 let lost: Vec<Claim> = record.claims().filter(|claim| taken.has(claim)).collect();
@@ -258,6 +272,7 @@ fn slices(pod: &PodHostPorts, record: &ServiceRecord, node: &NodeName) -> Vec<Ar
                 ready: true,
                 serving: true,
                 terminating: false,
+                hostname: None,
                 node_name: Some(node.clone()),
                 for_nodes: Vec::new(),
                 for_zones: Vec::new(),

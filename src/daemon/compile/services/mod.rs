@@ -25,6 +25,7 @@ use millrace_dataplane::table::{HashKey, Prefix};
 use millrace_dataplane::wire::IpProtocol;
 
 use crate::config::{BackendChoice, Services};
+use crate::dns::service::ResolverService;
 use crate::objects::{Claim, NodeName, Protocol, ServiceEntry, ServiceKey};
 use endpoints::Place;
 use host_ports::HostPorts;
@@ -59,6 +60,8 @@ pub struct ServiceInputs<'a> {
     pub listens: HostListens<'a>,
     /// The host ports of the node's own pods.
     pub host_ports: &'a [PodHostPorts],
+    /// The node's own resolver.
+    pub resolver: Option<&'a ResolverService>,
 }
 
 /// What Services come to, and the memory that makes the next time cheap.

@@ -3,6 +3,7 @@
 mod balancers;
 mod endpoints;
 mod failover;
+mod ingress;
 mod inside;
 mod outside;
 mod own;

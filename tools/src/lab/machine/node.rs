@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::command::{Finished, last_lines, wait_until};
 use super::super::manifest::{MillraceOptions, node_file, node_objects, pod_object};
 use super::super::plan::{NodePlan, PREFIX_LENGTH, UPLINK};
-use super::super::pod::POD_NAMESPACE;
+use super::super::pod::{POD_NAMESPACE, address_v6};
 use super::super::{Lab, LabError};
 use super::{CORES, Machine};
 
@@ -77,7 +77,7 @@ impl MachineNode {
             other.introduce(plan)?;
             node.write_manifest(&other.name(), &node_objects(other.plan()))?;
             for pod in other.pods() {
-                let object = pod_object(other.plan(), pod.name(), pod.address());
+                let object = pod_object(other.plan(), pod.name(), pod.addresses());
                 node.write_manifest(&format!("pod-{}", pod.name()), &object)?;
             }
         }
@@ -251,7 +251,8 @@ impl MachineNode {
             name: name.to_owned(),
             address: self.plan.free_pod_address(&taken)?,
         };
-        self.write_manifest(&format!("pod-{name}"), &pod_object(self.plan, name, pod.address))?;
+        let addresses = (pod.address, address_v6(self.plan, pod.address));
+        self.write_manifest(&format!("pod-{name}"), &pod_object(self.plan, name, addresses))?;
         self.machine.run(&["ip", "netns", "add", name])?;
         self.machine.run(&["ip", "-n", name, "link", "set", "lo", "up"])?;
         let (path, reference) = (format!("/run/netns/{name}"), format!("{POD_NAMESPACE}/{name}"));

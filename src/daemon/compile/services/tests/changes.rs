@@ -353,6 +353,7 @@ fn a_node_that_comes_takes_its_address_out_of_steering() {
         fail_safe_ports: &[],
         listens: super::super::HostListens(&|_, _, _| Ok(false)),
         host_ports: &[],
+        resolver: None,
     });
     assert!(world.compiler.steering().addresses.is_empty());
     assert_eq!(world.outcome("pod -> 192.0.2.7 tcp 80"), "10.244.1.2:80 masq");
@@ -378,6 +379,7 @@ fn another_zone_or_address_of_the_node_is_taken_in() {
         fail_safe_ports: &[],
         listens: super::super::HostListens(&|_, _, _| Ok(false)),
         host_ports: &[],
+        resolver: None,
     });
     assert_eq!(world.outcome(CALL), "10.244.2.2:80");
 }

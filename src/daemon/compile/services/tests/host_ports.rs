@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use super::world::*;
 use crate::admin::protocol::HostPort;
 use crate::daemon::compile::services::PodHostPorts;
+use crate::dns::service::ResolverService;
 use crate::objects::Protocol;
 
 /// Host ports of a pod, each `[ADDRESS] PROTOCOL HOST-PORT CONTAINER-PORT`.
@@ -185,4 +186,49 @@ fn nothing_is_made_anew_while_nothing_changes() {
         before
     );
     assert!(!world.compiler.take_changes().backends.contains(&before));
+}
+
+#[test]
+fn the_resolver_is_reached_as_a_service_is_and_makes_way_for_one() {
+    let mut world = World::new("");
+    let dns = crate::config::Dns {
+        addresses: vec!["10.96.0.10".parse().unwrap(), "fd96::a".parse().unwrap()],
+        ..crate::config::Dns::default()
+    };
+    let own = world.store.own_node().unwrap().clone();
+    world.resolver = ResolverService::of(&dns, &own);
+    world.update();
+    let calls: Calls<'_> = &[
+        ("pod -> 10.96.0.10 udp 53", "10.244.1.0:10053"),
+        ("pod -> 10.96.0.10 tcp 53", "10.244.1.0:10053"),
+        ("pod -> fd96::a udp 53", "[fd00:244:1::]:10053"),
+        ("pod -> 10.96.0.10 tcp 80", "reject"),
+        // The node's own queries come back to it from the gateway.
+        ("host 10.244.1.0 -> 10.96.0.10 udp 53", "10.244.1.0:10053 masq"),
+    ];
+    assert_calls(&world, calls);
+    let table = std::sync::Arc::clone(world.compiler.table());
+    world.update();
+    assert!(std::sync::Arc::ptr_eq(&table, world.compiler.table()));
+    world.set(
+        &[service(
+            "dns",
+            "clusterIP: 10.96.0.10, ports: [{port: 53, protocol: UDP}]",
+        )]
+        .concat(),
+    );
+    assert_calls(
+        &world,
+        &[
+            ("pod -> 10.96.0.10 udp 53", "reject"),
+            ("pod -> 10.96.0.10 tcp 53", "10.244.1.0:10053"),
+        ],
+    );
+    let warnings = world.compiler.warnings().join("\n");
+    assert!(
+        warnings.contains(
+            "[dns] addresses: spec.clusterIPs: 10.96.0.10 UDP 53: refused as the resolver's: a Service has it"
+        ),
+        "{warnings}"
+    );
 }

@@ -106,6 +106,8 @@ pub(super) struct World {
     pub(super) listened: Vec<u16>,
     /// What the node's pods have of its ports.
     pub(super) host_ports: Vec<PodHostPorts>,
+    /// The node's own resolver.
+    pub(super) resolver: Option<ResolverService>,
 }
 
 impl World {
@@ -127,6 +129,7 @@ impl World {
             now: Tick::from_seconds(1000),
             listened: vec![LISTENED],
             host_ports: Vec::new(),
+            resolver: None,
         };
         world.set(objects);
         world
@@ -160,6 +163,7 @@ impl World {
             fail_safe_ports: &[22, 6443],
             listens: HostListens(&listens),
             host_ports: &self.host_ports,
+            resolver: self.resolver.as_ref(),
         });
     }
 
