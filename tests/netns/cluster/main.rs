@@ -19,6 +19,9 @@ mod container;
 mod control;
 mod counters;
 mod dual;
+#[allow(dead_code, reason = "the API's own tests use the rest")]
+#[path = "../../cluster_api/fake/mod.rs"]
+mod fake;
 mod frames;
 mod guard;
 mod icmp;
