@@ -1,7 +1,7 @@
 //! `millrace doctor`: whether a host can be a node of Millrace, and what to do where it cannot.
 //!
-//! Facts are gathered first ([`gather`]), then judged by functions of nothing but these facts and the node file
-//! ([`machine`], [`uplink`], [`ranges`], [`leftovers`]). Nothing is changed: no program is attached, no setting written. What
+//! Facts are gathered first (`gather`), then judged by functions of nothing but these facts and the node file
+//! (`machine`, `uplink`, `ranges`, `leftovers`). Nothing is changed: no program is attached, no setting written. What
 //! cannot be looked at, for want of a capability say, is a finding of its own and no failure.
 
 mod facts;
