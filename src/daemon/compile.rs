@@ -142,8 +142,7 @@ pub fn compile(
     let mut local = local(inputs, (uplink, host), ends, endpoints);
     local.pod_networks = pod_networks(inputs, &from_kernel);
     local.node_addresses.extend(peers.remotes());
-    let uplink_addresses = uplink.map(|port| addresses_on(inputs.kernel, port.ifindex));
-    let uplink_addresses = uplink_addresses.unwrap_or_default();
+    let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));
     services.update(&ServiceInputs {
         services: inputs.store.services(),
         node: &inputs.own.name,
