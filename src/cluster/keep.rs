@@ -1,6 +1,6 @@
 //! The keeper of the objects: takes what the followers tell, makes stores of it, and saves copies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::contact::{Contact, Count};
+use super::events::{Report, Reporter};
 use super::follow::Change;
 use super::pace::Pace;
 use super::saved::Copies;
-use crate::objects::{Mirror, NetworkChoice, NodeName, Store, WATCHED, Watched};
+use crate::objects::{Mirror, NetworkChoice, NodeName, Notice, ObjectId, Store, WATCHED, Watched};
 
 /// Whose stores are made.
 #[derive(Debug, Clone)]
@@ -33,6 +34,9 @@ pub(super) struct Keeper {
     copy_at: Option<Instant>,
     stores: watch::Sender<Arc<Store>>,
     is_ready: watch::Sender<bool>,
+    /// Who tells of what is refused, if anybody does, and when all of it is told again.
+    reporter: Option<Reporter>,
+    tell_at: Instant,
     /// When the changes since the last store are made one, if there are any, and before when none is made.
     store_at: Option<Instant>,
     not_before: Instant,
@@ -49,7 +53,7 @@ impl Keeper {
         whose: Whose,
         (pace, contact): (Pace, Arc<Contact>),
         copies: Copies,
-        (stores, is_ready): (watch::Sender<Arc<Store>>, watch::Sender<bool>),
+        (stores, is_ready, reporter): (watch::Sender<Arc<Store>>, watch::Sender<bool>, Option<Reporter>),
     ) -> Self {
         let mut mirror = Mirror::default();
         let loaded = copies.load(&mut mirror);
@@ -67,6 +71,8 @@ impl Keeper {
             copy_at,
             stores,
             is_ready,
+            reporter,
+            tell_at: Instant::now() + pace.event_again,
             store_at: None,
             not_before: Instant::now(),
             save_at: Instant::now(),
@@ -89,6 +95,10 @@ impl Keeper {
                 () = at(self.copy_at) => self.go_on_from_copy(),
                 () = at(self.store_at) => self.publish(),
                 () = at(save_at) => self.save().await,
+                () = tokio::time::sleep_until(self.tell_at) => {
+                    self.tell_at = Instant::now() + self.pace.event_again;
+                    self.tell(&[]);
+                }
             }
         }
         if self.is_unsaved && self.is_listed() {
@@ -171,6 +181,7 @@ impl Keeper {
         let begun = Instant::now();
         self.store_at = None;
         let store = Arc::new(self.mirror.store(&self.whose.own, self.whose.network));
+        let before = Arc::clone(&self.stores.borrow());
         let is_new = self.stores.send_if_modified(|present| {
             let is_new = **present != *store;
             if is_new {
@@ -180,10 +191,27 @@ impl Keeper {
         });
         if is_new {
             self.contact.count(Count::Stores);
+            self.tell(before.notices());
         }
         self.is_ready.send_replace(true);
         // However fast changes come, no more than half of the time goes into stores.
         self.not_before = Instant::now() + begun.elapsed();
+    }
+
+    /// Has everything told that is wrong now and was not before.
+    fn tell(&self, before: &[Notice]) {
+        let Some(reporter) = &self.reporter else { return };
+        let known: HashSet<(&Option<ObjectId>, String)> = before.iter().map(said).collect();
+        let store = Arc::clone(&self.stores.borrow());
+        for notice in store
+            .notices()
+            .iter()
+            .filter(|notice| !known.contains(&said(notice)))
+        {
+            if let Some(report) = Report::of_notice(notice, &self.mirror) {
+                reporter.report(report);
+            }
+        }
     }
 
     async fn save(&mut self) {
@@ -208,6 +236,11 @@ impl Keeper {
             Err(failure) => error!("saving a copy of the objects: {failure}"),
         }
     }
+}
+
+/// What a notice says of what.
+fn said(notice: &Notice) -> (&Option<ObjectId>, String) {
+    (&notice.object, notice.reason.to_string())
 }
 
 /// Waits until a time, or for ever.

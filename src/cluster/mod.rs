@@ -10,15 +10,20 @@
 
 mod client;
 mod contact;
+mod events;
 mod follow;
 mod keep;
+mod lease;
 mod pace;
 mod request;
 mod saved;
 mod source;
+mod subnet_env;
 
 pub use client::{ClusterError, connect};
 pub use contact::{Contact, Count, SourceStatus};
+pub use events::{Report, Reporter};
 pub use kube::Client;
+pub use lease::{LeaseBackend, LeaseFacts, annotations};
 pub use pace::Pace;
 pub use source::{ClusterOptions, ClusterSource};

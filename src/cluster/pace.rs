@@ -27,6 +27,16 @@ pub struct Pace {
     pub copy_after: Duration,
     /// The least time between two saved copies.
     pub save: Duration,
+    /// How often the annotations of the own Node are looked at.
+    pub lease: Duration,
+    /// How often subnet.env is looked at.
+    pub subnet_file: Duration,
+    /// How many Events may be sent at once, and after how long another.
+    pub events_at_once: u32,
+    /// See [`Self::events_at_once`].
+    pub event_every: Duration,
+    /// After how long the same is said again, as long as it is so.
+    pub event_again: Duration,
 }
 
 impl Default for Pace {
@@ -42,6 +52,11 @@ impl Default for Pace {
             gather: Duration::from_millis(20),
             copy_after: Duration::from_secs(3),
             save: Duration::from_secs(30),
+            lease: Duration::from_secs(60),
+            subnet_file: Duration::from_secs(5),
+            events_at_once: 32,
+            event_every: Duration::from_secs(2),
+            event_again: Duration::from_secs(2400),
         }
     }
 }

@@ -214,7 +214,7 @@ impl Api {
     }
 }
 
-fn late(after: Duration) -> Trouble {
+pub(super) fn late(after: Duration) -> Trouble {
     Trouble::NoAnswer(format!("no answer within {} s", after.as_secs()))
 }
 

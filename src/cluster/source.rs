@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::client::{ClusterError, connect};
 use super::contact::{Contact, SourceStatus};
+use super::events::{Reporter, events};
 use super::follow::follow_all;
 use super::keep::{Keeper, Whose};
+use super::lease::{LeaseFacts, LeaseKeeper};
 use super::pace::Pace;
 use super::request::Api;
 use super::saved::Copies;
+use super::subnet_env::SubnetEnv;
 use crate::config::Kubernetes;
 use crate::objects::{NetworkChoice, NodeName, Source, Store};
 
@@ -50,6 +53,10 @@ pub struct ClusterSource {
     contact: Arc<Contact>,
     client: kube::Client,
     handle: Handle,
+    reporter: Reporter,
+    pace: Pace,
+    /// The file that goes with the lease, if this node is to keep one.
+    lease: Option<SubnetEnv>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,7 +70,7 @@ impl fmt::Debug for ClusterSource {
 }
 
 /// What the thread answers once it has begun.
-type Begun = Result<(kube::Client, Handle), ClusterError>;
+type Begun = Result<(kube::Client, Handle, Reporter), ClusterError>;
 
 /// What the thread begins with.
 struct Ends {
@@ -85,6 +92,11 @@ impl ClusterSource {
         let (stop, stopped) = watch::channel(false);
         let (begun_in, begun) = sync_channel(1);
         let contact = Arc::new(Contact::new());
+        let pace = options.pace;
+        let lease = options.kubernetes.flannel_lease.then(|| SubnetEnv {
+            path: options.kubernetes.subnet_env.clone(),
+            pod_network: options.kubernetes.pod_network.clone(),
+        });
         let ends = Ends {
             contact: Arc::clone(&contact),
             stores: stores_in,
@@ -96,13 +108,16 @@ impl ClusterSource {
             .stack_size(STACK_BYTES)
             .spawn(move || run(options, ends, &begun_in))
             .map_err(ClusterError::Thread)?;
-        let (client, handle) = await_beginning(&begun)?;
+        let (client, handle, reporter) = await_beginning(&begun)?;
         Ok(Self {
             stores,
             is_ready,
             contact,
             client,
             handle,
+            reporter,
+            pace,
+            lease,
             stop,
             thread: Some(thread),
         })
@@ -125,6 +140,24 @@ impl ClusterSource {
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Whoever has something to say of an object says it by this.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// Keeps this node's lease in flannel's network as whoever has the answer says, for as long as the answer is there;
+    /// `None` if the node file has somebody else do so.
+    #[must_use]
+    pub fn keep_lease(&self) -> Option<watch::Sender<Option<LeaseFacts>>> {
+        let (wanted, pace) = (self.lease.clone()?, self.pace);
+        let (sender, facts) = watch::channel(None);
+        let contact = (Arc::clone(&self.contact), pace);
+        let keeper = LeaseKeeper::new(self.client.clone(), facts, wanted, contact);
+        self.handle.spawn(keeper.run());
+        Some(sender)
     }
 
     /// Whether the server answers, and what was counted.
@@ -185,8 +218,11 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
         }
     };
     ends.contact.name(&server);
-    let _ = begun.send(Ok((client.clone(), Handle::current())));
     let pace = options.pace;
+    let said = (Arc::clone(&ends.contact), pace);
+    let (reporter, sender) = events(client.clone(), options.own.clone(), said);
+    tokio::spawn(sender.run());
+    let _ = begun.send(Ok((client.clone(), Handle::current(), reporter.clone())));
     let api = Api {
         client,
         contact: Arc::clone(&ends.contact),
@@ -197,7 +233,13 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
         own: options.own,
         network: options.network,
     };
-    let keeper = Keeper::new(whose, (pace, ends.contact), copies, (ends.stores, ends.is_ready));
+    let reporter = Some(reporter).filter(|_| options.kubernetes.events);
+    let keeper = Keeper::new(
+        whose,
+        (pace, ends.contact),
+        copies,
+        (ends.stores, ends.is_ready, reporter),
+    );
     let (changes_in, changes) = mpsc::channel(CHANGES);
     follow_all(&api, &changes_in);
     drop(changes_in);

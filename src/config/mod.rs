@@ -314,7 +314,7 @@ impl Config {
             path: path.to_owned(),
             line: error.span().map(|span| line_at(text, span.start)),
             key,
-            reason: one_line(error.message()),
+            reason: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
         };
         let document = toml::Deserializer::parse(text).map_err(|error| content(None, &error))?;
         let mut config: Self = serde_path_to_error::deserialize(document).map_err(|error| {
@@ -375,11 +375,6 @@ fn line_of_key(text: &str, table: &str, key: &str) -> Option<usize> {
 /// Line, from 1, of a byte of the text.
 fn line_at(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-/// Puts words that span lines on one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

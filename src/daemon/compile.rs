@@ -119,6 +119,8 @@ pub struct Compiled {
     pub peers: Vec<PeerName>,
     /// Peers that cannot be used, each with the reason, one line.
     pub warnings: Vec<String>,
+    /// Where tunnels end at this node, over IPv4 and over IPv6.
+    pub own_ends: (Option<Ipv4Addr>, Option<Ipv6Addr>),
 }
 
 /// Makes the tables. `epoch` is the snapshot's number.
@@ -191,6 +193,7 @@ pub fn compile(
         next_hops: peers.next_hops,
         peers: peers.names,
         warnings,
+        own_ends: (ends.v4, ends.v6),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod fabric;
 mod flows;
 pub mod health;
 mod host_path;
+mod lease;
 mod links;
 mod liveness;
 mod look;
@@ -94,8 +95,8 @@ struct Daemon {
     /// This node's object, the last good one with the pod CIDRs that host port and pods were set up by.
     own: NodeRecord,
     started: Instant,
-    /// Where the objects come from.
-    source: sources::SourcePlace,
+    /// Where the objects come from, and who is told what this node is.
+    source: sources::SourceEnds,
     kernel: Kernel,
     state: KernelState,
     store: Arc<Store>,
@@ -263,6 +264,7 @@ impl Daemon {
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);
+        self.tell_lease(&compiled);
         self.sync_health();
         self.feed_steering(&compiled.steering);
         self.sync_kernel_routes(&compiled).await;

@@ -300,7 +300,7 @@ impl Daemon {
     }
 
     /// What fits a pod's packets into the uplink's, tunnel header and all.
-    fn pod_mtu(&self) -> Option<u32> {
+    pub(super) fn pod_mtu(&self) -> Option<u32> {
         let uplink = self.ports.of_role(Role::Uplink)?.1.facts.mtu;
         Some(u32::from(uplink.saturating_sub(tunnel_overhead(
             self.config.overlay.kind,

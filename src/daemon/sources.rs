@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::look::Misconfigured;
-use crate::cluster::{ClusterOptions, ClusterSource, Contact, Pace, SourceStatus};
+use crate::cluster::{ClusterOptions, ClusterSource, Contact, LeaseFacts, Pace, SourceStatus};
 use crate::config::{Config, ObjectSource};
 use crate::objects::{Assigned, Assigner, FolderSource, Source, Store};
 
@@ -18,18 +18,25 @@ pub(super) enum Sources {
     Api(Box<ClusterSource>),
 }
 
-/// Who can tell how the source does, also while the daemon is taken apart.
-#[derive(Debug, Clone)]
-pub(super) enum SourcePlace {
+/// What the daemon has of its source while it runs.
+pub(super) struct SourceEnds {
+    place: Place,
+    /// Who keeps what this node says of itself in flannel's network: objects come from an API server, and nobody else is to
+    /// do it.
+    pub(super) lease: Option<watch::Sender<Option<LeaseFacts>>>,
+}
+
+enum Place {
     Folder(PathBuf),
     Api(Arc<Contact>),
 }
 
-impl SourcePlace {
+impl SourceEnds {
+    /// Where objects come from, and how that goes.
     pub(super) fn status(&self) -> SourceStatus {
-        match self {
-            Self::Folder(path) => SourceStatus::of_folder(path),
-            Self::Api(contact) => contact.status(),
+        match &self.place {
+            Place::Folder(path) => SourceStatus::of_folder(path),
+            Place::Api(contact) => contact.status(),
         }
     }
 }
@@ -71,10 +78,16 @@ impl Sources {
         }
     }
 
-    pub(super) fn place(&self) -> SourcePlace {
+    pub(super) fn ends(&self) -> SourceEnds {
         match self {
-            Self::Folder(path, _) => SourcePlace::Folder(path.clone()),
-            Self::Api(source) => SourcePlace::Api(source.contact()),
+            Self::Folder(path, _) => SourceEnds {
+                place: Place::Folder(path.clone()),
+                lease: None,
+            },
+            Self::Api(source) => SourceEnds {
+                place: Place::Api(source.contact()),
+                lease: source.keep_lease(),
+            },
         }
     }
 

@@ -27,6 +27,10 @@ pub const PUBLIC_IPV6: &str = "flannel.alpha.coreos.com/public-ipv6";
 pub const PUBLIC_IP_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ip-overwrite";
 /// Input of the operator: IPv6 address that the node is to publish instead of the one it found.
 pub const PUBLIC_IPV6_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ipv6-overwrite";
+/// Input of the operator: IPv4 address of the node that it is to take tunnel packets at, and to publish.
+pub const NODE_PUBLIC_IP: &str = "flannel.alpha.coreos.com/node-public-ip";
+/// Input of the operator: IPv6 address of the node that it is to take tunnel packets at, and to publish.
+pub const NODE_PUBLIC_IPV6: &str = "flannel.alpha.coreos.com/node-public-ipv6";
 
 /// Value of [`BACKEND_TYPE`] for VXLAN.
 pub const BACKEND_VXLAN: &str = "vxlan";

@@ -13,3 +13,4 @@ mod anywhere;
 mod fake;
 mod faults;
 mod node;
+mod writes;

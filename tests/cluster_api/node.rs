@@ -35,6 +35,7 @@ pub(crate) fn pace() -> Pace {
         gather: Duration::from_millis(5),
         copy_after: Duration::from_millis(300),
         save: Duration::from_millis(20),
+        subnet_file: Duration::from_millis(30),
         ..Pace::default()
     }
 }
