@@ -13,12 +13,16 @@
     clippy::type_complexity
 )]
 
+mod api;
 mod capture;
 mod checksums;
 mod container;
 mod control;
 mod counters;
 mod dual;
+#[path = "../../cluster_api/fake/mod.rs"]
+#[allow(dead_code, reason = "another test uses the rest")]
+mod fake;
 mod frames;
 mod guard;
 mod icmp;
