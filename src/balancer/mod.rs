@@ -1,6 +1,6 @@
 //! Addresses for Services of type LoadBalancer: which Service gets which, which node announces them, and the announcing.
 //!
-//! What is decided is decided by pure functions: [`allocate`] gives out addresses, [`elect`] says which node announces
+//! What is decided is decided by pure functions: [`allocate()`] gives out addresses, [`elect`] says which node announces
 //! one. [`claim`] makes their inputs from the store of objects. [`announce`] speaks ARP and neighbour discovery on the
 //! uplink's network; nothing else here knows of packets.
 

@@ -40,6 +40,7 @@ fn every_command_of_the_contract_is_understood() {
         "health --ready",
         "stats",
         "stats --json",
+        "stats --openmetrics",
         "show ports",
         "show routes --json",
         "show neighbours",

@@ -9,6 +9,7 @@ mod decode;
 mod dns;
 mod host;
 mod load_balancers;
+mod openmetrics;
 mod output;
 mod pcapng;
 mod policies;
@@ -109,11 +110,17 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Show counters: totals, drops and punts by reason, workers, ports, steering
-    #[command(after_help = "Examples:\n  millrace stats\n  millrace stats --json | jq .totals.dropped")]
+    #[command(
+        after_help = "Examples:\n  millrace stats\n  millrace stats --json | jq .totals.dropped\n  \
+        millrace stats --openmetrics > /var/lib/node_exporter/millrace.prom"
+    )]
     Stats {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Print OpenMetrics, as Prometheus reads it
+        #[arg(long, conflicts_with = "json")]
+        openmetrics: bool,
     },
     /// Say whether the switch is well: control and workers answer
     #[command(after_help = host::HEALTH_EXAMPLES)]
@@ -319,12 +326,12 @@ pub struct CaptureArguments {
 pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
     let ask = |request: &Request| Client::connect(socket)?.request(request);
     match command {
-        ClientCommand::Stats { json } => {
+        ClientCommand::Stats { json, openmetrics } => {
             let answer = ask(&Request::Stats)?;
-            output::print(&if json {
-                output::json(&answer)?
-            } else {
-                stats::render(answer)?
+            output::print(&match (json, openmetrics) {
+                (true, _) => output::json(&answer)?,
+                (_, true) => openmetrics::render(answer)?,
+                _ => stats::render(answer)?,
             })
         }
         ClientCommand::Health(arguments) => host::health(socket, &arguments),

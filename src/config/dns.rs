@@ -67,12 +67,6 @@ impl Default for Dns {
 }
 
 impl Dns {
-    /// Whether there is to be a resolver.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        !self.addresses.is_empty()
-    }
-
     /// Its address of a family.
     #[must_use]
     pub fn address(&self, is_ipv4: bool) -> Option<IpAddr> {
@@ -248,7 +242,7 @@ mod tests {
     #[test]
     fn without_an_address_there_is_no_resolver() {
         let dns = parse("").unwrap().dns;
-        assert_eq!((dns.is_on(), &dns), (false, &Dns::default()));
+        assert_eq!((dns.addresses.len(), &dns), (0, &Dns::default()));
         assert_eq!(
             (dns.domain.as_str(), dns.port.get(), dns.ttl_seconds.get()),
             ("cluster.local", 10_053, 5)
@@ -263,7 +257,6 @@ mod tests {
         )
         .unwrap()
         .dns;
-        assert!(dns.is_on());
         assert_eq!(dns.address(false), "fd96::a".parse().ok());
         assert_eq!(dns.domain.to_string(), "k8s.example");
         let upstreams: Vec<String> = dns.upstreams.iter().flatten().map(ToString::to_string).collect();

@@ -18,11 +18,11 @@ const POOLS_MAX: usize = 256;
 /// Most ranges of a pool.
 const POOL_RANGES_MAX: usize = 256;
 /// Shortest and longest time after which a node that is not heard of counts as dead, in milliseconds.
-pub const LEASE_MIN_MS: usize = 500;
+const LEASE_MIN_MS: usize = 500;
 /// As [`LEASE_MIN_MS`].
-pub const LEASE_MAX_MS: usize = 60_000;
+const LEASE_MAX_MS: usize = 60_000;
 /// Highest number of a routing table that FRR imports from (its `ip import-table`).
-pub const ROUTE_TABLE_MAX: usize = 252;
+const ROUTE_TABLE_MAX: usize = 252;
 
 /// `[load-balancer]`. Without pools, no addresses are given out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,6 +311,13 @@ impl Config {
 }
 
 impl LoadBalancer {
+    /// Has a relative path begin at `folder`.
+    pub(super) fn begin_at(&mut self, folder: &Path) {
+        if let Some(own) = &mut self.state_dir {
+            *own = folder.join(&*own);
+        }
+    }
+
     /// What of the pools makes no sense, with the key that says so; `services` are the prefixes of cluster IPs.
     fn contradiction(&self, services: &[IpNet]) -> Option<(String, String)> {
         if let Err(error) = check_label(&self.lease_namespace) {

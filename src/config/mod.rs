@@ -30,9 +30,7 @@ use value::{Choice, choice};
 pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use kubernetes::{ApiServer, Kubernetes};
-pub use load_balancer::{
-    AddressRange, Announce, LEASE_MAX_MS, LEASE_MIN_MS, LoadBalancer, Pool, ROUTE_TABLE_MAX,
-};
+pub use load_balancer::{AddressRange, Announce, LoadBalancer, Pool};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
@@ -316,7 +314,7 @@ impl Config {
             path: path.to_owned(),
             line: error.span().map(|span| line_at(text, span.start)),
             key,
-            reason: one_line(error.message()),
+            reason: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
         };
         let document = toml::Deserializer::parse(text).map_err(|error| content(None, &error))?;
         let mut config: Self = serde_path_to_error::deserialize(document).map_err(|error| {
@@ -327,17 +325,7 @@ impl Config {
         config.check_interfaces(text, path)?;
         config.check_contradictions(text, path)?;
         config.check_pools(text, path)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        if let Some(manifests) = &mut config.node.manifests {
-            *manifests = folder.join(&*manifests);
-        }
-        if let Some(kubernetes) = &mut config.kubernetes {
-            kubernetes.begin_at(folder);
-        }
-        config.node.state_dir = folder.join(&config.node.state_dir);
-        let own_folder = config.load_balancer.state_dir.as_mut();
-        own_folder.into_iter().for_each(|own| *own = folder.join(&*own));
-        config.dns.resolv_conf = folder.join(&config.dns.resolv_conf);
+        config.begin_at(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
 
@@ -387,11 +375,6 @@ fn line_of_key(text: &str, table: &str, key: &str) -> Option<usize> {
 /// Line, from 1, of a byte of the text.
 fn line_at(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-/// Puts words that span lines on one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

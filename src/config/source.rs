@@ -37,6 +37,19 @@ impl Config {
         }
     }
 
+    /// Has relative paths begin at `folder`.
+    pub(super) fn begin_at(&mut self, folder: &Path) {
+        if let Some(manifests) = &mut self.node.manifests {
+            *manifests = folder.join(&*manifests);
+        }
+        if let Some(kubernetes) = &mut self.kubernetes {
+            kubernetes.begin_at(folder);
+        }
+        self.node.state_dir = folder.join(&self.node.state_dir);
+        self.load_balancer.begin_at(folder);
+        self.dns.resolv_conf = folder.join(&self.dns.resolv_conf);
+    }
+
     /// Objects come from one place.
     pub(super) fn check_source(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let (table, key, reason) = match (&self.node.manifests, &self.kubernetes) {

@@ -93,7 +93,6 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let (slow_path, slow_path_stats, (neighbours, steering)) =
         start_slow_path(&config, &fabric, punts, publisher.reader())?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
-    warn_of_mtu(&uplink, fabric.packets());
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
     let workers = config.workers.cores.as_slice().len();
@@ -244,6 +243,7 @@ fn warn_of_next_hop_objects() {
 impl Daemon {
     /// Attaches and publishes everything, or leaves what it found.
     async fn begin(&mut self, host: &HostPort, uplink: &Link, stores: &Stores) -> anyhow::Result<()> {
+        warn_of_mtu(uplink, self.fabric.packets());
         let attached = self.attach_own_ports(host, uplink).await;
         let attached = attached.and_then(|()| self.start_resolver(host, stores));
         if let Err(error) = attached.and_then(|()| self.keep_ports_free()) {
@@ -261,9 +261,20 @@ impl Daemon {
 
     /// Starts the node's own resolver, if it is to have one, behind the host port.
     fn start_resolver(&mut self, host: &HostPort, stores: &Stores) -> anyhow::Result<()> {
-        let Some(service) = ResolverService::of(&self.config.dns, &self.own) else {
-            return Ok(());
-        };
+        let service = ResolverService::of(&self.config.dns, &self.own);
+        for address in &self.config.dns.addresses {
+            if service
+                .as_ref()
+                .is_none_or(|service| !service.addresses.contains(address))
+            {
+                warn!("[dns]: {address} is not answered at: this node has no pods of its family");
+            }
+        }
+        let Some(service) = service else { return Ok(()) };
+        info!(
+            "[dns]: answering for {} at {:?}",
+            self.config.dns.domain, service.addresses
+        );
         let listen = Listen {
             at: service.listens_at,
             device: Some(host.kernel_end.name.clone()),

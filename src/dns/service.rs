@@ -1,8 +1,9 @@
 //! The resolver as a Service: how a query gets to it.
 //!
 //! Its addresses are stood beside the Services as if one had them, with the node's own address as the only endpoint. So a
-//! pod's query is given the resolver by the switch as it would be given a backend, the node's own too, and what comes by
-//! the uplink is not. As traffic to the pod's own node it is allowed whatever policies say.
+//! pod's query is given the resolver by the switch as it would be given a backend, the node's own too. As traffic to the
+//! pod's own node it is allowed whatever policies say. Whoever is outside and has a route to the cluster's addresses gets
+//! there as to any ClusterIP; at the node's address on the uplink nobody does.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Servers that are made use of, of a file that names more.
 const SERVERS_MAX: usize = 8;
+/// Longest answer that is read from a datagram, in bytes; it was told to send none so long.
+const ANSWER_MAX_BYTES: usize = 4096;
 /// The label under which a server is tried for loops.
 const PROBE_LABEL: &str = "loop-probe";
 
@@ -273,7 +275,7 @@ async fn by_datagram(
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(at).await?;
     socket.send(bytes).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut buffer = vec![0; ANSWER_MAX_BYTES];
     loop {
         let length = socket.recv(&mut buffer).await?;
         let said = Message::from_vec(buffer.get(..length).unwrap_or_default());

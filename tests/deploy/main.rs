@@ -253,3 +253,37 @@ fn the_daemon_keeps_off_nodes_that_lose_it() {
         json!([{"matchExpressions": [{"key": "millrace", "operator": "NotIn", "values": ["off"]}]}]);
     assert_eq!(deployed("DaemonSet").pointer(term), Some(&expected));
 }
+
+/// The patches that the guide has somebody type are JSON, and keep the old network where the daemon does not go.
+#[test]
+fn patches_of_the_guide_are_json() {
+    let guide = std::fs::read_to_string(root().join("docs/migrate.md")).unwrap();
+    let quoted = |line: &str, mark: &str| {
+        let text = line.split_once(mark).unwrap().1;
+        text.strip_suffix('\'').unwrap().to_owned()
+    };
+    let is_off = guide
+        .lines()
+        .find(|line| line.trim().starts_with("is_off="))
+        .unwrap();
+    let is_off = quoted(is_off, "is_off='");
+    let expression: Value = serde_json::from_str(&is_off).unwrap();
+    assert_eq!(
+        expression,
+        json!({"key": "millrace", "operator": "In", "values": ["off"]})
+    );
+    let patches: Vec<Value> = guide
+        .lines()
+        .filter(|line| line.contains(" patch daemonset "))
+        .map(|line| serde_json::from_str(&quoted(line, " -p '").replace("'\"$is_off\"'", &is_off)).unwrap())
+        .collect();
+    let [proxy, flannel] = patches.as_slice() else {
+        panic!("{patches:?}");
+    };
+    let terms = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let pod = "/spec/template/spec";
+    let term = proxy.pointer(&format!("{pod}{terms}/0/matchExpressions/0"));
+    assert_eq!(term, Some(&expression));
+    assert_eq!(flannel[0]["path"], format!("{pod}{terms}/0/matchExpressions/-"));
+    assert_eq!(flannel[0]["value"], expression);
+}

@@ -1,7 +1,9 @@
 //! What the daemon may do at the API server is what it asks for there, no more and no less.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use millrace::config::Config;
 use millrace::objects::WATCHED;
 use serde_json::Value;
 
@@ -10,8 +12,85 @@ use crate::{deployed, words};
 /// API group (empty for the core's), resource.
 type Resource = (String, String);
 
-/// What is asked for beside lists and watches, and the file that does so, with words of it.
-const WRITES: &[(&str, &str, &[&str], &str, &str)] = &[];
+/// What is asked for beside lists and watches, anywhere: group, resource, verb, the file that asks, and its words for it.
+const WRITES: &[[&str; 5]] = &[
+    ["", "nodes", "get", "src/cluster/lease.rs", "self.nodes.get("],
+    [
+        "",
+        "nodes/status",
+        "patch",
+        "src/cluster/lease.rs",
+        ".patch_status(",
+    ],
+    [
+        "",
+        "services/status",
+        "patch",
+        "src/balancer/cluster/server.rs",
+        ".patch_status(",
+    ],
+    [
+        "",
+        "events",
+        "create",
+        "src/balancer/cluster/server.rs",
+        "events.create(",
+    ],
+    [
+        "events.k8s.io",
+        "events",
+        "create",
+        "src/cluster/events.rs",
+        "events.create(",
+    ],
+];
+/// The same in the namespace of Leases.
+const LEASES: &[[&str; 5]] = &[
+    ["coordination.k8s.io", "leases", "get", SERVER, ".get_opt("],
+    [
+        "coordination.k8s.io",
+        "leases",
+        "list",
+        SERVER,
+        "self.api().list(",
+    ],
+    [
+        "coordination.k8s.io",
+        "leases",
+        "create",
+        SERVER,
+        "self.api().create(",
+    ],
+    [
+        "coordination.k8s.io",
+        "leases",
+        "update",
+        SERVER,
+        "self.api().replace(",
+    ],
+    ["coordination.k8s.io", "leases", "patch", SERVER, ".patch(&name"],
+];
+const SERVER: &str = "src/balancer/cluster/server.rs";
+
+/// Files that talk to the API server, each of which is among those above, or lists and watches.
+const OTHERS: [&str; 1] = ["src/cluster/request.rs"];
+
+/// Verbs by resource that rows stand for, each of which is somewhere in the program.
+fn asked(rows: &[[&str; 5]]) -> BTreeMap<Resource, BTreeSet<String>> {
+    let mut asked: BTreeMap<Resource, BTreeSet<String>> = BTreeMap::new();
+    for [group, resource, verb, file, words] in rows {
+        let text = std::fs::read_to_string(crate::root().join(file)).unwrap();
+        assert!(
+            text.contains(words),
+            "{file} has no {words}: who asks for {verb} of {resource}?"
+        );
+        let verbs = asked
+            .entry(((*group).to_owned(), (*resource).to_owned()))
+            .or_default();
+        verbs.insert((*verb).to_owned());
+    }
+    asked
+}
 
 /// Verbs by resource, of a ClusterRole or Role.
 fn allowed(role: &Value) -> BTreeMap<Resource, BTreeSet<String>> {
@@ -54,18 +133,55 @@ fn rights_are_what_is_asked_for() {
         let verbs = wanted.entry(resource(served.path)).or_default();
         verbs.extend(["list", "watch"].map(str::to_owned));
     }
-    for (group, resource, verbs, file, marker) in WRITES {
-        let text = std::fs::read_to_string(crate::root().join(file)).unwrap();
-        assert!(
-            text.contains(marker),
-            "{file} has no {marker}: who asks for {resource}?"
-        );
-        let all = wanted
-            .entry(((*group).to_owned(), (*resource).to_owned()))
-            .or_default();
-        all.extend(verbs.iter().map(|verb| (*verb).to_owned()));
+    for (resource, verbs) in asked(WRITES) {
+        wanted.entry(resource).or_default().extend(verbs);
     }
     assert_eq!(allowed(&deployed("ClusterRole")), wanted);
+}
+
+#[test]
+fn leases_are_written_where_the_node_file_has_them() {
+    let role = deployed("Role");
+    assert_eq!(allowed(&role), asked(LEASES));
+    let text = deployed("ConfigMap")["data"]["millrace.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let config = Config::parse(&text, Path::new("/etc/millrace/millrace.toml")).unwrap();
+    assert_eq!(
+        role["metadata"]["namespace"],
+        config.load_balancer.lease_namespace.as_str()
+    );
+    let binding = deployed("RoleBinding");
+    assert_eq!(binding["metadata"]["namespace"], role["metadata"]["namespace"]);
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"], deployed("ClusterRoleBinding")["subjects"]);
+}
+
+/// Whoever else comes to talk to the server has to be among those whose rights are looked at here.
+#[test]
+fn nobody_else_asks_the_server() {
+    let mut known: BTreeSet<String> = OTHERS.map(str::to_owned).into();
+    known.extend(WRITES.iter().chain(LEASES).map(|row| row[3].to_owned()));
+    let mut folders = vec![crate::root().join("src")];
+    let mut found = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            if text.contains("Api::all(")
+                || text.contains("Api::namespaced(")
+                || text.contains("kube::core::Request")
+            {
+                found.insert(path.strip_prefix(crate::root()).unwrap().display().to_string());
+            }
+        }
+    }
+    assert_eq!(found, known);
 }
 
 #[test]

@@ -99,12 +99,16 @@ fn seconds(lease: Duration) -> i32 {
 fn node_lease(lease: &Lease) -> Option<NodeLease> {
     let metadata = &lease.metadata;
     let spec = lease.spec.as_ref()?;
+    let holder = spec.holder_identity.clone()?;
+    if metadata.name.as_deref()?.strip_prefix(NODE_LEASE) != Some(&holder) {
+        return None;
+    }
     let mac = metadata
         .annotations
         .as_ref()
         .and_then(|annotations| annotations.get(MAC));
     Some(NodeLease {
-        node: NodeName::new(spec.holder_identity.clone()?).ok()?,
+        node: NodeName::new(holder).ok()?,
         version: metadata.resource_version.clone()?,
         renewed_s: spec.renew_time.as_ref().map_or(0, |time| time.0.as_second()),
         mac: mac
@@ -225,7 +229,8 @@ impl Board for Server {
         let now = Timestamp::now();
         let event = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", service.name())),
+                // As client-go names them.
+                name: Some(format!("{}.{:x}", service.name(), now.as_nanosecond())),
                 namespace: Some(service.namespace().to_owned()),
                 ..ObjectMeta::default()
             },

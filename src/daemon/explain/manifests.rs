@@ -14,6 +14,7 @@ use crate::admin::protocol::{Explain, Explanation, Failure};
 use crate::config::Services;
 use crate::daemon::compile::FAIL_SAFE_PORTS;
 use crate::daemon::compile::services::{HostListens, ServiceCompiler, ServiceInputs};
+use crate::dns::service::ResolverService;
 use crate::objects::{Folder, NodeName, NodeRecord, Store};
 
 /// What manifests are read for whose node is not known yet.
@@ -43,7 +44,7 @@ pub fn explain_alone(ask: &Explain, path: &Path) -> Result<Explanation, Failure>
     let store = folder.store(&own, &[]);
     let own = pod(&store, &ask.from)?.node_name.clone().unwrap_or(own);
     let store = Arc::new(folder.store(&own, &[]));
-    let services = services(&store, &own, &Services::default());
+    let services = services(&store, &own, &Services::default(), None);
     let asked = Asked {
         basis: Some(format!("the objects of {} alone", path.display())),
         store: &store,
@@ -55,7 +56,12 @@ pub fn explain_alone(ask: &Explain, path: &Path) -> Result<Explanation, Failure>
 }
 
 /// The Services of objects that are not in force, as `own` would have them.
-pub(super) fn services(store: &Store, own: &NodeName, config: &Services) -> Arc<ServiceTable> {
+pub(super) fn services(
+    store: &Store,
+    own: &NodeName,
+    config: &Services,
+    resolver: Option<&ResolverService>,
+) -> Arc<ServiceTable> {
     let record = store.node(own);
     let own_addresses = record.map(addresses_of).unwrap_or_default();
     let gateways: Vec<IpAddr> = record
@@ -80,7 +86,7 @@ pub(super) fn services(store: &Store, own: &NodeName, config: &Services) -> Arc<
         listens: HostListens(&|_, _, _| Ok(false)),
         // Nor which ports its pods have.
         host_ports: &[],
-        resolver: None,
+        resolver,
     });
     Arc::clone(compiler.table())
 }

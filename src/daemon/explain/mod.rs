@@ -25,6 +25,7 @@ use super::answers::to_value;
 use super::compile::policies::{LocalPort, PolicyCompiler, PolicyInputs};
 use crate::admin::protocol::{Explain, ExplainedStage, Explanation, Failure, Response};
 use crate::admin::server::Answer;
+use crate::dns::service::ResolverService;
 use crate::objects::{NodeName, PodKey, PodRecord, Store};
 use destination::{Towards, address_for, destination};
 pub use manifests::explain_alone;
@@ -56,6 +57,7 @@ impl Daemon {
     pub(super) fn explain(&self, ask: Explain, answer: oneshot::Sender<Answer>) {
         let (store, reasons, own) = (Arc::clone(&self.store), self.reasons(), self.own.name.clone());
         let config = self.config.services.clone();
+        let resolver = ResolverService::of(&self.config.dns, &self.own);
         let look = move || {
             let explained = match &ask.manifests {
                 None => explain(
@@ -70,7 +72,7 @@ impl Daemon {
                 ),
                 Some(path) => manifests::read(path).and_then(|folder| {
                     let store = store.with(&folder);
-                    let services = manifests::services(&store, &own, &config);
+                    let services = manifests::services(&store, &own, &config, resolver.as_ref());
                     let basis = format!("the objects of {}, laid over those in force", path.display());
                     let asked = Asked {
                         basis: Some(basis),

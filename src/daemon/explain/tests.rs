@@ -36,7 +36,7 @@ fn ask(to: &str, protocol: &str, manifests: Option<&Path>) -> Result<Explanation
     if let Some(newer) = manifests {
         store = store.with(&manifests::read(newer)?);
     }
-    let services = manifests::services(&store, &own, &crate::config::Services::default());
+    let services = manifests::services(&store, &own, &crate::config::Services::default(), None);
     let asked = Asked {
         basis: None,
         store: &store,

@@ -14,6 +14,7 @@ use crate::admin::protocol::{
 use crate::daemon::Daemon;
 use crate::daemon::compile::FAIL_SAFE_PORTS;
 use crate::daemon::ports::{PodRow, Port};
+use crate::dns::service::ResolverService;
 use crate::kernel::{PodEnd, pod_end_fault};
 use crate::objects::{PodKey, gateway_of};
 
@@ -128,8 +129,8 @@ impl Daemon {
                 .collect(),
             mtu: self.pod_mtu(),
             ports_free: self.ports.room().saturating_sub(self.unserved.len()),
-            dns: self.config.dns.is_on().then(|| DnsFacts {
-                nameservers: self.config.dns.addresses.clone(),
+            dns: ResolverService::of(&self.config.dns, own).map(|resolver| DnsFacts {
+                nameservers: resolver.addresses,
                 domain: self.config.dns.domain.to_string(),
             }),
         }

@@ -191,10 +191,10 @@ fn without_anyone_to_ask_other_names_are_refused() {
 
 #[test]
 fn the_next_one_is_asked_where_one_is_not_there_or_cannot_say() {
-    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // A port that nobody else gets, and that refuses all but its peer, which is itself.
+    let unheard = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let closed = unheard.local_addr().unwrap();
+    unheard.connect(closed).unwrap();
     let fails = Upper::start(|asked| {
         let mut message = answer(asked);
         message.answers.clear();

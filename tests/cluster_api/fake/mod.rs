@@ -76,6 +76,15 @@ impl Fake {
         format!("http://{}", self.address)
     }
 
+    /// Serves at another place too: that of another network namespace, say. For as long as the server is there.
+    #[allow(dead_code, reason = "for tests with network namespaces")]
+    pub(crate) fn serve_at(&self, listener: std::net::TcpListener) {
+        listener.set_nonblocking(true).unwrap();
+        let state = Arc::clone(&self.state);
+        let listener = self.run(async move { TcpListener::from_std(listener).unwrap() });
+        self.handle.spawn(accept(listener, state));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -82,6 +82,7 @@ fn pods_reach_services_of_every_type_by_name() {
         assert_found_by_libc(from, &resolv_conf);
         assert_served_by_name(from, &resolv_conf, ports);
     }
+    assert_closed_to_the_underlay(&lab);
     assert_isolated_pods_resolve(&lab, &near, &at_server, &told[0], ports[0]);
     let shown = daemon(&lab, "node-a").json(&["show", "dns"]).unwrap();
     assert_eq!(
@@ -286,6 +287,17 @@ fn assert_served_by_name(from: &Namespace, resolv_conf: &Path, ports: [u16; 3]) 
             said.contains(&format!("X-Served-By: {server}")),
             "{url} {family}: {said}"
         );
+    }
+}
+
+/// At the node's own address on the underlay there is no resolver, for anybody.
+fn assert_closed_to_the_underlay(lab: &Lab) {
+    let (guest, node) = (lab.guests()[0].namespace(), lab.node("node-a").unwrap().plan());
+    let at = node.underlay_address().to_string();
+    for (port, transport) in [("53", "+notcp"), ("10053", "+notcp"), ("10053", "+tcp")] {
+        let words = ["-p", port, "+tries=1", "+timeout=1", transport, "cluster.local"];
+        let said = dig(guest, &at, &words);
+        assert!(!said.contains("status:"), "{said}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Routes from routing daemons: BIRD and FRR in the nodes' namespaces, with BGP sessions over the underlay to each other
 //! and to two machines that are no nodes. What they put into the kernel's tables, the switches go by.
 
+mod balancers;
 mod flows;
 mod speakers;
 mod ways;

@@ -2,6 +2,7 @@
 
 mod balancers;
 mod endpoints;
+mod failover;
 mod ingress;
 mod inside;
 mod outside;
