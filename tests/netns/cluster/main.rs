@@ -20,8 +20,6 @@ mod container;
 mod control;
 mod counters;
 mod dual;
-#[path = "../../cluster_api/fake/mod.rs"]
-#[allow(dead_code, reason = "another test uses the rest")]
 #[allow(dead_code, reason = "the API's own tests use the rest")]
 #[path = "../../cluster_api/fake/mod.rs"]
 mod fake;
