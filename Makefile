@@ -111,7 +111,7 @@ deny:
 
 # Manifests against the schemas of Kubernetes; `cargo test --test deploy` reads them by its types, without fetching anything.
 manifests:
-	@tools/validate-manifests.sh "$$CARGO_TARGET_DIR/kubernetes-validate" deploy/millrace.yaml deploy/uninstall.yaml $(wildcard examples/ingress/*.yaml)
+	@tools/validate-manifests.sh "$$CARGO_TARGET_DIR/kubernetes-validate" deploy/millrace.yaml deploy/load-balancer.yaml deploy/uninstall.yaml $(wildcard examples/ingress/*.yaml)
 
 clean:
 	$(CARGO) clean

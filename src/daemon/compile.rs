@@ -138,8 +138,7 @@ pub fn compile(
     let mut warnings = Vec::new();
     let peers = Peers::collect(inputs, numbers, uplink, ends, &mut warnings);
     let from_kernel = KernelRoutes::collect(inputs, uplink, host, &peers, &mut warnings);
-    let endpoints = endpoints(inputs, ends, &peers);
-    let mut local = local(inputs, (uplink, host), ends, endpoints);
+    let mut local = local(inputs, (uplink, host), ends, endpoints(inputs, ends, &peers));
     local.pod_networks = pod_networks(inputs, &from_kernel);
     local.node_addresses.extend(peers.remotes());
     let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));

@@ -12,5 +12,6 @@
 mod anywhere;
 mod fake;
 mod faults;
+mod memory;
 mod node;
 mod writes;

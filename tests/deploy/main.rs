@@ -34,10 +34,11 @@ fn read(path: &Path) -> Vec<Value> {
 }
 
 fn manifests() -> Vec<PathBuf> {
-    let mut paths = vec![root().join("deploy/millrace.yaml"), root().join(UNINSTALL)];
+    let deployed = ["deploy/millrace.yaml", "deploy/load-balancer.yaml", UNINSTALL];
+    let mut paths: Vec<PathBuf> = deployed.map(|path| root().join(path)).to_vec();
     let examples = std::fs::read_dir(root().join("examples/ingress")).unwrap();
     paths.extend(examples.map(|entry| entry.unwrap().path()));
-    assert!(paths.len() >= 4, "{paths:?}");
+    assert!(paths.len() >= 5, "{paths:?}");
     paths
 }
 

@@ -96,5 +96,6 @@ pub(super) fn inputs<T>(store: &Store, with: impl FnOnce(&ServiceInputs<'_>) -> 
         fail_safe_ports: &[22],
         listens: HostListens(&|_, _, _| Ok(false)),
         host_ports: &[],
+        resolver: None,
     })
 }

@@ -13,6 +13,7 @@
     clippy::type_complexity
 )]
 
+mod api;
 mod capture;
 mod checksums;
 mod container;
