@@ -44,7 +44,12 @@ fn manifests() -> Vec<PathBuf> {
 
 /// The one object of a kind in `deploy/millrace.yaml`.
 fn deployed(kind: &str) -> Value {
-    let objects = read(&root().join("deploy/millrace.yaml"));
+    object_of("deploy/millrace.yaml", kind)
+}
+
+/// The one object of a kind in a manifest.
+fn object_of(manifest: &str, kind: &str) -> Value {
+    let objects = read(&root().join(manifest));
     let of_kind: Vec<&Value> = objects.iter().filter(|object| object["kind"] == kind).collect();
     assert_eq!(of_kind.len(), 1, "{kind}");
     of_kind[0].clone()

@@ -7,11 +7,13 @@ use millrace::config::Config;
 use millrace::objects::WATCHED;
 use serde_json::Value;
 
-use crate::{deployed, words};
+use crate::{deployed, object_of, words};
 
 /// API group (empty for the core's), resource.
 type Resource = (String, String);
 
+/// What giving out addresses for LoadBalancers needs beside.
+const LOAD_BALANCER: &str = "deploy/load-balancer.yaml";
 /// What is asked for beside lists and watches, anywhere: group, resource, verb, the file that asks, and its words for it.
 const WRITES: &[[&str; 5]] = &[
     ["", "nodes", "get", "src/cluster/lease.rs", "self.nodes.get("],
@@ -23,26 +25,17 @@ const WRITES: &[[&str; 5]] = &[
         ".patch_status(",
     ],
     [
-        "",
-        "services/status",
-        "patch",
-        "src/balancer/cluster/server.rs",
-        ".patch_status(",
-    ],
-    [
-        "",
-        "events",
-        "create",
-        "src/balancer/cluster/server.rs",
-        "events.create(",
-    ],
-    [
         "events.k8s.io",
         "events",
         "create",
         "src/cluster/events.rs",
         "events.create(",
     ],
+];
+/// The same for addresses of LoadBalancers.
+const BALANCING: &[[&str; 5]] = &[
+    ["", "services/status", "patch", SERVER, ".patch_status("],
+    ["", "events", "create", SERVER, "events.create("],
 ];
 /// The same in the namespace of Leases.
 const LEASES: &[[&str; 5]] = &[
@@ -141,7 +134,11 @@ fn rights_are_what_is_asked_for() {
 
 #[test]
 fn leases_are_written_where_the_node_file_has_them() {
-    let role = deployed("Role");
+    assert_eq!(
+        allowed(&object_of(LOAD_BALANCER, "ClusterRole")),
+        asked(BALANCING)
+    );
+    let role = object_of(LOAD_BALANCER, "Role");
     assert_eq!(allowed(&role), asked(LEASES));
     let text = deployed("ConfigMap")["data"]["millrace.toml"]
         .as_str()
@@ -152,17 +149,25 @@ fn leases_are_written_where_the_node_file_has_them() {
         role["metadata"]["namespace"],
         config.load_balancer.lease_namespace.as_str()
     );
-    let binding = deployed("RoleBinding");
+    let binding = object_of(LOAD_BALANCER, "RoleBinding");
     assert_eq!(binding["metadata"]["namespace"], role["metadata"]["namespace"]);
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
-    assert_eq!(binding["subjects"], deployed("ClusterRoleBinding")["subjects"]);
+    let others = object_of(LOAD_BALANCER, "ClusterRoleBinding");
+    for binding in [binding, others] {
+        assert_eq!(binding["subjects"], deployed("ClusterRoleBinding")["subjects"]);
+    }
 }
 
 /// Whoever else comes to talk to the server has to be among those whose rights are looked at here.
 #[test]
 fn nobody_else_asks_the_server() {
     let mut known: BTreeSet<String> = OTHERS.map(str::to_owned).into();
-    known.extend(WRITES.iter().chain(LEASES).map(|row| row[3].to_owned()));
+    known.extend(
+        [WRITES, BALANCING, LEASES]
+            .into_iter()
+            .flatten()
+            .map(|row| row[3].to_owned()),
+    );
     let mut folders = vec![crate::root().join("src")];
     let mut found = BTreeSet::new();
     while let Some(folder) = folders.pop() {
