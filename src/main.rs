@@ -12,6 +12,10 @@ use millrace::objects::NodeName;
 use millrace::{daemon, objects};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless `RUST_LOG` says otherwise. kube-rs has a line for every request that fails; that a server is away is
+/// said once, by whoever asked.
+const LOGGED: &str = "info,kube_client=off";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let name = cli.node_name.as_ref();
@@ -28,7 +32,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Path, name: Option<&NodeName>) -> Result<(), Failure> {
     let config = load(config, name)?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let error_output = std::io::stderr();
     let colour = error_output.is_terminal();
     tracing_subscriber::fmt()

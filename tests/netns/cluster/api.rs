@@ -94,6 +94,12 @@ fn a_node_of_an_api_server_writes_its_lease_and_outlives_the_server() {
         (&json!(true), &json!(false)),
         "{told}"
     );
+    // Said once in a run, and not for every request.
+    let log = fs::read_to_string(daemon(&lab, "node-a").log()).unwrap();
+    assert!(
+        !log.contains("kube_client") && log.matches("cannot be reached").count() <= 2,
+        "{log}"
+    );
     fake.resume();
     await_that("the server's word again", || {
         source(&lab)["from_copy"] == json!(false)
