@@ -17,8 +17,14 @@ const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const ADDRESSES: [(IpAddr, Begin); 4] = [
     (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), Begin::TakeOver),
     (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8)), Begin::Probe),
-    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7)), Begin::TakeOver),
-    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 8)), Begin::Probe),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7)),
+        Begin::TakeOver,
+    ),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 8)),
+        Begin::Probe,
+    ),
 ];
 
 fuzz_target!(|data: &[u8]| {

@@ -78,6 +78,7 @@ fn check_services(store: &Store) {
         fail_safe_ports: &[22],
         listens: HostListens(&|_, _, _| Ok(false)),
         host_ports: &[],
+        resolver: None,
     });
     let mut leading = HashSet::new();
     for entry in store.services().iter() {
