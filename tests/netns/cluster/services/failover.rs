@@ -148,7 +148,12 @@ fn another_node_announces_what_a_killed_one_did() {
     // While the server is away everything stays.
     server.withdraw(LEASES);
     std::thread::sleep(LEASE * 2);
-    assert_eq!(who(&client), Some(pod_of(&first)));
+    // On a machine that is slow an answer may be late; it never is another node's.
+    let answers: Vec<_> = (0..20).filter_map(|_| who(&client)).collect();
+    assert!(
+        !answers.is_empty() && answers.iter().all(|pod| *pod == pod_of(&first)),
+        "{answers:?}"
+    );
     drop(client);
     finish(lab);
 }
