@@ -1,6 +1,7 @@
 //! What is on a trunk, frame by frame and tags and all, as tcpdump sees it at the peer's end.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use millrace_tools::lab::wait_until;
 
@@ -8,6 +9,10 @@ use crate::rig::{PATIENCE, Rig};
 use crate::vlan::{FAR, OWN_NETWORKS, PEER, PRIORITY, TRUNK, VLAN};
 
 const LOG: &str = "/var/log/wire.log";
+/// Who has written nothing for so long has nothing more to write.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Kibibytes that the kernel keeps for tcpdump: more than ever are on this wire, so that none is left out.
+const BUFFER: &str = "16384";
 /// Bytes that are kept of a frame: two MACs, a tag, an EtherType, and an IPv4 header.
 const KEPT: &str = "38";
 /// EtherTypes (IEEE 802 Numbers), and protocols of IPv4 (RFC 5237's registry).
@@ -38,8 +43,8 @@ impl Wire {
     /// Returns once it listens.
     pub(crate) fn listen(rig: &Rig) -> Self {
         let words = [
-            "ip", "netns", "exec", PEER, "tcpdump", "-Z", "root", "-U", "-n", "-t", "-xx", "-s", KEPT, "-i",
-            FAR,
+            "ip", "netns", "exec", PEER, "tcpdump", "-Z", "root", "-U", "-n", "-t", "-xx", "-s", KEPT, "-B",
+            BUFFER, "-i", FAR,
         ];
         let pid = rig.node.machine().spawn(&words, LOG).unwrap();
         await_word("listening on", rig);
@@ -50,6 +55,7 @@ impl Wire {
     /// priority or none; and every way there is to go was gone, in both directions.
     pub(crate) fn assert_tagged(self, rig: &Rig) {
         let _step = rig.step("every frame on the wire");
+        await_silence(rig);
         rig.inside(&format!("kill -INT {}", self.pid));
         let text = await_word("packets captured", rig);
         let node = mac(&rig.inside(&format!("cat /sys/class/net/{TRUNK}/address")));
@@ -94,6 +100,17 @@ impl Wire {
             }
         }
     }
+}
+
+/// Returns once tcpdump has written what it has: on a slow machine it is behind, and ends with what it has written.
+fn await_silence(rig: &Rig) {
+    let mut before = None;
+    let said = wait_until("the end of what tcpdump says", PATIENCE, || {
+        std::thread::sleep(SETTLED);
+        let length = rig.node.machine().read(LOG)?.map(|text| text.len());
+        Ok(std::mem::replace(&mut before, length) == length)
+    });
+    said.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// What tcpdump has said, once it has said this.
