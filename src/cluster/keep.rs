@@ -185,12 +185,13 @@ impl Keeper {
         let is_new = self.stores.send_if_modified(|present| {
             let is_new = **present != *store;
             if is_new {
+                // Before anybody can see it.
+                self.contact.count(Count::Stores);
                 *present = store;
             }
             is_new
         });
         if is_new {
-            self.contact.count(Count::Stores);
             self.tell(before.notices());
         }
         self.is_ready.send_replace(true);
