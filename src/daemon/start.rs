@@ -73,7 +73,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let balance = Balancing::start(&config, given, source.assigner())?;
+        let balance = Balancing::start(&config, given, (source.assigner(), source.reporter()))?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
