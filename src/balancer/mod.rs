@@ -17,4 +17,4 @@ mod saved;
 
 pub use allocate::{Allocation, Claimant, Given, Refusal, RefusalReason, Sharing, Taken, allocate};
 pub use members::Members;
-pub use saved::{SavedAddresses, SavedError};
+pub use saved::SavedAddresses;

@@ -33,8 +33,11 @@ struct Queue {
     stalled_ms: u64,
 }
 
+/// Names and values that tell samples of one family apart.
+type Labels = Vec<(&'static str, String)>;
+
 /// A sample: its labels and its value.
-type Sample = (Vec<(&'static str, String)>, String);
+type Sample = (Labels, String);
 
 /// The page, as it grows.
 struct Page(String);
@@ -151,82 +154,112 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     Ok(page.0)
 }
 
-fn workers(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
-    let workers: Vec<Worker> = stats
-        .workers
-        .iter()
-        .cloned()
-        .map(understand)
-        .collect::<Result<_, _>>()?;
-    let each = |value: fn(&Worker) -> u64| -> Vec<Sample> {
-        let samples = workers.iter().enumerate().map(|(number, worker)| {
-            let labels = vec![("worker", number.to_string()), ("core", worker.core.to_string())];
-            (labels, value(worker).to_string())
-        });
-        samples.collect()
-    };
-    page.counter(
+/// Whether a family's values only grow.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A family with a sample for each of several things: its kind, name and meaning, and a thing's value.
+type Column<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
+
+/// What is written of each worker.
+const WORKER: [Column<Worker>; 4] = [
+    (
+        Kind::Counter,
         "worker_busy_cycles",
         "Cycles spent on turns that found work.",
-        each(|worker| worker.busy_cycles),
-    );
-    page.counter(
+        |worker| worker.busy_cycles,
+    ),
+    (
+        Kind::Counter,
         "worker_cycles",
         "Cycles since the worker's start.",
-        each(|worker| worker.total_cycles),
-    );
-    page.counter(
+        |worker| worker.total_cycles,
+    ),
+    (
+        Kind::Counter,
         "worker_sleeps",
         "Times the worker went to sleep for want of work.",
-        each(|worker| worker.sleeps),
-    );
-    page.counter(
+        |worker| worker.sleeps,
+    ),
+    (
+        Kind::Counter,
         "worker_shared_packets",
         "Packets that another worker walks in this one's place, which is drowned.",
-        each(|worker| worker.spread_out),
-    );
+        |worker| worker.spread_out,
+    ),
+];
+
+/// What is written of each queue of a port.
+const QUEUE: [Column<Queue>; 5] = [
+    (
+        Kind::Counter,
+        "port_received_packets",
+        "Packets received by a port's queue.",
+        |queue| queue.rx_packets,
+    ),
+    (
+        Kind::Counter,
+        "port_received_bytes",
+        "Bytes received by a port's queue.",
+        |queue| queue.rx_bytes,
+    ),
+    (
+        Kind::Counter,
+        "port_transmitted_packets",
+        "Packets sent by a port's queue.",
+        |queue| queue.tx_packets,
+    ),
+    (
+        Kind::Counter,
+        "port_transmitted_bytes",
+        "Bytes sent by a port's queue.",
+        |queue| queue.tx_bytes,
+    ),
+    (
+        Kind::Gauge,
+        "port_stalled_milliseconds",
+        "How long frames have waited in a transmit ring without any being taken; 0 for a queue that sends.",
+        |queue| queue.stalled_ms,
+    ),
+];
+
+/// Writes the columns of a table of things, each with its labels.
+fn table<T>(page: &mut Page, things: &[(Labels, T)], columns: &[Column<T>]) {
+    for (kind, name, meaning, value) in columns {
+        let samples = things
+            .iter()
+            .map(|(labels, thing)| (labels.clone(), value(thing).to_string()));
+        match kind {
+            Kind::Counter => page.counter(name, meaning, samples),
+            Kind::Gauge => page.gauge(name, meaning, samples),
+        }
+    }
+}
+
+fn workers(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
+    let mut workers = Vec::new();
+    for (number, worker) in stats.workers.iter().enumerate() {
+        let worker: Worker = understand(worker.clone())?;
+        let labels = vec![("worker", number.to_string()), ("core", worker.core.to_string())];
+        workers.push((labels, worker));
+    }
+    table(page, &workers, &WORKER);
     Ok(())
 }
 
 fn ports(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
-    let mut queues: Vec<(String, Queue)> = Vec::new();
+    let mut queues = Vec::new();
     for port in &stats.ports {
         for queue in &port.queues {
-            queues.push((port.name.clone(), understand(queue.clone())?));
+            let queue: Queue = understand(queue.clone())?;
+            let labels = vec![("port", port.name.clone()), ("queue", queue.queue.to_string())];
+            queues.push((labels, queue));
         }
     }
-    let each = |value: fn(&Queue) -> u64| -> Vec<Sample> {
-        let samples = queues.iter().map(|(port, queue)| {
-            let labels = vec![("port", port.clone()), ("queue", queue.queue.to_string())];
-            (labels, value(queue).to_string())
-        });
-        samples.collect()
-    };
-    page.counter(
-        "port_received_packets",
-        "Packets received by a port's queue.",
-        each(|queue| queue.rx_packets),
-    );
-    page.counter(
-        "port_received_bytes",
-        "Bytes received by a port's queue.",
-        each(|queue| queue.rx_bytes),
-    );
-    page.counter(
-        "port_transmitted_packets",
-        "Packets sent by a port's queue.",
-        each(|queue| queue.tx_packets),
-    );
-    page.counter(
-        "port_transmitted_bytes",
-        "Bytes sent by a port's queue.",
-        each(|queue| queue.tx_bytes),
-    );
-    page.gauge(
-        "port_stalled_milliseconds",
-        "How long frames have waited in a transmit ring without any being taken; 0 for a queue that sends.",
-        each(|queue| queue.stalled_ms),
-    );
+    table(page, &queues, &QUEUE);
     let steering = stats.ports.iter().flat_map(|port| {
         let counts = port.steering.iter();
         counts.map(|(name, count)| {

@@ -15,6 +15,7 @@ mod overlay;
 mod portless;
 mod services;
 mod source;
+mod text;
 mod uplink;
 mod value;
 
