@@ -9,6 +9,7 @@
 
 pub mod allocate;
 pub mod announce;
+pub mod aside;
 pub mod claim;
 pub mod cluster;
 pub mod elect;

@@ -9,7 +9,6 @@ mod decode;
 mod dns;
 mod host;
 mod load_balancers;
-mod openmetrics;
 mod output;
 mod pcapng;
 mod policies;
@@ -330,7 +329,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             let answer = ask(&Request::Stats)?;
             output::print(&match (json, openmetrics) {
                 (true, _) => output::json(&answer)?,
-                (_, true) => openmetrics::render(answer)?,
+                (_, true) => stats::openmetrics(answer)?,
                 _ => stats::render(answer)?,
             })
         }

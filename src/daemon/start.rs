@@ -32,6 +32,7 @@ use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
+use crate::admin::scrape;
 use crate::admin::server::AdminServer;
 use crate::config::Config;
 use crate::dns::service::ResolverService;
@@ -73,7 +74,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let balance = Balancing::start(&config, given, source.assigner())?;
+        let balance = Balancing::start(&config, given, (source.assigner(), source.reporter()))?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
@@ -139,6 +140,9 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         leaving: false,
     };
     daemon.begin(&host, &uplink, &stores).await?;
+    if let Some(address) = daemon.config.metrics.listen {
+        tokio::spawn(scrape::serve(address.get(), requests_in.clone()));
+    }
     tokio::spawn(server.serve(requests_in));
     let inbox = Inbox {
         follower,

@@ -1,4 +1,5 @@
-//! `millrace stats --openmetrics`: the counters as monitoring systems read them, for node_exporter's textfile collector say.
+//! The counters as monitoring systems read them: `millrace stats --openmetrics`, for node_exporter's textfile collector say, and
+//! over HTTP ([`scrape`](super::scrape)).
 //!
 //! The format is OpenMetrics 1.0 (<https://github.com/OpenObservability/OpenMetrics/blob/main/specification/OpenMetrics.md>):
 //! each family once, with its type and meaning, its samples behind it, and `# EOF` at the end.
@@ -7,10 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::output::understand;
-use crate::admin::protocol::{Failure, Stats};
+use super::protocol::Stats;
 
 /// What is written of a worker.
 #[derive(Debug, Deserialize)]
@@ -103,9 +102,8 @@ fn by_name<'a>(label: &'static str, counts: &'a BTreeMap<String, u64>) -> impl I
 /// The daemon's answer as OpenMetrics.
 ///
 /// # Errors
-/// The answer is not that of [`Stats`].
-pub(super) fn render(answer: Value) -> Result<String, Failure> {
-    let stats: Stats = understand(answer)?;
+/// What stands there of a worker or a queue is not what a daemon of this version says.
+pub fn render(stats: &Stats) -> Result<String, serde_json::Error> {
     let mut page = Page(String::new());
     let totals = &stats.totals;
     page.gauge(
@@ -138,8 +136,8 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
         "Packets handed to the slow path, by reason.",
         by_name("reason", &totals.punted),
     );
-    workers(&mut page, &stats)?;
-    ports(&mut page, &stats)?;
+    workers(&mut page, stats)?;
+    ports(&mut page, stats)?;
     page.gauge(
         "connections",
         "Connections there are, and that there is room for, by name.",
@@ -239,10 +237,10 @@ fn table<T>(page: &mut Page, things: &[(Labels, T)], columns: &[Column<T>]) {
     }
 }
 
-fn workers(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
+fn workers(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
     let mut workers = Vec::new();
     for (number, worker) in stats.workers.iter().enumerate() {
-        let worker: Worker = understand(worker.clone())?;
+        let worker = Worker::deserialize(worker)?;
         let labels = vec![("worker", number.to_string()), ("core", worker.core.to_string())];
         workers.push((labels, worker));
     }
@@ -250,11 +248,11 @@ fn workers(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ports(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
+fn ports(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
     let mut queues = Vec::new();
     for port in &stats.ports {
         for queue in &port.queues {
-            let queue: Queue = understand(queue.clone())?;
+            let queue = Queue::deserialize(queue)?;
             let labels = vec![("port", port.name.clone()), ("queue", queue.queue.to_string())];
             queues.push((labels, queue));
         }
@@ -277,18 +275,12 @@ fn ports(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A daemon's answer, for tests.
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+pub(super) mod sample {
+    use serde_json::{Value, json};
 
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use serde_json::json;
-
-    use super::*;
-
-    fn answer() -> Value {
+    pub(in crate::admin) fn answer() -> Value {
         json!({
             "node": "node-a",
             "uptime_seconds": 7,
@@ -305,6 +297,23 @@ mod tests {
             "slow_path": {"arp_replies": 1},
             "connections": {"ipv4": 12},
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::sample::answer;
+    use super::*;
+
+    fn page() -> String {
+        render(&serde_json::from_value(answer()).unwrap()).unwrap()
     }
 
     /// The families of a page, each of which must stand together, with its type before it.
@@ -329,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_page_has_every_number_once_under_its_family() {
-        let page = render(answer()).unwrap();
+        let page = page();
         assert_eq!(families(&page).len(), 18, "{page}");
         for line in [
             "millrace_received_packets_total 10\n",
@@ -341,7 +350,9 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line} is not in {page}");
         }
-        assert!(render(json!({"node": 1})).is_err());
+        let mut other = answer();
+        other["workers"] = json!([{"core": "first"}]);
+        assert!(render(&serde_json::from_value(other).unwrap()).is_err());
     }
 
     /// The dashboard shows nothing that nobody writes.
@@ -349,7 +360,7 @@ mod tests {
     fn the_dashboard_asks_for_what_there_is() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/dashboards/millrace.json");
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let written = families(&render(answer()).unwrap());
+        let written = families(&page());
         let panels = dashboard["panels"].as_array().unwrap();
         assert!(panels.len() >= 6);
         for panel in panels {
