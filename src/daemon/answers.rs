@@ -144,6 +144,7 @@ impl Daemon {
                     Role::Uplink => "uplink".into(),
                     Role::Host => "host".into(),
                     Role::Pod => "pod".into(),
+                    Role::Segment => "segment".into(),
                 },
                 pod: port.pod.as_ref().map(ToString::to_string),
                 addresses: port.facts.sources.clone(),

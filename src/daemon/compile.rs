@@ -175,6 +175,7 @@ pub fn compile(
         routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
         policies: Arc::clone(policies.table()),
+        networks: Arc::default(),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         peers: Arc::new(

@@ -48,7 +48,7 @@ impl Port {
         let role = match self.facts.role {
             Role::Uplink => "uplink",
             Role::Host => "host",
-            Role::Pod => "",
+            Role::Pod | Role::Segment => "",
         };
         name == self.interface || name == role || self.pod.as_ref().is_some_and(|pod| pod.to_string() == name)
     }
