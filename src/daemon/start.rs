@@ -30,6 +30,7 @@ use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
+use super::members::Members;
 use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
@@ -117,6 +118,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
@@ -132,6 +134,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         health: Health::new(),
         balancing: balance.0,
         peers: Vec::new(),
+        networks: super::networks::Served::default(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
         host_path: HostPath::default(),
@@ -266,6 +269,7 @@ impl Daemon {
         self.balance();
         self.publish().await;
         self.adopt_pods().await;
+        self.adopt_members().await;
         self.assign_openers();
         Ok(())
     }
