@@ -28,6 +28,8 @@ pub(crate) fn admit(ingress: &PortFacts, frame: &Frame) -> Result<(), Exit> {
     }
     match ingress.role {
         Role::Uplink => {}
+        // Its frames are bridged, and never routed.
+        Role::Segment => return Err(DropReason::NotForUs.into()),
         Role::Host | Role::Pod => admit_station(ingress, ethernet)?,
     }
     if ethernet.destination() != ingress.mac {

@@ -11,6 +11,7 @@
 
 mod admit;
 mod apart;
+mod bridging;
 mod clamp;
 mod classify;
 mod connections;
@@ -39,6 +40,7 @@ mod sweep;
 mod track;
 mod translate;
 
+pub use bridging::Bridging;
 pub use connections::Connections;
 pub use encap::{OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 pub use node::NodePipeline;

@@ -287,10 +287,11 @@ impl Daemon {
     /// Writes down which pods are attached, served or not.
     pub(super) fn remember(&mut self) -> Result<(), StateError> {
         let rows: Vec<_> = self.rows().collect();
-        if rows == self.saved.ports {
+        let members: Vec<_> = self.members.rows().cloned().collect();
+        if rows == self.saved.ports && members == self.saved.members {
             return Ok(());
         }
-        self.saved.ports = rows;
+        (self.saved.ports, self.saved.members) = (rows, members);
         self.saved.store(&self.config.node.state_dir)
     }
 
@@ -344,7 +345,7 @@ pub(super) fn tunnel_overhead(kind: OverlayKind, own: &NodeRecord, store: &Store
     })
 }
 
-fn parse_pod(name: &str) -> Result<PodKey, Failure> {
+pub(super) fn parse_pod(name: &str) -> Result<PodKey, Failure> {
     let wrong = |reason: String| {
         Failure::wrong(format!(
             "{name} is no pod ({reason}); NAMESPACE/NAME would be right"

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::members::MemberRow;
 use super::nic::NicBefore;
 use crate::admin::protocol::{Attachment, HostPort};
 use crate::durable::{StateError, StateFile};
@@ -47,7 +48,7 @@ impl Port {
         let role = match self.facts.role {
             Role::Uplink => "uplink",
             Role::Host => "host",
-            Role::Pod => "",
+            Role::Pod | Role::Segment => "",
         };
         name == self.interface || name == role || self.pod.as_ref().is_some_and(|pod| pod.to_string() == name)
     }
@@ -171,6 +172,9 @@ pub struct PodRow {
 pub struct Saved {
     /// The pods' ports.
     pub ports: Vec<PodRow>,
+    /// Ports in networks beside the cluster's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberRow>,
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
@@ -219,6 +223,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
+    use crate::admin::protocol::{MemberEnd, TapDevice, TrunkVlan};
     use crate::objects::Protocol;
 
     #[test]
@@ -242,6 +247,23 @@ mod tests {
                     host_port: NonZeroU16::new(5353).unwrap(),
                     container_port: NonZeroU16::new(53).unwrap(),
                 }],
+            }],
+            members: vec![MemberRow {
+                interface: "tap0".into(),
+                end: MemberEnd::Tap(TapDevice {
+                    name: "tap0".into(),
+                    user: Some(64_055),
+                    group: None,
+                }),
+                was_there: true,
+                network: Some("shop/blue".into()),
+                trunk: vec![TrunkVlan {
+                    vlan: 7,
+                    network: "shop/red".into(),
+                }],
+                mac: Some("02:00:00:00:00:07".parse().unwrap()),
+                addresses: vec!["10.9.0.7/16".parse().unwrap()],
+                attachment: None,
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),

@@ -8,11 +8,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
+use millrace_dataplane::table::{
+    Epoch, Fdb, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
+};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
-use millrace_pipelines::Connections;
+use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -20,7 +22,7 @@ use super::balancing::{self, Balance, Balancing};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
-use super::fabric::{Fabric, FabricError, PortSpec, Sockets};
+use super::fabric::{Fabric, FabricError, FromWorkers, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, packets_of, warn_of_mtu};
@@ -28,6 +30,7 @@ use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
+use super::members::Members;
 use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
@@ -50,6 +53,8 @@ const REQUESTS: usize = 64;
 const NEIGHBOUR_REQUESTS: usize = 256;
 /// Packets that may wait for their answers to be steered.
 const STEER_REQUESTS: usize = 256;
+/// Stations of all bridged networks that can be known at once.
+const FDB_ENTRIES: u32 = 65_536;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -88,7 +93,12 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
-    let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
+    let bridging = Bridging {
+        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
+        storms: Arc::default(),
+    };
+    let (fabric, FromWorkers { punts, lessons }) =
+        start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
     let (slow_path, slow_path_stats, (neighbours, steering)) =
@@ -109,11 +119,14 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
         tables: nothing,
         connections,
+        bridging,
+        _lessons: lessons,
         awaited: flows::AwaitedAnswers::default(),
         publisher,
         numbers: Numbers::default(),
@@ -122,6 +135,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         health: Health::new(),
         balancing: balance.0,
         peers: Vec::new(),
+        networks: super::networks::Served::default(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
         host_path: HostPath::default(),
@@ -162,7 +176,7 @@ fn start_fabric(
     tables: &Publisher<NodeTables>,
     connections: &Connections,
     key: HashKey,
-) -> anyhow::Result<(Fabric, Receiver<Punt>)> {
+) -> anyhow::Result<(Fabric, FromWorkers)> {
     let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
     Fabric::start(config, &tables.reader(), connections, key, memory).map_err(misconfigured)
 }
@@ -259,6 +273,7 @@ impl Daemon {
         self.balance();
         self.publish().await;
         self.adopt_pods().await;
+        self.adopt_members().await;
         self.assign_openers();
         Ok(())
     }

@@ -12,7 +12,7 @@ use millrace_dataplane::xdp;
 use super::balancing;
 use super::host_path;
 use super::ports::Saved;
-use super::{look, nic};
+use super::{look, members, nic};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
 use crate::balancer::SavedAddresses;
@@ -73,6 +73,10 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     format!("port {} of {}", row.interface, row.pod),
                     result.map_err(Into::into),
                 );
+            }
+            for row in &saved.members {
+                let result = members::remove_device(&kernel, row).await;
+                step(format!("port {}", row.interface), result.map_err(Into::into));
             }
             let routes = balancing::withdraw(&kernel, config).await;
             for (what, result) in host_path::undo(&kernel, &saved).into_iter().chain([routes]) {

@@ -57,8 +57,8 @@ fn is_answered(local: &Local, facts: &PortFacts, arp: &Arp<'_>) -> bool {
         // section 2.1), and an answer would tell it that the address is taken.
         Role::Host if is_probe => local.gateways.contains(&target),
         Role::Host => !local.owns(target),
-        // The node's own stack speaks for itself there.
-        Role::Uplink => false,
+        // The node's own stack speaks for itself there, and in a bridged network everybody does.
+        Role::Uplink | Role::Segment => false,
     }
 }
 

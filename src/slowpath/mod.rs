@@ -177,6 +177,13 @@ impl SlowPath {
     }
 
     fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
+        if let PuntDetail::Segment(network, from) = punt.detail {
+            // Whoever is asked answers for itself.
+            return Ok(Actions::from(Injection {
+                way: Way::Walk(Origin::Bridged { network, from }),
+                packet: punt.packet.clone(),
+            }));
+        }
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
             PuntReason::Arp => {
@@ -195,6 +202,9 @@ impl SlowPath {
             PuntReason::ServiceReject | PuntReason::EndpointGone => {
                 let original = read()?;
                 self.speak(to_switch::refuse(&original)?, &original, now)?
+            }
+            PuntReason::NeighbourAdvertisement | PuntReason::GroupMembership => {
+                return Err(Silence::NeighbourIgnored);
             }
             PuntReason::EchoId | PuntReason::Portless => return self.announce(punt),
             PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),

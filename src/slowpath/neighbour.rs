@@ -92,8 +92,8 @@ fn is_answered(local: &Local, facts: &PortFacts, target: Ipv6Addr, is_probe: boo
         // The host may be about to take an address that the tables do not know yet.
         Role::Host if is_probe => local.gateways.contains(&target),
         Role::Host => !local.owns(target),
-        // The node's own stack speaks for itself there.
-        Role::Uplink => false,
+        // The node's own stack speaks for itself there, and in a bridged network everybody does.
+        Role::Uplink | Role::Segment => false,
     }
 }
 

@@ -106,7 +106,8 @@ impl Case {
             injections: 1,
         };
         let (punts_in, punts) = bounded(PUNTS);
-        let (mut worker, handle) = Worker::new(config, Pool::on_heap(frames), pipeline, punts_in)?;
+        let (mut worker, handle) =
+            Worker::new(config, Pool::on_heap(frames), pipeline, punts_in, bounded(1).0)?;
         for number in 0..size.ports {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));

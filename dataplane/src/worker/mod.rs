@@ -8,6 +8,7 @@ mod belt;
 mod handle;
 mod orders;
 mod relay;
+mod replicate;
 mod rota;
 mod share;
 mod sleep;
@@ -30,8 +31,9 @@ use crate::clock::{Clock, TickWatch};
 use crate::frame::{Frame, Holder, Pool};
 use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
-use crate::table::Tick;
-use crate::verdict::Verdict;
+use crate::table::{Location, NetworkId, Tick};
+use crate::verdict::{Cast, DropReason, Verdict};
+use crate::wire::MacAddr;
 use handle::Inbox;
 use relay::Outlet;
 use rota::Rota;
@@ -53,6 +55,25 @@ pub enum Origin {
     Held(PortId),
     /// As [`Origin::Held`], and what it waited for was the steering of its answers, which is settled.
     Steered(PortId),
+    /// It is in a bridged network, as if it had come from there, with its Ethernet addresses as they are and without a tag;
+    /// it is not handed to the slow path again.
+    Bridged {
+        /// The network.
+        network: NetworkId,
+        /// Where it comes from.
+        from: Location,
+    },
+}
+
+/// Where a station of a bridged network was seen and is not known to be: for the slow path, which learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lesson {
+    /// The network.
+    pub network: NetworkId,
+    /// The station.
+    pub mac: MacAddr,
+    /// Where it was seen.
+    pub location: Location,
 }
 
 /// What a worker asks of a pipeline.
@@ -69,6 +90,25 @@ pub trait Pipeline {
     /// nothing that comes in at `ingress` is to be shared.
     fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
         let _ = (ingress, frames, flows);
+    }
+
+    /// The place of the first destination of a frame's copies at `from` or behind, in the list that `cast` stands for. Places
+    /// are asked for from 0 on, and each answer is beyond the one before.
+    fn destination(&mut self, cast: Cast, from: usize) -> Option<usize> {
+        let _ = (cast, from);
+        None
+    }
+
+    /// Finishes the copy of a frame that goes to the destination at `place`: it is forwarded or dropped.
+    fn finish_copy(&mut self, frame: &mut Frame, cast: Cast, place: usize) -> Verdict {
+        let _ = (frame, cast, place);
+        Verdict::Drop(DropReason::PortGone)
+    }
+
+    /// The next lesson from the batch that was walked last.
+    #[inline]
+    fn lesson(&mut self) -> Option<Lesson> {
+        None
     }
 
     /// Clears up a bounded piece of what it remembers; called once per turn. Answers whether more is due at once, so
@@ -218,6 +258,7 @@ pub struct Worker<P, L> {
     flows: Vec<Option<u32>>,
     inbox: Inbox<P>,
     punts: Sender<Punt>,
+    lessons: Sender<Lesson>,
     tap: Option<Tap>,
     bed: Bed,
     clock: Clock,
@@ -230,7 +271,8 @@ pub struct Worker<P, L> {
 }
 
 impl<P: Port, L: Pipeline> Worker<P, L> {
-    /// A worker without ports, and the handle to reach it. All its memory is taken here.
+    /// A worker without ports, and the handle to reach it. All its memory is taken here. Packets for the slow path go to
+    /// `punts`, and what it is to learn to `lessons`.
     ///
     /// # Errors
     /// [`StartError::System`] when the system has no event left for it.
@@ -239,6 +281,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         pool: Pool,
         pipeline: L,
         punts: Sender<Punt>,
+        lessons: Sender<Lesson>,
     ) -> Result<(Self, WorkerHandle<P>), StartError> {
         let index = config.index;
         let failed = |source| StartError::System { index, source };
@@ -264,6 +307,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             flows: Vec::with_capacity(BATCH_MAX),
             inbox,
             punts,
+            lessons,
             tap: None,
             bed,
             clock,

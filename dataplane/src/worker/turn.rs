@@ -203,11 +203,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                     Ok(()) => continue,
                     Err(frame) => frame,
                 },
-                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) => frame,
+                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) | Verdict::Replicate(_) => frame,
             };
             self.take_to_exit(frame, *verdict, ingress, index);
         }
         (self.frames, self.verdicts) = (frames, verdicts);
+        self.hand_on_lessons();
         let ns = self.clock.to_ns(clock::cycles().wrapping_sub(began));
         self.histograms.record(ns, count as u64);
     }
@@ -253,6 +254,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 self.drop_counted(reason, ingress)
             }
             Verdict::Punt(reason, detail) => self.punt(frame, reason, detail, ingress),
+            Verdict::Replicate(cast) => self.replicate(frame, cast, ingress),
         }
     }
 

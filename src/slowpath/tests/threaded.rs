@@ -57,7 +57,8 @@ fn bench() -> Bench {
         workers: 1,
     };
     let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
-    let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in).unwrap();
+    let (mut worker, handle) =
+        Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in, bounded(1).0).unwrap();
     let mut wires = BTreeMap::new();
     for port in [HOST, UPLINK, POD_A, POD_B] {
         let (io, wire) = MemoryPort::new(32);
@@ -288,7 +289,7 @@ fn stuck(
         injections,
     };
     let (worker, handle) =
-        Worker::<MemoryPort, _>::new(config, Pool::on_heap(4), Idler, worker_punts).unwrap();
+        Worker::<MemoryPort, _>::new(config, Pool::on_heap(4), Idler, worker_punts, bounded(1).0).unwrap();
     let (punts, punts_out) = bounded(64);
     let (events, events_out): (_, Receiver<_>) = bounded(1);
     let (requests_in, requests) = mpsc::channel(1);
