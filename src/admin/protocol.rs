@@ -7,6 +7,7 @@ mod attachments;
 mod dns;
 mod health;
 mod load_balancers;
+mod networks;
 mod policies;
 mod services;
 
@@ -19,6 +20,10 @@ pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFac
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
+pub use networks::{
+    Join, Joined, MemberEnd, MemberName, NetworkFacts, NetworkRow, PodInterface, RemoteRow, TapDevice,
+    TrunkVlan,
+};
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -64,6 +69,19 @@ pub enum Request {
         /// The pod, `NAMESPACE/NAME`.
         pod: String,
     },
+    /// Make a port in networks beside the cluster's own: a tap device, or an interface of a pod beside its first.
+    Join(Join),
+    /// Take such a port away.
+    Part(MemberName),
+    /// What an interface's addresses in a network are chosen by; by the network's number.
+    NetworkFacts {
+        /// Its VXLAN network identifier.
+        vni: u32,
+        /// The UDP port of its tunnels.
+        port: u16,
+    },
+    /// The networks beside the cluster's own.
+    ShowNetworks,
     /// Whether a container's port is as it was made: served, and the pod's end with its addresses and routes.
     Verify(Verify),
     /// Take a container's port away; one that is not there, or is another container's by now, is left alone.

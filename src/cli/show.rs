@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, dns, load_balancers, policies, services};
+use super::{Subject, dns, load_balancers, networks, policies, services};
 use crate::admin::protocol::{
     DnsRow, Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow,
     ShowFilter, WorkerRow,
@@ -41,6 +41,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::LoadBalancers => Request::ShowLoadBalancers,
         Subject::Policies => Request::ShowPolicies,
         Subject::Dns => Request::ShowDns,
+        Subject::Networks => Request::ShowNetworks,
     })
 }
 
@@ -57,6 +58,7 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Networks => ("networks", networks::table(&understand::<Vec<_>>(answer)?)),
         Subject::Policies => ("policies", policies::table(&understand::<Vec<_>>(answer)?)),
         Subject::LoadBalancers => (
             "load balancers",

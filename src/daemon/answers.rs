@@ -53,6 +53,10 @@ impl Daemon {
             Request::Release(attachment) => self.release(&attachment).await,
             Request::Retain(retain) => self.retain(&retain).await,
             Request::ShowNode => to_value(self.node_facts()),
+            Request::Join(join) => self.join(&join).await.and_then(to_value),
+            Request::Part(name) => self.part(&name).await,
+            Request::NetworkFacts { vni, port } => self.network_facts(vni, port).and_then(to_value),
+            Request::ShowNetworks => to_value(self.show_networks()),
             Request::Leave => self.leave(),
             Request::Capture { port } => {
                 let _ = answer.send(self.capture(&port));

@@ -17,7 +17,9 @@ mod lease;
 mod links;
 mod liveness;
 mod look;
+pub mod members;
 mod neighbours;
+mod networks;
 pub(crate) mod nic;
 mod pods;
 pub mod ports;
@@ -121,6 +123,8 @@ struct Daemon {
     health: Health,
     balancing: balancing::Balancing,
     peers: Vec<compile::PeerName>,
+    /// Networks beside the cluster's own, as they are served.
+    networks: networks::Served,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
     host_path: HostPath,
@@ -129,6 +133,8 @@ struct Daemon {
     route_failures: Vec<String>,
     /// Pods that were attached and are not served now: their ports are tried again.
     unserved: Vec<PodRow>,
+    /// Ports in networks beside the cluster's own.
+    members: members::Members,
     key: HashKey,
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
@@ -230,6 +236,7 @@ impl Daemon {
         self.refresh_neighbours().await;
         self.follow_links().await?;
         self.adopt_pods().await;
+        self.adopt_members().await;
         // The last tables but one are freed here when nothing has changed since.
         self.publisher.reclaim();
         Ok(())
@@ -238,6 +245,7 @@ impl Daemon {
     /// Makes the tables anew.
     fn compile(&mut self, ports: &[PortInput], epoch: Epoch) -> Compiled {
         let listening = OnceCell::new();
+        let members: Vec<_> = self.members.served().map(|(id, row)| (id, row.clone())).collect();
         compile::compile(
             &Inputs {
                 config: &self.config,
@@ -247,6 +255,7 @@ impl Daemon {
                 ports,
                 key: self.key,
                 listens: HostListens(&|address, protocol, port| listens(&listening, address, protocol, port)),
+                members: &members,
             },
             &mut self.numbers,
             &mut self.services,
@@ -282,6 +291,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.serve_networks(compiled.second);
         self.renew_reasons();
         self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);

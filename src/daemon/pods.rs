@@ -16,9 +16,10 @@ use super::Daemon;
 use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
-use super::ports::{PodRow, Port, SavedError};
+use super::ports::{PodRow, Port};
 use crate::admin::protocol::{Attach, Attached, Attachment, Failure, HostPort};
 use crate::config::OverlayKind;
+use crate::durable::StateError;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
 use crate::objects::{Encapsulation, Family, Network, NodeRecord, Peer, PodKey, Store};
 
@@ -284,12 +285,13 @@ impl Daemon {
     }
 
     /// Writes down which pods are attached, served or not.
-    pub(super) fn remember(&mut self) -> Result<(), SavedError> {
+    pub(super) fn remember(&mut self) -> Result<(), StateError> {
         let rows: Vec<_> = self.rows().collect();
-        if rows == self.saved.ports {
+        let members: Vec<_> = self.members.rows().cloned().collect();
+        if rows == self.saved.ports && members == self.saved.members {
             return Ok(());
         }
-        self.saved.ports = rows;
+        (self.saved.ports, self.saved.members) = (rows, members);
         self.saved.store(&self.config.node.state_dir)
     }
 
@@ -343,7 +345,7 @@ pub(super) fn tunnel_overhead(kind: OverlayKind, own: &NodeRecord, store: &Store
     })
 }
 
-fn parse_pod(name: &str) -> Result<PodKey, Failure> {
+pub(super) fn parse_pod(name: &str) -> Result<PodKey, Failure> {
     let wrong = |reason: String| {
         Failure::wrong(format!(
             "{name} is no pod ({reason}); NAMESPACE/NAME would be right"

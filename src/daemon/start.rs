@@ -30,10 +30,12 @@ use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
+use super::members::Members;
 use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
+use crate::admin::scrape;
 use crate::admin::server::AdminServer;
 use crate::config::Config;
 use crate::dns::service::ResolverService;
@@ -77,7 +79,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let balance = Balancing::start(&config, given, source.assigner())?;
+        let balance = Balancing::start(&config, given, (source.assigner(), source.reporter()))?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
@@ -122,6 +124,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
@@ -137,6 +140,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         health: Health::new(),
         balancing: balance.0,
         peers: Vec::new(),
+        networks: super::networks::Served::default(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
         host_path: HostPath::default(),
@@ -155,6 +159,9 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         leaving: false,
     };
     daemon.begin(&host, &uplink, &stores).await?;
+    if let Some(address) = daemon.config.metrics.listen {
+        tokio::spawn(scrape::serve(address.get(), requests_in.clone()));
+    }
     tokio::spawn(server.serve(requests_in));
     let inbox = Inbox {
         follower,
@@ -271,6 +278,7 @@ impl Daemon {
         self.balance();
         self.publish().await;
         self.adopt_pods().await;
+        self.adopt_members().await;
         self.assign_openers();
         Ok(())
     }

@@ -12,7 +12,7 @@ use millrace_dataplane::xdp;
 use super::balancing;
 use super::host_path;
 use super::ports::Saved;
-use super::{look, nic};
+use super::{look, members, nic};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
 use crate::balancer::SavedAddresses;
@@ -74,6 +74,10 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     result.map_err(Into::into),
                 );
             }
+            for row in &saved.members {
+                let result = members::remove_device(&kernel, row).await;
+                step(format!("port {}", row.interface), result.map_err(Into::into));
+            }
             let routes = balancing::withdraw(&kernel, config).await;
             for (what, result) in host_path::undo(&kernel, &saved).into_iter().chain([routes]) {
                 step(what, result.map_err(anyhow::Error::from));
@@ -111,11 +115,11 @@ async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
 /// Removes what is kept in the state folder; answers what could not be.
 fn remove_files(folder: &Path, of_balancers: &Path) -> Vec<(String, std::io::Error)> {
     let files = [
-        (folder, Saved::FILE),
+        (folder, Saved::FILE.name),
         (folder, super::flows::FILE),
         (folder, "lock"),
         (folder, super::SOCKET_NAME),
-        (of_balancers, SavedAddresses::FILE),
+        (of_balancers, SavedAddresses::FILE.name),
     ];
     let removed = files.map(|(folder, file)| {
         let path = folder.join(file);

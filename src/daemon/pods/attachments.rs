@@ -59,6 +59,9 @@ impl Daemon {
     /// Whether a container's port is served, and its end in the container as it was made.
     pub(in crate::daemon) async fn verify(&self, verify: &Verify) -> Result<Value, Failure> {
         let wanted = &verify.attachment;
+        if let Some(verified) = self.verify_member(wanted, &verify.netns).await {
+            return verified.map(|()| json!({}));
+        }
         let row = self.row_of(wanted).ok_or_else(|| {
             Failure::failed(format!(
                 "container {} has no port of the switch as {} in network {}",
@@ -81,7 +84,7 @@ impl Daemon {
     pub(in crate::daemon) async fn release(&mut self, attachment: &Attachment) -> Result<Value, Failure> {
         match self.row_of(attachment) {
             Some(row) => self.detach_pod(&row.pod).await,
-            None => Ok(json!({ "removed": false })),
+            None => self.release_member(attachment).await,
         }
     }
 
@@ -103,8 +106,9 @@ impl Daemon {
                 failures.push(format!("{}: {}", row.pod, failure.message));
             }
         }
+        let more = self.retain_members(retain, &mut failures).await;
         if failures.is_empty() {
-            return Ok(json!({ "removed": stale.len() }));
+            return Ok(json!({ "removed": stale.len() + more }));
         }
         Err(Failure::failed(failures.join("; ")))
     }

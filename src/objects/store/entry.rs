@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkRecord};
 use crate::objects::calico::{BlockAffinity, BlockRecord, IpPool, IpamBlock, PoolRecord};
 use crate::objects::endpoint_slice::SliceRecord;
 use crate::objects::fault::Fault;
@@ -40,7 +41,9 @@ pub enum Record {
     Block(Arc<BlockRecord>),
     /// A BlockAffinity.
     Affinity(Arc<BlockRecord>),
-    /// An object of Calico's that is being deleted, or not in force yet.
+    /// A NetworkAttachmentDefinition of this program's.
+    Network(Arc<NetworkRecord>),
+    /// An object of Calico's that is being deleted, or not in force yet; a NetworkAttachmentDefinition of another's.
     Absent,
 }
 
@@ -178,6 +181,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             let record = BlockRecord::read_affinity(affinity)?;
             let record = record.map(|record| Record::Affinity(Arc::new(record)));
             of_calico(BlockAffinity::KIND, &affinity.metadata, record, Vec::new())
+        }
+        Object::Attachment(definition) => {
+            let (record, faults) = NetworkRecord::read(definition)?;
+            let id = namespaced_id(NetworkAttachmentDefinition::KIND, &definition.metadata);
+            let record = record.map_or(Record::Absent, |record| Record::Network(Arc::new(record)));
+            (id, &definition.metadata, record, faults)
         }
     };
     Ok(read)

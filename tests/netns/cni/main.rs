@@ -17,4 +17,5 @@ mod kills;
 mod many;
 mod names;
 mod runtime;
+mod second;
 mod verbs;

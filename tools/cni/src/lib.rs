@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 mod link;
+mod network;
 mod report;
 pub mod store;
 mod verbs;
