@@ -225,6 +225,7 @@ impl Daemon {
         }
         self.release_answers();
         self.health.beat();
+        self.balancing.tell_again(&self.store);
         self.end_denied();
         self.restore_own_services();
         if self.look_at_listeners() {
