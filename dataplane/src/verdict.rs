@@ -241,6 +241,10 @@ reasons! {
         PolicyEgress => "policy_denied_egress",
         /// The policies of the pod to which it goes do not allow the connection; `millrace denied` tells which.
         PolicyIngress => "policy_denied_ingress",
+        /// The pod that sends it sends more than its bandwidth; `millrace show ports` has that.
+        BandwidthEgress => "bandwidth_egress",
+        /// More is sent to the pod than its bandwidth; `millrace show ports` has that.
+        BandwidthIngress => "bandwidth_ingress",
     }
 }
 

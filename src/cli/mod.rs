@@ -365,6 +365,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 interface: arguments.interface,
                 container: None,
                 host_ports: Vec::new(),
+                bandwidth: protocol::Bandwidth::default(),
             }))?;
             output::print(&show::render_attached(&pod, answer))
         }

@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
 use millrace_dataplane::wire::MacAddr;
-use millrace_dataplane::worker::Punt;
+use millrace_dataplane::worker::{Limits, Punt};
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use millrace_pipelines::Connections;
 use tokio::sync::{mpsc, watch};
@@ -32,6 +32,7 @@ use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
+use crate::admin::protocol::Bandwidth;
 use crate::admin::server::AdminServer;
 use crate::config::Config;
 use crate::dns::service::ResolverService;
@@ -328,6 +329,8 @@ impl Daemon {
             attached,
             attachment: None,
             host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
         });
         Ok(())
     }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 pub mod affinity;
+pub mod bandwidth;
 pub mod flow;
 pub mod hash;
 pub mod local;
@@ -25,6 +26,7 @@ pub mod subject;
 pub mod tick;
 
 pub use affinity::AffinityTable;
+pub use bandwidth::{Bucket, Rate};
 pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::bandwidth::{Bandwidth, RawBandwidth};
 use crate::call::{Command, is_name};
 use crate::error::{CniError, DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG};
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub ips: Vec<IpAddr>,
     /// `runtimeConfig.portMappings`.
     pub port_mappings: Vec<PortMapping>,
+    /// The network's own rates, and those of `runtimeConfig.bandwidth`.
+    pub bandwidth: Bandwidth,
     /// What GC is to leave, container and interface; `None` where nothing is said of it.
     pub valid: Option<Vec<(String, String)>>,
 }
@@ -131,6 +134,8 @@ struct Raw {
     #[serde(default, rename = "args")]
     _args: Option<Value>,
     #[serde(flatten)]
+    bandwidth: RawBandwidth,
+    #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
@@ -141,6 +146,8 @@ struct RawRuntime {
     port_mappings: Option<Vec<RawMapping>>,
     #[serde(default)]
     ips: Option<Vec<String>>,
+    #[serde(default)]
+    bandwidth: Option<Map<String, Value>>,
     #[serde(default)]
     dns: Option<Map<String, Value>>,
     #[serde(flatten)]
@@ -227,6 +234,7 @@ impl Config {
             previous: raw.prev_result.map(Value::Object),
             ips: ips(runtime.ips.unwrap_or_default())?,
             port_mappings: mappings(runtime.port_mappings.unwrap_or_default())?,
+            bandwidth: Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?,
             valid,
         })
     }
@@ -264,10 +272,6 @@ fn refuse_unknown(rest: &Map<String, Value>) -> Result<(), CniError> {
         return Ok(());
     };
     let why = match key.as_str() {
-        "bandwidth" => {
-            "the switch does not shape traffic, and the kernel's qdiscs do not see it; take bandwidth out of \
-             capabilities, and the annotations are ignored"
-        }
         "mac" => "a pod's MAC address follows from its name",
         "ipRanges" => "addresses are from the node's pod CIDRs",
         _ => "this plugin has no such capability; take it out of capabilities",
@@ -399,9 +403,19 @@ mod tests {
                 "ipam = ",
             ),
             (
-                json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}),
+                json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1000}}}),
                 UNSUPPORTED_FIELD,
-                "runtimeConfig.bandwidth = ",
+                "runtimeConfig.bandwidth.ingressBurst = 1000",
+            ),
+            (
+                json!({"egressBurst": 1000}),
+                UNSUPPORTED_FIELD,
+                "egressBurst = 1000",
+            ),
+            (
+                json!({"runtimeConfig": {"bandwith": {"ingressRate": 1000}}}),
+                UNSUPPORTED_FIELD,
+                "runtimeConfig.bandwith = ",
             ),
             (
                 json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}}),
