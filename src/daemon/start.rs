@@ -12,6 +12,7 @@ use millrace_dataplane::table::{
     Epoch, Fdb, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,7 @@ use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
+use crate::admin::protocol::Bandwidth;
 use crate::admin::scrape;
 use crate::admin::server::AdminServer;
 use crate::config::Config;
@@ -357,6 +359,8 @@ impl Daemon {
             attached,
             attachment: None,
             host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
         });
         Ok(())
     }

@@ -155,7 +155,7 @@ pub fn tables(segments: [(NetworkId, Segment); 2]) -> NodeTables {
     let own = numbers.map(|number| facts(1, number, if number == NARROW { NARROW_MTU } else { 1500 }));
     let ports = base.ports.iter().map(|(id, facts)| (id, facts.clone()));
     let addresses = [2, 3, 5, 6].map(|node| (node_address(underlay(1, node), node), remote(node)));
-    let members = members.map(|(number, member)| (port(number), member));
+    let members = members.clone().map(|(number, member)| (port(number), member));
     NodeTables {
         ports: Arc::new(PortTable::build(ports.chain(own))),
         networks: Arc::new(Networks::build(members, segments, addresses)),
