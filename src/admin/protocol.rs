@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod bandwidth;
 mod dns;
 mod health;
 mod load_balancers;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use bandwidth::{Bandwidth, LimitRow, PortRate};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
@@ -265,6 +267,9 @@ pub struct PortRow {
     pub xdp_mode: String,
     /// Whether the interface is up.
     pub up: bool,
+    /// What it is held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitRow>,
 }
 
 /// A queue of a port.
