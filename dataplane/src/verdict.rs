@@ -340,7 +340,8 @@ impl From<Malformed> for DropReason {
             | Malformed::TcpDataOffset
             | Malformed::IcmpTruncated
             | Malformed::IcmpChecksum
-            | Malformed::IcmpNeighbour => Self::TransportMalformed,
+            | Malformed::IcmpNeighbour
+            | Malformed::IcmpMembership => Self::TransportMalformed,
             Malformed::IpipInnerLength | Malformed::VxlanTruncated | Malformed::VxlanFlags => {
                 Self::TunnelMalformed
             }

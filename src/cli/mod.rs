@@ -11,7 +11,6 @@ mod dns;
 mod host;
 mod load_balancers;
 mod networks;
-mod openmetrics;
 mod output;
 mod pcapng;
 mod policies;
@@ -311,7 +310,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             let answer = ask(&Request::Stats)?;
             output::print(&match (json, openmetrics) {
                 (true, _) => output::json(&answer)?,
-                (_, true) => openmetrics::render(answer)?,
+                (_, true) => stats::openmetrics(answer)?,
                 _ => stats::render(answer)?,
             })
         }

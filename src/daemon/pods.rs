@@ -16,9 +16,10 @@ use super::Daemon;
 use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
-use super::ports::{PodRow, Port, SavedError};
+use super::ports::{PodRow, Port};
 use crate::admin::protocol::{Attach, Attached, Attachment, Failure, HostPort};
 use crate::config::OverlayKind;
+use crate::durable::StateError;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
 use crate::objects::{Encapsulation, Family, Network, NodeRecord, Peer, PodKey, Store};
 
@@ -284,7 +285,7 @@ impl Daemon {
     }
 
     /// Writes down which pods are attached, served or not.
-    pub(super) fn remember(&mut self) -> Result<(), SavedError> {
+    pub(super) fn remember(&mut self) -> Result<(), StateError> {
         let rows: Vec<_> = self.rows().collect();
         let members: Vec<_> = self.members.rows().cloned().collect();
         if rows == self.saved.ports && members == self.saved.members {

@@ -1,10 +1,8 @@
 //! The switch's ports: their numbers, and what has to be remembered of pods' ports across a restart.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{PortFacts, Role};
@@ -15,6 +13,7 @@ use super::fabric::AttachedPort;
 use super::members::MemberRow;
 use super::nic::NicBefore;
 use crate::admin::protocol::{Attachment, HostPort};
+use crate::durable::{StateError, StateFile};
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -193,68 +192,28 @@ pub struct Saved {
     pub vlan_device: Option<String>,
 }
 
-/// The state file could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum SavedError {
-    /// The system refused.
-    #[error("cannot {verb} {path}: {source}")]
-    System {
-        /// read or write.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file does not say what it should.
-    #[error("{path} does not read as state of Millrace ({source}); remove it, and attach the pods anew")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-}
-
 impl Saved {
-    /// The file's name in the state folder.
-    pub const FILE: &str = "ports.json";
+    /// The file.
+    pub const FILE: StateFile = StateFile {
+        name: "ports.json",
+        holds: "state of Millrace",
+        remedy: "remove it, and attach the pods anew",
+    };
 
     /// Reads what the last run left; nothing if there was none.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn load(folder: &Path) -> Result<Self, SavedError> {
-        let path = folder.join(Self::FILE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SavedError::Format { path, source }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(SavedError::System {
-                verb: "read",
-                path,
-                source,
-            }),
-        }
+    /// [`StateError`] names the file.
+    pub fn load(folder: &Path) -> Result<Self, StateError> {
+        Self::FILE.load(folder)
     }
 
-    /// Writes it so that a crash leaves either the old or the new state, whole.
+    /// Writes it durably.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn store(&self, folder: &Path) -> Result<(), SavedError> {
-        let path = folder.join(Self::FILE);
-        let new = folder.join(format!("{}.new", Self::FILE));
-        let write = || {
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| SavedError::System {
-            verb: "write",
-            path: path.clone(),
-            source,
-        })
+    /// [`StateError`] names the file.
+    pub fn store(&self, folder: &Path) -> Result<(), StateError> {
+        Self::FILE.store(folder, self)
     }
 }
 
@@ -314,10 +273,11 @@ mod tests {
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);
-        fs::write(folder.path().join(Saved::FILE), b"{\"ports\": 7}").unwrap();
+        std::fs::write(folder.path().join("ports.json"), b"{\"ports\": 7}").unwrap();
         let error = Saved::load(folder.path()).unwrap_err().to_string();
         assert!(
-            error.contains(Saved::FILE) && error.contains("attach the pods anew"),
+            error.contains("ports.json does not read as state of Millrace (")
+                && error.ends_with("); remove it, and attach the pods anew"),
             "{error}"
         );
     }

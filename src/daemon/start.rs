@@ -35,6 +35,7 @@ use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
+use crate::admin::scrape;
 use crate::admin::server::AdminServer;
 use crate::config::Config;
 use crate::dns::service::ResolverService;
@@ -78,7 +79,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let balance = Balancing::start(&config, given, source.assigner())?;
+        let balance = Balancing::start(&config, given, (source.assigner(), source.reporter()))?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
@@ -153,6 +154,9 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         leaving: false,
     };
     daemon.begin(&host, &uplink, &stores).await?;
+    if let Some(address) = daemon.config.metrics.listen {
+        tokio::spawn(scrape::serve(address.get(), requests_in.clone()));
+    }
     tokio::spawn(server.serve(requests_in));
     let inbox = Inbox {
         follower,

@@ -115,11 +115,11 @@ async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
 /// Removes what is kept in the state folder; answers what could not be.
 fn remove_files(folder: &Path, of_balancers: &Path) -> Vec<(String, std::io::Error)> {
     let files = [
-        (folder, Saved::FILE),
+        (folder, Saved::FILE.name),
         (folder, super::flows::FILE),
         (folder, "lock"),
         (folder, super::SOCKET_NAME),
-        (of_balancers, SavedAddresses::FILE),
+        (of_balancers, SavedAddresses::FILE.name),
     ];
     let removed = files.map(|(folder, file)| {
         let path = folder.join(file);
