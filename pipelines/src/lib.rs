@@ -11,6 +11,7 @@
 
 mod admit;
 mod apart;
+mod bridge;
 mod bridging;
 mod clamp;
 mod classify;
@@ -37,6 +38,7 @@ mod route;
 mod scout;
 mod source;
 mod sweep;
+pub mod switch;
 mod track;
 mod translate;
 
@@ -44,3 +46,4 @@ pub use bridging::Bridging;
 pub use connections::Connections;
 pub use encap::{OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 pub use node::NodePipeline;
+pub use switch::SwitchPipeline;

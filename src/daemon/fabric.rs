@@ -26,7 +26,7 @@ use millrace_dataplane::worker::{
     spread,
 };
 use millrace_dataplane::xdp::Packets;
-use millrace_pipelines::{Connections, NodePipeline};
+use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 use tracing::info;
 
 use crate::config::{self, Config};
@@ -95,7 +95,7 @@ impl Fabric {
     pub fn start(
         config: &Config,
         tables: &Reader<NodeTables>,
-        connections: &Connections,
+        (connections, bridging): (&Connections, &Bridging),
         key: HashKey,
         (numa_node, packets): (Option<u32>, Packets),
     ) -> Result<(Self, FromWorkers), FabricError> {
@@ -139,7 +139,8 @@ impl Fabric {
                 },
                 injections: INJECTIONS,
             };
-            let pipeline = NodePipeline::new(tables.clone(), connections.clone(), key, index);
+            let pipeline =
+                SwitchPipeline::new(tables.clone(), connections.clone(), bridging.clone(), key, index);
             let (worker, handle) = Worker::new(
                 worker_config,
                 pool,

@@ -97,8 +97,13 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
         storms: Arc::default(),
     };
-    let (fabric, FromWorkers { punts, lessons }) =
-        start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
+    let (fabric, FromWorkers { punts, lessons }) = start_fabric(
+        &config,
+        (&uplink, &device),
+        &publisher,
+        (&connections, &bridging),
+        key,
+    )?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
     let (slow_path, slow_path_stats, (neighbours, steering)) =
@@ -174,11 +179,11 @@ fn start_fabric(
     config: &Config,
     (uplink, device): (&Link, &ClaimedDevice),
     tables: &Publisher<NodeTables>,
-    connections: &Connections,
+    shared: (&Connections, &Bridging),
     key: HashKey,
 ) -> anyhow::Result<(Fabric, FromWorkers)> {
     let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
-    Fabric::start(config, &tables.reader(), connections, key, memory).map_err(misconfigured)
+    Fabric::start(config, &tables.reader(), shared, key, memory).map_err(misconfigured)
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.

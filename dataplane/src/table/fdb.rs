@@ -129,6 +129,15 @@ pub struct Station {
     hash: u64,
 }
 
+impl Station {
+    /// A keyed hash of network and address.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
 /// How many stations of a network are learned, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {

@@ -24,6 +24,9 @@ use crate::rig::{
 const POOL: &str = "\n[[load-balancer.pools]]\nname = \"rack\"\n\
                     addresses = [\"192.0.2.200-192.0.2.202\", \"2001:db8::200-2001:db8::201\"]\n";
 
+/// Where the switch answers Prometheus.
+const METRICS: &str = "127.0.0.1:9631";
+
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
 const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 201));
 const THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 202));
@@ -143,7 +146,7 @@ fn a_balancers_address_is_found_by_arp_and_by_neighbour_discovery() {
         pods_per_node: 1,
         families: Families::Dual,
         millrace: MillraceOptions {
-            extra: POOL.to_owned(),
+            extra: format!("{POOL}\n[metrics]\nlisten = \"{METRICS}\"\n"),
             ..MillraceOptions::default()
         },
         ..Topology::of(&[NodeKind::Millrace])
@@ -178,6 +181,7 @@ fn a_balancers_address_is_found_by_arp_and_by_neighbour_discovery() {
     }
     found_again(&lab, &client);
     taken(&lab, &client, &owner);
+    scraped(&lab);
     // A fourth Service gets none, and is told so.
     switch
         .write_manifest("more.yaml", &service("more", "10.96.0.33", &pods[..1]))
@@ -273,5 +277,21 @@ fn taken(lab: &Lab, client: &Namespace, owner: &Namespace) {
         (&row["claimed_by"], &row["announced_by"]),
         (&mac.into(), &Value::Null),
         "{row}"
+    );
+}
+
+/// The counters are had over HTTP too.
+fn scraped(lab: &Lab) {
+    let mut stream = tcp_connect(node(lab, "node-a"), METRICS.parse().unwrap(), PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: node-a\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(
+        answer.contains("\nmillrace_transmitted_packets_total ") && answer.ends_with("# EOF\n"),
+        "{answer}"
     );
 }
