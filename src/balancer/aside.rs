@@ -2,7 +2,7 @@
 //!
 //! As a DHCP server does with an address that a client has declined (RFC 2131 section 4.3.3): what another host was heard to
 //! have is passed over when addresses are given out without being asked for. Nobody probes for an address that no Service
-//! has, so that is not seen to end; after [`ASIDE`] it is tried again.
+//! has, so that is not seen to end: after a while it is tried again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

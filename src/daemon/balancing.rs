@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_dataplane::table::HashKey;
 use millrace_dataplane::wire::MacAddr;
@@ -21,7 +21,7 @@ use crate::balancer::aside::Aside;
 use crate::balancer::cluster::{self, Options, Order, Said};
 use crate::balancer::elect::{self, Duty};
 use crate::balancer::{Allocation, Members, SavedAddresses};
-use crate::cluster::Reporter;
+use crate::cluster::{Pace, Reporter};
 use crate::config::{Announce, Config, Kubernetes, LoadBalancer, ObjectSource};
 use crate::kernel::{Kernel, KernelError};
 use crate::objects::{Assigned, Assigner, NodeName, Store};
@@ -75,6 +75,8 @@ pub(super) struct Balancing {
     sink: Sink,
     /// Who tells of what is refused, if anybody does.
     reporter: Option<Reporter>,
+    /// When all that is wrong is told again.
+    tell_at: Instant,
     /// What Services have beside their status; in a cluster, what is being written there.
     assigned: Assigned,
     /// What is in the file.
@@ -170,6 +172,7 @@ impl Balancing {
             },
             sink,
             reporter,
+            tell_at: Instant::now() + Pace::default().event_again,
             saved,
             allocation: Allocation::default(),
             faults: Vec::new(),

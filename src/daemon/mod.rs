@@ -41,7 +41,6 @@ use anyhow::{Context as _, bail};
 use crossbeam::channel::Sender;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
-use millrace_dataplane::worker::Lesson;
 use millrace_dataplane::xdp::SteeringTables;
 use millrace_pipelines::{Bridging, Connections};
 use tokio::signal::unix::{SignalKind, signal};
@@ -108,8 +107,6 @@ struct Daemon {
     saved: Saved,
     connections: Connections,
     bridging: Bridging,
-    /// Stations that workers have seen; nobody learns them yet.
-    _lessons: crossbeam::channel::Receiver<Lesson>,
     awaited: AwaitedAnswers,
     /// What this run changed at the uplink's device, and what earlier runs had written down.
     nic_changes: Option<nic::NicBefore>,
@@ -228,6 +225,7 @@ impl Daemon {
         }
         self.release_answers();
         self.health.beat();
+        self.balancing.tell_again(&self.store);
         self.end_denied();
         self.restore_own_services();
         if self.look_at_listeners() {

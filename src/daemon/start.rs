@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{
     Epoch, Fdb, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
-use millrace_dataplane::worker::Punt;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
@@ -44,7 +43,7 @@ use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{
-    self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
+    self, Feeds, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
 
 /// Admin requests that may wait.
@@ -97,7 +96,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
         storms: Arc::default(),
     };
-    let (fabric, FromWorkers { punts, lessons }) = start_fabric(
+    let (fabric, from_workers) = start_fabric(
         &config,
         (&uplink, &device),
         &publisher,
@@ -106,8 +105,12 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     )?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
-    let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, punts, publisher.reader())?;
+    let (slow_path, slow_path_stats, (neighbours, steering)) = start_slow_path(
+        &config,
+        &fabric,
+        from_workers,
+        (publisher.reader(), Arc::clone(&bridging.fdb)),
+    )?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
@@ -131,7 +134,6 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         tables: nothing,
         connections,
         bridging,
-        _lessons: lessons,
         awaited: flows::AwaitedAnswers::default(),
         publisher,
         numbers: Numbers::default(),
@@ -220,8 +222,8 @@ type SlowPathEnds = (
 fn start_slow_path(
     config: &Config,
     fabric: &Fabric,
-    punts: Receiver<Punt>,
-    tables: Reader<NodeTables>,
+    FromWorkers { punts, lessons }: FromWorkers,
+    tables: (Reader<NodeTables>, Arc<Fdb>),
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
@@ -231,8 +233,11 @@ fn start_slow_path(
     };
     let stats = slowpath::spawn(
         limits,
-        punts,
-        events,
+        Feeds {
+            punts,
+            lessons,
+            events,
+        },
         fabric.workers().to_vec(),
         tables,
         (neighbours_in, steering_in),

@@ -9,8 +9,9 @@ use tracing::{error, info, warn};
 
 use super::give::Word;
 use super::{Balancing, rows};
-use crate::balancer::announce::{Announced, Standing};
+use crate::balancer::announce::{Announced, Standing, Status};
 use crate::balancer::aside::{Claim, Claims};
+use crate::cluster::Pace;
 use crate::objects::Store;
 
 /// What this node has heard of hosts outside of the cluster.
@@ -42,6 +43,33 @@ impl Balancing {
         self.aside.hear(&self.claims(), Instant::now());
     }
 
+    /// Has all that is wrong told again from time to time, as long as it is so: Events are forgotten after an hour.
+    pub(in crate::daemon) fn tell_again(&mut self, store: &Store) {
+        let now = Instant::now();
+        if now < self.tell_at {
+            return;
+        }
+        self.tell_at = now + Pace::default().event_again;
+        for refusal in &self.allocation.refusals {
+            let word = Word::Wrong(refusal.reason.word());
+            self.tell(store, &refusal.service, word, &refusal.reason.to_string());
+        }
+        for (address, status) in &self.announced.addresses {
+            self.tell_conflict(store, *address, status);
+        }
+    }
+
+    /// Tells the Services that have an address who else does, if anybody.
+    fn tell_conflict(&self, store: &Store, address: IpAddr, status: &Status) {
+        let (Some(other), Some(duty)) = (status.claimed_by, self.duties.get(&address)) else {
+            return;
+        };
+        let said = conflict(address, &rows::names(&duty.services), other, status.standing);
+        for service in &duty.services {
+            self.tell(store, service, Word::Wrong("AddressConflict"), &said);
+        }
+    }
+
     /// Says what is new of the announcer's, and writes down what this node announces.
     pub(super) fn follow_announcer(&mut self, store: &Store) {
         let Some(announcer) = &self.announcer else { return };
@@ -56,11 +84,8 @@ impl Balancing {
             if let Some(other) = status.claimed_by
                 && before.and_then(|before| before.claimed_by) != Some(other)
             {
-                let said = conflict(*address, &services, other, status.standing);
-                warn!("{said}");
-                for service in self.duties.get(address).iter().flat_map(|duty| &duty.services) {
-                    self.tell(store, service, Word::Wrong("AddressConflict"), &said);
-                }
+                warn!("{}", conflict(*address, &services, other, status.standing));
+                self.tell_conflict(store, *address, status);
             }
             if before.map(|before| before.standing) != Some(status.standing)
                 && status.standing == Standing::Announced
