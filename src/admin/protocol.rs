@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod capture;
 mod dns;
 mod health;
 mod load_balancers;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use capture::{CaptureDirection, CaptureLine, CapturedPacket};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
@@ -136,39 +138,6 @@ impl Failure {
             status: 2,
         }
     }
-}
-
-/// A line of a running capture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureLine {
-    /// A packet.
-    Packet(CapturedPacket),
-    /// So many copies were lost since the capture began, because they were not taken fast enough.
-    Lost(u64),
-}
-
-/// A packet as the switch received it, or as it sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapturedPacket {
-    /// Nanoseconds since the epoch.
-    pub time_ns: u64,
-    /// Which way it went.
-    pub direction: CaptureDirection,
-    /// In words: the verdict with its reason, or where the packet came from.
-    pub comment: String,
-    /// The bytes, Ethernet header first, in base64.
-    pub data: String,
-}
-
-/// See [`CapturedPacket::direction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureDirection {
-    /// The switch received it at this port.
-    Received,
-    /// The switch sent it out of this port.
-    Sent,
 }
 
 /// The answer to [`Request::Stats`].

@@ -321,7 +321,6 @@ impl Daemon {
 /// Removes the device of a port that we made.
 pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> Result<bool, KernelError> {
     match row.end {
-        MemberEnd::Tap(_) if row.is_lent() => Ok(false),
         MemberEnd::Tap(_) => kernel.remove_tap(&row.interface).await,
         MemberEnd::Pod(_) => kernel.detach_pod(&row.interface).await,
     }

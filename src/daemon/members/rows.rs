@@ -61,7 +61,8 @@ impl MemberRow {
     }
 
     /// Whether the device is somebody else's.
-    pub(super) fn is_lent(&self) -> bool {
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
         self.was_there
     }
 }
