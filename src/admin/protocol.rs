@@ -204,10 +204,13 @@ pub struct PortRow {
     pub id: u16,
     /// The interface on the node.
     pub interface: String,
-    /// uplink, host or pod.
+    /// uplink, host, pod or segment: in networks beside the cluster's own.
     pub role: String,
     /// The pod, `NAMESPACE/NAME`.
     pub pod: Option<String>,
+    /// The networks beside the cluster's own that it is in, `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
     /// Addresses that may send here.
     pub addresses: Vec<IpAddr>,
     /// The switch's MAC address on this port.

@@ -43,6 +43,12 @@ impl MemberRow {
         self.network.iter().chain(tagged)
     }
 
+    /// Whether a tap device is its other end.
+    #[must_use]
+    pub fn is_tap(&self) -> bool {
+        matches!(self.end, MemberEnd::Tap(_))
+    }
+
     /// The pod behind it, `NAMESPACE/NAME`.
     #[must_use]
     pub fn pod(&self) -> Option<&String> {
