@@ -10,7 +10,7 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher};
+use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, Listeners, NodeTables, Publisher};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
 use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 use millrace_tools::pktgen::Template;
@@ -101,6 +101,7 @@ impl Case {
         let bridging = Bridging {
             fdb: bridge::fdb(if walk.is_bridged() { flows } else { 1 })?,
             storms: Arc::default(),
+            listeners: Publisher::new(Listeners::default()).reader(),
         };
         let pipeline = SwitchPipeline::new(
             publisher.reader(),
