@@ -5,6 +5,7 @@
 
 mod attachments;
 mod bandwidth;
+mod capture;
 mod dns;
 mod health;
 mod load_balancers;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
 pub use bandwidth::{Bandwidth, LimitRow, PortRate};
+pub use capture::{CaptureDirection, CaptureLine, CapturedPacket};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
@@ -140,39 +142,6 @@ impl Failure {
     }
 }
 
-/// A line of a running capture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureLine {
-    /// A packet.
-    Packet(CapturedPacket),
-    /// So many copies were lost since the capture began, because they were not taken fast enough.
-    Lost(u64),
-}
-
-/// A packet as the switch received it, or as it sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapturedPacket {
-    /// Nanoseconds since the epoch.
-    pub time_ns: u64,
-    /// Which way it went.
-    pub direction: CaptureDirection,
-    /// In words: the verdict with its reason, or where the packet came from.
-    pub comment: String,
-    /// The bytes, Ethernet header first, in base64.
-    pub data: String,
-}
-
-/// See [`CapturedPacket::direction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureDirection {
-    /// The switch received it at this port.
-    Received,
-    /// The switch sent it out of this port.
-    Sent,
-}
-
 /// The answer to [`Request::Stats`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -237,10 +206,13 @@ pub struct PortRow {
     pub id: u16,
     /// The interface on the node.
     pub interface: String,
-    /// uplink, host or pod.
+    /// uplink, host, pod or segment: in networks beside the cluster's own.
     pub role: String,
     /// The pod, `NAMESPACE/NAME`.
     pub pod: Option<String>,
+    /// The networks beside the cluster's own that it is in, `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
     /// Addresses that may send here.
     pub addresses: Vec<IpAddr>,
     /// The switch's MAC address on this port.
