@@ -10,15 +10,16 @@ use millrace_dataplane::frame::{Frame, Holder, Pool};
 use millrace_dataplane::port::memory::LoopPort;
 use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
-use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, Listeners, NodeTables, Publisher};
+use millrace_dataplane::table::{FlowTable, NodeTables, Publisher};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
-use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
+use millrace_pipelines::SwitchPipeline;
 use millrace_tools::pktgen::Template;
 
 use super::answers::Answers;
 use super::bridge;
 use super::head::renew;
-use super::scene::{PORTS, Size, changed_elsewhere, flow_table, for_ever, tables};
+use super::pipeline::pipeline;
+use super::scene::{PORTS, Size, changed_elsewhere, flow_table, tables};
 use super::walk::Walk;
 use crate::random::Random;
 
@@ -30,8 +31,6 @@ const TURN_NS_MAX: u64 = 1_000_000_000;
 const PUNTS: usize = 1;
 /// So often something changes in a case that churns: a hundred times in a second of walking.
 const CHANGE_EVERY_NS: u64 = 10_000_000;
-/// Clients that session affinity can be remembered for.
-const AFFINITIES: usize = 1024;
 
 /// What one lap of all frames cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,24 +91,7 @@ impl Case {
     ) -> anyhow::Result<Self> {
         let tables = tables(walk, size)?;
         let publisher = Publisher::new(tables.clone());
-        let connections = Connections {
-            flows: table,
-            affinity: Arc::new(AffinityTable::new(AFFINITIES)),
-            timeouts: for_ever(),
-            workers: size.workers,
-        };
-        let bridging = Bridging {
-            fdb: bridge::fdb(if walk.is_bridged() { flows } else { 1 })?,
-            storms: Arc::default(),
-            listeners: Publisher::new(Listeners::default()).reader(),
-        };
-        let pipeline = SwitchPipeline::new(
-            publisher.reader(),
-            connections,
-            bridging,
-            HashKey::random(),
-            index,
-        );
+        let pipeline = pipeline(walk, flows, publisher.reader(), table, (index, size.workers))?;
         let config = WorkerConfig {
             index,
             core: 0,

@@ -12,6 +12,7 @@ mod drowned;
 mod family;
 mod head;
 mod packets;
+mod pipeline;
 mod policies;
 mod scene;
 mod services;

@@ -143,8 +143,9 @@ impl Shelf {
         });
         let (named, value) = free?;
         let generation = (value.load(Ordering::Relaxed) >> PAYLOAD_BITS).wrapping_add(1);
-        // Who sees this value sees that the key before it is gone; who sees the key sees the value.
-        value.store(generation << PAYLOAD_BITS | payload & PAYLOAD, Ordering::Release);
+        // Who sees this value sees that the key before it is gone; who sees the key sees the value. It is exchanged, so that
+        // it comes after what a reader has exchanged meanwhile by that alone, which the model knows too.
+        value.swap(generation << PAYLOAD_BITS | payload & PAYLOAD, Ordering::AcqRel);
         named.store(key, Ordering::Release);
         Some(())
     }
@@ -152,7 +153,7 @@ impl Shelf {
     /// Gives an entry another payload, whatever readers do. Only the writer may call it, with what it found itself.
     pub(super) fn set(&self, found: Found, payload: u64) {
         if let Some((_, value)) = self.at(found.place as usize) {
-            value.store(found.word & !PAYLOAD | payload & PAYLOAD, Ordering::Release);
+            value.swap(found.word & !PAYLOAD | payload & PAYLOAD, Ordering::AcqRel);
         }
     }
 
