@@ -255,6 +255,10 @@ reasons! {
         PolicyEgress => "policy_denied_egress",
         /// The policies of the pod to which it goes do not allow the connection; `millrace denied` tells which.
         PolicyIngress => "policy_denied_ingress",
+        /// The pod that sends it sends more than its bandwidth; `millrace show ports` has that.
+        BandwidthEgress => "bandwidth_egress",
+        /// More is sent to the pod than its bandwidth; `millrace show ports` has that.
+        BandwidthIngress => "bandwidth_ingress",
         /// A frame of a bridged network whose source address no station can have: a group's, or zero.
         BridgeSource => "bridge_source",
         /// To a group address of the link itself, 01:80:c2:00:00:00 to 0f, which no bridge forwards (IEEE 802.1Q 8.6.3).

@@ -4,6 +4,7 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod bandwidth;
 mod capture;
 mod dns;
 mod health;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use bandwidth::{Bandwidth, LimitRow, PortRate};
 pub use capture::{CaptureDirection, CaptureLine, CapturedPacket};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
@@ -237,6 +239,9 @@ pub struct PortRow {
     pub xdp_mode: String,
     /// Whether the interface is up.
     pub up: bool,
+    /// What it is held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitRow>,
 }
 
 /// A queue of a port.

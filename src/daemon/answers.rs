@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::compile::{PeerName, PeerWay};
 use super::fabric::AttachedPort;
+use super::pods::limit_rows;
 use crate::admin::protocol::{
     Failure, NeighbourRow, PeerRow, PortRow, PortStats, QueueRow, Request, Response, RouteRow, ShowFilter,
     Stats, Totals, WorkerRow,
@@ -166,6 +167,7 @@ impl Daemon {
                     .state
                     .link(port.attached.spec.bearer())
                     .is_some_and(|link| link.running),
+                limits: limit_rows(port),
             }
         });
         let mut rows: Vec<PortRow> = rows.collect();

@@ -22,8 +22,8 @@ use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
 use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Lesson, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle,
-    spread,
+    BATCH_MAX, Command, Idle, Lesson, Limits, Punt, SpreadMode, Worker, WorkerConfig, WorkerError,
+    WorkerHandle, spread,
 };
 use millrace_dataplane::xdp::Packets;
 use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
@@ -184,6 +184,17 @@ impl Fabric {
     #[must_use]
     pub fn workers(&self) -> &[WorkerHandle<Queue>] {
         &self.workers
+    }
+
+    /// Holds a port to limits, which all workers share, from now on.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when a worker cannot be told.
+    pub fn limit(&self, port: PortId, limits: &Limits) -> Result<(), WorkerError> {
+        self.workers.iter().try_for_each(|worker| {
+            let limits = limits.clone();
+            worker.tell(Command::Limit { port, limits })
+        })
     }
 
     /// Copies what passes a port to a queue, until the receiving end is dropped.

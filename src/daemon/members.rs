@@ -13,6 +13,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -22,7 +23,7 @@ use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
 use super::ports::Port;
-use crate::admin::protocol::{Failure, Join, Joined, MemberEnd, MemberName};
+use crate::admin::protocol::{Bandwidth, Failure, Join, Joined, MemberEnd, MemberName};
 use crate::kernel::{self, KernelError, Link, MemberPortSpec, TapWish, member_interface_name};
 pub use rows::MemberRow;
 
@@ -210,6 +211,8 @@ impl Daemon {
             attached,
             attachment: row.attachment.clone(),
             host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
         });
         self.members.served.insert(id, row.clone());
         self.publish().await;

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{PortFacts, Role};
+use millrace_dataplane::worker::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
 use super::members::MemberRow;
 use super::nic::NicBefore;
-use crate::admin::protocol::{Attachment, HostPort};
+use crate::admin::protocol::{Attachment, Bandwidth, HostPort};
 use crate::durable::{StateError, StateFile};
 use crate::objects::PodKey;
 
@@ -30,6 +31,10 @@ pub struct Port {
     pub attachment: Option<Attachment>,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// What it may send and be sent in a second, as it was asked for.
+    pub bandwidth: Bandwidth,
+    /// What the workers hold it to.
+    pub limits: Limits,
 }
 
 impl Port {
@@ -164,6 +169,9 @@ pub struct PodRow {
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+    /// What it may send and be sent in a second.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// What is kept in the state folder for the next start.
@@ -220,10 +228,10 @@ impl Saved {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::num::NonZeroU16;
+    use std::num::{NonZeroU16, NonZeroU64};
 
     use super::*;
-    use crate::admin::protocol::{MemberEnd, TapDevice, TrunkVlan};
+    use crate::admin::protocol::{MemberEnd, PortRate, TapDevice, TrunkVlan};
     use crate::objects::Protocol;
 
     #[test]
@@ -247,6 +255,13 @@ mod tests {
                     host_port: NonZeroU16::new(5353).unwrap(),
                     container_port: NonZeroU16::new(53).unwrap(),
                 }],
+                bandwidth: Bandwidth {
+                    ingress: None,
+                    egress: Some(PortRate {
+                        rate: NonZeroU64::new(10_000_000).unwrap(),
+                        burst: None,
+                    }),
+                },
             }],
             members: vec![MemberRow {
                 interface: "tap0".into(),

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 pub mod affinity;
+pub mod bandwidth;
 pub mod fdb;
 pub mod flow;
 pub mod hash;
@@ -28,6 +29,7 @@ pub mod subject;
 pub mod tick;
 
 pub use affinity::AffinityTable;
+pub use bandwidth::{Bucket, Rate};
 pub use fdb::{Fdb, FdbWriter, Learnt};
 pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;

@@ -6,6 +6,7 @@
 mod beat;
 mod belt;
 mod handle;
+mod limit;
 mod orders;
 mod relay;
 mod replicate;
@@ -24,6 +25,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::Sender;
 
 pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
+pub use limit::Limits;
 pub use spread::{Spread, SpreadMode, spread};
 
 use crate::capture::Tap;
@@ -182,6 +184,8 @@ struct Slot<P> {
     /// Its place among this worker's queues of the port: the lane of what comes in by it, unless the pipeline knows
     /// the flow.
     ordinal: u16,
+    /// What comes in by it has to be looked at before it walks: it has a lane of its own, or a limit.
+    is_special: bool,
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
@@ -194,6 +198,7 @@ struct Slot<P> {
     armed: bool,
     /// Frames went in or out since the last settling: it is listed in [`Worker::stirred`].
     stirred: bool,
+    limits: Limits,
     watch: StallWatch,
 }
 
@@ -250,7 +255,10 @@ pub struct Worker<P, L> {
     rota: Rota,
     /// The slots that frames went in or out of since they were last settled.
     stirred: Vec<usize>,
+    /// Through which slots each port is reached.
     exits: Vec<ExitSlots>,
+    /// The same, without ports that have a limit: what needs no look when it is sent.
+    free_exits: Vec<ExitSlots>,
     relays: Vec<Outlet>,
     frames: Vec<Frame>,
     verdicts: Vec<Verdict>,
@@ -300,6 +308,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             rota: Rota::with_capacity(usize::from(PortId::LIMIT)),
             stirred: Vec::with_capacity(usize::from(PortId::LIMIT)),
             exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
+            free_exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
             relays: Vec::with_capacity(usize::from(PortId::LIMIT)),
             frames: Vec::with_capacity(BATCH_MAX),
             verdicts: Vec::with_capacity(BATCH_MAX),

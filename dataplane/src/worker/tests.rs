@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 
+mod limits;
+mod replicate;
 mod shares;
 
 use super::*;

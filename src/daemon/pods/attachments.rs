@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::parse_pod;
+use super::{bandwidth, parse_pod};
 use crate::admin::protocol::{
     Attach, Attached, Attachment, DnsFacts, Failure, HostPort, NodeFacts, Retain, Verify,
 };
@@ -23,6 +23,8 @@ impl Daemon {
     /// there and not whole, or is that of an earlier container of the same pod, is taken away first.
     pub(in crate::daemon) async fn attach(&mut self, attach: &Attach) -> Result<Attached, Failure> {
         let pod = parse_pod(&attach.pod)?;
+        let wrong = |reason| Failure::wrong(format!("bandwidth of {pod}: {reason}"));
+        attach.bandwidth.check().map_err(wrong)?;
         let row = self.rows().find(|row| row.pod == attach.pod);
         if let (Some(wanted), Some(row)) = (attach.attachment(), row) {
             match &row.attachment {
@@ -30,7 +32,10 @@ impl Daemon {
                     let is_same = row.addresses == attach.addresses && row.host_ports == attach.host_ports;
                     let whole = self.is_whole(&pod, &attach.netns, &attach.interface).await;
                     match (is_same, whole, self.attached(&pod)) {
-                        (true, Ok(()), Some(attached)) => return Ok(attached),
+                        (true, Ok(()), Some(attached)) => {
+                            self.limit_pod(&pod, attach.bandwidth)?;
+                            return Ok(attached);
+                        }
                         (_, Err(failure), _) => {
                             info!(%pod, "not as it was made, and made anew: {}", failure.message);
                         }
@@ -73,6 +78,14 @@ impl Daemon {
             return Err(Failure::failed(format!(
                 "{missing} is not the address of {}, which has {:?}",
                 row.pod, row.addresses
+            )));
+        }
+        if let Some(wanted) = verify.bandwidth.filter(|wanted| *wanted != row.bandwidth) {
+            return Err(Failure::failed(format!(
+                "the bandwidth of {} is {}, and should be {}",
+                row.pod,
+                bandwidth::words(&row.bandwidth),
+                bandwidth::words(&wanted)
             )));
         }
         let pod = parse_pod(&row.pod)?;
@@ -236,5 +249,6 @@ fn row(port: &Port) -> Option<PodRow> {
         pod_mac: port.facts.peer_mac.to_string(),
         attachment: port.attachment.clone(),
         host_ports: port.host_ports.clone(),
+        bandwidth: port.bandwidth,
     })
 }

@@ -11,6 +11,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod bandwidth;
 mod chain;
 mod host_ports;
 mod kills;

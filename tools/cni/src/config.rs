@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::bandwidth::{Bandwidth, RawBandwidth};
 use crate::call::{Command, is_name};
 use crate::error::{CniError, DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG};
 
@@ -93,6 +94,8 @@ pub struct Config {
     pub mac: Option<String>,
     /// `runtimeConfig.portMappings`.
     pub port_mappings: Vec<PortMapping>,
+    /// The network's own rates, and those of `runtimeConfig.bandwidth`.
+    pub bandwidth: Bandwidth,
     /// What GC is to leave, container and interface; `None` where nothing is said of it.
     pub valid: Option<Vec<(String, String)>>,
 }
@@ -155,6 +158,8 @@ struct Raw {
     #[serde(default, rename = "args")]
     _args: Option<Value>,
     #[serde(flatten)]
+    bandwidth: RawBandwidth,
+    #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
@@ -167,6 +172,7 @@ struct RawRuntime {
     ips: Option<Vec<String>>,
     #[serde(default)]
     mac: Option<String>,
+    bandwidth: Option<Map<String, Value>>,
     #[serde(default)]
     dns: Option<Map<String, Value>>,
     #[serde(flatten)]
@@ -263,6 +269,11 @@ impl Config {
                 "a pod's first MAC address follows from its name",
             ));
         }
+        let bandwidth = Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?;
+        if raw.network.is_some() && bandwidth != Bandwidth::default() {
+            let why = "only a pod's first interface is held to one";
+            return Err(CniError::field("bandwidth", "a rate", why));
+        }
         let dns = runtime.dns.filter(|dns| !dns.is_empty()).or(raw.dns);
         Ok(Self {
             version,
@@ -275,6 +286,7 @@ impl Config {
             second: raw.network,
             mac,
             port_mappings: mappings(runtime.port_mappings.unwrap_or_default())?,
+            bandwidth,
             valid,
         })
     }
@@ -312,10 +324,6 @@ fn refuse_unknown(rest: &Map<String, Value>) -> Result<(), CniError> {
         return Ok(());
     };
     let why = match key.as_str() {
-        "bandwidth" => {
-            "the switch does not shape traffic, and the kernel's qdiscs do not see it; take bandwidth out of \
-             capabilities, and the annotations are ignored"
-        }
         "ipRanges" => "addresses are from the node's pod CIDRs",
         _ => "this plugin has no such capability; take it out of capabilities",
     };
@@ -446,9 +454,19 @@ mod tests {
                 "ipam = ",
             ),
             (
-                json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}),
+                json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1000}}}),
                 UNSUPPORTED_FIELD,
-                "runtimeConfig.bandwidth = ",
+                "runtimeConfig.bandwidth.ingressBurst = 1000",
+            ),
+            (
+                json!({"egressBurst": 1000}),
+                UNSUPPORTED_FIELD,
+                "egressBurst = 1000",
+            ),
+            (
+                json!({"runtimeConfig": {"bandwith": {"ingressRate": 1000}}}),
+                UNSUPPORTED_FIELD,
+                "runtimeConfig.bandwith = ",
             ),
             (
                 json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}}),

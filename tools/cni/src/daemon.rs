@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::bandwidth::Bandwidth;
 use crate::call::Call;
 use crate::config::{Config, SecondNetwork};
 use crate::store::Owner;
@@ -184,11 +185,16 @@ impl<'a> Daemon<'a> {
                 port
             })
             .collect();
-        self.ask(&json!({
+        let mut request = json!({
             "request": "attach", "pod": call.pod, "netns": call.netns, "addresses": addresses,
             "interface": call.interface, "container": {"network": config.network, "id": call.container},
             "host_ports": host_ports,
-        }))
+        });
+        // A daemon of before there was such a thing refuses it.
+        if config.bandwidth != Bandwidth::default() {
+            request["bandwidth"] = json!(config.bandwidth);
+        }
+        self.ask(&request)
     }
 
     /// What addresses in a network beside the cluster's own are chosen by.
@@ -225,12 +231,16 @@ impl<'a> Daemon<'a> {
         &self,
         owner: &Owner,
         netns: Option<&Path>,
-        addresses: &[IpAddr],
+        (addresses, bandwidth): (&[IpAddr], &Bandwidth),
     ) -> Result<(), DaemonError> {
-        self.ask(&json!({
+        let mut request = json!({
             "request": "verify", "attachment": owner, "netns": netns, "addresses": addresses,
-        }))
-        .map(|_: Value| ())
+        });
+        // Not every runtime says again with CHECK what it said with ADD.
+        if *bandwidth != Bandwidth::default() {
+            request["bandwidth"] = json!(bandwidth);
+        }
+        self.ask(&request).map(|_: Value| ())
     }
 
     /// Has a container's interface taken away, if it is there.

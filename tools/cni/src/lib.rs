@@ -10,6 +10,7 @@
 //! again only after its interface is gone. Everything else can be asked for again.
 #![forbid(unsafe_code)]
 
+pub mod bandwidth;
 pub mod call;
 pub mod config;
 pub mod daemon;

@@ -162,7 +162,8 @@ fn check(call: &Call, config: &Config) -> Result<(), CniError> {
         ));
     }
     let daemon = Daemon::of(config);
-    let verified = daemon.verify(&owner, call.netns.as_deref(), &record.addresses);
+    let made = (record.addresses.as_slice(), &config.bandwidth);
+    let verified = daemon.verify(&owner, call.netns.as_deref(), made);
     verified.map_err(|error| match error {
         DaemonError::Failed(_) => from_daemon(error).with_code(NOT_AS_MADE),
         other => from_daemon(other),

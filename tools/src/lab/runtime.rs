@@ -74,7 +74,7 @@ impl Runtime {
     pub fn new(node: &Namespace, daemon: &Daemon, data: PathBuf, plugin: Option<PathBuf>) -> Self {
         let own = json!({
             "type": PLUGIN, "socket": daemon.socket(), "dataDir": data,
-            "capabilities": {"portMappings": true, "ips": true},
+            "capabilities": {"portMappings": true, "ips": true, "bandwidth": true},
         });
         Self {
             node: node.name().to_owned(),
