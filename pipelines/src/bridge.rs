@@ -87,6 +87,7 @@ impl Bridge {
         verdicts: &mut Vec<Verdict>,
         now: Tick,
     ) {
+        self.lessons.begin();
         for batch in frames.chunks_mut(BATCH_MAX) {
             batch.iter().for_each(Frame::prefetch);
             let first = verdicts.len();

@@ -5,12 +5,12 @@
 
 mod attachments;
 mod bandwidth;
+mod capture;
 mod dns;
 mod health;
 mod load_balancers;
 mod networks;
 mod policies;
-mod ports;
 mod services;
 
 use std::net::IpAddr;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
 pub use bandwidth::{Bandwidth, LimitRow, PortRate};
+pub use capture::{CaptureDirection, CaptureLine, CapturedPacket};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
@@ -28,7 +29,6 @@ pub use networks::{
     TrunkVlan,
 };
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
-pub use ports::{PortRow, QueueRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
 /// Longest line either side accepts, in bytes.
@@ -142,39 +142,6 @@ impl Failure {
     }
 }
 
-/// A line of a running capture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureLine {
-    /// A packet.
-    Packet(CapturedPacket),
-    /// So many copies were lost since the capture began, because they were not taken fast enough.
-    Lost(u64),
-}
-
-/// A packet as the switch received it, or as it sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapturedPacket {
-    /// Nanoseconds since the epoch.
-    pub time_ns: u64,
-    /// Which way it went.
-    pub direction: CaptureDirection,
-    /// In words: the verdict with its reason, or where the packet came from.
-    pub comment: String,
-    /// The bytes, Ethernet header first, in base64.
-    pub data: String,
-}
-
-/// See [`CapturedPacket::direction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureDirection {
-    /// The switch received it at this port.
-    Received,
-    /// The switch sent it out of this port.
-    Sent,
-}
-
 /// The answer to [`Request::Stats`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -230,6 +197,68 @@ pub struct PortStats {
     pub queues: Vec<serde_json::Value>,
     /// The steering program's own counters, by name.
     pub steering: std::collections::BTreeMap<String, u64>,
+}
+
+/// A row of [`Request::ShowPorts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// The port's number.
+    pub id: u16,
+    /// The interface on the node.
+    pub interface: String,
+    /// uplink, host, pod or segment: in networks beside the cluster's own.
+    pub role: String,
+    /// The pod, `NAMESPACE/NAME`.
+    pub pod: Option<String>,
+    /// The networks beside the cluster's own that it is in, `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
+    /// Addresses that may send here.
+    pub addresses: Vec<IpAddr>,
+    /// The switch's MAC address on this port.
+    pub mac: String,
+    /// The MAC address at the other end.
+    pub peer_mac: Option<String>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Queues that it receives by.
+    pub queues: u32,
+    /// Whose each of them is.
+    #[serde(default)]
+    pub per_queue: Vec<QueueRow>,
+    /// zero-copy if the device itself reads and writes packet memory; copy if the kernel does so for any queue.
+    #[serde(default)]
+    pub bind_mode: String,
+    /// The device that packets come and go by, where the interface is a VLAN on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The number in its packets' tags, where it is a VLAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// native or generic; with the driver's refusal where native was tried in vain.
+    pub xdp_mode: String,
+    /// Whether the interface is up.
+    pub up: bool,
+    /// What it is held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitRow>,
+}
+
+/// A queue of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Its number, from 0.
+    pub queue: u32,
+    /// The worker that serves it.
+    pub worker: Option<usize>,
+    /// How its socket is bound: zero-copy or copy.
+    pub bind_mode: Option<String>,
+    /// Whether it is left to the kernel, and has no socket.
+    pub kernel: bool,
+    /// For how long frames have waited in its transmit ring without any being taken or coming back, in milliseconds; 0 for
+    /// a queue that sends.
+    #[serde(default)]
+    pub stalled_ms: u64,
 }
 
 /// A row of [`Request::ShowRoutes`].

@@ -98,6 +98,13 @@ fn either(condition: bool, yes: &str, no: &str) -> String {
     if condition { yes.to_owned() } else { no.to_owned() }
 }
 
+fn role(row: &PortRow) -> String {
+    if row.networks.is_empty() {
+        return row.role.clone();
+    }
+    format!("{} {}", row.role, row.networks.join(","))
+}
+
 fn ports(rows: &[PortRow]) -> Table {
     let mut table = Table::new(&[
         ">ID",
@@ -118,7 +125,7 @@ fn ports(rows: &[PortRow]) -> Table {
         table.row([
             row.id.to_string(),
             row.interface.clone(),
-            row.role.clone(),
+            role(row),
             or_nothing(row.pod.clone()),
             list(&row.addresses),
             row.mac.clone(),

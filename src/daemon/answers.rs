@@ -152,6 +152,7 @@ impl Daemon {
                     Role::Segment => "segment".into(),
                 },
                 pod: port.pod.as_ref().map(ToString::to_string),
+                networks: Vec::new(),
                 addresses: port.facts.sources.clone(),
                 mac: port.facts.mac.to_string(),
                 peer_mac: (port.facts.role != Role::Uplink).then(|| port.facts.peer_mac.to_string()),
@@ -169,7 +170,9 @@ impl Daemon {
                 limits: limit_rows(port),
             }
         });
-        rows.collect()
+        let mut rows: Vec<PortRow> = rows.collect();
+        self.describe_members(&mut rows);
+        rows
     }
 
     fn show_routes(&self) -> Vec<RouteRow> {

@@ -148,20 +148,7 @@ pub fn compile(
     let mut local = local(inputs, (uplink, host), ends, endpoints(inputs, ends, &peers));
     local.pod_networks = pod_networks(inputs, &from_kernel);
     local.node_addresses.extend(peers.remotes());
-    let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));
-    services.update(&ServiceInputs {
-        services: inputs.store.services(),
-        node: &inputs.own.name,
-        zone: inputs.own.zone.as_deref(),
-        own_addresses: &local.addresses,
-        uplink_addresses: &uplink_addresses,
-        gateways: &local.gateways,
-        node_addresses: &local.node_addresses,
-        fail_safe_ports: &FAIL_SAFE_PORTS,
-        listens: inputs.listens,
-        host_ports: &PodHostPorts::of(inputs.ports),
-        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
-    });
+    update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
     policies.update(&PolicyInputs {
         store: inputs.store,
@@ -209,6 +196,29 @@ pub fn compile(
         own_ends: (ends.v4, ends.v6),
         second,
     }
+}
+
+/// Has Services looked at as they are now.
+fn update_services(
+    inputs: &Inputs<'_>,
+    uplink: Option<&PortInput>,
+    local: &Local,
+    services: &mut ServiceCompiler,
+) {
+    let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));
+    services.update(&ServiceInputs {
+        services: inputs.store.services(),
+        node: &inputs.own.name,
+        zone: inputs.own.zone.as_deref(),
+        own_addresses: &local.addresses,
+        uplink_addresses: &uplink_addresses,
+        gateways: &local.gateways,
+        node_addresses: &local.node_addresses,
+        fail_safe_ports: &FAIL_SAFE_PORTS,
+        listens: inputs.listens,
+        host_ports: &PodHostPorts::of(inputs.ports),
+        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
+    });
 }
 
 /// What this node itself is.

@@ -6,7 +6,7 @@ mod container;
 mod rows;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
@@ -33,6 +33,8 @@ pub struct Members {
     served: BTreeMap<PortId, MemberRow>,
     /// Those that are not served now: they are tried again.
     unserved: Vec<MemberRow>,
+    /// Ports of which frames that are too long were told.
+    long_frames: BTreeSet<PortId>,
 }
 
 impl Members {
@@ -42,6 +44,7 @@ impl Members {
         Self {
             served: BTreeMap::new(),
             unserved: rows,
+            long_frames: BTreeSet::new(),
         }
     }
 
@@ -63,7 +66,17 @@ impl Members {
 
     /// Its interface is gone.
     pub fn forget(&mut self, id: PortId) {
+        self.long_frames.remove(&id);
         self.served.remove(&id);
+    }
+
+    /// Whether frames that are too long were told of this port.
+    pub(super) fn has_long_frames(&self, id: PortId) -> bool {
+        self.long_frames.contains(&id)
+    }
+
+    pub(super) fn note_long_frames(&mut self, ports: Vec<PortId>) {
+        self.long_frames.extend(ports);
     }
 
     /// How many are not served.
@@ -324,7 +337,6 @@ impl Daemon {
 /// Removes the device of a port that we made.
 pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> Result<bool, KernelError> {
     match row.end {
-        MemberEnd::Tap(_) if row.is_lent() => Ok(false),
         MemberEnd::Tap(_) => kernel.remove_tap(&row.interface).await,
         MemberEnd::Pod(_) => kernel.detach_pod(&row.interface).await,
     }

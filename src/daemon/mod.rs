@@ -235,6 +235,7 @@ impl Daemon {
         self.follow_links().await?;
         self.adopt_pods().await;
         self.adopt_members().await;
+        self.tell_long_frames();
         // The last tables but one are freed here when nothing has changed since.
         self.publisher.reclaim();
         Ok(())

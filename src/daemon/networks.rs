@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::stats::DeviceStatistics;
 use millrace_dataplane::table::fdb::Bounds;
 use millrace_dataplane::table::{NetworkId, RemoteId};
 use tracing::warn;
@@ -12,7 +13,7 @@ use tracing::warn;
 use super::Daemon;
 use super::compile::networks::{GivenStation, SecondNetworks, ServedNetwork};
 use super::members::MemberRow;
-use crate::admin::protocol::{NetworkRow, RemoteRow};
+use crate::admin::protocol::{NetworkRow, PortRow, RemoteRow};
 
 /// Networks as they are served.
 #[derive(Debug, Default)]
@@ -82,6 +83,41 @@ impl Daemon {
         }
         drop(writer);
         self.networks = next;
+    }
+
+    /// What stands behind ports in networks.
+    pub(super) fn describe_members(&self, rows: &mut [PortRow]) {
+        for row in rows {
+            let Some(member) = PortId::new(row.id).and_then(|port| self.members.get(port)) else {
+                continue;
+            };
+            row.pod = member.pod().cloned();
+            row.networks = member.networks().cloned().collect();
+            row.addresses = member.addresses.iter().map(ipnet::IpNet::addr).collect();
+            row.peer_mac = member.mac.map(|mac| mac.to_string());
+        }
+    }
+
+    /// Says, once, of a tap device that frames of its are lost because they are longer than the switch's: whoever has it open
+    /// leaves the cutting of segments to others.
+    pub(super) fn tell_long_frames(&mut self) {
+        let mut told = Vec::new();
+        for (id, member) in self.members.served() {
+            let Some(port) = self.ports.get(id).filter(|_| member.is_tap()) else {
+                continue;
+            };
+            let device = port.attached.seats.iter().map(|seat| seat.stats.read().device);
+            let lost = |device: DeviceStatistics| device.rx_dropped > device.rx_fill_ring_empty;
+            if device.into_iter().any(lost) && !self.members.has_long_frames(id) {
+                warn!(
+                    "{}: frames longer than the switch's are lost; `vnet_hdr=off` of QEMU's tap, or `csum=off,host_tso4=off,host_tso6=off` of its \
+                     device, has the machine cut its segments itself",
+                    member.interface
+                );
+                told.push(id);
+            }
+        }
+        self.members.note_long_frames(told);
     }
 
     /// All of them, with their ports and where their frames go.

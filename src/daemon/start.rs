@@ -37,7 +37,7 @@ use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::protocol::Bandwidth;
 use crate::admin::scrape;
-use crate::admin::server::AdminServer;
+use crate::admin::server::{AdminServer, Call};
 use crate::config::Config;
 use crate::dns::service::ResolverService;
 use crate::dns::{Listen, Resolver};
@@ -163,10 +163,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         leaving: false,
     };
     daemon.begin(&host, &uplink, &stores).await?;
-    if let Some(address) = daemon.config.metrics.listen {
-        tokio::spawn(scrape::serve(address.get(), requests_in.clone()));
-    }
-    tokio::spawn(server.serve(requests_in));
+    answer_all(server, &daemon.config, requests_in);
     let inbox = Inbox {
         follower,
         stores,
@@ -176,6 +173,14 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         balancing: balance.1,
     };
     Ok((daemon, inbox))
+}
+
+/// Has requests come in by the admin socket, and by the port for metrics if there is to be one.
+fn answer_all(server: AdminServer, config: &Config, requests: mpsc::Sender<Call>) {
+    if let Some(address) = config.metrics.listen {
+        tokio::spawn(scrape::serve(address.get(), requests.clone()));
+    }
+    tokio::spawn(server.serve(requests));
 }
 
 /// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, bounded};
 
 mod limits;
+mod replicate;
 mod shares;
 
 use super::*;

@@ -18,6 +18,8 @@ pub(super) struct Lessons {
     told: usize,
     remembered: [Remembered; REMEMBERED],
     quiet: u64,
+    /// When the first lesson of the batch at hand was noted, in cycles.
+    now: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +44,21 @@ impl Lessons {
             told: 0,
             remembered: [never; REMEMBERED],
             quiet,
+            now: None,
         }
+    }
+
+    /// A batch begins.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.now = None;
     }
 
     /// Notes a lesson, whose station has this hash, unless it was noted a moment ago.
     #[cold]
     pub(super) fn note(&mut self, lesson: Lesson, hash: u64) {
-        let now = cycles();
+        // One moment for all of a batch, so that it tells nothing twice.
+        let now = *self.now.get_or_insert_with(cycles);
         // INVARIANT: masked to the number of places.
         #[allow(clippy::cast_possible_truncation)]
         let place = (hash >> 32) as usize & (REMEMBERED - 1);

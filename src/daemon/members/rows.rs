@@ -43,6 +43,12 @@ impl MemberRow {
         self.network.iter().chain(tagged)
     }
 
+    /// Whether a tap device is its other end.
+    #[must_use]
+    pub fn is_tap(&self) -> bool {
+        matches!(self.end, MemberEnd::Tap(_))
+    }
+
     /// The pod behind it, `NAMESPACE/NAME`.
     #[must_use]
     pub fn pod(&self) -> Option<&String> {
@@ -61,7 +67,8 @@ impl MemberRow {
     }
 
     /// Whether the device is somebody else's.
-    pub(super) fn is_lent(&self) -> bool {
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
         self.was_there
     }
 }

@@ -4,6 +4,7 @@
 //! program's plugin with an object `network` in it; those of other plugins are left alone.
 
 mod fault;
+mod field;
 mod key;
 mod read;
 

@@ -10,11 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::field::{address, addresses, bounded, check_within, cidr, cidrs, overlap, overlaps, within};
 use super::{
     AGEING_DEFAULT_S, AttachmentFault, MAC_LIMIT_DEFAULT, NetworkKey, NetworkRecord, PORT_DEFAULT,
     PeerChoice, STORM_LIMIT_DEFAULT,
 };
-use crate::objects::address::{UnicastMac, Vni, refused_address_class, refused_class};
+use crate::objects::address::{UnicastMac, Vni};
 use crate::objects::fault::Fault;
 use crate::objects::name::NodeName;
 use crate::objects::object::namespace_of;
@@ -241,112 +242,6 @@ impl RawNetwork {
             subnets,
         })
     }
-}
-
-/// A number within its range, as the type that has room for the range.
-fn within<T: TryFrom<u64>>(
-    field: &'static str,
-    value: Option<u64>,
-    range: RangeInclusive<u64>,
-) -> Result<Option<T>, AttachmentFault> {
-    let Some(value) = value else { return Ok(None) };
-    let fitting = Some(value).filter(|value| range.contains(value));
-    match fitting.and_then(|value| T::try_from(value).ok()) {
-        Some(value) => Ok(Some(value)),
-        None => Err(AttachmentFault::Number {
-            field,
-            value,
-            least: *range.start(),
-            most: *range.end(),
-        }),
-    }
-}
-
-fn bounded(field: &'static str, count: usize, limit: usize) -> Result<(), AttachmentFault> {
-    if count > limit {
-        return Err(AttachmentFault::TooMany { field, count, limit });
-    }
-    Ok(())
-}
-
-/// Prefixes of which none overlaps another.
-fn cidrs(field: &'static str, texts: &[String], limit: usize) -> Result<Vec<IpNet>, Fault> {
-    bounded(field, texts.len(), limit)?;
-    let mut cidrs: Vec<IpNet> = Vec::new();
-    for text in texts {
-        let cidr = cidr(field, text)?;
-        if let Some(other) = cidrs.iter().find(|other| overlaps(cidr, **other)) {
-            return Err(overlap(field, cidr, *other));
-        }
-        cidrs.push(cidr);
-    }
-    Ok(cidrs)
-}
-
-fn overlap(field: impl Into<String>, cidr: IpNet, other: IpNet) -> Fault {
-    let field = field.into();
-    AttachmentFault::Overlap { field, cidr, other }.into()
-}
-
-fn overlaps(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
-}
-
-fn cidr(field: &str, text: &str) -> Result<IpNet, Fault> {
-    let field = || format!("spec.config: network.{field}");
-    let cidr: IpNet = text.parse().map_err(|_| Fault::Cidr {
-        field: field(),
-        value: text.to_owned(),
-    })?;
-    let cidr = cidr.trunc();
-    match refused_class(cidr) {
-        Some(class) => Err(Fault::CidrRefused {
-            field: field(),
-            cidr,
-            class,
-        }),
-        None => Ok(cidr),
-    }
-}
-
-fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {
-    let field = || format!("spec.config: network.{field}");
-    let address: IpAddr = text.parse().map_err(|_| Fault::Address {
-        field: field(),
-        value: text.to_owned(),
-        wanted: "IP",
-    })?;
-    match refused_address_class(address) {
-        Some(class) => Err(Fault::RefusedAddress {
-            field: field(),
-            address,
-            class,
-        }),
-        None => Ok(address),
-    }
-}
-
-/// Addresses, each once.
-fn addresses(field: &'static str, texts: &[String], limit: usize) -> Result<Vec<IpAddr>, Fault> {
-    bounded(field, texts.len(), limit)?;
-    let mut all = Vec::new();
-    for text in texts {
-        let address = address(field, text)?;
-        if all.contains(&address) {
-            let value = address.to_string();
-            return Err(AttachmentFault::Twice { field, value }.into());
-        }
-        all.push(address);
-    }
-    Ok(all)
-}
-
-fn check_within(field: impl Into<String>, cidr: IpNet, subnets: &[IpNet]) -> Result<(), Fault> {
-    if subnets.iter().any(|subnet| subnet.contains(&cidr)) {
-        return Ok(());
-    }
-    let field = field.into();
-    Err(AttachmentFault::Outside { field, cidr }.into())
 }
 
 fn gateways(texts: &[String], subnets: &[IpNet]) -> Result<Vec<IpAddr>, Fault> {

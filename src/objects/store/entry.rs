@@ -141,20 +141,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
         Object::EndpointSlice(slice) => {
             let (record, faults) = SliceRecord::read(slice)?;
             let id = namespaced_id("EndpointSlice", &slice.metadata);
-            (
-                id,
-                &slice.metadata,
-                Record::EndpointSlice(Arc::new(record)),
-                faults,
-            )
+            let record = Record::EndpointSlice(Arc::new(record));
+            (id, &slice.metadata, record, faults)
         }
         Object::Namespace(namespace) => {
             let record = NamespaceRecord::read(namespace)?;
-            let id = ObjectId {
-                kind: "Namespace".to_owned(),
-                namespace: String::new(),
-                name: record.name.clone(),
-            };
+            let id = cluster_id("Namespace", record.name.clone());
             let record = Record::Namespace(Arc::new(record));
             (id, &namespace.metadata, record, Vec::new())
         }
@@ -199,11 +191,7 @@ fn of_calico<'o>(
     record: Option<Record>,
     faults: Vec<Fault>,
 ) -> Read<'o> {
-    let id = ObjectId {
-        kind: kind.to_owned(),
-        namespace: String::new(),
-        name: metadata.name.clone().unwrap_or_default(),
-    };
+    let id = cluster_id(kind, metadata.name.clone().unwrap_or_default());
     (id, metadata, record.unwrap_or(Record::Absent), faults)
 }
 
@@ -215,10 +203,15 @@ fn created_s(metadata: &ObjectMeta) -> Option<i64> {
 }
 
 pub(super) fn node_id(name: &NodeName) -> ObjectId {
+    cluster_id("Node", name.to_string())
+}
+
+/// An object that is in no Namespace.
+fn cluster_id(kind: &str, name: String) -> ObjectId {
     ObjectId {
-        kind: "Node".to_owned(),
+        kind: kind.to_owned(),
         namespace: String::new(),
-        name: name.to_string(),
+        name,
     }
 }
 

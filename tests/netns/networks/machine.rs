@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use millrace_tools::lab::machine::Machine;
 use millrace_tools::lab::plan::NodePlan;
+use millrace_tools::lab::wait_until;
 
-use crate::rig::{BLUE, ECHO_PORT, MTU, Rig, Station, address};
+use crate::rig::{BLUE, ECHO_PORT, MTU, PATIENCE, Rig, Station, address};
 
 /// The tap device, and the machine's host number.
 const TAP: &str = "vm7";
@@ -41,5 +42,11 @@ pub(crate) fn boot(rig: &Rig) -> Station {
             .spawn(&["millrace-guest", "echo", &at], "/var/log/echo.log")
             .unwrap();
     }
+    // Programs take their time to start there.
+    wait_until("the echoes in the machine", PATIENCE, || {
+        let sockets = machine.run(&["ss", "-Hltn"])?;
+        Ok(sockets.lines().count() >= 2)
+    })
+    .unwrap();
     Station::machine(machine, HOST)
 }

@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn nothing_loops_and_nothing_comes_back(sendings in prop::collection::vec(sending(), 1..80)) {
         let mut nodes = [node(NODES[0], NODES[1]), node(NODES[1], NODES[0])];
-        // Where each station last spoke.
+        // Where each station is, as far as everybody has heard.
         let mut places = BTreeMap::new();
         for sending in sendings {
             let to = sending.to.map_or(MacAddr::BROADCAST, station);
@@ -90,11 +90,18 @@ proptest! {
                 && *place != here
                 && sending.to != Some(sending.from)
             {
-                // Whoever spoke has it, unless it is here by then: both nodes have learned where that was, or never heard.
-                let has_it = left.contains_key(place) || left.is_empty();
-                prop_assert!(has_it, "{sending:?}: {left:?}, and not {place:?}");
+                prop_assert_eq!(left, BTreeMap::from([(*place, 1)]), "{:?}: not to whoever it is for", sending);
             }
-            places.insert(sending.from, here);
+            // Where it is, who has said so to everybody; who moves and does not say so is not found everywhere.
+            match sending.to {
+                None => {
+                    places.insert(sending.from, here);
+                }
+                Some(_) if places.get(&sending.from) != Some(&here) => {
+                    places.remove(&sending.from);
+                }
+                Some(_) => {}
+            }
         }
     }
 }

@@ -96,6 +96,22 @@ fn who_is_not_known_is_told_of_once_and_then_known() {
 }
 
 #[test]
+fn who_is_still_not_known_a_while_later_is_told_of_again() {
+    let mut switch = switch();
+    let sent = frame(station(1), station(2));
+    let mut told = 0;
+    let mut looks = 0;
+    // Ten milliseconds, and none of the frames in between puts it off.
+    while told < 3 {
+        looks += 1;
+        switch.receive(port(10), &sent);
+        told += switch.lessons().len();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(looks < 10_000, "told of {told} times");
+    }
+}
+
+#[test]
 fn a_batch_of_strangers_is_told_of_one_by_one() {
     let mut switch = switch();
     let batch: Vec<_> = (0..64)

@@ -17,10 +17,10 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(crossbeam_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Entries in a cache line.
-const WAYS: usize = 4;
+/// Entries in a cache line. The model is about one place.
+const WAYS: usize = if cfg!(crossbeam_loom) { 1 } else { 4 };
 /// Cache lines, one behind the other, in one of which an entry is, from where its hash says.
-const REACH: usize = 4;
+const REACH: usize = if cfg!(crossbeam_loom) { 1 } else { 4 };
 /// Bits of a value that are the caller's; above them is the generation.
 pub(super) const PAYLOAD_BITS: u32 = 39;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
