@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that fails may panic")]
 
+#[path = "tidy/products.rs"]
+mod products;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/source.rs"]

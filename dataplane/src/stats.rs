@@ -103,6 +103,9 @@ pub struct WorkerStats {
     pub(crate) recent_load: Counter,
     pub(crate) strays: Counter,
     pub(crate) device_errors: Counter,
+    pub(crate) replicated: Counter,
+    pub(crate) lessons: Counter,
+    pub(crate) lessons_lost: Counter,
     frames: [Counter; 3],
     histograms: Mutex<Histograms>,
 }
@@ -130,6 +133,9 @@ impl WorkerStats {
             recent_load: Counter::default(),
             strays: Counter::default(),
             device_errors: Counter::default(),
+            replicated: Counter::default(),
+            lessons: Counter::default(),
+            lessons_lost: Counter::default(),
             frames: Default::default(),
             histograms: Mutex::new(Histograms::new()?),
         })
@@ -234,6 +240,9 @@ impl WorkerStats {
             spread_in: self.spread_in.get(),
             stray_descriptors: self.strays.get(),
             device_errors: self.device_errors.get(),
+            replicated: self.replicated.get(),
+            lessons: self.lessons.get(),
+            lessons_lost: self.lessons_lost.get(),
             batch_ns: Summary::from(&shown.batch_ns),
             batch_packets: Summary::from(&shown.batch_packets),
         }
@@ -247,7 +256,7 @@ pub struct WorkerCounters {
     pub core: usize,
     /// Packets taken from ports.
     pub received: u64,
-    /// Packets the switch made itself, or sent on after they had waited in the slow path.
+    /// Packets the switch made itself, copies too, or sent on after they had waited in the slow path.
     pub originated: u64,
     /// Packets put into transmit rings.
     pub transmitted: u64,
@@ -281,6 +290,12 @@ pub struct WorkerCounters {
     pub stray_descriptors: u64,
     /// Errors that devices reported on transmission.
     pub device_errors: u64,
+    /// Of those originated, the ones that are copies of a frame of a bridged network with several destinations.
+    pub replicated: u64,
+    /// Stations of bridged networks told to the slow path, which learns them.
+    pub lessons: u64,
+    /// Stations that were not, because its queue was full; they are told again when they are seen again.
+    pub lessons_lost: u64,
     /// Time per batch.
     pub batch_ns: Summary,
     /// Packets per batch.

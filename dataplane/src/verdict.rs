@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::port::PortId;
+use crate::table::{Location, NetworkId};
 use crate::wire::{IpProtocol, Malformed};
 
 /// What became of a packet. A `match` on it lists every exit; there is no catch-all.
@@ -18,6 +19,17 @@ pub enum Verdict {
     Drop(DropReason),
     /// Hand a copy to the slow-path thread, with what it needs to know.
     Punt(PuntReason, PuntDetail),
+    /// Send a copy to each of several destinations, which the pipeline names one after another.
+    Replicate(Cast),
+}
+
+/// A frame that goes to everybody in a bridged network but for whoever it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cast {
+    /// The network.
+    pub network: NetworkId,
+    /// Where the frame comes from, and does not go.
+    pub from: Location,
 }
 
 /// A walk that ends before the last stage: the packet is dropped or punted.
@@ -61,6 +73,8 @@ pub enum PuntDetail {
     NextHop(PortId, IpAddr),
     /// What will be answered, and by whom, once the packet has left under this node's address.
     Answers(Awaited, IpAddr),
+    /// The frame is in this bridged network, and came from there. It has neither tag nor tunnel any more.
+    Segment(NetworkId, Location),
 }
 
 /// What tells answers to source NAT, which come to an address of the node's own, from the node's, where there is no port.
@@ -241,6 +255,26 @@ reasons! {
         PolicyEgress => "policy_denied_egress",
         /// The policies of the pod to which it goes do not allow the connection; `millrace denied` tells which.
         PolicyIngress => "policy_denied_ingress",
+        /// The pod that sends it sends more than its bandwidth; `millrace show ports` has that.
+        BandwidthEgress => "bandwidth_egress",
+        /// More is sent to the pod than its bandwidth; `millrace show ports` has that.
+        BandwidthIngress => "bandwidth_ingress",
+        /// A frame of a bridged network whose source address no station can have: a group's, or zero.
+        BridgeSource => "bridge_source",
+        /// To a group address of the link itself, 01:80:c2:00:00:00 to 0f, which no bridge forwards (IEEE 802.1Q 8.6.3).
+        BridgeReserved => "bridge_reserved",
+        /// The station it is for is where it came from.
+        BridgeHairpin => "bridge_hairpin",
+        /// Out of one tunnel of a bridged network for another: every node sends to every other one itself.
+        BridgeSplitHorizon => "bridge_split_horizon",
+        /// Beyond what may be flooded from where it came from.
+        BridgeStorm => "bridge_storm",
+        /// Nobody else is in the bridged network.
+        BridgeAlone => "bridge_alone",
+        /// Larger than the port of a bridged network, or its tunnel, takes.
+        BridgeTooBig => "bridge_too_big",
+        /// The link address of the next hop towards another node of a bridged network is not known yet.
+        BridgeUnresolved => "bridge_unresolved",
     }
 }
 
@@ -269,6 +303,10 @@ reasons! {
         Portless => "portless",
         /// A TCP segment to an endpoint that its Service no longer has; a reset is due.
         EndpointGone => "endpoint_gone",
+        /// An IPv6 neighbour advertisement for everybody in a bridged network.
+        NeighbourAdvertisement => "neighbour_advertisement",
+        /// A report or query of group membership (IGMP, MLD) in a bridged network.
+        GroupMembership => "group_membership",
     }
 }
 
@@ -306,7 +344,8 @@ impl From<Malformed> for DropReason {
             | Malformed::TcpDataOffset
             | Malformed::IcmpTruncated
             | Malformed::IcmpChecksum
-            | Malformed::IcmpNeighbour => Self::TransportMalformed,
+            | Malformed::IcmpNeighbour
+            | Malformed::IcmpMembership => Self::TransportMalformed,
             Malformed::IpipInnerLength | Malformed::VxlanTruncated | Malformed::VxlanFlags => {
                 Self::TunnelMalformed
             }

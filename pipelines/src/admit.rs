@@ -13,11 +13,11 @@ use millrace_dataplane::wire::{
 use crate::classify::is_neighbour_discovery;
 
 /// Where the source address stands in an IPv4 header, in bytes.
-const SOURCE_V4: usize = 12;
+pub(crate) const SOURCE_V4: usize = 12;
 /// Where the next header stands in an IPv6 header, in bytes.
 const NEXT_HEADER_V6: usize = 6;
 /// Where the source address stands in an IPv6 header, in bytes.
-const SOURCE_V6: usize = 8;
+pub(crate) const SOURCE_V6: usize = 8;
 
 /// Checks the Ethernet header, and that a pod sends as itself only. Takes ARP out of the walk.
 #[inline]
@@ -28,6 +28,8 @@ pub(crate) fn admit(ingress: &PortFacts, frame: &Frame) -> Result<(), Exit> {
     }
     match ingress.role {
         Role::Uplink => {}
+        // Its frames are bridged, and never routed.
+        Role::Segment => return Err(DropReason::NotForUs.into()),
         Role::Host | Role::Pod => admit_station(ingress, ethernet)?,
     }
     if ethernet.destination() != ingress.mac {
@@ -85,7 +87,7 @@ fn admit_arp(ingress: &PortFacts, ethernet: Ethernet<'_>) -> Exit {
 
 /// What message of neighbour discovery an IPv6 packet is, without extension headers as it always comes.
 #[inline]
-fn discovers(ip: &[u8]) -> Option<IcmpType> {
+pub(crate) fn discovers(ip: &[u8]) -> Option<IcmpType> {
     let message = ip
         .get(ipv6::HEADER_LEN..)
         .and_then(|message| message.first_chunk::<{ icmp::HEADER_LEN }>());
@@ -129,7 +131,7 @@ fn admit_discovery(ingress: &PortFacts, ethernet: Ethernet<'_>, kind: IcmpType) 
 }
 
 /// A neighbour message, and who sent it.
-fn neighbour_message(ethernet: Ethernet<'_>) -> Result<(Ipv6Addr, ndp::Neighbour<'_>), Malformed> {
+pub(crate) fn neighbour_message(ethernet: Ethernet<'_>) -> Result<(Ipv6Addr, ndp::Neighbour<'_>), Malformed> {
     let ip = Ipv6::parse(ethernet.payload())?;
     Ok((ip.source(), ndp::Neighbour::parse(ip.payload())?))
 }
@@ -159,6 +161,6 @@ fn admit_source(ingress: &PortFacts, ethernet: Ethernet<'_>) -> Result<(), Exit>
 }
 
 #[inline]
-fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(crate) fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }

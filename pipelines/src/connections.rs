@@ -47,6 +47,8 @@ impl Context<'_> {
             Some(Role::Uplink) if packet.is_tunnelled => Caller::Peer,
             Some(Role::Uplink) => Caller::External,
             Some(Role::Host) | None => Caller::Host,
+            // Never asked: what comes from there is bridged.
+            Some(Role::Segment) => Caller::LocalPod,
         }
     }
 }

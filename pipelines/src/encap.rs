@@ -43,7 +43,7 @@ impl Wrapper {
 
     /// What a packet gives to its outer header.
     #[inline]
-    fn fields(&mut self, inner: &Inner) -> OuterFields {
+    pub(crate) fn fields(&mut self, inner: &Inner) -> OuterFields {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         OuterFields {
@@ -67,7 +67,7 @@ pub(crate) struct Inner {
 impl Inner {
     /// The flow's outer UDP source port, which spreads flows over paths and queues.
     #[inline]
-    fn source_port(&self) -> u16 {
+    pub(crate) fn source_port(&self) -> u16 {
         const CHOICES: u64 = (OUTER_SOURCE_PORT_LAST - OUTER_SOURCE_PORT_FIRST) as u64 + 1;
         // The high half of a product by the number of choices is below it, and needs no division.
         let choice = ((self.flow >> 32) * CHOICES) >> 32;
@@ -145,7 +145,7 @@ fn wrap_in_v6(
 
 /// Grows the frame by `GROWTH` bytes and answers its first `LEN`, the old Ethernet header among them.
 #[inline]
-fn push<const LEN: usize, const GROWTH: usize>(frame: &mut Frame) -> Result<&mut [u8; LEN], Exit> {
+pub(crate) fn push<const LEN: usize, const GROWTH: usize>(frame: &mut Frame) -> Result<&mut [u8; LEN], Exit> {
     frame.push::<GROWTH>().map_err(|_| DropReason::NoRoom)?;
     // INVARIANT: the Ethernet header before made up the difference.
     frame

@@ -28,6 +28,8 @@ impl<'t> Entry<'t> {
             Origin::Switch => return Ok(Entry::Switch),
             Origin::Held(port) => (port, false),
             Origin::Steered(port) => (port, true),
+            // Not routed; whoever takes it for that has the wrong pipeline.
+            Origin::Bridged { .. } => return Err(DropReason::OriginatedStuck.into()),
         };
         Ok(Entry::Held {
             port,

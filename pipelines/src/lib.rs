@@ -11,6 +11,8 @@
 
 mod admit;
 mod apart;
+mod bridge;
+mod bridging;
 mod clamp;
 mod classify;
 mod connections;
@@ -36,9 +38,12 @@ mod route;
 mod scout;
 mod source;
 mod sweep;
+pub mod switch;
 mod track;
 mod translate;
 
+pub use bridging::Bridging;
 pub use connections::Connections;
 pub use encap::{OUTER_SOURCE_PORT_FIRST, OUTER_SOURCE_PORT_LAST};
 pub use node::NodePipeline;
+pub use switch::SwitchPipeline;

@@ -190,9 +190,67 @@ impl NodePipeline {
         }
     }
 
+    /// [`Pipeline::process`] with tables that are pinned already.
+    #[inline(always)]
+    pub(crate) fn process_in(
+        &mut self,
+        tables: &NodeTables,
+        ingress: PortId,
+        frames: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+        now: Tick,
+    ) {
+        let walker = Walker {
+            connections: &self.connections,
+            worker: self.worker,
+            has_express: self.has_express,
+            own: &mut self.own,
+            batch: &mut self.batch,
+        };
+        walker.walk(tables, ingress, frames, verdicts, now);
+    }
+
     /// Takes no packet onto the express lane from now on, so that a test can compare it with the stages.
     pub fn walk_every_stage(&mut self) {
         self.has_express = false;
+    }
+}
+
+/// All that a batch's walk takes, but for the tables.
+struct Walker<'p> {
+    connections: &'p Connections,
+    worker: usize,
+    has_express: bool,
+    own: &'p mut Own,
+    batch: &'p mut Batch,
+}
+
+impl Walker<'_> {
+    #[inline(always)]
+    fn walk(
+        self,
+        tables: &NodeTables,
+        ingress: PortId,
+        frames: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+        now: Tick,
+    ) {
+        let Some(facts) = tables.ports.get(ingress) else {
+            // The port has left the tables, and its last packets arrive after it.
+            verdicts.extend(frames.iter().map(|_| Verdict::Drop(DropReason::PortGone)));
+            return;
+        };
+        let cx = Context {
+            tables,
+            connections: self.connections,
+            entry: Entry::Port(ingress, facts),
+            worker: self.worker,
+            now,
+        };
+        let gate = Gate::of(&cx, facts).filter(|_| self.has_express);
+        for batch in frames.chunks_mut(BATCH_MAX) {
+            self.batch.walk(&cx, gate.as_ref(), self.own, batch, verdicts);
+        }
     }
 }
 
@@ -326,23 +384,14 @@ impl Batch {
 impl Pipeline for NodePipeline {
     fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, now: Tick) {
         let tables = self.tables.pin();
-        let Some(facts) = tables.ports.get(ingress) else {
-            // The port has left the tables, and its last packets arrive after it.
-            verdicts.extend(frames.iter().map(|_| Verdict::Drop(DropReason::PortGone)));
-            return;
-        };
-        let cx = Context {
-            tables: &tables,
+        let walker = Walker {
             connections: &self.connections,
-            entry: Entry::Port(ingress, facts),
             worker: self.worker,
-            now,
+            has_express: self.has_express,
+            own: &mut self.own,
+            batch: &mut self.batch,
         };
-        let gate = Gate::of(&cx, facts).filter(|_| self.has_express);
-        for batch in frames.chunks_mut(BATCH_MAX) {
-            self.batch
-                .walk(&cx, gate.as_ref(), &mut self.own, batch, verdicts);
-        }
+        walker.walk(&tables, ingress, frames, verdicts, now);
     }
 
     fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict {

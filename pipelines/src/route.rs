@@ -152,6 +152,8 @@ fn to_station<'t>(
             Ok((Way::Link { port, exit, next_hop }, Onward::Port(port)))
         }
         Role::Uplink => to_neighbour(tables, entry, port, destination, is_translated),
+        // What is routed goes to no port of a bridged network.
+        Role::Segment => Err(DropReason::NoRoute.into()),
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn source<A: Family>(
         Way::Tunnel { .. } => (sources.overlay, (FIRST_PORT, LAST_PORT)),
         Way::Link { exit, .. } => match exit.role {
             Role::Uplink => (sources.uplink, local.uplink_ports),
-            Role::Host | Role::Pod => (sources.gateway, (FIRST_PORT, LAST_PORT)),
+            Role::Host | Role::Pod | Role::Segment => (sources.gateway, (FIRST_PORT, LAST_PORT)),
         },
     };
     let range = if is_portless { NO_PORT } else { range };

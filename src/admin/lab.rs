@@ -153,6 +153,10 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::Verify(_)
             | Request::Release(_)
             | Request::Retain(_)
+            | Request::Join(_)
+            | Request::Part(_)
+            | Request::NetworkFacts { .. }
+            | Request::ShowNetworks
             | Request::ShowNode
             | Request::Leave => {
                 never_answered.push(reply);

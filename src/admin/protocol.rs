@@ -4,9 +4,12 @@
 //! [`Request::Capture`] the daemon goes on to send one [`CaptureLine`] per packet until the client hangs up.
 
 mod attachments;
+mod bandwidth;
+mod capture;
 mod dns;
 mod health;
 mod load_balancers;
+mod networks;
 mod policies;
 mod services;
 
@@ -16,9 +19,15 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cluster::SourceStatus;
 pub use attachments::{Attach, Attached, Attachment, Container, HostPort, NodeFacts, Retain, Verify};
+pub use bandwidth::{Bandwidth, LimitRow, PortRate};
+pub use capture::{CaptureDirection, CaptureLine, CapturedPacket};
 pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
+pub use networks::{
+    Join, Joined, MemberEnd, MemberName, NetworkFacts, NetworkRow, PodInterface, RemoteRow, TapDevice,
+    TrunkVlan,
+};
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
 
@@ -64,6 +73,19 @@ pub enum Request {
         /// The pod, `NAMESPACE/NAME`.
         pod: String,
     },
+    /// Make a port in networks beside the cluster's own: a tap device, or an interface of a pod beside its first.
+    Join(Join),
+    /// Take such a port away.
+    Part(MemberName),
+    /// What an interface's addresses in a network are chosen by; by the network's number.
+    NetworkFacts {
+        /// Its VXLAN network identifier.
+        vni: u32,
+        /// The UDP port of its tunnels.
+        port: u16,
+    },
+    /// The networks beside the cluster's own.
+    ShowNetworks,
     /// Whether a container's port is as it was made: served, and the pod's end with its addresses and routes.
     Verify(Verify),
     /// Take a container's port away; one that is not there, or is another container's by now, is left alone.
@@ -118,39 +140,6 @@ impl Failure {
             status: 2,
         }
     }
-}
-
-/// A line of a running capture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureLine {
-    /// A packet.
-    Packet(CapturedPacket),
-    /// So many copies were lost since the capture began, because they were not taken fast enough.
-    Lost(u64),
-}
-
-/// A packet as the switch received it, or as it sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapturedPacket {
-    /// Nanoseconds since the epoch.
-    pub time_ns: u64,
-    /// Which way it went.
-    pub direction: CaptureDirection,
-    /// In words: the verdict with its reason, or where the packet came from.
-    pub comment: String,
-    /// The bytes, Ethernet header first, in base64.
-    pub data: String,
-}
-
-/// See [`CapturedPacket::direction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptureDirection {
-    /// The switch received it at this port.
-    Received,
-    /// The switch sent it out of this port.
-    Sent,
 }
 
 /// The answer to [`Request::Stats`].
@@ -217,10 +206,13 @@ pub struct PortRow {
     pub id: u16,
     /// The interface on the node.
     pub interface: String,
-    /// uplink, host or pod.
+    /// uplink, host, pod or segment: in networks beside the cluster's own.
     pub role: String,
     /// The pod, `NAMESPACE/NAME`.
     pub pod: Option<String>,
+    /// The networks beside the cluster's own that it is in, `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
     /// Addresses that may send here.
     pub addresses: Vec<IpAddr>,
     /// The switch's MAC address on this port.
@@ -247,6 +239,9 @@ pub struct PortRow {
     pub xdp_mode: String,
     /// Whether the interface is up.
     pub up: bool,
+    /// What it is held to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitRow>,
 }
 
 /// A queue of a port.

@@ -4,17 +4,23 @@
 //! in which they were seen. What a Service has it keeps, as long as it may have it. Then those that ask for an address
 //! get it, if nobody has it. The others get the lowest free address of the first pool that they may use.
 //!
+//! An address that a host outside of the cluster answers for is given to whoever asks for it, has it, or shares it, and to
+//! nobody else. Whoever was just given it, and never got to use it, gets another one if there is one.
+//!
 //! Two Services share an address if both say the same sharing key, have no port in common, and nothing that comes for one
 //! could end at the other's pods by their policies: both have `externalTrafficPolicy: Cluster`, or both `Local` and
 //! the same pods.
 
 mod claimant;
 mod refusal;
+mod seek;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::config::{AddressRange, Pool};
+use millrace_dataplane::wire::MacAddr;
+
+use crate::config::Pool;
 use crate::objects::{Family, ServiceKey};
 
 pub use claimant::{Claimant, Given, Sharing, Taken};
@@ -38,6 +44,8 @@ pub struct Pools<'a> {
     pub refused: &'a BTreeSet<usize>,
     /// Addresses that are somebody's by other means.
     pub taken: &'a BTreeMap<IpAddr, Vec<Taken>>,
+    /// Addresses that hosts outside of the cluster answer for, by what link address.
+    pub aside: &'a BTreeMap<IpAddr, MacAddr>,
 }
 
 /// Gives out addresses.
@@ -125,7 +133,9 @@ fn unshared(one: &Claimant, other: &Claimant) -> Option<Unshared> {
 impl<'a> Work<'a> {
     /// Leaves a Service what it has and may have.
     fn keep(&mut self, claimant: &'a Claimant) {
-        for address in &claimant.held {
+        let is_declined =
+            |address: &&IpAddr| claimant.declined.contains(address) && !claimant.wanted.contains(address);
+        for address in claimant.held.iter().filter(|address| !is_declined(address)) {
             if self.lacks(claimant, family_of(*address)) && !asks_for_another(claimant, *address) {
                 // What an older Service has is lost, and said on both.
                 if let Err(reason) = self.try_give(claimant, *address, true)
@@ -266,8 +276,9 @@ impl<'a> Work<'a> {
             let one = self
                 .find_shared(claimant, family, &candidates)
                 .or_else(|| self.find_free(family, &candidates));
-            match one {
-                Some(one) => found.push(one),
+            let given_back = self.given_back(claimant, family);
+            match one.or(given_back) {
+                Some(one) => found.push((one, given_back)),
                 None => {
                     is_short = true;
                     let reason = self.why_none(family, &candidates);
@@ -275,89 +286,16 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        if is_short && claimant.needs_all {
-            return;
-        }
-        for (address, place) in found {
-            self.take(claimant, address, place);
-        }
-    }
-
-    /// The pools that a Service without a wish for an address gets one from.
-    fn candidates(&self, claimant: &Claimant) -> Result<Vec<usize>, RefusalReason> {
-        let all = self.pools.pools;
-        if let Some(name) = &claimant.pool {
-            let place = all.iter().position(|pool| pool.name == *name);
-            let place = place.ok_or_else(|| RefusalReason::NoSuchPool(name.clone()))?;
-            if !claimant.admitted.contains(&place) {
-                return Err(RefusalReason::PoolNotAdmitted(name.clone()));
-            }
-            if self.pools.refused.contains(&place) {
-                return Err(RefusalReason::PoolRefused(name.clone()));
-            }
-            return Ok(vec![place]);
-        }
-        let is_open = |place: &usize| {
-            all.get(*place).is_some_and(|pool| pool.auto_assign) && !self.pools.refused.contains(place)
-        };
-        Ok(claimant.admitted.iter().copied().filter(is_open).collect())
-    }
-
-    /// An address that Services of the same sharing key have.
-    fn find_shared(
-        &self,
-        claimant: &Claimant,
-        family: Family,
-        candidates: &[usize],
-    ) -> Option<(IpAddr, usize)> {
-        let shared = self.by_key.get(claimant.sharing.as_ref()?.key.as_str())?;
-        let of_family = shared.iter().filter(|address| family_of(**address) == family);
-        of_family
-            .filter_map(|address| {
-                let place = self.admit(claimant, *address, false).ok()?;
-                let is_free = candidates.contains(&place) && self.check_free(claimant, *address).is_ok();
-                is_free.then_some((*address, place))
-            })
-            .next()
-    }
-
-    /// The lowest address that nobody has, of the first pool with one.
-    fn find_free(&mut self, family: Family, candidates: &[usize]) -> Option<(IpAddr, usize)> {
-        for place in candidates {
-            let Some(pool) = self.pools.pools.get(*place) else {
-                continue;
+        for (one, given_back) in found {
+            let chosen = if is_short && claimant.needs_all {
+                given_back
+            } else {
+                Some(one)
             };
-            let ranges = pool.addresses.iter().enumerate();
-            for (index, range) in ranges.filter(|(_, range)| family_of(range.first()) == family) {
-                let next = self.next.entry((*place, index));
-                let next = next.or_insert_with(|| AddressRange::number(range.first()));
-                // As many steps as there are addresses that somebody has, and two in 256 that are left out.
-                while let Some(address) = range.address(*next) {
-                    let is_had =
-                        self.holders.contains_key(&address) || self.pools.taken.contains_key(&address);
-                    if !is_had && !pool.skips(address) {
-                        return Some((address, *place));
-                    }
-                    *next = next.saturating_add(1);
-                }
+            if let Some((address, place)) = chosen {
+                self.say_declined(claimant, given_back, address);
+                self.take(claimant, address, place);
             }
-        }
-        None
-    }
-
-    fn why_none(&self, family: Family, candidates: &[usize]) -> RefusalReason {
-        let pools = candidates.iter().filter_map(|place| self.pools.pools.get(*place));
-        let of_family = pools.filter(|pool| {
-            let mut ranges = pool.addresses.iter();
-            ranges.any(|range| family_of(range.first()) == family)
-        });
-        let names: Vec<String> = of_family.map(|pool| format!("pool `{}`", pool.name)).collect();
-        let family = FamilyName(family);
-        if names.is_empty() {
-            RefusalReason::NoPool(family)
-        } else {
-            let pools = names.join(", ");
-            RefusalReason::Exhausted { family, pools }
         }
     }
 

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use millrace_dataplane::wire::MacAddr;
 
 use super::allocate::{Claimant, Pools, Sharing, Taken, family_of};
+use super::aside::Aside;
 use crate::config::{AddressRange, LoadBalancer, Pool};
 use crate::objects::{
     Assigned, BalancerWish, CLASS_PREFIX, NamespaceRecord, PROXY_NAME, ServiceKind, ServiceRecord, Store,
@@ -24,6 +26,8 @@ pub struct Inputs<'a> {
     pub is_status_ours: bool,
     /// This node's own addresses.
     pub own_addresses: &'a [IpAddr],
+    /// What hosts outside of the cluster answer for.
+    pub aside: &'a Aside,
 }
 
 /// Who claims what.
@@ -37,13 +41,18 @@ pub struct Claims {
     pub faults: Vec<String>,
     /// Addresses of the pools that are somebody's by other means.
     pub taken: BTreeMap<IpAddr, Vec<Taken>>,
+    /// Addresses that hosts outside of the cluster answer for.
+    pub aside: BTreeMap<IpAddr, MacAddr>,
 }
 
 impl Claims {
     /// Reads the objects.
     #[must_use]
     pub fn of(inputs: Inputs<'_>) -> Self {
-        let mut claims = Self::default();
+        let mut claims = Self {
+            aside: inputs.aside.addresses(),
+            ..Self::default()
+        };
         claims.look_for_collisions(inputs);
         for entry in inputs.store.services().iter() {
             let record = &entry.record;
@@ -62,6 +71,7 @@ impl Claims {
             pools: &config.pools,
             refused: &self.refused,
             taken: &self.taken,
+            aside: &self.aside,
         }
     }
 
@@ -202,6 +212,7 @@ fn claimant(inputs: Inputs<'_>, record: &ServiceRecord, wish: &BalancerWish) -> 
             .collect(),
         admitted: admitted(inputs, record, wish),
         held,
+        declined: inputs.aside.declined(&record.key).to_vec(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use millrace_dataplane::wire::MacAddr;
 
+use super::aside::Claims;
 use crate::objects::NodeName;
 
 /// The nodes that take part.
@@ -15,6 +16,8 @@ pub struct Members {
     pub is_cut_off: bool,
     /// Whether this node gives out addresses.
     pub leads: bool,
+    /// What those that live have heard of hosts outside of the cluster.
+    pub claims: Claims,
 }
 
 impl Members {
@@ -25,6 +28,7 @@ impl Members {
             living: BTreeMap::from([(own.clone(), None)]),
             is_cut_off: false,
             leads: true,
+            claims: Claims::new(),
         }
     }
 

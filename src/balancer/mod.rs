@@ -9,6 +9,7 @@
 
 pub mod allocate;
 pub mod announce;
+pub mod aside;
 pub mod claim;
 pub mod cluster;
 pub mod elect;
@@ -17,4 +18,4 @@ mod saved;
 
 pub use allocate::{Allocation, Claimant, Given, Refusal, RefusalReason, Sharing, Taken, allocate};
 pub use members::Members;
-pub use saved::{SavedAddresses, SavedError};
+pub use saved::SavedAddresses;

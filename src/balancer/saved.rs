@@ -1,13 +1,12 @@
 //! What was given out, in a file: where manifests are the source, nothing can be written back to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::durable::{StateError, StateFile};
 use crate::objects::{Assigned, ServiceKey};
 
 /// What a restart goes on from.
@@ -20,34 +19,13 @@ pub struct SavedAddresses {
     pub announced: BTreeSet<IpAddr>,
 }
 
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SavedError {
-    /// It cannot be read or written.
-    #[error("cannot {verb} {path}: {source}")]
-    System {
-        /// What was being done.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file does not say what it should.
-    #[error(
-        "{path} does not read as the list of load balancers' addresses ({source}); remove it to give them out anew"
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-}
-
 impl SavedAddresses {
-    /// The file's name in its folder.
-    pub const FILE: &str = "load-balancers.json";
+    /// The file.
+    pub const FILE: StateFile = StateFile {
+        name: "load-balancers.json",
+        holds: "the list of load balancers' addresses",
+        remedy: "remove it to give them out anew",
+    };
 
     /// With what Services are given and what is announced.
     #[must_use]
@@ -77,41 +55,17 @@ impl SavedAddresses {
     /// Reads what the last run left; nothing if there was none.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn load(folder: &Path) -> Result<Self, SavedError> {
-        let path = folder.join(Self::FILE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SavedError::Format { path, source }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(SavedError::System {
-                verb: "read",
-                path,
-                source,
-            }),
-        }
+    /// [`StateError`] names the file.
+    pub fn load(folder: &Path) -> Result<Self, StateError> {
+        Self::FILE.load(folder)
     }
 
-    /// Writes it durably, so that a crash or a loss of power leaves either the old or the new list, whole.
+    /// Writes it durably.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn store(&self, folder: &Path) -> Result<(), SavedError> {
-        let path = folder.join(Self::FILE);
-        let new = folder.join(format!("{}.new", Self::FILE));
-        let write = || {
-            fs::create_dir_all(folder)?;
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            // The rename is the folder's change.
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(|source| SavedError::System {
-            verb: "write",
-            path: path.clone(),
-            source,
-        })
+    /// [`StateError`] names the file.
+    pub fn store(&self, folder: &Path) -> Result<(), StateError> {
+        Self::FILE.store(folder, self)
     }
 }
 
@@ -130,15 +84,12 @@ mod tests {
         saved.store(&folder).unwrap();
         let read = SavedAddresses::load(&folder).unwrap();
         assert_eq!((&read, read.assigned()), (&saved, assigned));
-        // Cut off at any byte it is refused, and never half of it taken.
-        let whole = fs::read(folder.join(SavedAddresses::FILE)).unwrap();
-        for len in 0..whole.len() {
-            fs::write(folder.join(SavedAddresses::FILE), &whole[..len]).unwrap();
-            let error = SavedAddresses::load(&folder).unwrap_err().to_string();
-            assert!(
-                error.contains(SavedAddresses::FILE) && error.contains("remove it"),
-                "{error}"
-            );
-        }
+        std::fs::write(folder.join(SavedAddresses::FILE.name), "{\"services\": 7}").unwrap();
+        let error = SavedAddresses::load(&folder).unwrap_err().to_string();
+        assert!(
+            error.contains("load-balancers.json does not read as the list of load balancers' addresses (")
+                && error.ends_with("); remove it to give them out anew"),
+            "{error}"
+        );
     }
 }

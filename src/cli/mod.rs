@@ -3,13 +3,14 @@
 //! `run`, `check` and `uninstall` are only taken apart here; [`execute`] does what a daemon is asked, [`doctor`],
 //! [`install`] and [`uninstall_cni`] what is about the host.
 
+mod attach;
 mod capture;
 mod completions;
 mod decode;
 mod dns;
 mod host;
 mod load_balancers;
-mod openmetrics;
+mod networks;
 mod output;
 mod pcapng;
 mod policies;
@@ -29,6 +30,7 @@ use crate::admin::client::Client;
 use crate::admin::protocol::{self, Failure, Request};
 use crate::objects::NodeName;
 
+pub use attach::{AttachArguments, DetachArguments};
 pub use completions::{Shell, print_completions};
 pub use host::{
     CniFolders, DoctorArguments, HealthArguments, InstallArguments, UninstallArguments, doctor, install,
@@ -160,21 +162,14 @@ pub enum ClientCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make a port for a pod: a veth into its network namespace, configured
+    /// Make a port: for a pod, a veth into its network namespace, configured; for a virtual machine, a tap device
     ///
-    /// Without --address the pod gets the addresses of its Pod object.
-    #[command(
-        after_help = "Examples:\n  millrace attach default/web-0 --netns /run/netns/web-0\n  \
-        millrace attach default/web-0 --netns /proc/4711/ns/net --address 10.244.1.7"
-    )]
+    /// Without --address the pod gets the addresses of its Pod object. With --network it is an interface beside the pod's first.
+    #[command(after_help = attach::EXAMPLES)]
     Attach(AttachArguments),
-    /// Take a pod's port away
-    #[command(after_help = "Examples:\n  millrace detach default/web-0")]
-    Detach {
-        /// The pod
-        #[arg(value_name = "NAMESPACE/POD", value_parser = value::pod)]
-        pod: String,
-    },
+    /// Take a pod's port away, or a virtual machine's
+    #[command(after_help = attach::DETACH_EXAMPLES)]
+    Detach(DetachArguments),
     /// Copy what passes a port, with what became of each packet
     ///
     /// tcpdump sees nothing of what the switch carries; this does. Copies that are not taken fast enough are
@@ -259,23 +254,8 @@ pub enum Subject {
     Policies,
     /// The node's own resolver
     Dns,
-}
-
-/// Arguments of [`ClientCommand::Attach`].
-#[derive(Debug, Args)]
-pub struct AttachArguments {
-    /// The pod
-    #[arg(value_name = "NAMESPACE/POD", value_parser = value::pod)]
-    pub pod: String,
-    /// The pod's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
-    #[arg(long, value_name = "PATH", value_parser = value::netns)]
-    pub netns: PathBuf,
-    /// An address of the pod; may be given more than once
-    #[arg(long = "address", value_name = "IP")]
-    pub addresses: Vec<IpAddr>,
-    /// What the interface is called inside the pod
-    #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = value::interface)]
-    pub interface: String,
+    /// Networks beside the cluster's own, with their ports and where their frames go
+    Networks,
 }
 
 /// Arguments of [`ClientCommand::Explain`].
@@ -330,7 +310,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             let answer = ask(&Request::Stats)?;
             output::print(&match (json, openmetrics) {
                 (true, _) => output::json(&answer)?,
-                (_, true) => openmetrics::render(answer)?,
+                (_, true) => stats::openmetrics(answer)?,
                 _ => stats::render(answer)?,
             })
         }
@@ -356,22 +336,8 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             policies::explain(socket, ask, arguments.json)
         }
         ClientCommand::Denied { follow, json } => policies::denied(socket, follow, json),
-        ClientCommand::Attach(arguments) => {
-            let pod = arguments.pod.clone();
-            let answer = ask(&Request::Attach(protocol::Attach {
-                pod: arguments.pod,
-                netns: arguments.netns,
-                addresses: arguments.addresses,
-                interface: arguments.interface,
-                container: None,
-                host_ports: Vec::new(),
-            }))?;
-            output::print(&show::render_attached(&pod, answer))
-        }
-        ClientCommand::Detach { pod } => {
-            ask(&Request::Detach { pod: pod.clone() })?;
-            output::print(&format!("detached {pod}\n"))
-        }
+        ClientCommand::Attach(arguments) => attach::attach(socket, arguments),
+        ClientCommand::Detach(arguments) => attach::detach(socket, arguments),
         ClientCommand::Capture(arguments) => capture::run(socket, &arguments),
     }
 }

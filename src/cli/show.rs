@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, dns, load_balancers, policies, services};
+use super::{Subject, dns, load_balancers, networks, policies, services};
 use crate::admin::protocol::{
     DnsRow, Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow,
     ShowFilter, WorkerRow,
@@ -41,6 +41,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
         Subject::LoadBalancers => Request::ShowLoadBalancers,
         Subject::Policies => Request::ShowPolicies,
         Subject::Dns => Request::ShowDns,
+        Subject::Networks => Request::ShowNetworks,
     })
 }
 
@@ -57,6 +58,7 @@ pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
         Subject::Neighbours => ("neighbours", neighbours(understand(answer)?)),
         Subject::Peers => ("peers", peers(understand(answer)?)),
         Subject::Workers => ("workers", workers(understand(answer)?)),
+        Subject::Networks => ("networks", networks::table(&understand::<Vec<_>>(answer)?)),
         Subject::Policies => ("policies", policies::table(&understand::<Vec<_>>(answer)?)),
         Subject::LoadBalancers => (
             "load balancers",
@@ -96,6 +98,13 @@ fn either(condition: bool, yes: &str, no: &str) -> String {
     if condition { yes.to_owned() } else { no.to_owned() }
 }
 
+fn role(row: &PortRow) -> String {
+    if row.networks.is_empty() {
+        return row.role.clone();
+    }
+    format!("{} {}", row.role, row.networks.join(","))
+}
+
 fn ports(rows: &[PortRow]) -> Table {
     let mut table = Table::new(&[
         ">ID",
@@ -110,12 +119,13 @@ fn ports(rows: &[PortRow]) -> Table {
         "STATE",
         "XDP",
         "BIND",
+        "BANDWIDTH",
     ]);
     for row in rows {
         table.row([
             row.id.to_string(),
             row.interface.clone(),
-            row.role.clone(),
+            role(row),
             or_nothing(row.pod.clone()),
             list(&row.addresses),
             row.mac.clone(),
@@ -125,6 +135,7 @@ fn ports(rows: &[PortRow]) -> Table {
             either(row.up, "up", "down"),
             row.xdp_mode.clone(),
             or_nothing(Some(row.bind_mode.clone())),
+            list(&row.limits),
         ]);
     }
     table
@@ -302,17 +313,19 @@ mod tests {
                 {"queue": 3, "worker": 1, "bind_mode": "copy", "kernel": false, "stalled_ms": 4000}]});
         let pod = json!({"id": 12, "interface": "mr1", "role": "pod", "pod": "default/web-0",
             "addresses": ["10.244.1.7", "fd00::7"], "mac": "02:00:00:00:00:02", "peer_mac": "02:00:00:00:00:03",
-            "mtu": 1450, "queues": 1, "up": false, "xdp_mode": "native"});
+            "mtu": 1450, "queues": 1, "up": false, "xdp_mode": "native", "limits": [
+                {"direction": "ingress", "rate": 10_000_000, "burst": 2_500_000, "dropped": 7},
+                {"direction": "egress", "rate": 1500, "burst": 131_072, "dropped": 0}]});
         let lines = table(Subject::Ports, json!([uplink, pod]));
         assert_eq!(
             lines,
             [
                 "ID  INTERFACE  ROLE    POD            ADDRESSES           MAC                PEER-MAC            \
-                 MTU                     QUEUES  STATE  XDP                                   BIND",
+                 MTU                     QUEUES  STATE  XDP                                   BIND  BANDWIDTH",
                 " 1  eth1       uplink  -              -                   02:00:00:00:00:01  -                  \
-                 1500  4 (kernel: 0; stalled: 3)  up     generic (native refused: EOPNOTSUPP)  copy",
+                 1500  4 (kernel: 0; stalled: 3)  up     generic (native refused: EOPNOTSUPP)  copy  -",
                 "12  mr1        pod     default/web-0  10.244.1.7,fd00::7  02:00:00:00:00:02  02:00:00:00:00:03  \
-                 1450                          1  down   native                                -",
+                 1450                          1  down   native                                -     ingress 10 Mbit/s (7 dropped),egress 1500 bit/s (0 dropped)",
             ]
         );
         let attached = render_attached("default/web-0", lines_of_pod());

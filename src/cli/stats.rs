@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::output::{Table, grouped, understand};
 use super::services;
 use super::show::percent;
+use crate::admin::client::ClientError;
+use crate::admin::openmetrics;
 use crate::admin::protocol::{Failure, SourceStatus, Stats, Totals};
 use ports::{Port, device_table, port_table, steering_table};
 
@@ -38,6 +40,15 @@ struct Worker {
     device_errors: u64,
     batch_ns: Summary,
     batch_packets: Summary,
+}
+
+/// The counters for monitoring systems.
+///
+/// # Errors
+/// The answer is not that of [`Stats`].
+pub(super) fn openmetrics(answer: Value) -> Result<String, Failure> {
+    let stats: Stats = understand(answer)?;
+    openmetrics::render(&stats).map_err(|error| ClientError::NotUnderstood(error).into())
 }
 
 /// The daemon's answer as a page of tables.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::contact::{Contact, Count};
 use super::pace::Pace;
 use super::request::{Trouble, late};
-use crate::objects::{Mirror, NodeName, Notice, ObjectId, Reference, Severity};
+use crate::objects::{Mirror, NodeName, Notice, ObjectId, ServiceKey, ServiceRecord, Severity};
 
 /// Reports that may wait.
 const QUEUE: usize = 256;
@@ -47,8 +47,12 @@ const SUBJECT: &str = "telling of refusals by Events";
 pub struct Report {
     /// The object.
     pub object: ObjectId,
-    /// Its `apiVersion` and `uid`.
-    pub reference: Reference,
+    /// Its `apiVersion`.
+    pub api_version: String,
+    /// Its `metadata.uid`, by which whoever looks for its Events finds them.
+    pub uid: String,
+    /// Whether something is wrong.
+    pub is_warning: bool,
     /// Why, in one word.
     pub reason: &'static str,
     /// What was done, in one word.
@@ -72,19 +76,47 @@ impl Report {
         } else {
             ""
         };
+        let reference = mirror.reference(&object)?;
         Some(Self {
-            reference: mirror.reference(&object)?,
+            uid: reference.uid().to_owned(),
+            api_version: reference.api_version,
             object,
+            is_warning: true,
             reason,
             action,
             note: format!("{}{kept}", notice.reason),
         })
     }
 
+    /// What is said of a Service about its addresses; nothing of one that nobody could find by it.
+    #[must_use]
+    pub fn of_addresses(
+        service: &ServiceRecord,
+        is_warning: bool,
+        reason: &'static str,
+        note: String,
+    ) -> Option<Self> {
+        let uid = service.wish.as_ref()?.uid.clone();
+        let key: &ServiceKey = &service.key;
+        Some(Self {
+            object: ObjectId {
+                kind: "Service".to_owned(),
+                namespace: key.namespace().to_owned(),
+                name: key.name().to_owned(),
+            },
+            api_version: "v1".to_owned(),
+            uid,
+            is_warning,
+            reason,
+            action: if is_warning { "Refuse" } else { "Give" },
+            note,
+        })
+    }
+
     /// A name that the same words of the same object have on every node.
     fn name(&self) -> String {
         let mut hash = Sha256::new();
-        for part in [self.reference.uid(), self.reason, &self.note] {
+        for part in [self.uid.as_str(), self.reason, &self.note] {
             hash.update(part);
             hash.update([0]);
         }
@@ -120,15 +152,15 @@ impl Report {
             action: some(self.action),
             reason: some(self.reason),
             regarding: Some(ObjectReference {
-                api_version: some(&self.reference.api_version),
+                api_version: some(&self.api_version),
                 kind: some(&self.object.kind),
                 namespace: some(&self.object.namespace),
                 name: some(&self.object.name),
-                uid: some(self.reference.uid()),
+                uid: some(&self.uid),
                 ..ObjectReference::default()
             }),
             note: some(cut(&self.note, NOTE_MAX_BYTES)),
-            type_: some("Warning"),
+            type_: some(if self.is_warning { "Warning" } else { "Normal" }),
             ..Event::default()
         }
     }
@@ -315,6 +347,36 @@ mod tests {
         assert!(event.reporting_instance.unwrap().len() <= INSTANCE_MAX_BYTES);
         // Other words are another Event.
         assert_ne!(report("web", "no").name(), report("web", "yes").name());
+    }
+
+    #[test]
+    fn a_services_addresses_are_told_of_on_the_service_itself() {
+        let told = |kind: &str, is_warning: bool| {
+            let service = serde_json::json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"},
+                "spec": {"type": kind, "clusterIP": "10.96.0.10", "ports": [{"port": 80}]}});
+            let (record, _) = ServiceRecord::read(&serde_json::from_value(service).unwrap()).unwrap();
+            let report = Report::of_addresses(&record, is_warning, "AddressesGiven", "192.0.2.7".to_owned())?;
+            Some(report.event(&"node-a".parse().unwrap(), Timestamp::UNIX_EPOCH))
+        };
+        let event = told("LoadBalancer", false).unwrap();
+        let text = serde_json::to_value(&event).unwrap();
+        assert_eq!(
+            text["regarding"],
+            serde_json::json!({"apiVersion": "v1", "kind": "Service", "name": "web", "namespace": "shop", "uid": "u-1"})
+        );
+        assert_eq!(
+            (&text["type"], &text["action"]),
+            (&"Normal".into(), &"Give".into())
+        );
+        assert_eq!(
+            (&text["reason"], &text["note"]),
+            (&"AddressesGiven".into(), &"192.0.2.7".into())
+        );
+        assert_eq!(
+            told("LoadBalancer", true).unwrap().type_.as_deref(),
+            Some("Warning")
+        );
+        assert_eq!(told("ClusterIP", true), None, "it has no such addresses");
     }
 
     #[test]

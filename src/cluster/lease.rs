@@ -35,6 +35,10 @@ use crate::objects::{FlannelLease, NodeName, UnicastMac, Vni};
 /// The condition by which a node says that it has no network yet
 /// (<https://kubernetes.io/docs/reference/node/node-status/>).
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+/// Why it has one. Kubernetes looks at the status alone. By custom the reason is the name of what runs (`FlannelIsUp`,
+/// `CalicoIsUp`, `CiliumIsUp`), and some controllers tell by it what to look for on the node: flannel's own would send them
+/// to a program and a device that are not there.
+const REASON: &str = "MillraceIsUp";
 /// What requests about the lease are called.
 const SUBJECT: &str = "writing flannel's annotations of this node";
 
@@ -140,7 +144,7 @@ fn patch(facts: &LeaseFacts, node: &Node, now: Timestamp) -> Option<Value> {
         patch["status"] = json!({"conditions": [{
             "type": NETWORK_UNAVAILABLE,
             "status": "False",
-            "reason": "MillraceIsUp",
+            "reason": REASON,
             "message": "Millrace is running on this node",
             "lastTransitionTime": now,
             "lastHeartbeatTime": now,

@@ -4,15 +4,15 @@
 //! there are and their SHA-256. It is written anew beside the old one, brought to the disk and then put in its place, so a
 //! crash leaves one or the other whole. Its objects are read like any others: what makes no sense is refused by name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::durable::{self, DurableError, Rights};
 use crate::objects::{Mirror, NodeName};
 
 /// The file's name in the state folder.
@@ -45,12 +45,8 @@ struct Trailer {
 /// Why there is no copy to go on from.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CopyError {
-    #[error("cannot {verb} {}: {error}", path.display())]
-    System {
-        verb: &'static str,
-        path: PathBuf,
-        error: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] DurableError),
     #[error("{} is no copy that this version can read ({reason}); it is left aside and written anew", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
@@ -89,24 +85,14 @@ impl Copies {
 
     /// Writes objects in the place of the last copy.
     pub(super) fn save(&self, lines: &[Arc<str>]) -> Result<(), CopyError> {
-        let path = self.path();
-        self.write(&path, lines).map_err(|error| CopyError::System {
-            verb: "write",
-            path,
-            error,
-        })
+        // Nobody else is to read what a cluster has.
+        let rights = Rights::Exactly(0o600);
+        Ok(durable::replace(&self.path(), rights, |file| {
+            self.write(file, lines)
+        })?)
     }
 
-    fn write(&self, path: &Path, lines: &[Arc<str>]) -> io::Result<()> {
-        let new = self.folder.join(format!("{FILE}.new"));
-        let mut options = OpenOptions::new();
-        // Nobody else is to read what a cluster has.
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
+    fn write(&self, file: &mut File, lines: &[Arc<str>]) -> io::Result<()> {
         let mut writer = BufWriter::new(file);
         let mut hash = Sha256::new();
         let header = serde_json::to_string(&self.header)?;
@@ -122,11 +108,7 @@ impl Copies {
         };
         serde_json::to_writer(&mut writer, &trailer)?;
         writer.write_all(b"\n")?;
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        // The new name is the folder's, and as lasting as that.
-        File::open(&self.folder)?.sync_all()
+        writer.flush()
     }
 
     /// Fills a mirror with the last copy; how many objects there were, `None` if there is no copy.
@@ -136,22 +118,11 @@ impl Copies {
             path: path.clone(),
             reason: reason.to_owned(),
         };
-        let read = || -> io::Result<Option<Vec<u8>>> {
-            if fs::metadata(&path)?.len() > COPY_MAX_BYTES {
-                return Ok(None);
-            }
-            fs::read(&path).map(Some)
-        };
-        let bytes = match read() {
-            Ok(bytes) => bytes.ok_or_else(|| damaged("it is too large"))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(CopyError::System {
-                    verb: "read",
-                    path,
-                    error,
-                });
-            }
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > COPY_MAX_BYTES) {
+            return Err(damaged("it is too large"));
+        }
+        let Some(bytes) = durable::read(&path)? else {
+            return Ok(None);
         };
         let text = String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8"))?;
         let (header, objects, count) = parts(&text).map_err(damaged)?;

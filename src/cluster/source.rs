@@ -53,7 +53,7 @@ pub struct ClusterSource {
     contact: Arc<Contact>,
     client: kube::Client,
     handle: Handle,
-    reporter: Reporter,
+    reporter: Option<Reporter>,
     pace: Pace,
     /// The file that goes with the lease, if this node is to keep one.
     lease: Option<SubnetEnv>,
@@ -70,7 +70,7 @@ impl fmt::Debug for ClusterSource {
 }
 
 /// What the thread answers once it has begun.
-type Begun = Result<(kube::Client, Handle, Reporter), ClusterError>;
+type Begun = Result<(kube::Client, Handle, Option<Reporter>), ClusterError>;
 
 /// What the thread begins with.
 struct Ends {
@@ -142,9 +142,9 @@ impl ClusterSource {
         &self.handle
     }
 
-    /// Whoever has something to say of an object says it by this.
+    /// Whoever has something to say of an object says it by this; `None` if the node file wants no Events.
     #[must_use]
-    pub fn reporter(&self) -> Reporter {
+    pub fn reporter(&self) -> Option<Reporter> {
         self.reporter.clone()
     }
 
@@ -222,6 +222,7 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
     let said = (Arc::clone(&ends.contact), pace);
     let (reporter, sender) = events(client.clone(), options.own.clone(), said);
     tokio::spawn(sender.run());
+    let reporter = Some(reporter).filter(|_| options.kubernetes.events);
     let _ = begun.send(Ok((client.clone(), Handle::current(), reporter.clone())));
     let api = Api {
         client,
@@ -233,7 +234,6 @@ async fn talk(options: ClusterOptions, ends: Ends, begun: &SyncSender<Begun>) {
         own: options.own,
         network: options.network,
     };
-    let reporter = Some(reporter).filter(|_| options.kubernetes.events);
     let keeper = Keeper::new(
         whose,
         (pace, ends.contact),

@@ -1,14 +1,15 @@
 //! `subnet.env`: the file by which flannel's CNI plugin knows this node's pod CIDRs, byte for byte as flannel writes it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
 use super::lease::LeaseFacts;
+use crate::durable::{self, DurableError, Rights};
 use crate::objects::gateway_of;
 
 const NETWORK: &str = "FLANNEL_NETWORK";
@@ -21,8 +22,8 @@ const FILE_MAX_BYTES: u64 = 64 << 10;
 /// Why the file is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubnetEnvError {
-    #[error("cannot write {}: {error}", path.display())]
-    Write { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Write(#[from] DurableError),
     #[error(
         "{} is not written: nothing says what the cluster's {family} pod CIDR is; [kubernetes] pod-network would, as in pod-network = [\"10.244.0.0/16\"]",
         path.display()
@@ -46,9 +47,10 @@ impl SubnetEnv {
         if present == wanted {
             return Ok(false);
         }
-        self.write(&wanted).map_err(|error| SubnetEnvError::Write {
-            path: self.path.clone(),
-            error,
+        // Whom flannel let read it may read it still.
+        let mode = fs::metadata(&self.path).map_or(MODE, |metadata| metadata.mode() & 0o777);
+        durable::replace(&self.path, Rights::Exactly(mode), |file| {
+            file.write_all(wanted.as_bytes())
         })?;
         Ok(true)
     }
@@ -102,26 +104,6 @@ impl SubnetEnv {
                 .map(|_| value.to_owned())
         };
         configured.next().map(ToString::to_string).or_else(named)
-    }
-
-    /// Puts a new file in the place of the old one, whole.
-    fn write(&self, text: &str) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let new = folder.join(format!(".{name}.new"));
-        let mode = fs::metadata(&self.path).map_or(MODE, |metadata| metadata.mode() & 0o777);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&new)?;
-        // The mode is cut by the umask.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
     }
 }
 

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::text::by_text;
 use super::value::{Ranged, ValueError};
 use super::{Config, ConfigError, line_of_key};
 use crate::objects::{check_subdomain, refused_address_class};
@@ -150,25 +151,7 @@ impl FromStr for ClusterDomain {
     }
 }
 
-impl TryFrom<String> for ClusterDomain {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<ClusterDomain> for String {
-    fn from(domain: ClusterDomain) -> Self {
-        domain.0
-    }
-}
-
-impl fmt::Display for ClusterDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+by_text!(ClusterDomain, 0);
 
 /// A name server that is asked for what is not in the cluster's domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -203,19 +186,7 @@ impl FromStr for Upstream {
     }
 }
 
-impl TryFrom<String> for Upstream {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<Upstream> for String {
-    fn from(upstream: Upstream) -> Self {
-        upstream.to_string()
-    }
-}
+by_text!(Upstream);
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

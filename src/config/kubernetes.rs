@@ -1,6 +1,5 @@
 //! `[kubernetes]`: the cluster's API server, where this node's objects come from it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,6 +8,7 @@ use hyper::Uri;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::text::by_text;
 use super::value::ValueError;
 
 /// Where a pod finds what its service account is known by
@@ -162,25 +162,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-impl TryFrom<String> for ApiServer {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<ApiServer> for String {
-    fn from(server: ApiServer) -> Self {
-        server.0
-    }
-}
-
-impl fmt::Display for ApiServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+by_text!(ApiServer, 0);
 
 #[cfg(test)]
 mod tests {

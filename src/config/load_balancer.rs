@@ -9,6 +9,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::text::by_text;
 use super::value::{Choice, Ranged, ValueError, choice};
 use super::{Config, ConfigError, line_of_key};
 use crate::objects::{check_label, refused_class};
@@ -268,19 +269,7 @@ impl FromStr for AddressRange {
     }
 }
 
-impl TryFrom<String> for AddressRange {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<AddressRange> for String {
-    fn from(range: AddressRange) -> Self {
-        range.to_string()
-    }
-}
+by_text!(AddressRange);
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,11 +10,13 @@ mod dns;
 mod flows;
 mod kubernetes;
 mod load_balancer;
+mod metrics;
 mod named;
 mod overlay;
 mod portless;
 mod services;
 mod source;
+mod text;
 mod uplink;
 mod value;
 
@@ -31,6 +33,7 @@ pub use dns::{ClusterDomain, DNS_QUERIES_MAX, DNS_TTL_MAX_S, Dns, Upstream};
 pub use flows::{CONNECTIONS_MAX, FLOW_TIMEOUT_MAX_S, FlowTimeout, Flows};
 pub use kubernetes::{ApiServer, Kubernetes};
 pub use load_balancer::{AddressRange, Announce, LoadBalancer, Pool};
+pub use metrics::{ListenAddress, Metrics};
 pub use overlay::{Overlay, OverlayKind};
 pub use portless::{PortlessProtocol, PortlessProtocols};
 pub use services::{BackendChoice, HashSeed, PortRange, Services};
@@ -82,6 +85,9 @@ pub struct Config {
     /// `[dns]`: the node's own resolver for the cluster's names.
     #[serde(default)]
     pub dns: Dns,
+    /// `[metrics]`: the counters for monitoring systems.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// `[slow-path]`: bounds on the work that is done packet by packet outside the workers.
     #[serde(default)]
     pub slow_path: SlowPath,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use millrace_dataplane::wire::IpProtocol;
 use serde::{Deserialize, Serialize};
 
+use super::text::by_text;
 use super::value::ValueError;
 
 /// Those that have a name in the node file.
@@ -71,19 +72,7 @@ impl FromStr for PortlessProtocol {
     }
 }
 
-impl TryFrom<String> for PortlessProtocol {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<PortlessProtocol> for String {
-    fn from(protocol: PortlessProtocol) -> Self {
-        protocol.text
-    }
-}
+by_text!(PortlessProtocol, text);
 
 /// Several of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

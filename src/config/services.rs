@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use millrace_dataplane::table::HashKey;
 use serde::{Deserialize, Serialize};
 
+use super::text::by_text;
 use super::value::{Choice, Ranged, ValueError, choice};
 
 /// Where kube-proxy answers `/healthz`, too.
@@ -161,19 +162,7 @@ impl FromStr for PortRange {
     }
 }
 
-impl TryFrom<String> for PortRange {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<PortRange> for String {
-    fn from(range: PortRange) -> Self {
-        range.to_string()
-    }
-}
+by_text!(PortRange);
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -173,6 +173,8 @@ ttl-seconds = 30
 upstreams = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]
 resolv-conf = \"/etc/other.conf\"
 queries-per-second = 0
+[metrics]
+listen = \"[2001:db8::1]:9631\"
 [slow-path]
 queue = 65536
 icmp-errors-per-second = 0

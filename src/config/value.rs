@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::text::by_text;
+
 /// Longest name of a network interface, in bytes: the kernel's `IFNAMSIZ` less the terminator.
 pub const INTERFACE_NAME_MAX_BYTES: usize = 15;
 /// What the switch's side of the host port has after the name of the kernel's side.
@@ -113,34 +115,16 @@ impl HostPortName {
     }
 }
 
-/// The conversions that serde asks for, and reading and writing as text.
+/// `by_text` for one that is made by its `new`.
 macro_rules! text_value {
     ($name:ty) => {
-        impl TryFrom<String> for $name {
-            type Error = ValueError;
-
-            fn try_from(text: String) -> Result<Self, ValueError> {
-                Self::new(text)
-            }
-        }
+        by_text!($name, 0);
 
         impl FromStr for $name {
             type Err = ValueError;
 
             fn from_str(text: &str) -> Result<Self, ValueError> {
                 Self::new(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> Self {
-                value.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
             }
         }
     };

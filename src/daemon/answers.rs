@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::compile::{PeerName, PeerWay};
 use super::fabric::AttachedPort;
+use super::pods::limit_rows;
 use crate::admin::protocol::{
     Failure, NeighbourRow, PeerRow, PortRow, PortStats, QueueRow, Request, Response, RouteRow, ShowFilter,
     Stats, Totals, WorkerRow,
@@ -53,6 +54,10 @@ impl Daemon {
             Request::Release(attachment) => self.release(&attachment).await,
             Request::Retain(retain) => self.retain(&retain).await,
             Request::ShowNode => to_value(self.node_facts()),
+            Request::Join(join) => self.join(&join).await.and_then(to_value),
+            Request::Part(name) => self.part(&name).await,
+            Request::NetworkFacts { vni, port } => self.network_facts(vni, port).and_then(to_value),
+            Request::ShowNetworks => to_value(self.show_networks()),
             Request::Leave => self.leave(),
             Request::Capture { port } => {
                 let _ = answer.send(self.capture(&port));
@@ -144,8 +149,10 @@ impl Daemon {
                     Role::Uplink => "uplink".into(),
                     Role::Host => "host".into(),
                     Role::Pod => "pod".into(),
+                    Role::Segment => "segment".into(),
                 },
                 pod: port.pod.as_ref().map(ToString::to_string),
+                networks: Vec::new(),
                 addresses: port.facts.sources.clone(),
                 mac: port.facts.mac.to_string(),
                 peer_mac: (port.facts.role != Role::Uplink).then(|| port.facts.peer_mac.to_string()),
@@ -160,9 +167,12 @@ impl Daemon {
                     .state
                     .link(port.attached.spec.bearer())
                     .is_some_and(|link| link.running),
+                limits: limit_rows(port),
             }
         });
-        rows.collect()
+        let mut rows: Vec<PortRow> = rows.collect();
+        self.describe_members(&mut rows);
+        rows
     }
 
     fn show_routes(&self) -> Vec<RouteRow> {

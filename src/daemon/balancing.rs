@@ -1,24 +1,27 @@
 //! Load balancers' addresses: given out, written down, announced, and shown.
 
 mod give;
+mod heard;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_dataplane::table::HashKey;
 use millrace_dataplane::wire::MacAddr;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::{Daemon, Misconfigured};
-use crate::balancer::announce::{Announced, Announcer, Begin, Place, Standing, Task};
-use crate::balancer::cluster::{self, Options, Order};
+use crate::balancer::announce::{Announced, Announcer, Begin, Place, Task};
+use crate::balancer::aside::Aside;
+use crate::balancer::cluster::{self, Options, Order, Said};
 use crate::balancer::elect::{self, Duty};
 use crate::balancer::{Allocation, Members, SavedAddresses};
+use crate::cluster::{Pace, Reporter};
 use crate::config::{Announce, Config, Kubernetes, LoadBalancer, ObjectSource};
 use crate::kernel::{Kernel, KernelError};
 use crate::objects::{Assigned, Assigner, NodeName, Store};
@@ -70,6 +73,10 @@ impl BalancingInbox {
 pub(super) struct Balancing {
     folder: PathBuf,
     sink: Sink,
+    /// Who tells of what is refused, if anybody does.
+    reporter: Option<Reporter>,
+    /// When all that is wrong is told again.
+    tell_at: Instant,
     /// What Services have beside their status; in a cluster, what is being written there.
     assigned: Assigned,
     /// What is in the file.
@@ -86,8 +93,10 @@ pub(super) struct Balancing {
     /// The routes that were last set; not known at the start.
     routed: Option<BTreeSet<IpAddr>>,
     ordered: Option<(Place, Task)>,
-    /// The link address that the other nodes were told.
-    linked: Option<[u8; 6]>,
+    /// What the other nodes were told of this one.
+    said: Said,
+    /// What is passed over, since hosts outside of the cluster answer for it.
+    aside: Aside,
     /// What was last heard of the announcer.
     announced: Arc<Announced>,
     members: watch::Receiver<Arc<Members>>,
@@ -131,11 +140,11 @@ pub(super) fn saved(config: &Config) -> anyhow::Result<SavedAddresses> {
 
 impl Balancing {
     /// Begins with what the last run gave out. Where there is an `assigner`, this node is by itself; else in a cluster, and
-    /// other nodes take part.
+    /// other nodes take part. The `reporter` makes Events.
     pub(super) fn start(
         config: &Config,
         saved: SavedAddresses,
-        assigner: Option<Assigner>,
+        (assigner, reporter): (Option<Assigner>, Option<Reporter>),
     ) -> anyhow::Result<Balance> {
         let balancer = &config.load_balancer;
         let is_local = !balancer.pools.is_empty() && balancer.announce == Announce::Local;
@@ -162,6 +171,8 @@ impl Balancing {
                 Sink::Cluster(_) => Assigned::new(),
             },
             sink,
+            reporter,
+            tell_at: Instant::now() + Pace::default().event_again,
             saved,
             allocation: Allocation::default(),
             faults: Vec::new(),
@@ -171,7 +182,8 @@ impl Balancing {
             announcer,
             routed: None,
             ordered: None,
-            linked: None,
+            said: Said::default(),
+            aside: Aside::default(),
             announced: Arc::default(),
             members,
             _alone: alone,
@@ -222,14 +234,17 @@ impl Balancing {
         }
     }
 
-    /// Tells the other nodes this one's link address, and the announcer what to do.
+    /// Tells the other nodes of this one, and the announcer what to do.
     fn order(&mut self, place: Place, own: &NodeName) {
-        let mac = Some(place.mac.octets());
+        let said = Said {
+            mac: Some(place.mac.octets()),
+            claims: heard::own_claims(&self.announced),
+        };
         if let Sink::Cluster(orders) = &self.sink
-            && self.linked != mac
-            && orders.try_send(Order::Link(mac)).is_ok()
+            && self.said != said
+            && orders.try_send(Order::Say(said.clone())).is_ok()
         {
-            self.linked = mac;
+            self.said = said;
         }
         let Some(announcer) = &self.announcer else { return };
         let members = self.members.borrow();
@@ -246,58 +261,6 @@ impl Balancing {
             self.ordered = Some(order);
         }
     }
-
-    /// Says what is new of the announcer's, and writes down what this node announces.
-    fn follow_announcer(&mut self) {
-        let Some(announcer) = &self.announcer else { return };
-        let now = announcer.announced().borrow().clone();
-        for (address, status) in &now.addresses {
-            let before = self.announced.addresses.get(address);
-            let services = self
-                .duties
-                .get(address)
-                .map(|duty| rows::names(&duty.services))
-                .unwrap_or_default();
-            if let Some(other) = status.claimed_by
-                && before.and_then(|before| before.claimed_by) != Some(other)
-            {
-                let said = conflict(*address, &services, other, status.standing);
-                warn!("{said}");
-                for service in self.duties.get(address).iter().flat_map(|duty| &duty.services) {
-                    self.tell(service, "AddressConflict", said.clone());
-                }
-            }
-            if before.map(|before| before.standing) != Some(status.standing)
-                && status.standing == Standing::Announced
-            {
-                info!("{address} of Service {services} is announced");
-            }
-        }
-        self.announced = now;
-        let addresses = self.announced.addresses.iter();
-        let announced: BTreeSet<IpAddr> = addresses
-            .filter(|(_, status)| status.standing == Standing::Announced)
-            .map(|(address, _)| *address)
-            .collect();
-        // Before anything was ordered, what the last run announced is still to be gone on with.
-        if self.ordered.is_some() && announced != self.saved.announced {
-            self.saved.announced = announced;
-            if let Err(failure) = self.saved.store(&self.folder) {
-                error!("{failure}");
-            }
-        }
-    }
-}
-
-/// What is said where somebody else has an address.
-fn conflict(address: IpAddr, services: &str, other: MacAddr, standing: Standing) -> String {
-    let outcome = match standing {
-        Standing::Refused => "it is not announced here, and tried again from time to time",
-        Standing::Announced | Standing::Probing | Standing::Yielded => {
-            "it stays announced here: take it from one of the two"
-        }
-    };
-    format!("{address} of Service {services} is also at {other}: {outcome}")
 }
 
 /// Takes the routes to load balancers' addresses away; answers what that is, and whether there were any.
@@ -350,7 +313,8 @@ impl Daemon {
             .collect();
         let own = self.config.node.name.clone();
         let before = self.balancing.elected.clone();
-        self.balancing.follow_announcer();
+        self.balancing.follow_announcer(&self.store);
+        self.balancing.set_aside();
         self.balancing.give_out(config, &self.store, &own_addresses);
         self.balancing.elect(config, &self.store);
         self.balancing.begin(&own, &before);

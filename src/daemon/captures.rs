@@ -111,6 +111,9 @@ fn describe(copy: &Captured, names: &BTreeMap<PortId, String>, reasons: Option<&
                 Verdict::Forward(to) => format!("forward to {}", name(to)),
                 Verdict::Drop(reason) => format!("drop {reason}: {}", reason.meaning()),
                 Verdict::Punt(reason, _) => format!("punt {reason}: {}", reason.meaning()),
+                Verdict::Replicate(cast) => {
+                    format!("replicate to everybody in bridged network {}", cast.network)
+                }
             },
         ),
         Direction::Sent(Some(from)) => (CaptureDirection::Sent, format!("sent, came in at {}", name(from))),

@@ -5,6 +5,7 @@
 mod ends;
 mod host_path;
 mod kernel_routes;
+pub mod networks;
 mod next_hops;
 mod numbers;
 mod peers;
@@ -27,6 +28,7 @@ use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::xdp::SteeringTables;
 
+use super::members::MemberRow;
 use crate::admin::protocol::HostPort;
 use crate::config::Config;
 use crate::dns::service::ResolverService;
@@ -34,6 +36,7 @@ use crate::kernel::{KernelState, OwnServices, RouteSpec};
 use crate::objects::{NodeName, NodeRecord, PodKey, Store};
 use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
 use kernel_routes::KernelRoutes;
+use networks::{SecondNetworks, second_networks};
 pub use numbers::Numbers;
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
@@ -80,6 +83,8 @@ pub struct Inputs<'a> {
     pub key: HashKey,
     /// What the node itself listens on.
     pub listens: HostListens<'a>,
+    /// Ports in networks beside the cluster's own.
+    pub members: &'a [(PortId, MemberRow)],
 }
 
 /// A peer's number and name.
@@ -121,6 +126,8 @@ pub struct Compiled {
     pub warnings: Vec<String>,
     /// Where tunnels end at this node, over IPv4 and over IPv6.
     pub own_ends: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// Networks beside the cluster's own; their tables are among the workers'.
+    pub second: SecondNetworks,
 }
 
 /// Makes the tables. `epoch` is the snapshot's number.
@@ -141,20 +148,7 @@ pub fn compile(
     let mut local = local(inputs, (uplink, host), ends, endpoints(inputs, ends, &peers));
     local.pod_networks = pod_networks(inputs, &from_kernel);
     local.node_addresses.extend(peers.remotes());
-    let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));
-    services.update(&ServiceInputs {
-        services: inputs.store.services(),
-        node: &inputs.own.name,
-        zone: inputs.own.zone.as_deref(),
-        own_addresses: &local.addresses,
-        uplink_addresses: &uplink_addresses,
-        gateways: &local.gateways,
-        node_addresses: &local.node_addresses,
-        fail_safe_ports: &FAIL_SAFE_PORTS,
-        listens: inputs.listens,
-        host_ports: &PodHostPorts::of(inputs.ports),
-        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
-    });
+    update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
     policies.update(&PolicyInputs {
         store: inputs.store,
@@ -162,7 +156,10 @@ pub fn compile(
         node_addresses: &addresses_of_node(inputs, &local),
     });
     warnings.extend_from_slice(policies.warnings());
-    let steering = steering(inputs, &local, services.steering());
+    let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
+    // No pod may play a tunnel's end to those either.
+    local.node_addresses.extend(second.remotes());
+    let steering = steering(inputs, &local, services.steering(), &second.ports);
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
     let routes = routes(inputs, host, &local, &peers, &from_kernel);
@@ -177,6 +174,7 @@ pub fn compile(
         policies: Arc::clone(policies.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
+        networks: Arc::new(std::mem::take(&mut second.tables)),
         peers: Arc::new(
             PeerTable::with_senders(peers.table, inner_sources).with_plain_sources(plain_sources),
         ),
@@ -188,11 +186,39 @@ pub fn compile(
         steering,
         kernel_routes,
         own_services,
-        next_hops: peers.next_hops,
+        next_hops: peers
+            .next_hops
+            .into_iter()
+            .chain(second.next_hops.drain(..))
+            .collect(),
         peers: peers.names,
         warnings,
         own_ends: (ends.v4, ends.v6),
+        second,
     }
+}
+
+/// Has Services looked at as they are now.
+fn update_services(
+    inputs: &Inputs<'_>,
+    uplink: Option<&PortInput>,
+    local: &Local,
+    services: &mut ServiceCompiler,
+) {
+    let uplink_addresses = uplink.map_or_else(Vec::new, |port| addresses_on(inputs.kernel, port.ifindex));
+    services.update(&ServiceInputs {
+        services: inputs.store.services(),
+        node: &inputs.own.name,
+        zone: inputs.own.zone.as_deref(),
+        own_addresses: &local.addresses,
+        uplink_addresses: &uplink_addresses,
+        gateways: &local.gateways,
+        node_addresses: &local.node_addresses,
+        fail_safe_ports: &FAIL_SAFE_PORTS,
+        listens: inputs.listens,
+        host_ports: &PodHostPorts::of(inputs.ports),
+        resolver: ResolverService::of(&inputs.config.dns, inputs.own).as_ref(),
+    });
 }
 
 /// What this node itself is.

@@ -17,6 +17,8 @@ use crate::objects::{Family, Folder};
 
 #[path = "compile/kernel_routes_tests.rs"]
 mod kernel_routes;
+#[path = "compile/networks_tests.rs"]
+mod networks;
 
 const UPLINK: u32 = 2;
 const HOST: u32 = 3;
@@ -186,9 +188,20 @@ fn compiled_by(config: &str, manifests: &str, kernel: &KernelState, numbers: &mu
 /// The tables of a node that has a pod of this address.
 fn compiled_for(
     config: &str,
+    objects: (&str, &str),
+    kernel: &KernelState,
+    numbers: &mut Numbers,
+) -> Compiled {
+    compiled_with_members(config, objects, kernel, numbers, &[])
+}
+
+/// As [`compiled_for`], with ports in networks beside the cluster's own.
+fn compiled_with_members(
+    config: &str,
     (manifests, pod): (&str, &str),
     kernel: &KernelState,
     numbers: &mut Numbers,
+    members: &[(PortId, MemberRow)],
 ) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), manifests).unwrap();
@@ -209,6 +222,7 @@ fn compiled_for(
         ],
         key,
         listens: HostListens(&|_, _, _| Ok(false)),
+        members,
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
     let mut policies = PolicyCompiler::new(key, 1);

@@ -22,10 +22,11 @@ use millrace_dataplane::port::umem::{HugePages, Placement, Umem};
 use millrace_dataplane::port::xsk::XskPort;
 use millrace_dataplane::table::{HashKey, NodeTables, Reader};
 use millrace_dataplane::worker::{
-    BATCH_MAX, Command, Idle, Punt, SpreadMode, Worker, WorkerConfig, WorkerError, WorkerHandle, spread,
+    BATCH_MAX, Command, Idle, Lesson, Limits, Punt, SpreadMode, Worker, WorkerConfig, WorkerError,
+    WorkerHandle, spread,
 };
 use millrace_dataplane::xdp::Packets;
-use millrace_pipelines::{Connections, NodePipeline};
+use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 use tracing::info;
 
 use crate::config::{self, Config};
@@ -45,6 +46,8 @@ const JOIN_PAUSE: Duration = Duration::from_millis(5);
 const INJECTIONS: usize = 1024;
 /// Copies of packets that may wait for a capture.
 const CAPTURE_QUEUE: usize = 2048;
+/// Lessons of all workers that may wait at once.
+const LESSONS: usize = 4096;
 
 /// One run for so many frames of a worker, where packets may be longer than a frame: together they take nearly a third of them.
 const FRAMES_PER_RUN: u32 = 16;
@@ -61,6 +64,14 @@ fn runs(packets: Packets, frames: u32) -> u32 {
         Packets::Whole => 0,
         Packets::InPieces => frames / FRAMES_PER_RUN,
     }
+}
+
+/// What workers have for the slow path.
+pub struct FromWorkers {
+    /// Packets that need thought.
+    pub punts: Receiver<Punt>,
+    /// Stations of bridged networks to be learned.
+    pub lessons: Receiver<Lesson>,
 }
 
 /// All workers, from outside.
@@ -84,12 +95,13 @@ impl Fabric {
     pub fn start(
         config: &Config,
         tables: &Reader<NodeTables>,
-        connections: &Connections,
+        (connections, bridging): (&Connections, &Bridging),
         key: HashKey,
         (numa_node, packets): (Option<u32>, Packets),
-    ) -> Result<(Self, Receiver<Punt>), FabricError> {
+    ) -> Result<(Self, FromWorkers), FabricError> {
         let cores = config.workers.cores.as_slice();
         let (punts_in, punts) = bounded(config.slow_path.queue.get() * cores.len());
+        let (lessons_in, lessons) = bounded(LESSONS);
         let mut fabric = Self {
             workers: Vec::new(),
             threads: Vec::new(),
@@ -127,15 +139,22 @@ impl Fabric {
                 },
                 injections: INJECTIONS,
             };
-            let pipeline = NodePipeline::new(tables.clone(), connections.clone(), key, index);
-            let (worker, handle) = Worker::new(worker_config, pool, pipeline, punts_in.clone())?;
+            let pipeline =
+                SwitchPipeline::new(tables.clone(), connections.clone(), bridging.clone(), key, index);
+            let (worker, handle) = Worker::new(
+                worker_config,
+                pool,
+                pipeline,
+                punts_in.clone(),
+                lessons_in.clone(),
+            )?;
             fabric.threads.push(worker.spawn(privileges::drop_all)?);
             fabric.workers.push(handle);
             fabric.umems.push(umem);
             fabric.free_holders.push((0..PortId::LIMIT * 4).collect());
         }
         fabric.spread(config)?;
-        Ok((fabric, punts))
+        Ok((fabric, FromWorkers { punts, lessons }))
     }
 
     /// Has the workers share what one of them cannot do alone.
@@ -165,6 +184,17 @@ impl Fabric {
     #[must_use]
     pub fn workers(&self) -> &[WorkerHandle<Queue>] {
         &self.workers
+    }
+
+    /// Holds a port to limits, which all workers share, from now on.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when a worker cannot be told.
+    pub fn limit(&self, port: PortId, limits: &Limits) -> Result<(), WorkerError> {
+        self.workers.iter().try_for_each(|worker| {
+            let limits = limits.clone();
+            worker.tell(Command::Limit { port, limits })
+        })
     }
 
     /// Copies what passes a port to a queue, until the receiving end is dropped.

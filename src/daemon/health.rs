@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -203,11 +203,11 @@ async fn serve(
             return;
         };
         match socket.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, asker)) => {
                 let known = Arc::clone(&known);
                 tokio::spawn(async move {
                     // One that is slow, or says nonsense, is hung up on.
-                    let _ = timeout(REQUEST_TIME, converse(stream, question, known)).await;
+                    let _ = timeout(REQUEST_TIME, converse((stream, asker.ip()), question, known)).await;
                     drop(permit);
                 });
             }
@@ -218,13 +218,13 @@ async fn serve(
 
 /// Answers one request.
 async fn converse(
-    stream: TcpStream,
+    (stream, asker): (TcpStream, IpAddr),
     question: Question,
     known: Arc<Mutex<Known>>,
 ) -> Result<(), hyper::Error> {
     let service = service_fn(move |request| {
         let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let response = answer(&request, question, &known);
+        let response = answer(&request, (question, asker), &known);
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new()
@@ -233,7 +233,11 @@ async fn converse(
         .await
 }
 
-fn answer(request: &Request<Incoming>, question: Question, known: &Known) -> Response<Full<Bytes>> {
+fn answer(
+    request: &Request<Incoming>,
+    (question, asker): (Question, IpAddr),
+    known: &Known,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return respond(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -243,7 +247,7 @@ fn answer(request: &Request<Incoming>, question: Question, known: &Known) -> Res
     match question {
         Question::Node => of_node(request.uri().path(), known),
         Question::Service(port) => match known.services.get(&port) {
-            Some(service) => of_service(service, known),
+            Some(service) => of_service(service, asker, known),
             None => respond(StatusCode::NOT_FOUND, &json!({ "error": "the Service is gone" })),
         },
     }
@@ -272,22 +276,22 @@ fn of_node(path: &str, known: &Known) -> Response<Full<Bytes>> {
     )
 }
 
-fn of_service(service: &HealthPort, known: &Known) -> Response<Full<Bytes>> {
-    let is_alive = known.is_alive();
+fn of_service(service: &HealthPort, asker: IpAddr, known: &Known) -> Response<Full<Bytes>> {
+    let (is_alive, local_endpoints) = (known.is_alive(), service.local.told_to(asker));
     let mut response = respond(
-        status(is_alive && service.local_endpoints > 0),
+        status(is_alive && local_endpoints > 0),
         &json!({
             "service": {
                 "namespace": service.service.namespace(),
                 "name": service.service.name(),
             },
-            "localEndpoints": service.local_endpoints,
+            "localEndpoints": local_endpoints,
             "serviceProxyHealthy": is_alive,
         }),
     );
     response.headers_mut().insert(
         "x-load-balancing-endpoint-weight",
-        HeaderValue::from(service.local_endpoints),
+        HeaderValue::from(local_endpoints),
     );
     response
 }

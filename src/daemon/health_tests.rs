@@ -4,6 +4,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::daemon::compile::services::LocalEndpoints;
 use crate::objects::ServiceKey;
 
 /// A port that nobody has at the moment.
@@ -16,13 +17,21 @@ fn service(name: &str, port: u16, local_endpoints: usize) -> HealthPort {
     HealthPort {
         port,
         service: ServiceKey::new("default", name).unwrap(),
-        local_endpoints,
+        local: LocalEndpoints {
+            v4: Some(local_endpoints),
+            v6: None,
+        },
     }
 }
 
 /// Status and body of the answer, or `None` if nobody listens.
 async fn get(port: u16, path: &str) -> Option<(u16, serde_json::Value)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    get_at("127.0.0.1", port, path).await
+}
+
+/// The same at one of the node's addresses.
+async fn get_at(address: &str, port: u16, path: &str) -> Option<(u16, serde_json::Value)> {
+    let mut stream = TcpStream::connect((address, port)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -81,6 +90,36 @@ async fn a_service_is_well_where_it_has_an_endpoint() {
     health.sync(node, &[], false);
     tokio::task::yield_now().await;
     assert_eq!(get(port, "/").await, None, "the Service is gone");
+}
+
+/// As kube-proxy has it, a server for each family, though one socket hears both.
+#[tokio::test]
+async fn each_family_is_told_of_its_own_endpoints() {
+    let port = free_port();
+    let mut health = Health::new();
+    for (v4, v6, over_v4, over_v6) in [
+        (Some(2), Some(1), 2, 1),
+        (Some(0), Some(1), 0, 1),
+        (Some(3), None, 3, 3),
+        (None, Some(3), 3, 3),
+        (None, Some(0), 0, 0),
+    ] {
+        let local = LocalEndpoints { v4, v6 };
+        let service = HealthPort {
+            local,
+            ..service("web", port, 0)
+        };
+        health.sync(0, &[service], false);
+        for (address, expected) in [("127.0.0.1", over_v4), ("::1", over_v6)] {
+            let (status, body) = get_at(address, port, "/").await.unwrap();
+            assert_eq!(body["localEndpoints"], expected, "{local:?} by {address}");
+            assert_eq!(
+                status,
+                if expected > 0 { 200 } else { 503 },
+                "{local:?} by {address}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ impl Daemon {
                 );
             }
             warn!("{} is gone; its port is closed", port.interface);
+            self.members.forget(id);
             self.publish().await;
             self.close(port);
         }

@@ -17,7 +17,9 @@ mod lease;
 mod links;
 mod liveness;
 mod look;
+pub mod members;
 mod neighbours;
+mod networks;
 pub(crate) mod nic;
 mod pods;
 pub mod ports;
@@ -40,7 +42,7 @@ use crossbeam::channel::Sender;
 use millrace_dataplane::table::{Epoch, HashKey, NodeTables, Publisher, Role};
 use millrace_dataplane::wire::IpProtocol;
 use millrace_dataplane::xdp::SteeringTables;
-use millrace_pipelines::Connections;
+use millrace_pipelines::{Bridging, Connections};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -104,6 +106,7 @@ struct Daemon {
     ports: Ports,
     saved: Saved,
     connections: Connections,
+    bridging: Bridging,
     awaited: AwaitedAnswers,
     /// What this run changed at the uplink's device, and what earlier runs had written down.
     nic_changes: Option<nic::NicBefore>,
@@ -117,6 +120,8 @@ struct Daemon {
     health: Health,
     balancing: balancing::Balancing,
     peers: Vec<compile::PeerName>,
+    /// Networks beside the cluster's own, as they are served.
+    networks: networks::Served,
     next_hops: Vec<(u32, IpAddr)>,
     steering: SteeringTables,
     host_path: HostPath,
@@ -125,6 +130,8 @@ struct Daemon {
     route_failures: Vec<String>,
     /// Pods that were attached and are not served now: their ports are tried again.
     unserved: Vec<PodRow>,
+    /// Ports in networks beside the cluster's own.
+    members: members::Members,
     key: HashKey,
     warnings: Vec<String>,
     slow_path: Sender<SlowPathEvent>,
@@ -218,6 +225,7 @@ impl Daemon {
         }
         self.release_answers();
         self.health.beat();
+        self.balancing.tell_again(&self.store);
         self.end_denied();
         self.restore_own_services();
         if self.look_at_listeners() {
@@ -226,6 +234,8 @@ impl Daemon {
         self.refresh_neighbours().await;
         self.follow_links().await?;
         self.adopt_pods().await;
+        self.adopt_members().await;
+        self.tell_long_frames();
         // The last tables but one are freed here when nothing has changed since.
         self.publisher.reclaim();
         Ok(())
@@ -234,6 +244,7 @@ impl Daemon {
     /// Makes the tables anew.
     fn compile(&mut self, ports: &[PortInput], epoch: Epoch) -> Compiled {
         let listening = OnceCell::new();
+        let members: Vec<_> = self.members.served().map(|(id, row)| (id, row.clone())).collect();
         compile::compile(
             &Inputs {
                 config: &self.config,
@@ -243,6 +254,7 @@ impl Daemon {
                 ports,
                 key: self.key,
                 listens: HostListens(&|address, protocol, port| listens(&listening, address, protocol, port)),
+                members: &members,
             },
             &mut self.numbers,
             &mut self.services,
@@ -278,6 +290,7 @@ impl Daemon {
         let compiled_hops = compiled.next_hops;
         self.warnings = compiled.warnings;
         self.publisher.publish(self.tables.clone());
+        self.serve_networks(compiled.second);
         self.renew_reasons();
         self.sync_own_services(&compiled.own_services);
         self.forget_plain(&service_changes);

@@ -17,9 +17,9 @@ use tracing::{info, warn};
 use super::Daemon;
 use super::fabric::OwnSockets;
 use super::look::Misconfigured;
-use super::ports::SavedError;
 use super::underlay::Underlay;
 use crate::config::{self, Config, Uplink};
+use crate::durable::StateError;
 use crate::kernel::{Channels, Device, InterruptDelay, Kernel, KernelError, Link, Rings, numa_node_of_core};
 
 pub(super) use before::NicBefore;
@@ -360,7 +360,7 @@ impl Daemon {
     }
 
     /// Writes down what the device was before a change.
-    fn remember_nic(&mut self, now: NicBefore) -> Result<(), SavedError> {
+    fn remember_nic(&mut self, now: NicBefore) -> Result<(), StateError> {
         let interface = self.device.link.name.as_str();
         let fresh = || NicBefore {
             interface: interface.to_owned(),

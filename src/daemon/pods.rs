@@ -2,6 +2,9 @@
 
 mod addresses;
 mod attachments;
+mod bandwidth;
+
+pub(super) use bandwidth::limit_rows;
 
 use std::net::IpAddr;
 
@@ -16,9 +19,10 @@ use super::Daemon;
 use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
-use super::ports::{PodRow, Port, SavedError};
-use crate::admin::protocol::{Attach, Attached, Attachment, Failure, HostPort};
+use super::ports::{PodRow, Port};
+use crate::admin::protocol::{Attach, Attached, Attachment, Bandwidth, Failure, HostPort};
 use crate::config::OverlayKind;
+use crate::durable::StateError;
 use crate::kernel::{Link, PodPortSpec, pod_interface_name};
 use crate::objects::{Encapsulation, Family, Network, NodeRecord, Peer, PodKey, Store};
 
@@ -34,6 +38,7 @@ struct Wanted {
     addresses: Vec<IpAddr>,
     attachment: Option<Attachment>,
     host_ports: Vec<HostPort>,
+    bandwidth: Bandwidth,
 }
 
 impl Daemon {
@@ -58,6 +63,7 @@ impl Daemon {
             addresses: addresses.clone(),
             attachment: attach.attachment(),
             host_ports: attach.host_ports.clone(),
+            bandwidth: attach.bandwidth,
         };
         self.unserved.retain(|other| other.pod != row.pod);
         self.unserved.push(row.clone());
@@ -114,6 +120,7 @@ impl Daemon {
                     addresses: row.addresses.clone(),
                     attachment: row.attachment.clone(),
                     host_ports: row.host_ports.clone(),
+                    bandwidth: row.bandwidth,
                 };
                 self.open_pod(wanted).await
             }
@@ -156,6 +163,9 @@ impl Daemon {
             mtu: overhead(wanted.mtu as usize),
             finish_checksums: true,
         };
+        let limits = bandwidth::limits(&wanted.bandwidth);
+        // In the workers' queues of orders it is behind the port's own sockets, and before the first packet.
+        let limited = self.fabric.limit(id, &limits);
         self.ports.insert(Port {
             interface: wanted.interface.clone(),
             pod: Some(wanted.pod),
@@ -163,17 +173,27 @@ impl Daemon {
             attached,
             attachment: wanted.attachment,
             host_ports: wanted.host_ports,
+            bandwidth: wanted.bandwidth,
+            limits,
         });
         self.publish().await;
-        let up = self.kernel.set_up(&wanted.interface, true).await;
-        if let Err(error) = up {
-            if let Some(port) = self.ports.remove(id) {
-                self.publish().await;
-                self.close(port);
-            }
-            return Err(Failure::failed(error.to_string()));
+        let failed = match limited {
+            Ok(()) => self
+                .kernel
+                .set_up(&wanted.interface, true)
+                .await
+                .err()
+                .map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let Some(reason) = failed else {
+            return Ok(());
+        };
+        if let Some(port) = self.ports.remove(id) {
+            self.publish().await;
+            self.close(port);
         }
-        Ok(())
+        Err(Failure::failed(reason))
     }
 
     /// Takes a pod's port away, down to the veth pair. Succeeds again and again, also when the namespace is gone.
@@ -262,6 +282,7 @@ impl Daemon {
             addresses: row.addresses.clone(),
             attachment: row.attachment.clone(),
             host_ports: row.host_ports.clone(),
+            bandwidth: row.bandwidth,
         };
         let ours = matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours());
         if !ours && link.up {
@@ -284,12 +305,13 @@ impl Daemon {
     }
 
     /// Writes down which pods are attached, served or not.
-    pub(super) fn remember(&mut self) -> Result<(), SavedError> {
+    pub(super) fn remember(&mut self) -> Result<(), StateError> {
         let rows: Vec<_> = self.rows().collect();
-        if rows == self.saved.ports {
+        let members: Vec<_> = self.members.rows().cloned().collect();
+        if rows == self.saved.ports && members == self.saved.members {
             return Ok(());
         }
-        self.saved.ports = rows;
+        (self.saved.ports, self.saved.members) = (rows, members);
         self.saved.store(&self.config.node.state_dir)
     }
 
@@ -343,7 +365,7 @@ pub(super) fn tunnel_overhead(kind: OverlayKind, own: &NodeRecord, store: &Store
     })
 }
 
-fn parse_pod(name: &str) -> Result<PodKey, Failure> {
+pub(super) fn parse_pod(name: &str) -> Result<PodKey, Failure> {
     let wrong = |reason: String| {
         Failure::wrong(format!(
             "{name} is no pod ({reason}); NAMESPACE/NAME would be right"

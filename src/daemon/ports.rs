@@ -1,19 +1,20 @@
 //! The switch's ports: their numbers, and what has to be remembered of pods' ports across a restart.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{PortFacts, Role};
+use millrace_dataplane::worker::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::compile::PortInput;
 use super::fabric::AttachedPort;
+use super::members::MemberRow;
 use super::nic::NicBefore;
-use crate::admin::protocol::{Attachment, HostPort};
+use crate::admin::protocol::{Attachment, Bandwidth, HostPort};
+use crate::durable::{StateError, StateFile};
 use crate::objects::PodKey;
 
 /// One port of the switch.
@@ -30,6 +31,10 @@ pub struct Port {
     pub attachment: Option<Attachment>,
     /// Ports of the node that lead to the pod.
     pub host_ports: Vec<HostPort>,
+    /// What it may send and be sent in a second, as it was asked for.
+    pub bandwidth: Bandwidth,
+    /// What the workers hold it to.
+    pub limits: Limits,
 }
 
 impl Port {
@@ -48,7 +53,7 @@ impl Port {
         let role = match self.facts.role {
             Role::Uplink => "uplink",
             Role::Host => "host",
-            Role::Pod => "",
+            Role::Pod | Role::Segment => "",
         };
         name == self.interface || name == role || self.pod.as_ref().is_some_and(|pod| pod.to_string() == name)
     }
@@ -164,6 +169,9 @@ pub struct PodRow {
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+    /// What it may send and be sent in a second.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// What is kept in the state folder for the next start.
@@ -172,6 +180,9 @@ pub struct PodRow {
 pub struct Saved {
     /// The pods' ports.
     pub ports: Vec<PodRow>,
+    /// Ports in networks beside the cluster's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberRow>,
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
@@ -189,77 +200,38 @@ pub struct Saved {
     pub vlan_device: Option<String>,
 }
 
-/// The state file could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum SavedError {
-    /// The system refused.
-    #[error("cannot {verb} {path}: {source}")]
-    System {
-        /// read or write.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file does not say what it should.
-    #[error("{path} does not read as state of Millrace ({source}); remove it, and attach the pods anew")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-}
-
 impl Saved {
-    /// The file's name in the state folder.
-    pub const FILE: &str = "ports.json";
+    /// The file.
+    pub const FILE: StateFile = StateFile {
+        name: "ports.json",
+        holds: "state of Millrace",
+        remedy: "remove it, and attach the pods anew",
+    };
 
     /// Reads what the last run left; nothing if there was none.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn load(folder: &Path) -> Result<Self, SavedError> {
-        let path = folder.join(Self::FILE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SavedError::Format { path, source }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(SavedError::System {
-                verb: "read",
-                path,
-                source,
-            }),
-        }
+    /// [`StateError`] names the file.
+    pub fn load(folder: &Path) -> Result<Self, StateError> {
+        Self::FILE.load(folder)
     }
 
-    /// Writes it so that a crash leaves either the old or the new state, whole.
+    /// Writes it durably.
     ///
     /// # Errors
-    /// [`SavedError`] names the file.
-    pub fn store(&self, folder: &Path) -> Result<(), SavedError> {
-        let path = folder.join(Self::FILE);
-        let new = folder.join(format!("{}.new", Self::FILE));
-        let write = || {
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| SavedError::System {
-            verb: "write",
-            path: path.clone(),
-            source,
-        })
+    /// [`StateError`] names the file.
+    pub fn store(&self, folder: &Path) -> Result<(), StateError> {
+        Self::FILE.store(folder, self)
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::num::NonZeroU16;
+    use std::num::{NonZeroU16, NonZeroU64};
 
     use super::*;
+    use crate::admin::protocol::{MemberEnd, PortRate, TapDevice, TrunkVlan};
     use crate::objects::Protocol;
 
     #[test]
@@ -283,6 +255,30 @@ mod tests {
                     host_port: NonZeroU16::new(5353).unwrap(),
                     container_port: NonZeroU16::new(53).unwrap(),
                 }],
+                bandwidth: Bandwidth {
+                    ingress: None,
+                    egress: Some(PortRate {
+                        rate: NonZeroU64::new(10_000_000).unwrap(),
+                        burst: None,
+                    }),
+                },
+            }],
+            members: vec![MemberRow {
+                interface: "tap0".into(),
+                end: MemberEnd::Tap(TapDevice {
+                    name: "tap0".into(),
+                    user: Some(64_055),
+                    group: None,
+                }),
+                was_there: true,
+                network: Some("shop/blue".into()),
+                trunk: vec![TrunkVlan {
+                    vlan: 7,
+                    network: "shop/red".into(),
+                }],
+                mac: Some("02:00:00:00:00:07".parse().unwrap()),
+                addresses: vec!["10.9.0.7/16".parse().unwrap()],
+                attachment: None,
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
@@ -292,10 +288,11 @@ mod tests {
         };
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), saved);
-        fs::write(folder.path().join(Saved::FILE), b"{\"ports\": 7}").unwrap();
+        std::fs::write(folder.path().join("ports.json"), b"{\"ports\": 7}").unwrap();
         let error = Saved::load(folder.path()).unwrap_err().to_string();
         assert!(
-            error.contains(Saved::FILE) && error.contains("attach the pods anew"),
+            error.contains("ports.json does not read as state of Millrace (")
+                && error.ends_with("); remove it, and attach the pods anew"),
             "{error}"
         );
     }

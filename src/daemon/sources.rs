@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::look::Misconfigured;
-use crate::cluster::{ClusterOptions, ClusterSource, Contact, LeaseFacts, Pace, SourceStatus};
+use crate::cluster::{ClusterOptions, ClusterSource, Contact, LeaseFacts, Pace, Reporter, SourceStatus};
 use crate::config::{Config, ObjectSource};
 use crate::objects::{Assigned, Assigner, FolderSource, Source, Store};
 
@@ -75,6 +75,14 @@ impl Sources {
         match self {
             Self::Folder(_, source) => Some(source.assigner()),
             Self::Api(_) => None,
+        }
+    }
+
+    /// By which something is said of an object where `kubectl describe` shows it.
+    pub(super) fn reporter(&self) -> Option<Reporter> {
+        match self {
+            Self::Folder(..) => None,
+            Self::Api(source) => source.reporter(),
         }
     }
 

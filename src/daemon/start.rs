@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{Epoch, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects};
+use millrace_dataplane::table::{
+    Epoch, Fdb, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
+};
 use millrace_dataplane::wire::MacAddr;
-use millrace_dataplane::worker::Punt;
+use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
-use millrace_pipelines::Connections;
+use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -20,7 +22,7 @@ use super::balancing::{self, Balance, Balancing};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
-use super::fabric::{Fabric, FabricError, PortSpec, Sockets};
+use super::fabric::{Fabric, FabricError, FromWorkers, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, packets_of, warn_of_mtu};
@@ -28,11 +30,14 @@ use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
+use super::members::Members;
 use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
-use crate::admin::server::AdminServer;
+use crate::admin::protocol::Bandwidth;
+use crate::admin::scrape;
+use crate::admin::server::{AdminServer, Call};
 use crate::config::Config;
 use crate::dns::service::ResolverService;
 use crate::dns::{Listen, Resolver};
@@ -40,7 +45,7 @@ use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{
-    self, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
+    self, Feeds, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
 
 /// Admin requests that may wait.
@@ -49,6 +54,8 @@ const REQUESTS: usize = 64;
 const NEIGHBOUR_REQUESTS: usize = 256;
 /// Packets that may wait for their answers to be steered.
 const STEER_REQUESTS: usize = 256;
+/// Stations of all bridged networks that can be known at once.
+const FDB_ENTRIES: u32 = 65_536;
 /// Events that may wait for the slow path.
 const EVENTS: usize = 16;
 
@@ -73,7 +80,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             info!("stopping: nothing was begun");
             return Ok(());
         }
-        let balance = Balancing::start(&config, given, source.assigner())?;
+        let balance = Balancing::start(&config, given, (source.assigner(), source.reporter()))?;
         let (daemon, inbox) = start(config, &source, balance).await?;
         info!("ready");
         daemon.serve(inbox).await
@@ -87,11 +94,25 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
-    let (fabric, punts) = start_fabric(&config, (&uplink, &device), &publisher, &connections, key)?;
+    let bridging = Bridging {
+        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
+        storms: Arc::default(),
+    };
+    let (fabric, from_workers) = start_fabric(
+        &config,
+        (&uplink, &device),
+        &publisher,
+        (&connections, &bridging),
+        key,
+    )?;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
-    let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, punts, publisher.reader())?;
+    let (slow_path, slow_path_stats, (neighbours, steering)) = start_slow_path(
+        &config,
+        &fabric,
+        from_workers,
+        (publisher.reader(), Arc::clone(&bridging.fdb)),
+    )?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
@@ -108,11 +129,13 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
+        members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
         tables: nothing,
         connections,
+        bridging,
         awaited: flows::AwaitedAnswers::default(),
         publisher,
         numbers: Numbers::default(),
@@ -121,6 +144,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         health: Health::new(),
         balancing: balance.0,
         peers: Vec::new(),
+        networks: super::networks::Served::default(),
         next_hops: Vec::new(),
         steering: SteeringTables::default(),
         host_path: HostPath::default(),
@@ -139,7 +163,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         leaving: false,
     };
     daemon.begin(&host, &uplink, &stores).await?;
-    tokio::spawn(server.serve(requests_in));
+    answer_all(server, &daemon.config, requests_in);
     let inbox = Inbox {
         follower,
         stores,
@@ -151,16 +175,24 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     Ok((daemon, inbox))
 }
 
+/// Has requests come in by the admin socket, and by the port for metrics if there is to be one.
+fn answer_all(server: AdminServer, config: &Config, requests: mpsc::Sender<Call>) {
+    if let Some(address) = config.metrics.listen {
+        tokio::spawn(scrape::serve(address.get(), requests.clone()));
+    }
+    tokio::spawn(server.serve(requests));
+}
+
 /// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.
 fn start_fabric(
     config: &Config,
     (uplink, device): (&Link, &ClaimedDevice),
     tables: &Publisher<NodeTables>,
-    connections: &Connections,
+    shared: (&Connections, &Bridging),
     key: HashKey,
-) -> anyhow::Result<(Fabric, Receiver<Punt>)> {
+) -> anyhow::Result<(Fabric, FromWorkers)> {
     let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
-    Fabric::start(config, &tables.reader(), connections, key, memory).map_err(misconfigured)
+    Fabric::start(config, &tables.reader(), shared, key, memory).map_err(misconfigured)
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.
@@ -197,8 +229,8 @@ type SlowPathEnds = (
 fn start_slow_path(
     config: &Config,
     fabric: &Fabric,
-    punts: Receiver<Punt>,
-    tables: Reader<NodeTables>,
+    FromWorkers { punts, lessons }: FromWorkers,
+    tables: (Reader<NodeTables>, Arc<Fdb>),
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
@@ -208,8 +240,11 @@ fn start_slow_path(
     };
     let stats = slowpath::spawn(
         limits,
-        punts,
-        events,
+        Feeds {
+            punts,
+            lessons,
+            events,
+        },
         fabric.workers().to_vec(),
         tables,
         (neighbours_in, steering_in),
@@ -255,6 +290,7 @@ impl Daemon {
         self.balance();
         self.publish().await;
         self.adopt_pods().await;
+        self.adopt_members().await;
         self.assign_openers();
         Ok(())
     }
@@ -328,6 +364,8 @@ impl Daemon {
             attached,
             attachment: None,
             host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
         });
         Ok(())
     }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{Epoch, PortFacts};
 use millrace_dataplane::wire::vlan::VlanId;
+use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, Hint, ProgramKind, XdpError, XdpMode};
 use tracing::{info, warn};
 
@@ -18,6 +19,7 @@ use super::ports::Port;
 use super::stalls::Stalls;
 use super::start::misconfigured;
 use super::{Daemon, nic};
+use crate::admin::protocol::Bandwidth;
 use crate::config;
 use crate::kernel::{Kernel, Link};
 
@@ -177,6 +179,8 @@ impl Daemon {
             attached,
             attachment: None,
             host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
         });
         Ok(())
     }

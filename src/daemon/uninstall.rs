@@ -12,7 +12,7 @@ use millrace_dataplane::xdp;
 use super::balancing;
 use super::host_path;
 use super::ports::Saved;
-use super::{look, nic};
+use super::{look, members, nic};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
 use crate::balancer::SavedAddresses;
@@ -67,12 +67,8 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
                     step(format!("{what} as before"), result);
                 }
             }
-            for row in &saved.ports {
-                let result = kernel.detach_pod(&row.interface).await;
-                step(
-                    format!("port {} of {}", row.interface, row.pod),
-                    result.map_err(Into::into),
-                );
+            for (what, result) in remove_ports(&kernel, &saved).await {
+                step(what, result);
             }
             let routes = balancing::withdraw(&kernel, config).await;
             for (what, result) in host_path::undo(&kernel, &saved).into_iter().chain([routes]) {
@@ -100,6 +96,25 @@ pub fn uninstall(config: &Config, stop: bool) -> anyhow::Result<Vec<String>> {
         .with_context(|| format!("uninstalling from {}", config.uplink.interface.as_str()))
 }
 
+/// Removes pods' ports and those in networks beside the cluster's own; of a tap device that is somebody else's, our program.
+async fn remove_ports(kernel: &Kernel, saved: &Saved) -> Vec<(String, anyhow::Result<bool>)> {
+    let mut all = Vec::new();
+    for row in &saved.ports {
+        let result = kernel.detach_pod(&row.interface).await;
+        let what = format!("port {} of {}", row.interface, row.pod);
+        all.push((what, result.map_err(Into::into)));
+    }
+    for row in &saved.members {
+        let result = if row.is_lent() {
+            detach_program(kernel, &row.interface).await
+        } else {
+            members::remove_device(kernel, row).await.map_err(Into::into)
+        };
+        all.push((format!("port {}", row.interface), result));
+    }
+    all
+}
+
 /// Takes the steering program off an interface, if that is there and it is on it.
 async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
     match kernel.find_link(name).await? {
@@ -111,11 +126,11 @@ async fn detach_program(kernel: &Kernel, name: &str) -> anyhow::Result<bool> {
 /// Removes what is kept in the state folder; answers what could not be.
 fn remove_files(folder: &Path, of_balancers: &Path) -> Vec<(String, std::io::Error)> {
     let files = [
-        (folder, Saved::FILE),
+        (folder, Saved::FILE.name),
         (folder, super::flows::FILE),
         (folder, "lock"),
         (folder, super::SOCKET_NAME),
-        (of_balancers, SavedAddresses::FILE),
+        (of_balancers, SavedAddresses::FILE.name),
     ];
     let removed = files.map(|(folder, file)| {
         let path = folder.join(file);

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use hand::{Hand, beside};
+use crate::durable::{DurableError, beside};
+use hand::Hand;
 
 /// The plugin's name, in the runtime's folder of plugins and as `type` in a network.
 pub const PLUGIN: &str = "millrace-cni";
@@ -49,15 +50,8 @@ pub struct Folders {
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The system refused.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    System {
-        /// What was tried.
-        doing: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] DurableError),
     /// The network that is to be installed is none.
     #[error("{}: {reason}", path.display())]
     Network {
@@ -92,11 +86,7 @@ impl Wanted {
 }
 
 fn own_network(path: &Path) -> Result<String, InstallError> {
-    let text = fs::read_to_string(path).map_err(|source| InstallError::System {
-        doing: "read",
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = fs::read_to_string(path).map_err(DurableError::at("read", path))?;
     let wrong = |reason: String| InstallError::Network {
         path: path.to_owned(),
         reason,
@@ -192,11 +182,7 @@ fn install_by(hand: &Hand, folders: &Folders, wanted: &Wanted) -> Result<Vec<Str
 }
 
 fn listed(folder: &Path) -> Result<Vec<String>, InstallError> {
-    networks(folder).map_err(|source| InstallError::System {
-        doing: "list",
-        path: folder.to_owned(),
-        source,
-    })
+    Ok(networks(folder).map_err(DurableError::at("list", folder))?)
 }
 
 /// Puts networks back that were set aside, and takes ours away; the plugin too, unless pods still need it to be taken down.
@@ -253,11 +239,7 @@ fn uninstall_by(hand: &Hand, folders: &Folders) -> Result<Vec<String>, InstallEr
 
 /// Names of networks that were set aside.
 fn saved(folder: &Path) -> Result<Vec<String>, InstallError> {
-    let failed = |source| InstallError::System {
-        doing: "list",
-        path: folder.to_owned(),
-        source,
-    };
+    let failed = DurableError::at("list", folder);
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,

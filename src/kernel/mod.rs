@@ -25,6 +25,7 @@ mod generic;
 mod host_port;
 mod link;
 mod listening;
+mod member_port;
 mod message;
 mod names;
 mod namespace;
@@ -41,6 +42,7 @@ mod state;
 mod subscription;
 pub mod sysctl;
 mod tables;
+mod tap;
 mod veth;
 mod xdp_features;
 
@@ -49,7 +51,8 @@ pub use error::{KernelError, Refusal};
 pub use follow::KernelFollower;
 pub use host_port::{HostPort, HostPortOrigin, HostPortSpec};
 pub use listening::Listening;
-pub use names::{check_interface_name, pod_interface_name};
+pub use member_port::{MemberEnd, MemberPortSpec, member_end_fault};
+pub use names::{check_interface_name, member_interface_name, pod_interface_name};
 pub use namespace::within_namespace;
 pub use nftables::{ChainName, OUTPUT_TABLE, OwnServices, ProtocolPort, chains};
 pub use pod_port::{PodEnd, PodPort, PodPortSpec, pod_end_fault};
@@ -61,4 +64,5 @@ pub use state::{
     InterfaceAddress, KernelState, Link, LinkVlan, MacAddr, Neighbour, NeighbourState, NextHop, Route,
     RouteHop, RouteKind, Scope,
 };
+pub use tap::TapWish;
 pub use xdp_features::XdpFeatures;

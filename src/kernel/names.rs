@@ -17,11 +17,20 @@ const POD_PREFIX: &str = "mr";
 /// neither part).
 #[must_use]
 pub fn pod_interface_name(namespace: &str, pod: &str) -> String {
+    name_of(&format!("{namespace}/{pod}"))
+}
+
+/// As [`pod_interface_name`], for an interface of a pod beside its first, by its name inside the pod.
+#[must_use]
+pub fn member_interface_name(pod: &str, interface: &str) -> String {
+    // A second slash is in no name of a first one.
+    name_of(&format!("{pod}/{interface}"))
+}
+
+fn name_of(text: &str) -> String {
     use std::fmt::Write;
     let mut hash = Sha256::new();
-    hash.update(namespace.as_bytes());
-    hash.update(b"/");
-    hash.update(pod.as_bytes());
+    hash.update(text.as_bytes());
     let mut name = String::from(POD_PREFIX);
     for byte in hash.finalize() {
         // INVARIANT: writing to a String never fails.

@@ -101,8 +101,18 @@ impl Kernel {
         ifindex: u32,
         address: IpAddr,
     ) -> Result<(), KernelError> {
+        self.add_address(interface, ifindex, host_prefix(address)).await
+    }
+
+    /// Gives an interface an address with its prefix. One that it has already is no error.
+    pub(super) async fn add_address(
+        &self,
+        interface: &str,
+        ifindex: u32,
+        address: IpNet,
+    ) -> Result<(), KernelError> {
         let action = format!("giving interface {interface} the address {address}");
-        let message = address_message(ifindex, host_prefix(address));
+        let message = address_message(ifindex, address);
         match self
             .change(
                 &action,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::address::{MacError, UnicastMac};
+use super::attachment::AttachmentFault;
 use super::calico::CalicoFault;
 pub(super) use super::excerpt::value_excerpt;
 use super::excerpt::{REASON_MAX_CHARS, excerpt};
@@ -330,6 +331,11 @@ pub enum Fault {
     #[error(transparent)]
     Calico(#[from] CalicoFault),
 
+    // Of networks beside the cluster's own.
+    /// See there.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentFault),
+
     // Of policies, and of what they select by.
     /// See there.
     #[error(transparent)]
@@ -344,6 +350,7 @@ impl Fault {
             Self::Service(fault) => fault.severity(),
             Self::Policy(fault) => fault.severity(),
             Self::Calico(fault) => fault.severity(),
+            Self::Attachment(fault) => fault.severity(),
             Self::FolderUnwatched { .. } | Self::CidrHostBits { .. } | Self::NodeUnknown { .. } => {
                 Severity::Warning
             }

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
+mod attachment;
 mod calico;
 mod check;
 mod endpoint_slice;
@@ -33,6 +34,9 @@ mod watch;
 mod watched;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
+pub use attachment::{
+    AttachmentFault, NetworkAttachmentDefinition, NetworkKey, NetworkRecord, PLUGIN_TYPE, PeerChoice,
+};
 pub use calico::{
     Block, BlockAffinity, BlockRecord, CalicoFault, CalicoNode, Encapsulation, IpPool, IpamBlock, PoolMode,
     PoolRecord,

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::attachment::{ATTACHMENT_API_VERSION, NetworkAttachmentDefinition};
 use super::calico::{BlockAffinity, CALICO_API_VERSIONS, IpPool, IpamBlock};
 use super::fault::Fault;
 use super::name::ObjectId;
@@ -49,10 +50,18 @@ pub enum Object {
     IpamBlock(Box<IpamBlock>),
     /// Calico's BlockAffinity.
     BlockAffinity(Box<BlockAffinity>),
+    /// A NetworkAttachmentDefinition.
+    Attachment(Box<NetworkAttachmentDefinition>),
 }
 
 /// Kinds that live in a Namespace.
-const NAMESPACED: [&str; 4] = [Pod::KIND, Service::KIND, EndpointSlice::KIND, NetworkPolicy::KIND];
+const NAMESPACED: [&str; 5] = [
+    Pod::KIND,
+    Service::KIND,
+    EndpointSlice::KIND,
+    NetworkPolicy::KIND,
+    NetworkAttachmentDefinition::KIND,
+];
 
 /// Why a tree gave no object, and which object it would have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +153,11 @@ impl Object {
             Self::IpPool(pool) => (IpPool::KIND, "", &pool.metadata),
             Self::IpamBlock(block) => (IpamBlock::KIND, "", &block.metadata),
             Self::BlockAffinity(affinity) => (BlockAffinity::KIND, "", &affinity.metadata),
+            Self::Attachment(definition) => (
+                NetworkAttachmentDefinition::KIND,
+                namespace_of(&definition.metadata),
+                &definition.metadata,
+            ),
         };
         let name = metadata.name.clone().filter(|name| !name.is_empty())?;
         Some(ObjectId {
@@ -186,6 +200,9 @@ impl Object {
             }
             (version, BlockAffinity::KIND) if CALICO_API_VERSIONS.contains(&version) => {
                 typed(tree).map(Box::new).map(Self::BlockAffinity)
+            }
+            (ATTACHMENT_API_VERSION, NetworkAttachmentDefinition::KIND) => {
+                typed(tree).map(Box::new).map(Self::Attachment)
             }
             _ => Err(Fault::UnusedKind { api_version, kind }),
         };

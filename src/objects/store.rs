@@ -9,6 +9,7 @@
 mod build;
 mod divide;
 mod entry;
+mod networks;
 mod overlay;
 mod peer;
 mod registry;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::attachment::{NetworkKey, NetworkRecord};
 use super::calico::{Encapsulation, PoolRecord};
 use super::endpoint_slice::SliceRecord;
 use super::flannel::Family;
@@ -44,6 +46,7 @@ pub struct Store {
     services: Arc<[Arc<ServiceEntry>]>,
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
+    networks: BTreeMap<NetworkKey, Arc<NetworkRecord>>,
     choice: NetworkChoice,
     network: Network,
     /// Calico's objects, to be kept; what follows from them is in the nodes.

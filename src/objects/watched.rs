@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 
+use super::attachment::{ATTACHMENT_API_VERSION, NetworkAttachmentDefinition};
 use super::calico::{BlockAffinity, CALICO_API_VERSIONS, IpPool, IpamBlock};
 use super::name::ObjectId;
 use super::policy::ClusterNetworkPolicy;
@@ -41,7 +42,7 @@ const fn served(api_version: &'static str, path: &'static str) -> Served {
 }
 
 /// Every kind that is watched. Nodes, Namespaces and what policies say come first: what the rest is judged by.
-pub static WATCHED: [Watched; 10] = [
+pub static WATCHED: [Watched; 11] = [
     Watched {
         kind: Node::KIND,
         served: &[served(Node::API_VERSION, "/api/v1/nodes")],
@@ -113,6 +114,15 @@ pub static WATCHED: [Watched; 10] = [
         ],
         is_optional: true,
         kept: &["spec"],
+    },
+    Watched {
+        kind: NetworkAttachmentDefinition::KIND,
+        served: &[served(
+            ATTACHMENT_API_VERSION,
+            "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions",
+        )],
+        is_optional: true,
+        kept: &["spec.config"],
     },
     Watched {
         kind: Pod::KIND,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{Local, NodeTables, PortFacts, Role};
-use millrace_dataplane::wire::{Arp, ArpOperation, EtherType, Ethernet, arp, eth};
+use millrace_dataplane::wire::{Arp, ArpFields, ArpOperation, EtherType, Ethernet, MacAddr, arp, eth};
 
 use super::stats::Silence;
 
@@ -26,15 +26,18 @@ pub(super) fn answer(tables: &NodeTables, ingress: PortId, frame: &[u8]) -> Resu
     if !is_answered(&tables.local, facts, &request) {
         return Err(Silence::ArpIgnored);
     }
+    reply(&request.fields(), facts.mac).ok_or(Silence::Malformed)
+}
+
+/// The reply to a request that says `mac` has the address asked for, from there.
+pub(super) fn reply(request: &ArpFields, mac: MacAddr) -> Option<PacketCopy> {
+    // The shortest frame holds an ARP packet; the rest of it is padding.
     let mut reply = [0; eth::MIN_FRAME_LEN];
-    let (link, payload) = reply.split_first_chunk_mut().ok_or(Silence::Malformed)?;
-    eth::emit(link, request.sender_hardware(), facts.mac, EtherType::ARP);
-    // INVARIANT: the shortest frame holds an ARP packet; the rest of it is padding.
-    let packet = payload
-        .first_chunk_mut::<{ arp::PACKET_LEN }>()
-        .ok_or(Silence::Malformed)?;
-    request.fields().reply_with(facts.mac).emit(packet);
-    Ok(PacketCopy::new(&reply))
+    let (link, payload) = reply.split_first_chunk_mut()?;
+    eth::emit(link, request.sender_hardware, mac, EtherType::ARP);
+    let packet = payload.first_chunk_mut::<{ arp::PACKET_LEN }>()?;
+    request.reply_with(mac).emit(packet);
+    Some(PacketCopy::new(&reply))
 }
 
 /// Whether the switch answers this packet.
@@ -54,8 +57,8 @@ fn is_answered(local: &Local, facts: &PortFacts, arp: &Arp<'_>) -> bool {
         // section 2.1), and an answer would tell it that the address is taken.
         Role::Host if is_probe => local.gateways.contains(&target),
         Role::Host => !local.owns(target),
-        // The node's own stack speaks for itself there.
-        Role::Uplink => false,
+        // The node's own stack speaks for itself there, and in a bridged network everybody does.
+        Role::Uplink | Role::Segment => false,
     }
 }
 

@@ -18,28 +18,33 @@ mod neighbour;
 mod onward;
 mod original;
 mod rate;
+mod segment;
 mod stats;
 mod thread;
 mod to_switch;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_dataplane::capture::PacketCopy;
+use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
+use millrace_dataplane::table::fdb::Fdb;
 use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
-use millrace_dataplane::worker::{Injection, Origin, Punt, Way};
+use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
 
 use complaint::Complaint;
 use hold::{Held, HoldTable};
 use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
 pub(crate) use rate::Limiter;
+use segment::{Now, Segments};
 use stats::Silence;
 pub use stats::{SharedSlowPathStats, SlowPathStats};
-pub use thread::{SlowPathError, SlowPathEvent, spawn};
+pub use thread::{Feeds, SlowPathError, SlowPathEvent, spawn};
 use to_switch::Answer;
 
 /// What the slow path may do.
@@ -97,18 +102,20 @@ impl From<Injection> for Actions {
 pub struct SlowPath {
     limiter: Limiter,
     holds: HoldTable,
+    segments: Segments,
     /// Identification of the last IPv4 packet made here.
     id: u16,
     stats: SharedSlowPathStats,
 }
 
 impl SlowPath {
-    /// A slow path in which nothing waits yet.
+    /// A slow path in which nothing waits yet. What it learns about bridged networks it puts into `fdb`.
     #[must_use]
-    pub fn new(config: SlowPathConfig) -> Self {
+    pub fn new(config: SlowPathConfig, fdb: Arc<Fdb>) -> Self {
         Self {
             limiter: Limiter::new(config.icmp_errors_per_second, HashKey::random()),
             holds: HoldTable::default(),
+            segments: Segments::new(fdb),
             id: 0,
             stats: SharedSlowPathStats::default(),
         }
@@ -120,10 +127,15 @@ impl SlowPath {
         &self.stats
     }
 
-    /// Whether any packet waits here, so that [`Self::tick`] has something to do.
+    /// Whether any packet waits here, or anything is learned, so that [`Self::tick`] has something to do.
     #[must_use]
-    pub fn is_holding(&self) -> bool {
-        self.holds.len() > 0
+    pub fn is_keeping(&self) -> bool {
+        self.holds.len() > 0 || self.segments.is_any()
+    }
+
+    /// Takes in where a station of a bridged network was seen.
+    pub fn learn(&mut self, lesson: Lesson, now: Instant) {
+        self.segments.learn(lesson, &self.stats, moment(now));
     }
 
     /// Decides about one packet, with the newest `tables`.
@@ -138,6 +150,7 @@ impl SlowPath {
     /// Sends on what no longer has to wait, now that there are new tables: worker and packet, in the order in which
     /// packets for one next hop came.
     pub fn tables_changed(&mut self, tables: &NodeTables) -> Vec<(usize, Injection)> {
+        self.segments.follow(tables);
         let released = self
             .holds
             .release(|held| onward(tables, held.destination) == Onward::Clear);
@@ -148,8 +161,10 @@ impl SlowPath {
             .collect()
     }
 
-    /// Forgets packets that have waited too long, and tells their senders: worker and ICMP error.
+    /// Forgets packets that have waited too long, and tells their senders: worker and ICMP error. Forgets what was learned
+    /// long ago.
     pub fn tick(&mut self, tables: &NodeTables, now: Instant) -> Vec<(usize, Injection)> {
+        self.segments.tick(&self.stats, moment(now));
         let expired = self.holds.expire(now);
         self.stats.held_expired.add(expired.len() as u64);
         let mut errors = Vec::new();
@@ -177,6 +192,13 @@ impl SlowPath {
     }
 
     fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
+        if let PuntDetail::Segment(network, from) = punt.detail {
+            let frame = punt.packet.bytes();
+            let injection = self
+                .segments
+                .hear(frame, (network, from), &self.stats, moment(now));
+            return Ok(Actions::from(injection));
+        }
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
             PuntReason::Arp => {
@@ -195,6 +217,9 @@ impl SlowPath {
             PuntReason::ServiceReject | PuntReason::EndpointGone => {
                 let original = read()?;
                 self.speak(to_switch::refuse(&original)?, &original, now)?
+            }
+            PuntReason::NeighbourAdvertisement | PuntReason::GroupMembership => {
+                return Err(Silence::NeighbourIgnored);
             }
             PuntReason::EchoId | PuntReason::Portless => return self.announce(punt),
             PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),
@@ -389,6 +414,13 @@ impl SlowPath {
     fn next_id(&mut self) -> u16 {
         self.id = self.id.wrapping_add(1);
         self.id
+    }
+}
+
+fn moment(at: Instant) -> Now {
+    Now {
+        at,
+        tick: clock::now(),
     }
 }
 

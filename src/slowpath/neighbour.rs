@@ -45,20 +45,21 @@ pub(super) fn answer(tables: &NodeTables, ingress: PortId, frame: &[u8]) -> Resu
     if !is_answered(&tables.local, facts, asked.target(), asker.is_probe) {
         return Err(Silence::NeighbourIgnored);
     }
-    advertise(facts.mac, asked.target(), &asker).ok_or(Silence::Malformed)
+    // The switch is everybody's router there.
+    advertise((facts.mac, asked.target()), true, &asker).ok_or(Silence::Malformed)
 }
 
 /// Who gets the answer.
-struct Asker {
+pub(super) struct Asker {
     address: Ipv6Addr,
     link: MacAddr,
     /// Whether it asks if an address is taken, and has none yet (RFC 4862 section 5.4).
-    is_probe: bool,
+    pub(super) is_probe: bool,
 }
 
 impl Asker {
     /// Makes the checks of RFC 4861 section 7.1.1.
-    fn of(ip: &Ipv6<'_>, link: MacAddr, asked: &ndp::Neighbour<'_>) -> Result<Self, Silence> {
+    pub(super) fn of(ip: &Ipv6<'_>, link: MacAddr, asked: &ndp::Neighbour<'_>) -> Result<Self, Silence> {
         let is_probe = ip.source().is_unspecified();
         if ip.hop_limit() != ndp::HOP_LIMIT || (is_probe && asked.source_link().is_some()) {
             return Err(Silence::NeighbourIgnored);
@@ -91,13 +92,17 @@ fn is_answered(local: &Local, facts: &PortFacts, target: Ipv6Addr, is_probe: boo
         // The host may be about to take an address that the tables do not know yet.
         Role::Host if is_probe => local.gateways.contains(&target),
         Role::Host => !local.owns(target),
-        // The node's own stack speaks for itself there.
-        Role::Uplink => false,
+        // The node's own stack speaks for itself there, and in a bridged network everybody does.
+        Role::Uplink | Role::Segment => false,
     }
 }
 
-/// The frame that says that `target` is at the switch's own link address.
-fn advertise(own: MacAddr, target: Ipv6Addr, asker: &Asker) -> Option<PacketCopy> {
+/// The frame that says which link address `target` has, from there.
+pub(super) fn advertise(
+    (own, target): (MacAddr, Ipv6Addr),
+    is_router: bool,
+    asker: &Asker,
+) -> Option<PacketCopy> {
     let mut frame = [0; FRAME_LEN];
     let (link, rest) = frame.split_first_chunk_mut()?;
     let (header, message) = rest.split_first_chunk_mut()?;
@@ -113,7 +118,13 @@ fn advertise(own: MacAddr, target: Ipv6Addr, asker: &Asker) -> Option<PacketCopy
         destination: asker.address,
     };
     fields.emit(header);
-    ndp::emit_advertisement(message.first_chunk_mut()?, target, own, !asker.is_probe);
+    let fields = ndp::Advertisement {
+        target,
+        link: own,
+        is_solicited: !asker.is_probe,
+        is_router,
+    };
+    fields.emit(message.first_chunk_mut()?);
     let addresses = checksum::addresses_v6(target, asker.address);
     icmp::fill_checksum(IcmpFamily::V6, addresses, message);
     Some(PacketCopy::new(&frame))

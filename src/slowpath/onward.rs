@@ -60,6 +60,8 @@ fn to_end(tables: &NodeTables, target: Target, destination: IpAddr) -> Onward {
         Target::Port(port) => match tables.ports.get(port).map(|facts| facts.role) {
             Some(Role::Uplink) => to_neighbour(tables, port, destination),
             Some(Role::Pod | Role::Host) => Onward::Clear,
+            // What is routed goes to no port of a bridged network.
+            Some(Role::Segment) => Onward::Nowhere,
             None => Onward::Nowhere,
         },
         // The worker knows what to do with these.

@@ -99,6 +99,24 @@ counters! {
     portless,
     /// Such packets dropped because the control plane had no room for the question.
     portless_lost,
+    /// Stations of bridged networks learned.
+    stations_learned,
+    /// Stations of bridged networks that are somewhere else than before.
+    stations_moved,
+    /// Moves that did not take effect: of stations that went to and fro, or too many at once.
+    moves_refused,
+    /// Stations not learned because as many are as may be: behind the port, in the network, or in all.
+    stations_no_room,
+    /// Stations not learned because they were given another place, or have no station's address.
+    stations_refused,
+    /// Stations seen where nobody of the network is any more, or where nothing is learned.
+    stations_stale,
+    /// Stations forgotten because they were silent for too long.
+    stations_aged,
+    /// ARP requests and neighbour solicitations in bridged networks answered for whoever was asked for.
+    discovery_suppressed,
+    /// ARP and neighbour messages in bridged networks that went on.
+    discovery_passed,
 }
 
 /// Why a packet gets no answer: one counter each.

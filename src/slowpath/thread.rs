@@ -5,8 +5,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, never, select_biased, tick};
+use millrace_dataplane::table::fdb::Fdb;
 use millrace_dataplane::table::{NodeTables, Reader};
-use millrace_dataplane::worker::{Injection, Punt, WorkerHandle};
+use millrace_dataplane::worker::{Injection, Lesson, Punt, WorkerHandle};
 use tokio::sync::mpsc;
 
 use super::{NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig, SteerRequest};
@@ -15,7 +16,7 @@ use super::{NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig, Ste
 const NAME: &str = "slow-path";
 /// How often packets that wait are looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// Packets handled before events and the clock are looked at again.
+/// Packets, or lessons, handled before events and the clock are looked at again.
 const PUNTS_PER_ROUND: usize = 64;
 
 /// What the control plane tells the slow path.
@@ -36,26 +37,35 @@ pub struct SlowPathError {
     source: std::io::Error,
 }
 
-/// Starts the thread. It takes packets from `punts` and gives its own to the `workers`, by their numbers; it reads the
-/// newest `tables`, and asks for neighbours and steered ids by the two queues, for which it never waits. It ends when told to, or when
-/// the other end of `events` or `punts` is gone.
+/// What comes to the thread.
+#[derive(Debug)]
+pub struct Feeds {
+    /// Packets, from the workers.
+    pub punts: Receiver<Punt>,
+    /// Where stations of bridged networks are seen, from the workers.
+    pub lessons: Receiver<Lesson>,
+    /// From the control plane.
+    pub events: Receiver<SlowPathEvent>,
+}
+
+/// Starts the thread. It takes what comes by its `feeds` and gives its own packets to the `workers`, by their numbers; it reads the
+/// newest `tables`, writes into `fdb` what it learns, and asks for neighbours and steered ids by the two queues, for which it never
+/// waits. It ends when told to, or when the other end of a feed is gone.
 ///
 /// # Errors
 /// [`SlowPathError`] when the system has no thread left.
 pub fn spawn<P: Send + 'static>(
     config: SlowPathConfig,
-    punts: Receiver<Punt>,
-    events: Receiver<SlowPathEvent>,
+    feeds: Feeds,
     workers: Vec<WorkerHandle<P>>,
-    tables: Reader<NodeTables>,
+    (tables, fdb): (Reader<NodeTables>, Arc<Fdb>),
     (neighbours, steering): (mpsc::Sender<NeighbourRequest>, mpsc::Sender<SteerRequest>),
 ) -> Result<SharedSlowPathStats, SlowPathError> {
-    let slow_path = SlowPath::new(config);
+    let slow_path = SlowPath::new(config, fdb);
     let stats = Arc::clone(slow_path.stats());
     start(Loop {
         slow_path,
-        punts,
-        events,
+        feeds,
         workers,
         tables,
         neighbours,
@@ -74,8 +84,7 @@ pub(super) fn start<P: Send + 'static>(body: Loop<P>) -> Result<JoinHandle<()>, 
 /// Everything that the thread owns.
 pub(super) struct Loop<P> {
     pub(super) slow_path: SlowPath,
-    pub(super) punts: Receiver<Punt>,
-    pub(super) events: Receiver<SlowPathEvent>,
+    pub(super) feeds: Feeds,
     pub(super) workers: Vec<WorkerHandle<P>>,
     pub(super) tables: Reader<NodeTables>,
     pub(super) neighbours: mpsc::Sender<NeighbourRequest>,
@@ -86,20 +95,25 @@ impl<P> Loop<P> {
     fn run(mut self) {
         let (clock, stopped_clock) = (tick(TICK), never());
         loop {
-            // Nothing that waits, nothing to wake up for.
-            let clock = if self.slow_path.is_holding() {
+            // Nothing that is kept, nothing to wake up for.
+            let clock = if self.slow_path.is_keeping() {
                 &clock
             } else {
                 &stopped_clock
             };
             // Events and ticks are rare; packets may come without a pause and must not keep them out.
             select_biased! {
-                recv(self.events) -> event => match event {
+                recv(self.feeds.events) -> event => match event {
                     Ok(SlowPathEvent::TablesChanged) => self.look_again(),
                     Ok(SlowPathEvent::Stop) | Err(_) => return,
                 },
                 recv(clock) -> _ => self.expire(),
-                recv(self.punts) -> punt => match punt {
+                // Rarer than packets, and cheaper: a flood of either leaves room for the other.
+                recv(self.feeds.lessons) -> lesson => match lesson {
+                    Ok(lesson) => self.learn(lesson),
+                    Err(_) => return,
+                },
+                recv(self.feeds.punts) -> punt => match punt {
                     Ok(punt) => self.handle(punt),
                     Err(_) => return,
                 },
@@ -111,7 +125,7 @@ impl<P> Loop<P> {
     fn handle(&mut self, first: Punt) {
         let now = Instant::now();
         let tables = self.tables.pin();
-        let more = self.punts.try_iter().take(PUNTS_PER_ROUND - 1);
+        let more = self.feeds.punts.try_iter().take(PUNTS_PER_ROUND - 1);
         for punt in std::iter::once(first).chain(more) {
             let actions = self.slow_path.handle(&punt, &tables, now);
             if let Some(injection) = actions.injection {
@@ -128,6 +142,18 @@ impl<P> Loop<P> {
                     self.slow_path.steer_lost(awaited);
                 }
             }
+        }
+    }
+
+    /// Takes in a lesson, and some of those behind it; then a round of packets, which must not wait for lessons without end.
+    fn learn(&mut self, first: Lesson) {
+        let now = Instant::now();
+        let more = self.feeds.lessons.try_iter().take(PUNTS_PER_ROUND - 1);
+        for lesson in std::iter::once(first).chain(more) {
+            self.slow_path.learn(lesson, now);
+        }
+        if let Ok(punt) = self.feeds.punts.try_recv() {
+            self.handle(punt);
         }
     }
 

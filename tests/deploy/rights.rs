@@ -33,10 +33,7 @@ const WRITES: &[[&str; 5]] = &[
     ],
 ];
 /// The same for addresses of LoadBalancers.
-const BALANCING: &[[&str; 5]] = &[
-    ["", "services/status", "patch", SERVER, ".patch_status("],
-    ["", "events", "create", SERVER, "events.create("],
-];
+const BALANCING: &[[&str; 5]] = &[["", "services/status", "patch", SERVER, ".patch_status("]];
 /// The same in the namespace of Leases.
 const LEASES: &[[&str; 5]] = &[
     ["coordination.k8s.io", "leases", "get", SERVER, ".get_opt("],

@@ -23,4 +23,10 @@ pub mod table {
         #[allow(dead_code, reason = "the model asks for less than the table does")]
         mod store;
     }
+
+    /// The forwarding database without its types, likewise.
+    pub mod fdb {
+        #[allow(dead_code, reason = "the model asks for less than the database does")]
+        mod shelf;
+    }
 }

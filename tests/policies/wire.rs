@@ -172,7 +172,7 @@ fn has_passed(case: &str, name: &str, sending: &Sending<'_>, verdict: Verdict) -
         Verdict::Forward(to) if to == expected => true,
         // Nobody has told this node of the other's link address.
         Verdict::Punt(PuntReason::NeighbourUnresolved, _) if expected == uplink() => true,
-        Verdict::Drop(_) | Verdict::Forward(_) | Verdict::Punt(..) => {
+        Verdict::Drop(_) | Verdict::Forward(_) | Verdict::Punt(..) | Verdict::Replicate(_) => {
             panic!("{case}: {name}, on the wire: {verdict:?}")
         }
     }

@@ -34,12 +34,13 @@ const CATCH_ALL_NAMES: [&str; 8] = [
 /// Macros that stand for work left undone.
 const UNDONE: [&str; 3] = ["todo", "unimplemented", "dbg"];
 /// Paths in a pattern that tell that a `match` is about where a packet goes.
-const EXIT_PATTERNS: [&str; 5] = [
+const EXIT_PATTERNS: [&str; 6] = [
     "Verdict::",
     "Exit::",
     "Self::Forward(",
     "Self::Drop(",
     "Self::Punt(",
+    "Self::Replicate(",
 ];
 
 /// What the code of a folder, its tests left out, does not touch: words that stand for it.

@@ -200,7 +200,7 @@ fn tally(verdicts: impl IntoIterator<Item = Verdict>) -> BTreeMap<Option<&'stati
         let reason = match verdict {
             Verdict::Forward(_) => None,
             Verdict::Drop(reason) => Some(reason.name()),
-            Verdict::Punt(..) => panic!("{verdict:?}"),
+            Verdict::Punt(..) | Verdict::Replicate(_) => panic!("{verdict:?}"),
         };
         *counts.entry(reason).or_default() += 1;
     }
@@ -268,7 +268,7 @@ fn a_table_full_of_established_connections_stays_as_it_is() {
                     established.push(talk);
                 }
                 Verdict::Drop(DropReason::FlowTableFull) => break,
-                end @ (Verdict::Drop(_) | Verdict::Punt(..)) => panic!("{end:?}"),
+                end @ (Verdict::Drop(_) | Verdict::Punt(..) | Verdict::Replicate(_)) => panic!("{end:?}"),
             }
         }
         assert!(

@@ -11,6 +11,7 @@
 
 mod admit;
 mod apart;
+mod bridge;
 mod checksum;
 mod clamp;
 mod decap;

@@ -118,7 +118,7 @@ fn a_row_goes_on_behind_one_that_leaves_it() {
             let verdicts = verdicts(&mut node, &[&good, &good, &expired, &good, &long, &good, &good]);
             let reasons = [verdicts[2], verdicts[4]].map(|verdict| match verdict {
                 Verdict::Punt(reason, _) => reason,
-                Verdict::Forward(_) | Verdict::Drop(_) => panic!("{verdict:?}"),
+                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Replicate(_) => panic!("{verdict:?}"),
             });
             assert_eq!(reasons, [PuntReason::TimeExceeded, PuntReason::PacketTooBig]);
             let on = Verdict::Forward(uplink());

@@ -572,7 +572,7 @@ impl Node {
             // What lies in the frame of a packet that is dropped, nobody looks at.
             let is_same = match end.0 {
                 Verdict::Drop(_) => end.0 == other.0,
-                Verdict::Forward(_) | Verdict::Punt(..) => *end == other,
+                Verdict::Forward(_) | Verdict::Punt(..) | Verdict::Replicate(_) => *end == other,
             };
             assert!(is_same, "by the express lane {end:?}, by every stage {other:?}");
         }

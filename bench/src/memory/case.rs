@@ -12,10 +12,11 @@ use millrace_dataplane::port::{PortId, QueueId};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Publisher};
 use millrace_dataplane::worker::{BATCH_MAX, Idle, Punt, Worker, WorkerConfig, WorkerHandle};
-use millrace_pipelines::{Connections, NodePipeline};
+use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 use millrace_tools::pktgen::Template;
 
 use super::answers::Answers;
+use super::bridge;
 use super::head::renew;
 use super::scene::{PORTS, Size, changed_elsewhere, flow_table, for_ever, tables};
 use super::walk::Walk;
@@ -52,7 +53,7 @@ pub(crate) struct Case {
     publisher: Publisher<NodeTables>,
     /// The newest tables.
     tables: NodeTables,
-    worker: Worker<LoopPort, NodePipeline>,
+    worker: Worker<LoopPort, SwitchPipeline>,
     handle: WorkerHandle<LoopPort>,
     _punts: Receiver<Punt>,
     /// Which of how many workers it is.
@@ -97,7 +98,17 @@ impl Case {
             timeouts: for_ever(),
             workers: size.workers,
         };
-        let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), index);
+        let bridging = Bridging {
+            fdb: bridge::fdb(if walk.is_bridged() { flows } else { 1 })?,
+            storms: Arc::default(),
+        };
+        let pipeline = SwitchPipeline::new(
+            publisher.reader(),
+            connections,
+            bridging,
+            HashKey::random(),
+            index,
+        );
         let config = WorkerConfig {
             index,
             core: 0,
@@ -106,7 +117,8 @@ impl Case {
             injections: 1,
         };
         let (punts_in, punts) = bounded(PUNTS);
-        let (mut worker, handle) = Worker::new(config, Pool::on_heap(frames), pipeline, punts_in)?;
+        let (mut worker, handle) =
+            Worker::new(config, Pool::on_heap(frames), pipeline, punts_in, bounded(1).0)?;
         for number in 0..size.ports {
             let port = PortId::new(number).context("there is no such port number")?;
             let (queue, holder) = (QueueId(0), Holder::port(number));
@@ -330,6 +342,10 @@ impl Case {
                 (Some(answers), _) if self.walk.answers().is_some() => answers.write(flow, frame.bytes_mut()),
                 (_, Some(template)) => renew(&mut frame, template, flow / count, flow),
                 (_, None) => Ok(()),
+            };
+            let renewed = match self.walk.is_bridged() {
+                true => renewed.and_then(|()| bridge::address(&mut frame, flow, self.flows)),
+                false => renewed,
             };
             if let Err(error) = renewed {
                 failed = Err(error);

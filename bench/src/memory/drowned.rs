@@ -122,7 +122,13 @@ pub(crate) fn drown(
             injections: 1,
         };
         let pipeline = NodePipeline::new(publisher.reader(), connections.clone(), key, index);
-        let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in.clone())?;
+        let (mut worker, handle) = Worker::new(
+            config,
+            Pool::on_heap(FRAMES),
+            pipeline,
+            punts_in.clone(),
+            bounded(1).0,
+        )?;
         for number in [WALK.ingress(), WALK.egress()] {
             let port = PortId::new(number).context("there is no such port number")?;
             let receives = index == 0 && number == WALK.ingress();

@@ -6,6 +6,7 @@
 
 mod answers;
 mod beside;
+mod bridge;
 mod case;
 mod drowned;
 mod family;

@@ -9,12 +9,13 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::policy::PolicyTable;
 use millrace_dataplane::table::{
-    Endpoint, EndpointKind, FlowTable, HashKey, Local, Lpm, NeighbourId, NeighbourTable, NodeTables,
-    OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses,
-    SubjectId, SubjectKind, Target, Tunnel, Underlay,
+    Endpoint, EndpointKind, FlowTable, HashKey, Local, Lpm, NeighbourId, NeighbourTable, Networks,
+    NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Role, RouteTable,
+    SourceAddresses, SubjectId, SubjectKind, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 
+use super::bridge::networks;
 use super::family::Family;
 use super::policies::policy_table;
 use super::services::service_table;
@@ -131,7 +132,17 @@ pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
         let address = IpAddr::V4(underlay_address(node));
         (NeighbourId::new(node.into()), uplink, address, underlay_mac(node))
     });
-    let ports = (0..size.ports).map(|number| Ok((port(number)?, facts(family, number))));
+    let ports = (0..size.ports).map(|number| {
+        let facts = facts(family, number);
+        let is_member = walk.is_bridged() && facts.role == Role::Pod;
+        let role = if is_member { Role::Segment } else { facts.role };
+        Ok((port(number)?, PortFacts { role, ..facts }))
+    });
+    let networks = if walk.is_bridged() {
+        networks()?
+    } else {
+        Networks::default()
+    };
     let policies = if walk.is_policed() {
         policy_table(family, size)?
     } else {
@@ -139,6 +150,7 @@ pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
     };
     Ok(NodeTables {
         policies: Arc::new(policies),
+        networks: Arc::new(networks),
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
         routes: Arc::new(RouteTable::build(routes)),
         neighbours: Arc::new(NeighbourTable::build(HashKey::random(), neighbours)),

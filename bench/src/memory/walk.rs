@@ -29,6 +29,8 @@ const POLICIES: u32 = 10;
 pub(crate) enum Walk {
     /// From one pod to another on the same node
     Forward,
+    /// From one port of a bridged network to another, between known stations
+    Bridge,
     /// From a pod into a VXLAN tunnel
     VxlanPush,
     /// From a VXLAN tunnel to a pod
@@ -91,6 +93,7 @@ impl Walk {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
+            Self::Bridge => "bridge",
             Self::VxlanPush => "vxlan-push",
             Self::VxlanPull => "vxlan-pull",
             Self::IpipPush => "ipip-push",
@@ -148,7 +151,7 @@ impl Walk {
     /// What the packet is to the switch: where it comes in and leaves, and what is done to it.
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::Forward | Self::Forward6 | Self::Policy | Self::Policy6 => Kind::Local,
+            Self::Forward | Self::Bridge | Self::Forward6 | Self::Policy | Self::Policy6 => Kind::Local,
             Self::VxlanPush | Self::VxlanPush6 | Self::IpipPush => Kind::Push,
             Self::VxlanPull | Self::VxlanPull6 | Self::IpipPull | Self::ChainBack | Self::ChainBack6 => {
                 Kind::Pull
@@ -209,7 +212,7 @@ impl Walk {
     /// The numbers of flows that it is measured with.
     pub(super) fn flows(self) -> &'static [u32] {
         match self {
-            Self::Masquerade => &[1, 65_536],
+            Self::Masquerade | Self::Bridge => &[1, 65_536],
             Self::NewConnections | Self::ServiceChurn => &[MANY_FLOWS],
             _ => &[1, 65_536, MANY_FLOWS],
         }
@@ -219,6 +222,11 @@ impl Walk {
     pub(super) fn frame_lens(self, flows: u32) -> &'static [usize] {
         let lens = self.family().frame_lens();
         if flows == MANY_FLOWS { &lens[..1] } else { lens }
+    }
+
+    /// Whether its ports are in a bridged network.
+    pub(super) fn is_bridged(self) -> bool {
+        self == Self::Bridge
     }
 
     /// Whether each packet is the first of its connection.

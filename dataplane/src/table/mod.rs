@@ -9,10 +9,13 @@
 use std::sync::Arc;
 
 pub mod affinity;
+pub mod bandwidth;
+pub mod fdb;
 pub mod flow;
 pub mod hash;
 pub mod local;
 pub mod neighbour;
+pub mod network;
 pub mod outer;
 pub mod peer;
 pub mod policy;
@@ -21,14 +24,20 @@ pub mod prefix;
 pub mod publish;
 pub mod route;
 pub mod service;
+pub mod storm;
 pub mod subject;
 pub mod tick;
 
 pub use affinity::AffinityTable;
+pub use bandwidth::{Bucket, Rate};
+pub use fdb::{Fdb, FdbWriter, Learnt};
 pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
+pub use network::{
+    Guard, Location, Member, NetworkId, Networks, RemoteExit, RemoteId, Segment, SegmentTunnel,
+};
 pub use outer::{IpipOuter, OuterHeader, OuterLink, TunnelEnds, VxlanOuter, VxlanV6Outer};
 pub use peer::{Peer, PeerId, PeerTable, Senders, Tunnel, TunnelKind, Underlay};
 pub use policy::PolicyTable;
@@ -37,6 +46,7 @@ pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Hop, Lpm, RouteTable, Spread, SpreadId, Target};
 pub use service::ServiceTable;
+pub use storm::{StormLimit, Storms};
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
 pub use tick::Tick;
 
@@ -45,6 +55,12 @@ pub type SharedFlowTable = Arc<FlowTable>;
 
 /// The affinity table as the workers hold it.
 pub type SharedAffinityTable = Arc<AffinityTable>;
+
+/// The forwarding database as the workers, the slow path and the control plane hold it.
+pub type SharedFdb = Arc<Fdb>;
+
+/// What each location has flooded, as the workers hold it.
+pub type SharedStorms = Arc<Storms>;
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +79,8 @@ pub struct NodeTables {
     pub services: Arc<ServiceTable>,
     /// Who may talk with this node's pods, and they with whom.
     pub policies: Arc<PolicyTable>,
+    /// Bridged networks, and which ports are in them.
+    pub networks: Arc<Networks>,
     /// When each thing that stored answers rest on last changed.
     pub subjects: Subjects,
     /// The snapshot's number, to tell one from another: what is found in these tables is stored with it.

@@ -17,6 +17,9 @@ pub enum Role {
     Host,
     /// A pod: trusted with its own addresses and nothing else.
     Pod,
+    /// A member of bridged networks: a pod's further interface, or a virtual machine. What it may say of itself is in
+    /// [`Networks`](super::Networks).
+    Segment,
 }
 
 /// One port, as the pipeline has to know it.

@@ -11,6 +11,8 @@ impl IpProtocol {
     pub const HOP_BY_HOP: Self = Self(0);
     /// ICMP for IPv4.
     pub const ICMP: Self = Self(1);
+    /// Who listens to which group, over IPv4 (RFC 3376).
+    pub const IGMP: Self = Self(2);
     /// IPv4 in IP (RFC 2003).
     pub const IPIP: Self = Self(4);
     /// Transmission Control Protocol.

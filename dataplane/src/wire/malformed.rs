@@ -87,6 +87,8 @@ malformed! {
     IcmpChecksum = "icmp_checksum", "ICMP checksum is wrong";
     /// A neighbour solicitation or advertisement cut short, of another code, or with an option that is not whole.
     IcmpNeighbour = "icmp_neighbour", "neighbour discovery message is truncated or has a bad option";
+    /// A message about who listens to which group, IGMP or MLD, that is cut short, was forwarded or has a wrong checksum.
+    IcmpMembership = "icmp_membership", "IGMP or MLD message is truncated, from another link or corrupted";
     /// Fewer bytes than a VXLAN header.
     VxlanTruncated = "vxlan_truncated", "datagram is shorter than a VXLAN header";
     /// A VXLAN header without the I flag, so its VNI means nothing (RFC 7348 section 5).

@@ -78,6 +78,12 @@ impl<'a> Neighbour<'a> {
         IcmpType(self.message[0]) == IcmpType::V6_NEIGHBOUR_SOLICITATION
     }
 
+    /// Whether the sender of an advertisement says that it is a router; means nothing in a solicitation.
+    #[must_use]
+    pub fn is_router(&self) -> bool {
+        self.message[4] & ROUTER != 0
+    }
+
     /// The address that it is about.
     #[must_use]
     pub fn target(&self) -> Ipv6Addr {
@@ -99,23 +105,32 @@ impl<'a> Neighbour<'a> {
     }
 }
 
-/// Writes the advertisement of a router that `target` has the link address `link`; `is_solicited` says that it answers
-/// somebody. The checksum is zero, to be computed by [`icmp::fill_checksum`].
-///
-/// What is cached is to be overwritten: on a link with two stations nobody else could know better.
-pub fn emit_advertisement(
-    out: &mut [u8; ADVERTISEMENT_LEN],
-    target: Ipv6Addr,
-    link: MacAddr,
-    is_solicited: bool,
-) {
-    let flags = ROUTER | OVERRIDE | if is_solicited { SOLICITED } else { 0 };
-    out[..4].copy_from_slice(&[IcmpType::V6_NEIGHBOUR_ADVERTISEMENT.0, 0, 0, 0]);
-    out[4..icmp::HEADER_LEN].copy_from_slice(&[flags, 0, 0, 0]);
-    out[icmp::HEADER_LEN..MESSAGE_LEN].copy_from_slice(&target.octets());
-    // INVARIANT: an option's length is told in units of eight bytes, and this one has one.
-    out[MESSAGE_LEN..MESSAGE_LEN + 2].copy_from_slice(&[TARGET_LINK_ADDRESS, 1]);
-    out[MESSAGE_LEN + 2..].copy_from_slice(&link.0);
+/// An advertisement: whose link address is which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// The address that it is about.
+    pub target: Ipv6Addr,
+    /// The target's link address.
+    pub link: MacAddr,
+    /// Whether it answers somebody.
+    pub is_solicited: bool,
+    /// Whether the target is a router. Who is told that a router of its own is none forgets its routes (RFC 4861 section
+    /// 7.2.5).
+    pub is_router: bool,
+}
+
+impl Advertisement {
+    /// Writes it. What is cached is to be overwritten. The checksum is zero, to be computed by [`icmp::fill_checksum`].
+    pub fn emit(&self, out: &mut [u8; ADVERTISEMENT_LEN]) {
+        let solicited = if self.is_solicited { SOLICITED } else { 0 };
+        let router = if self.is_router { ROUTER } else { 0 };
+        out[..4].copy_from_slice(&[IcmpType::V6_NEIGHBOUR_ADVERTISEMENT.0, 0, 0, 0]);
+        out[4..icmp::HEADER_LEN].copy_from_slice(&[router | OVERRIDE | solicited, 0, 0, 0]);
+        out[icmp::HEADER_LEN..MESSAGE_LEN].copy_from_slice(&self.target.octets());
+        // INVARIANT: an option's length is told in units of eight bytes, and this one has one.
+        out[MESSAGE_LEN..MESSAGE_LEN + 2].copy_from_slice(&[TARGET_LINK_ADDRESS, 1]);
+        out[MESSAGE_LEN + 2..].copy_from_slice(&self.link.0);
+    }
 }
 
 #[cfg(test)]
@@ -131,11 +146,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for is_solicited in [false, true] {
+        for (is_solicited, is_router, flags) in [
+            (false, true, 0xa0),
+            (true, true, 0xe0),
+            (true, false, 0x60),
+            (false, false, 0x20),
+        ] {
             let mut out = [0xa5; ADVERTISEMENT_LEN];
-            emit_advertisement(&mut out, target(), LINK, is_solicited);
+            let advertisement = Advertisement {
+                target: target(),
+                link: LINK,
+                is_solicited,
+                is_router,
+            };
+            advertisement.emit(&mut out);
             // Laid out from RFC 4861 sections 4.4 and 4.6.1.
-            let flags = if is_solicited { 0xe0 } else { 0xa0 };
             let expected = [
                 &[136, 0, 0, 0, flags, 0, 0, 0][..],
                 &target().octets(),
@@ -145,7 +170,7 @@ mod tests {
             let seen = Neighbour::parse(&out).unwrap();
             assert!(!seen.is_solicitation());
             assert_eq!((seen.target(), seen.target_link()), (target(), Some(LINK)));
-            assert_eq!(seen.source_link(), None);
+            assert_eq!((seen.source_link(), seen.is_router()), (None, is_router));
         }
     }
 

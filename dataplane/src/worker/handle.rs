@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Origin, Spread};
+use super::{Limits, Origin, Spread};
 use crate::capture::{PacketCopy, Tap};
 use crate::frame::Holder;
 use crate::port::PortId;
@@ -97,6 +97,13 @@ pub enum Command<P> {
         port: PortId,
         /// To a worker that has one.
         to: Relay,
+    },
+    /// Hold what comes in at a port, and what leaves by it, to these limits from now on.
+    Limit {
+        /// The port.
+        port: PortId,
+        /// Its limits, which all workers share.
+        limits: Limits,
     },
     /// Lend empty frames to a holder whose socket is about to be bound.
     Lend {

@@ -6,8 +6,10 @@
 mod beat;
 mod belt;
 mod handle;
+mod limit;
 mod orders;
 mod relay;
+mod replicate;
 mod rota;
 mod share;
 mod sleep;
@@ -23,6 +25,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::Sender;
 
 pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
+pub use limit::Limits;
 pub use spread::{Spread, SpreadMode, spread};
 
 use crate::capture::Tap;
@@ -30,8 +33,9 @@ use crate::clock::{Clock, TickWatch};
 use crate::frame::{Frame, Holder, Pool};
 use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
-use crate::table::Tick;
-use crate::verdict::Verdict;
+use crate::table::{Location, NetworkId, Tick};
+use crate::verdict::{Cast, DropReason, Verdict};
+use crate::wire::MacAddr;
 use handle::Inbox;
 use relay::Outlet;
 use rota::Rota;
@@ -53,6 +57,25 @@ pub enum Origin {
     Held(PortId),
     /// As [`Origin::Held`], and what it waited for was the steering of its answers, which is settled.
     Steered(PortId),
+    /// It is in a bridged network, as if it had come from there, with its Ethernet addresses as they are and without a tag;
+    /// it is not handed to the slow path again.
+    Bridged {
+        /// The network.
+        network: NetworkId,
+        /// Where it comes from.
+        from: Location,
+    },
+}
+
+/// Where a station of a bridged network was seen and is not known to be: for the slow path, which learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lesson {
+    /// The network.
+    pub network: NetworkId,
+    /// The station.
+    pub mac: MacAddr,
+    /// Where it was seen.
+    pub location: Location,
 }
 
 /// What a worker asks of a pipeline.
@@ -69,6 +92,25 @@ pub trait Pipeline {
     /// nothing that comes in at `ingress` is to be shared.
     fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
         let _ = (ingress, frames, flows);
+    }
+
+    /// The place of the first destination of a frame's copies at `from` or behind, in the list that `cast` stands for. Places
+    /// are asked for from 0 on, and each answer is beyond the one before.
+    fn destination(&mut self, cast: Cast, from: usize) -> Option<usize> {
+        let _ = (cast, from);
+        None
+    }
+
+    /// Finishes the copy of a frame that goes to the destination at `place`: it is forwarded or dropped.
+    fn finish_copy(&mut self, frame: &mut Frame, cast: Cast, place: usize) -> Verdict {
+        let _ = (frame, cast, place);
+        Verdict::Drop(DropReason::PortGone)
+    }
+
+    /// The next lesson from the batch that was walked last.
+    #[inline]
+    fn lesson(&mut self) -> Option<Lesson> {
+        None
     }
 
     /// Clears up a bounded piece of what it remembers; called once per turn. Answers whether more is due at once, so
@@ -142,6 +184,8 @@ struct Slot<P> {
     /// Its place among this worker's queues of the port: the lane of what comes in by it, unless the pipeline knows
     /// the flow.
     ordinal: u16,
+    /// What comes in by it has to be looked at before it walks: it has a lane of its own, or a limit.
+    is_special: bool,
     io: P,
     holder: Holder,
     stats: Arc<QueueStats>,
@@ -154,6 +198,7 @@ struct Slot<P> {
     armed: bool,
     /// Frames went in or out since the last settling: it is listed in [`Worker::stirred`].
     stirred: bool,
+    limits: Limits,
     watch: StallWatch,
 }
 
@@ -210,7 +255,10 @@ pub struct Worker<P, L> {
     rota: Rota,
     /// The slots that frames went in or out of since they were last settled.
     stirred: Vec<usize>,
+    /// Through which slots each port is reached.
     exits: Vec<ExitSlots>,
+    /// The same, without ports that have a limit: what needs no look when it is sent.
+    free_exits: Vec<ExitSlots>,
     relays: Vec<Outlet>,
     frames: Vec<Frame>,
     verdicts: Vec<Verdict>,
@@ -218,6 +266,7 @@ pub struct Worker<P, L> {
     flows: Vec<Option<u32>>,
     inbox: Inbox<P>,
     punts: Sender<Punt>,
+    lessons: Sender<Lesson>,
     tap: Option<Tap>,
     bed: Bed,
     clock: Clock,
@@ -230,7 +279,8 @@ pub struct Worker<P, L> {
 }
 
 impl<P: Port, L: Pipeline> Worker<P, L> {
-    /// A worker without ports, and the handle to reach it. All its memory is taken here.
+    /// A worker without ports, and the handle to reach it. All its memory is taken here. Packets for the slow path go to
+    /// `punts`, and what it is to learn to `lessons`.
     ///
     /// # Errors
     /// [`StartError::System`] when the system has no event left for it.
@@ -239,6 +289,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         pool: Pool,
         pipeline: L,
         punts: Sender<Punt>,
+        lessons: Sender<Lesson>,
     ) -> Result<(Self, WorkerHandle<P>), StartError> {
         let index = config.index;
         let failed = |source| StartError::System { index, source };
@@ -257,6 +308,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             rota: Rota::with_capacity(usize::from(PortId::LIMIT)),
             stirred: Vec::with_capacity(usize::from(PortId::LIMIT)),
             exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
+            free_exits: vec![ExitSlots::NONE; usize::from(PortId::LIMIT)],
             relays: Vec::with_capacity(usize::from(PortId::LIMIT)),
             frames: Vec::with_capacity(BATCH_MAX),
             verdicts: Vec::with_capacity(BATCH_MAX),
@@ -264,6 +316,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             flows: Vec::with_capacity(BATCH_MAX),
             inbox,
             punts,
+            lessons,
             tap: None,
             bed,
             clock,

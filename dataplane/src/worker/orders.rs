@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::TryRecvError;
 
 use super::handle::Command;
-use super::{ExitSlots, Pipeline, QUEUES_PER_PORT_MAX, Slot, StallWatch, Worker};
+use super::{ExitSlots, Limits, Pipeline, QUEUES_PER_PORT_MAX, Slot, StallWatch, Worker};
 use crate::frame::Holder;
 use crate::port::{Port, PortId};
 use crate::stats::QueueStats;
@@ -33,6 +33,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                     stats,
                 } => self.add(port, io, holder, stats),
                 Command::Relay { port, to } => self.relay(port, to),
+                Command::Limit { port, limits } => self.limit(port, &limits),
                 Command::Lend { holder, room, lent } => {
                     let _ = lent.try_send(self.lend(holder, room));
                 }
@@ -63,6 +64,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         self.slots.push(Slot {
             port,
             ordinal,
+            is_special: ordinal != 0,
             io,
             holder,
             stats,
@@ -71,6 +73,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             tried: false,
             armed: false,
             stirred: true,
+            limits: Limits::default(),
             watch: StallWatch::default(),
         });
         self.list_anew();
@@ -136,7 +139,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     /// Lists anew through which slots each port is reached.
-    fn list_exits(&mut self) {
+    pub(super) fn list_exits(&mut self) {
         self.exits.fill(ExitSlots::NONE);
         let sending = self.slots.iter().enumerate().filter(|(_, slot)| slot.io.sends());
         for (number, slot) in sending {
@@ -147,6 +150,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             if let (true, Ok(number)) = (place < QUEUES_PER_PORT_MAX, u16::try_from(number)) {
                 exits.slots[place] = number;
                 exits.len += 1;
+            }
+        }
+        self.free_exits.copy_from_slice(&self.exits);
+        for slot in self.slots.iter().filter(|slot| slot.limits.ingress.is_some()) {
+            if let Some(exits) = self.free_exits.get_mut(slot.port.index()) {
+                *exits = ExitSlots::NONE;
             }
         }
     }

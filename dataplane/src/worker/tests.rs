@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 
+mod limits;
+mod replicate;
 mod shares;
 
 use super::*;
@@ -20,6 +22,11 @@ const DROP: u8 = 1;
 const PUNT: u8 = 2;
 const NOWHERE: u8 = 3;
 const ECHO: u8 = 13;
+
+/// A way to a slow path that is not there.
+fn unheard() -> Sender<Lesson> {
+    bounded(1).0
+}
 
 fn port(number: u16) -> PortId {
     PortId::new(number).unwrap()
@@ -84,7 +91,8 @@ fn config(index: usize) -> WorkerConfig {
 fn bench(ports: u16, queues: u32, ring: usize) -> Bench {
     let (punts_in, punts) = bounded(2);
     let config = config(0);
-    let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts_in).unwrap();
+    let (mut worker, handle) =
+        Worker::new(config, Pool::on_heap(FRAMES), Patch, punts_in, unheard()).unwrap();
     let mut wires = Vec::new();
     for number in 0..ports {
         for queue in 0..queues {
@@ -289,7 +297,7 @@ fn a_worker_of_several_uses_all_its_queues_to_send() {
     // Worker 0 of two owns queues 0 and 2 of each port.
     let (punts, _keep) = bounded(1);
     let config = config(0);
-    let (mut worker, _handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts).unwrap();
+    let (mut worker, _handle) = Worker::new(config, Pool::on_heap(FRAMES), Patch, punts, unheard()).unwrap();
     let mut wires = Vec::new();
     for (number, queue) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
         let (io, wire) = MemoryPort::new(8);
@@ -330,7 +338,8 @@ fn lanes_spread_over_all_queues_of_the_exit_port() {
         }
     }
     let (punts, _keep) = bounded(1);
-    let (mut worker, _handle) = Worker::new(config(0), Pool::on_heap(FRAMES), Lanes, punts).unwrap();
+    let (mut worker, _handle) =
+        Worker::new(config(0), Pool::on_heap(FRAMES), Lanes, punts, unheard()).unwrap();
     let mut wires = Vec::new();
     for (holder, (number, queue)) in (0..).zip([(0, 0), (1, 0), (1, 2), (1, 4)]) {
         let (io, wire) = MemoryPort::new(32);
@@ -602,7 +611,8 @@ fn a_tap_sees_packets_as_they_came_and_as_they_went() {
 fn a_sleeping_worker_wakes_when_it_is_told_something() {
     let (punts, _keep) = bounded(1);
     let config = config(0);
-    let (worker, handle) = Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts).unwrap();
+    let (worker, handle) =
+        Worker::<MemoryPort, _>::new(config, Pool::on_heap(8), Patch, punts, unheard()).unwrap();
     let thread = worker.spawn(|| {}).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while handle.stats().read().sleeps == 0 {

@@ -161,15 +161,13 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
             return 0;
         }
         source.stir(slot, &mut self.stirred);
-        let ingress = source.port;
-        if source.ordinal != 0 {
-            self.frames
-                .iter_mut()
-                .for_each(|frame| frame.set_lane(source.ordinal));
-        }
+        let (ingress, is_special) = (source.port, source.is_special);
         let bytes: usize = self.frames.iter().map(Frame::len).sum();
         source.stats.received(count as u64, bytes as u64);
         self.stats.received(count as u64);
+        if is_special {
+            self.prepare(slot, ingress);
+        }
         if self.spread.is_sharing() {
             self.give_shares(slot, ingress);
         }
@@ -203,11 +201,12 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                     Ok(()) => continue,
                     Err(frame) => frame,
                 },
-                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) => frame,
+                Verdict::Forward(_) | Verdict::Drop(_) | Verdict::Punt(..) | Verdict::Replicate(_) => frame,
             };
             self.take_to_exit(frame, *verdict, ingress, index);
         }
         (self.frames, self.verdicts) = (frames, verdicts);
+        self.hand_on_lessons();
         let ns = self.clock.to_ns(clock::cycles().wrapping_sub(began));
         self.histograms.record(ns, count as u64);
     }
@@ -253,6 +252,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 self.drop_counted(reason, ingress)
             }
             Verdict::Punt(reason, detail) => self.punt(frame, reason, detail, ingress),
+            Verdict::Replicate(cast) => self.replicate(frame, cast, ingress),
         }
     }
 
@@ -264,7 +264,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     /// Puts a frame into a transmit ring of `port`, if there is one here with room.
     #[inline(always)]
     fn send_at_once(&mut self, frame: Frame, port: PortId) -> Result<(), Frame> {
-        let exits = self.exits.get(port.index());
+        let exits = self.free_exits.get(port.index());
         let picked = exits.and_then(|exits| exits.pick(frame.lane()));
         let Some((slot, exit)) = picked.and_then(|slot| Some((slot, self.slots.get_mut(slot)?))) else {
             return Err(frame);
@@ -303,6 +303,10 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         };
         let port = exit.port;
         let bytes = frame.len();
+        if !exit.limits.admit_to(bytes, source) {
+            self.pool.give(frame);
+            return Err(DropReason::BandwidthIngress);
+        }
         let copy = self
             .tap
             .as_ref()
@@ -329,7 +333,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
     }
 
     /// Hands the copy of packet `index` of the current batch to the tap, if there is one here.
-    fn offer_received(&mut self, ingress: PortId, index: usize, verdict: Verdict) {
+    pub(super) fn offer_received(&mut self, ingress: PortId, index: usize, verdict: Verdict) {
         let Some(tap) = self.tap.as_ref().filter(|tap| tap.port() == ingress) else {
             return;
         };

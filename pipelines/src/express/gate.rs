@@ -100,6 +100,7 @@ impl Gate {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
             Role::Uplink => (None, wire(local)),
+            Role::Segment => return None,
         };
         let mut tunnel_ports = [0; TUNNEL_PORTS];
         let ports = local.endpoints.iter().filter_map(|end| match end.kind {

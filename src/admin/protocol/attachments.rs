@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::DnsFacts;
+use super::{Bandwidth, DnsFacts};
 use crate::objects::Protocol;
 
 /// See [`Request::Attach`](super::Request::Attach).
@@ -32,6 +32,9 @@ pub struct Attach {
     /// Ports of the node that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+    /// What it may send and be sent in a second.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// A container of a network.
@@ -139,6 +142,9 @@ pub struct Verify {
     pub netns: PathBuf,
     /// The addresses it should have.
     pub addresses: Vec<IpAddr>,
+    /// What it should be held to; absent if that is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// See [`Request::Retain`](super::Request::Retain).

@@ -14,7 +14,7 @@ pub struct LoadBalancerRow {
     /// The Services that have it, or want it, `NAMESPACE/NAME`.
     pub services: Vec<String>,
     /// announced; probing; conflict, if somebody else has it; elsewhere, if another node announces it; no-node, if no node
-    /// may; routed; given, if nothing is to be announced; refused.
+    /// may; routed; given, if nothing is to be announced; refused; set-aside, if no Service has it and another host does.
     pub state: String,
     /// The node that announces it, as this one sees it.
     pub announced_by: Option<String>,

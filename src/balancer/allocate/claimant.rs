@@ -31,6 +31,8 @@ pub struct Claimant {
     pub admitted: Vec<usize>,
     /// What it has.
     pub held: Vec<IpAddr>,
+    /// What of it was just given and turned out to be another host's before it was ever announced.
+    pub declined: Vec<IpAddr>,
 }
 
 /// With whom a Service shares an address: those that say the same.

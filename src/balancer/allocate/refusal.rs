@@ -45,6 +45,16 @@ pub enum RefusalReason {
         /// Whose it is.
         holder: String,
     },
+    /// It was just given, and a host outside of the cluster answers for it.
+    #[error("another host ({by}) answers for {address}, so {instead} is given in its place")]
+    Declined {
+        /// The address.
+        address: IpAddr,
+        /// The host's link address.
+        by: String,
+        /// What the Service has now.
+        instead: IpAddr,
+    },
     /// It is in no pool.
     #[error("{0} is in no pool of [load-balancer]")]
     InNoPool(IpAddr),
@@ -85,12 +95,14 @@ pub enum RefusalReason {
     #[error("no pool that this Service may use has {0} addresses")]
     NoPool(FamilyName),
     /// All are given out.
-    #[error("every {family} address that this Service may have is given out, of {pools}")]
+    #[error("every {family} address that this Service may have is given out{or_aside}, of {pools}")]
     Exhausted {
         /// The family.
         family: FamilyName,
         /// The pools, in words.
         pools: String,
+        /// That some of them are passed over, in words.
+        or_aside: &'static str,
     },
     /// It takes both families or none, and one is not to be had.
     #[error("it requires addresses of both families, and there is none of one of them")]
@@ -129,7 +141,9 @@ impl RefusalReason {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Held { .. } | Self::Contested { .. } | Self::Taken { .. } => "AddressConflict",
+            Self::Held { .. } | Self::Contested { .. } | Self::Taken { .. } | Self::Declined { .. } => {
+                "AddressConflict"
+            }
             Self::Exhausted { .. } | Self::NoPool(_) => "AddressesExhausted",
             Self::InNoPool(_)
             | Self::NotAdmitted { .. }

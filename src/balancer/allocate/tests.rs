@@ -9,6 +9,15 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// Hosts outside of the cluster that have these addresses.
+fn hosts(addresses: &[&str]) -> BTreeMap<IpAddr, MacAddr> {
+    let host = MacAddr([2, 0, 0, 0, 0, 9]);
+    addresses.iter().map(|address| (ip(address), host)).collect()
+}
+
+/// What the random Services find to be somebody's; those that have it were just given it.
+const ASIDE: [&str; 2] = ["192.0.2.2", "2001:db8::1"];
+
 fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name).unwrap()
 }
@@ -38,6 +47,7 @@ fn service(name: &str) -> Claimant {
         ports: BTreeSet::from([(Protocol::Tcp, 80)]),
         admitted: vec![0, 1],
         held: Vec::new(),
+        declined: Vec::new(),
     }
 }
 
@@ -67,6 +77,17 @@ fn outcome_with(
     refused: &[usize],
     taken: &[(&str, Taken)],
 ) -> (String, Vec<String>) {
+    outcome_beside(claimants, pools, (refused, taken), &[])
+}
+
+/// The same beside hosts that have addresses.
+fn outcome_beside(
+    claimants: &[Claimant],
+    pools: &[Pool],
+    (refused, taken): (&[usize], &[(&str, Taken)]),
+    aside: &[&str],
+) -> (String, Vec<String>) {
+    let aside = hosts(aside);
     let refused = refused.iter().copied().collect();
     let taken = taken
         .iter()
@@ -76,6 +97,7 @@ fn outcome_with(
         pools,
         refused: &refused,
         taken: &taken,
+        aside: &aside,
     };
     let allocation = allocate(claimants, pools);
     let given = allocation.given.iter().map(|(service, given)| {
@@ -376,6 +398,70 @@ fn a_pool_that_collides_gives_out_nothing_new() {
     );
 }
 
+#[test]
+fn a_hosts_address_is_passed_over_unless_it_is_asked_for() {
+    let pools = [pool("p", &["192.0.2.1-192.0.2.3", "2001:db8::1-2001:db8::2"])];
+    let beside =
+        |claimants: &[Claimant], aside: &[&str]| outcome_beside(claimants, &pools, (&[], &[]), aside);
+    let (given, refusals) = beside(&[dual("a"), service("b")], &["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(given, "a=192.0.2.2,2001:db8::2 b=192.0.2.3");
+    assert_eq!(refusals, [""; 0]);
+    let (_, refusals) = beside(&[service("a")], &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    assert_eq!(
+        refusals,
+        ["a: every IPv4 address that this Service may have is given out, or another host's, of pool `p`"]
+    );
+    // Who asks for it gets it, who has it keeps it, and who shares it follows.
+    let wanting = Claimant {
+        wanted: vec![ip("192.0.2.1")],
+        declined: vec![ip("192.0.2.1")],
+        ..service("a")
+    };
+    assert_eq!(beside(&[wanting], &["192.0.2.1"]).0, "a=192.0.2.1");
+    let had = Claimant {
+        held: vec![ip("192.0.2.1")],
+        ..shared("a", 80, None)
+    };
+    assert_eq!(
+        beside(&[had.clone(), shared("b", 81, None)], &["192.0.2.1"]).0,
+        "a=192.0.2.1 b=192.0.2.1"
+    );
+}
+
+#[test]
+fn who_was_just_given_a_hosts_address_gets_another_one_if_there_is_one() {
+    let pools = [pool("p", &["192.0.2.1-192.0.2.2", "2001:db8::1"])];
+    let beside =
+        |claimants: &[Claimant], aside: &[&str]| outcome_beside(claimants, &pools, (&[], &[]), aside);
+    let declining = |claimant: Claimant| Claimant {
+        held: vec![ip("192.0.2.1")],
+        declined: vec![ip("192.0.2.1")],
+        ..claimant
+    };
+    let (given, refusals) = beside(&[declining(service("a"))], &["192.0.2.1"]);
+    assert_eq!(given, "a=192.0.2.2");
+    assert_eq!(
+        refusals,
+        ["a: another host (02:00:00:00:00:09) answers for 192.0.2.1, so 192.0.2.2 is given in its place"]
+    );
+    let none = ["192.0.2.1", "192.0.2.2"];
+    assert_eq!(
+        beside(&[declining(service("a"))], &none),
+        ("a=192.0.2.1".to_owned(), Vec::new())
+    );
+    // One that takes both families or none loses nothing by it where there is none of the other.
+    let both = Claimant {
+        needs_all: true,
+        ..dual("b")
+    };
+    let (given, refusals) = beside(&[declining(both)], &["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(given, "b=192.0.2.1");
+    assert!(
+        refusals.iter().all(|refusal| !refusal.contains("in its place")),
+        "{refusals:?}"
+    );
+}
+
 /// The end of the numbers, and a pool too large to count.
 #[test]
 fn the_ends_of_pools() {
@@ -411,6 +497,7 @@ fn many_services_are_given_addresses() {
         pools: &pools,
         refused: &refused,
         taken: &taken,
+        aside: &BTreeMap::new(),
     };
     let first = allocate(&services, pools);
     let held: Vec<_> = services
@@ -459,6 +546,11 @@ fn claimants() -> impl Strategy<Value = Vec<Claimant>> {
                 }),
                 ports: ports.into_iter().map(|port| (Protocol::Tcp, port)).collect(),
                 admitted: (0..2).filter(|place| admitted[*place]).collect(),
+                declined: held
+                    .iter()
+                    .copied()
+                    .filter(|address| ASIDE.map(ip).contains(address))
+                    .collect(),
                 held,
             }
         },
@@ -478,7 +570,8 @@ proptest! {
             pool("q", &["192.0.2.6-192.0.2.9", "2001:db8::4"]),
         ];
         let (refused, taken) = (BTreeSet::new(), BTreeMap::from([(ip("192.0.2.3"), vec![Taken::Node("n".to_owned())])]));
-        let pools = Pools { pools: &pools, refused: &refused, taken: &taken };
+        let aside = hosts(&ASIDE);
+        let pools = Pools { pools: &pools, refused: &refused, taken: &taken, aside: &aside };
         let allocation = allocate(&services, pools);
         // The order in which they come makes no difference.
         let mut shuffled = services.clone();
@@ -500,6 +593,12 @@ proptest! {
                 let place = pools.pools.iter().position(|pool| pool.contains(given.address)).unwrap();
                 prop_assert!(claimant.admitted.contains(&place));
                 prop_assert!(!taken.contains_key(&given.address));
+                // A host's address is for those that ask for it, had it, or share it with one of them.
+                let comes_to_it = |one: &&Claimant| one.wanted.contains(&given.address) || one.held.contains(&given.address);
+                let is_followed = services.iter().filter(comes_to_it).any(|one| {
+                    one.service == claimant.service || unshared(one, claimant).is_none()
+                });
+                prop_assert!(!aside.contains_key(&given.address) || is_followed);
                 prop_assert_eq!(&pools.pools[place].name, &given.pool);
                 holders.entry(given.address).or_default().push(claimant);
             }
@@ -516,7 +615,11 @@ proptest! {
             .iter()
             .map(|claimant| {
                 let given = allocation.given.get(&claimant.service).into_iter().flatten();
-                Claimant { held: given.map(|given| given.address).collect(), ..claimant.clone() }
+                Claimant {
+                    held: given.map(|given| given.address).collect(),
+                    declined: Vec::new(),
+                    ..claimant.clone()
+                }
             })
             .collect();
         let again = allocate(&settled, pools);

@@ -9,9 +9,6 @@ use millrace_dataplane::wire::{
 
 /// All nodes on the link (RFC 4291 section 2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// The flag of an advertisement that says its sender is a router (RFC 4861 section 4.4), and where it stands.
-const ROUTER: u8 = 0x80;
-const FLAGS_AT: usize = 4;
 
 /// A frame to be sent.
 pub type Frame = Vec<u8>;
@@ -225,8 +222,13 @@ fn advertisement(
     is_solicited: bool,
 ) -> Option<Frame> {
     let mut message = [0; ndp::ADVERTISEMENT_LEN];
-    ndp::emit_advertisement(&mut message, address, own, is_solicited);
-    message[FLAGS_AT] &= !ROUTER;
+    let fields = ndp::Advertisement {
+        target: address,
+        link: own,
+        is_solicited,
+        is_router: false,
+    };
+    fields.emit(&mut message);
     neighbour_frame(own, link, (address, to), &mut message)
 }
 

@@ -17,6 +17,7 @@ fn claims(config: &LoadBalancer, store: &Store, assigned: Option<&Assigned>) -> 
         assigned: assigned.unwrap_or(&Assigned::new()),
         is_status_ours: assigned.is_none(),
         own_addresses: &[],
+        aside: &Aside::default(),
     })
 }
 
@@ -182,6 +183,7 @@ fn pools_that_collide_are_named() {
             assigned: &Assigned::new(),
             is_status_ours: true,
             own_addresses: &["192.0.2.10".parse().unwrap()],
+            aside: &Aside::default(),
         });
         assert_eq!(claims.faults.len(), 1, "{:?}", claims.faults);
         assert!(claims.faults[0].contains(said), "{:?}", claims.faults);

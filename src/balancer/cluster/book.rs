@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::balancer::aside::Claims;
 use crate::objects::NodeName;
 
 /// In how many parts of a Lease's time a node looks at all of them.
@@ -29,14 +30,23 @@ pub struct NodeLease {
     pub version: String,
     /// `spec.renewTime`, in seconds of Unix time by that node's clock.
     pub renewed_s: i64,
+    /// What the node says of itself.
+    pub said: Said,
+}
+
+/// What a node says for the others to know, in its Lease.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
     /// The link address of its uplink.
     pub mac: Option<[u8; 6]>,
+    /// What it has heard of hosts outside of the cluster.
+    pub claims: Claims,
 }
 
 #[derive(Debug, Clone)]
 struct Seen {
     version: String,
-    mac: Option<[u8; 6]>,
+    said: Said,
     /// When it was last seen to change; `None` for one that is dead.
     at: Option<Instant>,
 }
@@ -89,7 +99,7 @@ impl LeaseBook {
             };
             let seen = Seen {
                 version: lease.version,
-                mac: lease.mac,
+                said: lease.said,
                 at,
             };
             self.seen.insert(lease.node, seen);
@@ -100,12 +110,22 @@ impl LeaseBook {
     /// The nodes that live, with the link addresses of their uplinks.
     #[must_use]
     pub fn living(&self, now: Instant) -> BTreeMap<NodeName, Option<[u8; 6]>> {
-        let lives = |seen: &Seen| {
+        let living = self.who_lives(now);
+        living.map(|(node, seen)| (node.clone(), seen.said.mac)).collect()
+    }
+
+    /// What the nodes that live have heard of hosts outside of the cluster.
+    #[must_use]
+    pub fn claims(&self, now: Instant) -> Claims {
+        let claims = self.who_lives(now).flat_map(|(_, seen)| &seen.said.claims);
+        claims.map(|(address, claim)| (*address, *claim)).collect()
+    }
+
+    fn who_lives(&self, now: Instant) -> impl Iterator<Item = (&NodeName, &Seen)> {
+        self.seen.iter().filter(move |(_, seen)| {
             seen.at
                 .is_some_and(|at| now.saturating_duration_since(at) < self.lease)
-        };
-        let living = self.seen.iter().filter(|(_, seen)| lives(seen));
-        living.map(|(node, seen)| (node.clone(), seen.mac)).collect()
+        })
     }
 
     /// Whether the Leases have not been seen for half of their time.
@@ -127,7 +147,10 @@ mod tests {
             node: NodeName::new(node).unwrap(),
             version: version.to_string(),
             renewed_s: 1000,
-            mac: Some([2, 0, 0, 0, 0, 1]),
+            said: Said {
+                mac: Some([2, 0, 0, 0, 0, 1]),
+                claims: Claims::new(),
+            },
         }
     }
 

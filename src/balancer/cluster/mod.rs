@@ -20,7 +20,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use book::NodeLease;
+pub use book::{NodeLease, Said};
 pub use lead::Held;
 pub use run::{Options, run};
 pub use server::{Server, spawn};
@@ -50,7 +50,7 @@ pub trait Board: Send + Sync + 'static {
     fn renew(
         &self,
         own: &NodeName,
-        mac: Option<[u8; 6]>,
+        said: &Said,
         lease: Duration,
     ) -> impl Future<Output = Result<(), BoardError>> + Send;
 
@@ -70,22 +70,6 @@ pub trait Board: Send + Sync + 'static {
         service: &ServiceKey,
         addresses: &[IpAddr],
     ) -> impl Future<Output = Result<(), BoardError>> + Send;
-
-    /// Makes an Event about a Service; `is_warning` or else a normal one.
-    fn tell(&self, event: &Telling) -> impl Future<Output = Result<(), BoardError>> + Send;
-}
-
-/// What an Event says.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Telling {
-    /// About which Service.
-    pub service: ServiceKey,
-    /// Whether something is wrong.
-    pub is_warning: bool,
-    /// The reason, one word.
-    pub reason: &'static str,
-    /// What there is to say.
-    pub note: String,
 }
 
 /// What the control thread wants done.
@@ -95,8 +79,6 @@ pub enum Order {
     Ingress(BTreeMap<ServiceKey, Vec<IpAddr>>),
     /// This node does not give out addresses any more: what is not written yet is another's to write.
     Forget,
-    /// An Event.
-    Tell(Telling),
-    /// The uplink's link address, for the other nodes to know.
-    Link(Option<[u8; 6]>),
+    /// What this node says of itself, for the other nodes to know.
+    Say(Said),
 }

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::book::{LOOKS, LeaseBook, RENEWALS};
 use super::lead::{self, Candidate, Step};
 use super::write::Writer;
-use super::{Board, BoardError, Order};
+use super::{Board, BoardError, Order, Said};
 use crate::balancer::Members;
 use crate::objects::NodeName;
 
@@ -30,7 +30,7 @@ pub struct Options {
 struct Known {
     book: LeaseBook,
     candidate: Candidate,
-    mac: Option<[u8; 6]>,
+    said: Said,
 }
 
 struct Tasks<B> {
@@ -50,7 +50,7 @@ pub async fn run<B: Board>(
     let known = Known {
         book: LeaseBook::new(options.lease),
         candidate: Candidate::new(options.own.as_str()),
-        mac: None,
+        said: Said::default(),
     };
     let tasks = Tasks {
         board,
@@ -101,8 +101,8 @@ impl<B: Board> Tasks<B> {
         let mut trouble = None;
         loop {
             due.tick().await;
-            let mac = self.known(|known| known.mac);
-            let renewal = self.board.renew(&self.options.own, mac, lease);
+            let said = self.known(|known| known.said.clone());
+            let renewal = self.board.renew(&self.options.own, &said, lease);
             note(
                 &mut trouble,
                 "renewing this node's Lease",
@@ -142,9 +142,10 @@ impl<B: Board> Tasks<B> {
 
     fn publish(&self) {
         let now = Instant::now();
-        let (living, is_cut_off, leads) = self.known(|known| {
+        let (living, claims, is_cut_off, leads) = self.known(|known| {
             let is_cut_off = known.book.is_cut_off(now);
-            (known.book.living(now), is_cut_off, known.candidate.leads(now))
+            let (living, claims) = (known.book.living(now), known.book.claims(now));
+            (living, claims, is_cut_off, known.candidate.leads(now))
         });
         self.members.send_if_modified(|before| {
             // What this node does not see it does not judge.
@@ -153,6 +154,7 @@ impl<B: Board> Tasks<B> {
                 living,
                 is_cut_off,
                 leads,
+                claims,
             };
             if **before == members {
                 return false;
@@ -201,7 +203,7 @@ impl<B: Board> Tasks<B> {
         }
     }
 
-    /// Writes what was given out, and tells what there is to tell.
+    /// Writes what was given out.
     async fn write(&self, mut orders: mpsc::Receiver<Order>) {
         let mut writer = Writer::new(Arc::clone(&self.board));
         loop {
@@ -210,7 +212,7 @@ impl<B: Board> Tasks<B> {
                 () = writer.work() => continue,
             };
             match order {
-                Some(Order::Link(mac)) => self.known(|known| known.mac = mac),
+                Some(Order::Say(said)) => self.known(|known| known.said = said),
                 Some(order) => writer.take(order),
                 None => return,
             }

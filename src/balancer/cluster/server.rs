@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use millrace_dataplane::wire::MacAddr;
@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
-use super::{Board, BoardError, Held, NodeLease, Options, Order, Telling, run};
-use crate::balancer::Members;
+use super::{Board, BoardError, Held, NodeLease, Options, Order, Said, run};
+use crate::balancer::{Members, aside};
 use crate::cluster::connect;
 use crate::config::Kubernetes;
 use crate::objects::{NodeName, ServiceKey, UnicastMac};
@@ -33,16 +33,13 @@ const OF_NODE: &str = "node";
 const LEADER: &str = "millrace-load-balancer";
 /// Where a node's Lease has the link address of its uplink.
 const MAC: &str = "millrace.io/uplink-mac";
-/// Who says it.
-const COMPONENT: &str = "millrace-load-balancer";
+/// Where it has what the node has heard of hosts outside of the cluster.
+const CLAIMS: &str = "millrace.io/addresses-of-others";
 
 /// The API server, by a client of its own: renewals do not wait behind lists.
 pub struct Server {
     client: kube::Client,
     namespace: String,
-    own: NodeName,
-    /// Whether Events are wanted.
-    tells: bool,
 }
 
 /// Starts a thread that talks with the API server for as long as somebody may give it orders. Leases are in a namespace.
@@ -63,13 +60,7 @@ pub fn spawn(
         runtime.block_on(async move {
             match connect(&kubernetes).await {
                 Ok((client, _)) => {
-                    let own = options.own.clone();
-                    let server = Server {
-                        client,
-                        namespace,
-                        own,
-                        tells: kubernetes.events,
-                    };
+                    let server = Server { client, namespace };
                     run(Arc::new(server), options, orders, members).await;
                 }
                 // The source of objects has said the same, and kept the switch from starting.
@@ -103,18 +94,27 @@ fn node_lease(lease: &Lease) -> Option<NodeLease> {
     if metadata.name.as_deref()?.strip_prefix(NODE_LEASE) != Some(&holder) {
         return None;
     }
-    let mac = metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(MAC));
+    let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(String::as_str);
     Some(NodeLease {
         node: NodeName::new(holder).ok()?,
         version: metadata.resource_version.clone()?,
         renewed_s: spec.renew_time.as_ref().map_or(0, |time| time.0.as_second()),
-        mac: mac
-            .and_then(|text| text.parse::<UnicastMac>().ok())
-            .map(|mac| mac.octets()),
+        said: Said {
+            mac: annotation(MAC)
+                .and_then(|text| text.parse::<UnicastMac>().ok())
+                .map(|mac| mac.octets()),
+            claims: annotation(CLAIMS).map(aside::read).unwrap_or_default(),
+        },
     })
+}
+
+/// What a node says of itself as its Lease's annotations; a name without a value is taken out.
+fn annotations(said: &Said) -> BTreeMap<&'static str, Option<String>> {
+    let claims = Some(&said.claims).filter(|claims| !claims.is_empty());
+    BTreeMap::from([
+        (MAC, said.mac.map(|mac| MacAddr(mac).to_string())),
+        (CLAIMS, claims.map(aside::write)),
+    ])
 }
 
 impl Server {
@@ -133,27 +133,28 @@ impl Board for Server {
         Ok(leases.items.iter().filter_map(node_lease).collect())
     }
 
-    async fn renew(&self, own: &NodeName, mac: Option<[u8; 6]>, lease: Duration) -> Result<(), BoardError> {
+    async fn renew(&self, own: &NodeName, said: &Said, lease: Duration) -> Result<(), BoardError> {
         let name = format!("{NODE_LEASE}{own}");
-        let mac = mac.map(|mac| MacAddr(mac).to_string());
+        let annotations = annotations(said);
         let spec = json!({
             "holderIdentity": own.as_str(),
             "leaseDurationSeconds": seconds(lease),
             "renewTime": MicroTime(Timestamp::now()),
         });
-        let patch = json!({"metadata": {"annotations": {MAC: mac}}, "spec": spec});
+        let patch = json!({"metadata": {"annotations": annotations}, "spec": spec});
         let renewed = self
             .api()
             .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
             .await;
         match renewed.map_err(|error| trouble(&error)) {
             Err(BoardError::Gone) => {
-                let annotations = mac.map(|mac| BTreeMap::from([(MAC.to_owned(), mac)]));
+                let annotations = annotations.into_iter();
+                let annotations = annotations.filter_map(|(name, value)| Some((name.to_owned(), value?)));
                 let made = Lease {
                     metadata: ObjectMeta {
                         name: Some(name),
                         labels: Some(BTreeMap::from([(LABEL.to_owned(), OF_NODE.to_owned())])),
-                        annotations,
+                        annotations: Some(annotations.collect()),
                         ..ObjectMeta::default()
                     },
                     spec: Some(LeaseSpec {
@@ -218,44 +219,5 @@ impl Board for Server {
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
         let patched = services.patch_status(service.name(), &params, &patch).await;
         patched.map(drop).map_err(|error| trouble(&error))
-    }
-
-    async fn tell(&self, telling: &Telling) -> Result<(), BoardError> {
-        if !self.tells {
-            return Ok(());
-        }
-        let service = &telling.service;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), service.namespace());
-        let now = Timestamp::now();
-        let event = Event {
-            metadata: ObjectMeta {
-                // As client-go names them.
-                name: Some(format!("{}.{:x}", service.name(), now.as_nanosecond())),
-                namespace: Some(service.namespace().to_owned()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
-                namespace: Some(service.namespace().to_owned()),
-                name: Some(service.name().to_owned()),
-                ..ObjectReference::default()
-            },
-            reason: Some(telling.reason.to_owned()),
-            message: Some(telling.note.clone()),
-            type_: Some(if telling.is_warning { "Warning" } else { "Normal" }.to_owned()),
-            source: Some(EventSource {
-                component: Some(COMPONENT.to_owned()),
-                host: Some(self.own.to_string()),
-            }),
-            reporting_component: Some(COMPONENT.to_owned()),
-            reporting_instance: Some(self.own.to_string()),
-            first_timestamp: Some(Time(now)),
-            last_timestamp: Some(Time(now)),
-            count: Some(1),
-            ..Event::default()
-        };
-        let made = events.create(&PostParams::default(), &event).await;
-        made.map(drop).map_err(|error| trouble(&error))
     }
 }

@@ -1,28 +1,22 @@
-//! Writing what was given out into the Services' status, and Events: one after the other, again where it fails.
+//! Writing what was given out into the Services' status: one after the other, again where it fails.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Board, BoardError, Order, Telling};
+use super::{Board, BoardError, Order};
 use crate::objects::ServiceKey;
 
 /// How long it is waited after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Events that may wait; an API server that is away is not told everything afterwards.
-const EVENTS: usize = 256;
-/// Events that are remembered so as not to be told twice.
-const TOLD: usize = 4096;
 
 /// What is still to be written.
 pub(super) struct Writer<B> {
     board: Arc<B>,
     ingress: BTreeMap<ServiceKey, Vec<IpAddr>>,
-    events: VecDeque<Telling>,
-    told: BTreeSet<Telling>,
 }
 
 impl<B: Board> Writer<B> {
@@ -30,8 +24,6 @@ impl<B: Board> Writer<B> {
         Self {
             board,
             ingress: BTreeMap::new(),
-            events: VecDeque::new(),
-            told: BTreeSet::new(),
         }
     }
 
@@ -39,19 +31,8 @@ impl<B: Board> Writer<B> {
     pub(super) fn take(&mut self, order: Order) {
         match order {
             Order::Ingress(ingress) => self.ingress.extend(ingress),
-            Order::Forget => {
-                self.ingress.clear();
-                self.told.clear();
-            }
-            Order::Tell(telling) => {
-                if self.told.len() >= TOLD {
-                    self.told.clear();
-                }
-                if self.events.len() < EVENTS && self.told.insert(telling.clone()) {
-                    self.events.push_back(telling);
-                }
-            }
-            Order::Link(_) => {}
+            Order::Forget => self.ingress.clear(),
+            Order::Say(_) => {}
         }
     }
 
@@ -77,15 +58,6 @@ impl<B: Board> Writer<B> {
                 }
             }
             self.ingress.remove(&service);
-        } else if let Some(event) = self.events.front() {
-            // An Event is a courtesy: one that cannot be made is in the log.
-            if let Err(error) = self.board.tell(event).await {
-                warn!(
-                    "no Event about Service {}: {error}: {}",
-                    event.service, event.note
-                );
-            }
-            self.events.pop_front();
         } else {
             std::future::pending().await
         }

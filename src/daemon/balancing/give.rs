@@ -2,14 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use tracing::{error, info, warn};
 
 use super::{Balancing, Sink};
-use crate::balancer::cluster::{Order, Telling};
+use crate::balancer::cluster::Order;
 use crate::balancer::{Allocation, Refusal, SavedAddresses, allocate, claim};
+use crate::cluster::Report;
 use crate::config::LoadBalancer;
 use crate::objects::{Assigned, ServiceKey, Store};
+
+/// The reason of an Event, one word.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Word {
+    /// That all is well.
+    Well(&'static str),
+    /// That something is wrong.
+    Wrong(&'static str),
+}
 
 impl Balancing {
     /// Gives out addresses, where that is for this node to do.
@@ -31,6 +42,7 @@ impl Balancing {
             assigned: &self.assigned,
             is_status_ours,
             own_addresses,
+            aside: &self.aside,
         });
         let allocation = allocate(&claims.claimants, claims.pools(config));
         for fault in claims.faults.iter().filter(|fault| !self.faults.contains(fault)) {
@@ -39,21 +51,33 @@ impl Balancing {
         let is_new = |refusal: &&Refusal| !self.allocation.refusals.contains(refusal);
         for refusal in allocation.refusals.iter().filter(is_new) {
             warn!("Service {}: {}", refusal.service, refusal.reason);
-            self.tell(
-                &refusal.service,
-                refusal.reason.word(),
-                refusal.reason.to_string(),
-            );
+            let word = Word::Wrong(refusal.reason.word());
+            self.tell(store, &refusal.service, word, &refusal.reason.to_string());
         }
         self.faults.clone_from(&claims.faults);
         self.allocation = allocation;
+        self.note_given(&claims);
         let given = self.allocation.given.iter();
         let given: Assigned = given
             .map(|(key, given)| (key.clone(), given.iter().map(|given| given.address).collect()))
             .collect();
         match &self.sink {
             Sink::Folder(_) => self.write_down(given),
-            Sink::Cluster(_) => self.write_status(&claims, &given),
+            Sink::Cluster(_) => self.write_status(store, &claims, &given),
+        }
+    }
+
+    /// Remembers who was just given what without having asked for it: it may turn out to be another host's.
+    fn note_given(&mut self, claims: &claim::Claims) {
+        let now = Instant::now();
+        for claimant in &claims.claimants {
+            let given = self.allocation.given.get(&claimant.service).into_iter().flatten();
+            let addresses = given.map(|given| given.address);
+            for address in addresses
+                .filter(|address| !claimant.held.contains(address) && !claimant.wanted.contains(address))
+            {
+                self.aside.give(&claimant.service, address, now);
+            }
         }
     }
 
@@ -87,7 +111,7 @@ impl Balancing {
     }
 
     /// Has the Services' status say what they were given, where it does not.
-    fn write_status(&mut self, claims: &claim::Claims, given: &Assigned) {
+    fn write_status(&mut self, store: &Store, claims: &claim::Claims, given: &Assigned) {
         let Sink::Cluster(orders) = &self.sink else { return };
         let none = Vec::new();
         let differing = claims.claimants.iter().filter_map(|claimant| {
@@ -99,35 +123,27 @@ impl Balancing {
         if !ingress.is_empty() && orders.try_send(Order::Ingress(ingress.clone())).is_ok() {
             for (service, addresses) in &ingress {
                 let words: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-                self.tell_normal(service, words.join(", "));
+                if !words.is_empty() {
+                    self.tell(store, service, Word::Well("AddressesGiven"), &words.join(", "));
+                }
             }
             self.assigned.extend(ingress);
         }
     }
 
-    fn tell_normal(&self, service: &ServiceKey, addresses: String) {
-        if let Sink::Cluster(orders) = &self.sink
-            && !addresses.is_empty()
-        {
-            let _ = orders.try_send(Order::Tell(Telling {
-                service: service.clone(),
-                is_warning: false,
-                reason: "AddressesGiven",
-                note: addresses,
-            }));
-        }
-    }
-
     /// An Event on a Service, where there is somebody to make it.
-    pub(super) fn tell(&self, service: &ServiceKey, reason: &'static str, note: String) {
-        if let Sink::Cluster(orders) = &self.sink {
-            // It is in the log as well.
-            let _ = orders.try_send(Order::Tell(Telling {
-                service: service.clone(),
-                is_warning: true,
-                reason,
-                note,
-            }));
+    pub(super) fn tell(&self, store: &Store, service: &ServiceKey, word: Word, note: &str) {
+        let Some(reporter) = &self.reporter else { return };
+        let mut entries = store.services().iter();
+        let Some(entry) = entries.find(|entry| entry.record.key == *service) else {
+            return;
+        };
+        let (is_warning, reason) = match word {
+            Word::Well(reason) => (false, reason),
+            Word::Wrong(reason) => (true, reason),
+        };
+        if let Some(report) = Report::of_addresses(&entry.record, is_warning, reason, note.to_owned()) {
+            reporter.report(report);
         }
     }
 

@@ -7,6 +7,8 @@ use std::time::Instant;
 use super::Balancing;
 use crate::admin::protocol::LoadBalancerRow;
 use crate::balancer::announce::{Standing, Status};
+use crate::balancer::aside::Claims;
+use crate::balancer::claim::pool_of;
 use crate::balancer::elect::Duty;
 use crate::config::{Announce, LoadBalancer};
 use crate::objects::{NodeName, ServiceKey};
@@ -20,9 +22,10 @@ pub(super) fn names(services: &BTreeSet<ServiceKey>) -> String {
 impl Balancing {
     /// Every address, then what was refused.
     pub(in crate::daemon) fn rows(&self, config: &LoadBalancer, own: &NodeName) -> Vec<LoadBalancerRow> {
-        let now = Instant::now();
+        let (now, claims) = (Instant::now(), self.claims());
         let addresses = self.duties.iter();
-        let addresses = addresses.map(|(address, duty)| self.row(config, own, (*address, duty), now));
+        let addresses =
+            addresses.map(|(address, duty)| self.row((config, own, &claims), (*address, duty), now));
         let given = self.allocation.given.iter();
         let pending = given.flat_map(|(key, given)| given.iter().map(move |given| (key, given)));
         let pending = pending.filter(|(_, given)| !self.duties.contains_key(&given.address));
@@ -41,18 +44,32 @@ impl Balancing {
             reason: Some(fault.clone()),
             ..row("refused")
         });
-        addresses.chain(pending).chain(refused).chain(faults).collect()
+        let aside = self.aside.addresses().into_iter();
+        let aside = aside.filter(|(address, _)| !self.duties.contains_key(address));
+        let aside = aside.filter_map(|(address, by)| {
+            Some(LoadBalancerRow {
+                address: Some(address),
+                pool: Some(pool_of(config, address)?.name.clone()),
+                claimed_by: Some(by.to_string()),
+                reason: Some(format!(
+                    "{by} answers for it, so nobody gets it who does not ask for it"
+                )),
+                ..row("set-aside")
+            })
+        });
+        let addresses = addresses.chain(pending).chain(aside);
+        addresses.chain(refused).chain(faults).collect()
     }
 
     fn row(
         &self,
-        config: &LoadBalancer,
-        own: &NodeName,
+        (config, own, claims): (&LoadBalancer, &NodeName, &Claims),
         (address, duty): (IpAddr, &Duty),
         now: Instant,
     ) -> LoadBalancerRow {
         let elected = self.elected.get(&address).and_then(Option::as_ref);
         let status = self.announced.addresses.get(&address);
+        let claim = claims.get(&address);
         let by = |node: Option<&NodeName>| node.map(ToString::to_string);
         let (state, announced_by) = match (config.announce, elected, status) {
             (Announce::None, ..) => ("given", None),
@@ -60,7 +77,11 @@ impl Balancing {
                 ("routed", by(Some(own)))
             }
             (Announce::Route, ..) | (Announce::Local, None, _) => ("no-node", None),
-            (Announce::Local, Some(node), _) if node != own => ("elsewhere", by(Some(node))),
+            (Announce::Local, Some(node), _) if node != own => {
+                let has_it = claim.is_none_or(|claim| claim.is_announced);
+                let state = if has_it { "elsewhere" } else { "conflict" };
+                (state, by(Some(node).filter(|_| has_it)))
+            }
             (Announce::Local, Some(_), Some(status)) => {
                 (word(status), by(elected.filter(|_| is_said(status))))
             }
@@ -73,9 +94,7 @@ impl Balancing {
             services: duty.services.iter().map(ToString::to_string).collect(),
             announced_by,
             since_seconds: status.map(|status| now.saturating_duration_since(status.since).as_secs()),
-            claimed_by: status
-                .and_then(|status| status.claimed_by)
-                .map(|mac| mac.to_string()),
+            claimed_by: claim.map(|claim| claim.by.to_string()),
             reason: trouble,
             ..row(state)
         }
@@ -97,6 +116,7 @@ impl Balancing {
             [
                 ("addresses", number(self.duties.len())),
                 ("announced_here", number(announced)),
+                ("set_aside", number(self.aside.addresses().len())),
                 ("refused_services", number(self.allocation.refusals.len())),
                 ("answered", counts.answered),
                 ("rate_limited", counts.rate_limited),

@@ -4,12 +4,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{NeighbourId, PeerId, SubjectId, TunnelKind};
+use millrace_dataplane::table::{NeighbourId, NetworkId, PeerId, RemoteId, SubjectId, TunnelKind};
 
-use crate::objects::{Family, NodeName};
+use crate::objects::{Family, NetworkKey, NodeName};
 
 /// Neighbours that may have a number, those that are gone included. Beyond it the gone ones give theirs up.
 const NEIGHBOURS_MAX: usize = 1 << 14;
+
+/// Networks beside the cluster's own that can be served at once.
+const NETWORKS_MAX: u16 = 4096;
+
+/// Numbers of things that come and go, of which one just given up is the last to be given again: what is remembered by it
+/// somewhere is gone by then.
+#[derive(Debug)]
+struct Spares<K> {
+    given: BTreeMap<K, u16>,
+    next: u16,
+}
+
+impl<K> Default for Spares<K> {
+    fn default() -> Self {
+        Self {
+            given: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<K: Ord + Clone> Spares<K> {
+    /// A number below `limit`; `None` when all are taken.
+    fn number_of(&mut self, key: &K, limit: u16) -> Option<u16> {
+        if let Some(number) = self.given.get(key) {
+            return Some(*number);
+        }
+        let taken: BTreeSet<u16> = self.given.values().copied().collect();
+        let mut candidates = (self.next..limit).chain(0..self.next.min(limit));
+        let number = candidates.find(|number| !taken.contains(number))?;
+        self.next = (number + 1) % limit;
+        self.given.insert(key.clone(), number);
+        Some(number)
+    }
+}
 
 /// By what a peer is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +60,10 @@ enum PeerKey {
 pub struct Numbers {
     peers: BTreeMap<PeerKey, u16>,
     neighbours: BTreeMap<(PortId, IpAddr), u16>,
+    /// Networks beside the cluster's own, from 1.
+    networks: Spares<NetworkKey>,
+    /// Other ends of their tunnels, from 0.
+    remotes: Spares<IpAddr>,
     /// Ports on which numbers of neighbours were given anew.
     renumbered: BTreeSet<PortId>,
 }
@@ -51,6 +90,27 @@ impl Numbers {
     /// The number of a peer that is known as a next hop alone; `None` when all are taken.
     pub(super) fn of_next_hop(&mut self, address: IpAddr) -> Option<PeerId> {
         self.of_key(PeerKey::NextHop(address))
+    }
+
+    /// Forgets networks that are gone.
+    pub(super) fn keep_networks(&mut self, is_there: impl Fn(&NetworkKey) -> bool) {
+        self.networks.given.retain(|key, _| is_there(key));
+    }
+
+    /// Forgets other ends of networks' tunnels but those.
+    pub(super) fn keep_remotes(&mut self, wanted: &BTreeSet<IpAddr>) {
+        self.remotes.given.retain(|address, _| wanted.contains(address));
+    }
+
+    /// A network's number; `None` when all are taken.
+    pub(super) fn of_network(&mut self, key: &NetworkKey) -> Option<NetworkId> {
+        let number = self.networks.number_of(key, NETWORKS_MAX)?;
+        Some(NetworkId::new(number + 1))
+    }
+
+    /// The number of another end of networks' tunnels; `None` when all are taken.
+    pub(super) fn of_remote(&mut self, address: IpAddr) -> Option<RemoteId> {
+        RemoteId::new(self.remotes.number_of(&address, RemoteId::LIMIT)?)
     }
 
     fn of_key(&mut self, key: PeerKey) -> Option<PeerId> {

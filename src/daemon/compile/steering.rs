@@ -1,5 +1,6 @@
 //! What the uplink's steering program is told: what of the node's traffic is the switch's.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +10,19 @@ use millrace_dataplane::xdp::{NodePort, ServicePort, SteeringTables};
 use super::services::ServiceSteering;
 use super::{FAIL_SAFE_PORTS, Inputs};
 
-pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSteering) -> SteeringTables {
+pub(super) fn steering(
+    inputs: &Inputs<'_>,
+    local: &Local,
+    services: &ServiceSteering,
+    more_tunnels: &BTreeSet<u16>,
+) -> SteeringTables {
+    let own_tunnels = local.endpoints.iter().filter_map(udp_port);
+    let mut tunnel_ports: Vec<u16> = own_tunnels.collect();
+    tunnel_ports.extend(
+        more_tunnels
+            .iter()
+            .filter(|port| !local.endpoints.iter().any(|end| udp_port(end) == Some(**port))),
+    );
     let prefix = |net: &IpNet| (net.network(), net.prefix_len());
     let whole = |address: &IpAddr| prefix(&IpNet::from(*address));
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -25,7 +38,7 @@ pub(super) fn steering(inputs: &Inputs<'_>, local: &Local, services: &ServiceSte
     };
     SteeringTables {
         local_addresses: addresses_from_uplink(inputs, &local.addresses),
-        tunnel_ports: local.endpoints.iter().filter_map(udp_port).collect(),
+        tunnel_ports,
         failsafe_ports: FAIL_SAFE_PORTS.to_vec(),
         ipip: local.endpoints.iter().any(|end| end.kind == EndpointKind::Ipip),
         pod_prefixes: inputs.own.pod_prefixes().map(|cidr| prefix(&cidr)).collect(),

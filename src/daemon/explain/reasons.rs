@@ -188,7 +188,7 @@ impl Reasons {
                 source_port: seen.ports.source,
                 destination_port: seen.ports.destination,
                 caller: match role {
-                    Role::Pod => Caller::LocalPod,
+                    Role::Pod | Role::Segment => Caller::LocalPod,
                     Role::Host => Caller::Host,
                     Role::Uplink if seen.was_tunnelled => Caller::Peer,
                     Role::Uplink => Caller::External,

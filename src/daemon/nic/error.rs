@@ -3,7 +3,7 @@
 use std::io;
 
 use super::driver;
-use crate::daemon::ports::SavedError;
+use crate::durable::StateError;
 use crate::kernel::KernelError;
 
 /// Why the device cannot be as the node file wants it.
@@ -54,7 +54,7 @@ pub(in crate::daemon) enum NicError {
     },
     /// The former value could not be written down, so nothing was changed.
     #[error(transparent)]
-    Saved(#[from] SavedError),
+    Saved(#[from] StateError),
     /// Packets cannot be kept away from queues that have no socket.
     #[error(
         "[uplink] kernel-queues: the spreading of {interface} (driver {driver}) cannot be set ({source}), so packets to \

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::parse_pod;
+use super::{bandwidth, parse_pod};
 use crate::admin::protocol::{
     Attach, Attached, Attachment, DnsFacts, Failure, HostPort, NodeFacts, Retain, Verify,
 };
@@ -23,6 +23,8 @@ impl Daemon {
     /// there and not whole, or is that of an earlier container of the same pod, is taken away first.
     pub(in crate::daemon) async fn attach(&mut self, attach: &Attach) -> Result<Attached, Failure> {
         let pod = parse_pod(&attach.pod)?;
+        let wrong = |reason| Failure::wrong(format!("bandwidth of {pod}: {reason}"));
+        attach.bandwidth.check().map_err(wrong)?;
         let row = self.rows().find(|row| row.pod == attach.pod);
         if let (Some(wanted), Some(row)) = (attach.attachment(), row) {
             match &row.attachment {
@@ -30,7 +32,10 @@ impl Daemon {
                     let is_same = row.addresses == attach.addresses && row.host_ports == attach.host_ports;
                     let whole = self.is_whole(&pod, &attach.netns, &attach.interface).await;
                     match (is_same, whole, self.attached(&pod)) {
-                        (true, Ok(()), Some(attached)) => return Ok(attached),
+                        (true, Ok(()), Some(attached)) => {
+                            self.limit_pod(&pod, attach.bandwidth)?;
+                            return Ok(attached);
+                        }
                         (_, Err(failure), _) => {
                             info!(%pod, "not as it was made, and made anew: {}", failure.message);
                         }
@@ -59,6 +64,9 @@ impl Daemon {
     /// Whether a container's port is served, and its end in the container as it was made.
     pub(in crate::daemon) async fn verify(&self, verify: &Verify) -> Result<Value, Failure> {
         let wanted = &verify.attachment;
+        if let Some(verified) = self.verify_member(wanted, &verify.netns).await {
+            return verified.map(|()| json!({}));
+        }
         let row = self.row_of(wanted).ok_or_else(|| {
             Failure::failed(format!(
                 "container {} has no port of the switch as {} in network {}",
@@ -72,6 +80,14 @@ impl Daemon {
                 row.pod, row.addresses
             )));
         }
+        if let Some(wanted) = verify.bandwidth.filter(|wanted| *wanted != row.bandwidth) {
+            return Err(Failure::failed(format!(
+                "the bandwidth of {} is {}, and should be {}",
+                row.pod,
+                bandwidth::words(&row.bandwidth),
+                bandwidth::words(&wanted)
+            )));
+        }
         let pod = parse_pod(&row.pod)?;
         self.is_whole(&pod, &verify.netns, &wanted.interface).await?;
         Ok(json!({}))
@@ -81,7 +97,7 @@ impl Daemon {
     pub(in crate::daemon) async fn release(&mut self, attachment: &Attachment) -> Result<Value, Failure> {
         match self.row_of(attachment) {
             Some(row) => self.detach_pod(&row.pod).await,
-            None => Ok(json!({ "removed": false })),
+            None => self.release_member(attachment).await,
         }
     }
 
@@ -103,8 +119,9 @@ impl Daemon {
                 failures.push(format!("{}: {}", row.pod, failure.message));
             }
         }
+        let more = self.retain_members(retain, &mut failures).await;
         if failures.is_empty() {
-            return Ok(json!({ "removed": stale.len() }));
+            return Ok(json!({ "removed": stale.len() + more }));
         }
         Err(Failure::failed(failures.join("; ")))
     }
@@ -232,5 +249,6 @@ fn row(port: &Port) -> Option<PodRow> {
         pod_mac: port.facts.peer_mac.to_string(),
         attachment: port.attachment.clone(),
         host_ports: port.host_ports.clone(),
+        bandwidth: port.bandwidth,
     })
 }

@@ -44,6 +44,8 @@ pub struct BalancerWish {
     pub labels: Labels,
     /// `metadata.creationTimestamp` in seconds of Unix time.
     pub created_s: Option<i64>,
+    /// `metadata.uid`; empty where no API server gave it one.
+    pub uid: String,
 }
 
 impl BalancerWish {
@@ -85,6 +87,7 @@ impl BalancerWish {
                 .creation_timestamp
                 .as_ref()
                 .map(|time| time.0.as_second()),
+            uid: metadata.uid.clone().unwrap_or_default(),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn build(
             Record::Pool(record) => shares.pools.push(deed(entry, record)),
             Record::Block(record) => shares.blocks.push(deed(entry, record)),
             Record::Affinity(record) => shares.affinities.push(deed(entry, record)),
+            Record::Network(network) => builder.add_network(entry, network),
             Record::Absent => continue,
         }
         if matches!(
@@ -107,6 +108,7 @@ impl<'e> Builder<'e> {
             services: Arc::from([]),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            networks: BTreeMap::new(),
             choice: NetworkChoice::Auto,
             network: Network::Flannel,
             calico: Vec::new(),

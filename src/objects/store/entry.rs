@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkRecord};
 use crate::objects::calico::{BlockAffinity, BlockRecord, IpPool, IpamBlock, PoolRecord};
 use crate::objects::endpoint_slice::SliceRecord;
 use crate::objects::fault::Fault;
@@ -40,7 +41,9 @@ pub enum Record {
     Block(Arc<BlockRecord>),
     /// A BlockAffinity.
     Affinity(Arc<BlockRecord>),
-    /// An object of Calico's that is being deleted, or not in force yet.
+    /// A NetworkAttachmentDefinition of this program's.
+    Network(Arc<NetworkRecord>),
+    /// An object of Calico's that is being deleted, or not in force yet; a NetworkAttachmentDefinition of another's.
     Absent,
 }
 
@@ -138,20 +141,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
         Object::EndpointSlice(slice) => {
             let (record, faults) = SliceRecord::read(slice)?;
             let id = namespaced_id("EndpointSlice", &slice.metadata);
-            (
-                id,
-                &slice.metadata,
-                Record::EndpointSlice(Arc::new(record)),
-                faults,
-            )
+            let record = Record::EndpointSlice(Arc::new(record));
+            (id, &slice.metadata, record, faults)
         }
         Object::Namespace(namespace) => {
             let record = NamespaceRecord::read(namespace)?;
-            let id = ObjectId {
-                kind: "Namespace".to_owned(),
-                namespace: String::new(),
-                name: record.name.clone(),
-            };
+            let id = cluster_id("Namespace", record.name.clone());
             let record = Record::Namespace(Arc::new(record));
             (id, &namespace.metadata, record, Vec::new())
         }
@@ -179,6 +174,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             let record = record.map(|record| Record::Affinity(Arc::new(record)));
             of_calico(BlockAffinity::KIND, &affinity.metadata, record, Vec::new())
         }
+        Object::Attachment(definition) => {
+            let (record, faults) = NetworkRecord::read(definition)?;
+            let id = namespaced_id(NetworkAttachmentDefinition::KIND, &definition.metadata);
+            let record = record.map_or(Record::Absent, |record| Record::Network(Arc::new(record)));
+            (id, &definition.metadata, record, faults)
+        }
     };
     Ok(read)
 }
@@ -190,11 +191,7 @@ fn of_calico<'o>(
     record: Option<Record>,
     faults: Vec<Fault>,
 ) -> Read<'o> {
-    let id = ObjectId {
-        kind: kind.to_owned(),
-        namespace: String::new(),
-        name: metadata.name.clone().unwrap_or_default(),
-    };
+    let id = cluster_id(kind, metadata.name.clone().unwrap_or_default());
     (id, metadata, record.unwrap_or(Record::Absent), faults)
 }
 
@@ -206,10 +203,15 @@ fn created_s(metadata: &ObjectMeta) -> Option<i64> {
 }
 
 pub(super) fn node_id(name: &NodeName) -> ObjectId {
+    cluster_id("Node", name.to_string())
+}
+
+/// An object that is in no Namespace.
+fn cluster_id(kind: &str, name: String) -> ObjectId {
     ObjectId {
-        kind: "Node".to_owned(),
+        kind: kind.to_owned(),
         namespace: String::new(),
-        name: name.to_string(),
+        name,
     }
 }
 

@@ -90,6 +90,7 @@ fn service_of(entry: &Entry) -> Option<&ServiceKey> {
         | Record::Pool(_)
         | Record::Block(_)
         | Record::Affinity(_)
+        | Record::Network(_)
         | Record::Absent => None,
     }
 }

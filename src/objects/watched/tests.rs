@@ -73,6 +73,11 @@ fn whole() -> Vec<(&'static str, Value)> {
                     "allocations": [0, null], "attributes": [{"secondary": {"node": "node-b"}}]}}),
         ),
         (
+            "NetworkAttachmentDefinition",
+            json!({"metadata": metadata(json!({"namespace": "shop"})),
+                "spec": {"config": "{\"type\": \"millrace-cni\", \"network\": {\"kind\": \"bridged\", \"vni\": 7}}"}}),
+        ),
+        (
             "BlockAffinity",
             json!({"metadata": metadata(json!({})),
                 "spec": {"cidr": "10.244.1.0/26", "node": "node-a", "state": "confirmed", "deleted": "false"}}),

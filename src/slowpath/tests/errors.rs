@@ -344,9 +344,7 @@ fn the_source_is_the_gateway_or_else_the_node() {
 fn errors_are_limited_and_what_needs_none_costs_none() {
     let tables = tables(&[]);
     let start = Instant::now();
-    let mut slow_path = SlowPath::new(SlowPathConfig {
-        icmp_errors_per_second: 10,
-    });
+    let mut slow_path = slow_path_of(10);
     let echo = etherparse::IcmpEchoHeader { id: 1, seq: 1 };
     let lost =
         |source: &str| Packet::udp(source, LOST, 0).punt(POD_A, PuntReason::Unreachable, PuntDetail::Nothing);
@@ -382,9 +380,7 @@ fn errors_are_limited_and_what_needs_none_costs_none() {
     ];
     assert_eq!(counters, BTreeMap::from(expected));
 
-    let mut mute = SlowPath::new(SlowPathConfig {
-        icmp_errors_per_second: 0,
-    });
+    let mut mute = slow_path_of(0);
     assert_eq!(sent(&mut mute, A, 3, start), 0);
     assert_eq!(moved(&mute), BTreeMap::from([("rate_limited", 3)]));
 }

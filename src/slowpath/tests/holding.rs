@@ -54,13 +54,13 @@ fn packets_wait_for_their_next_hop_and_go_on_in_order() {
             expected.entry(next_hop).or_default().push(waits);
         }
     }
-    assert!(slow_path.is_holding());
+    assert!(slow_path.is_keeping());
     assert!(slow_path.tables_changed(&none).is_empty());
     for next_hop in [ROUTER, NEIGHBOUR, PEER] {
         let released = bytes(slow_path.tables_changed(&tables(&[next_hop])));
         assert_eq!(released, expected[next_hop], "{next_hop}");
     }
-    assert!(!slow_path.is_holding());
+    assert!(!slow_path.is_keeping());
     assert!(slow_path.tick(&none, start + HOLD_TIME).is_empty());
     let moved = moved(&slow_path);
     assert_eq!(
@@ -187,7 +187,7 @@ fn who_waited_in_vain_is_told() {
         bytes(slow_path.tick(&none, later + HOLD_TIME)),
         [told(&second, 3)]
     );
-    assert!(!slow_path.is_holding());
+    assert!(!slow_path.is_keeping());
     assert!(slow_path.tables_changed(&tables(&[ROUTER, NEIGHBOUR])).is_empty());
     let expected = [
         ("held", 4),

@@ -344,9 +344,15 @@ fn punt(ingress: PortId, reason: PuntReason, detail: PuntDetail, frame: &[u8]) -
 
 /// A slow path that may send as much as it likes.
 fn slow_path() -> SlowPath {
-    SlowPath::new(SlowPathConfig {
-        icmp_errors_per_second: 1_000_000,
-    })
+    slow_path_of(1_000_000)
+}
+
+/// One that sends so many ICMP errors a second.
+fn slow_path_of(icmp_errors_per_second: usize) -> SlowPath {
+    let config = SlowPathConfig {
+        icmp_errors_per_second,
+    };
+    SlowPath::new(config, Arc::new(Fdb::new(64, HashKey::random())))
 }
 
 /// The counters that are not zero, `punts` left out.

@@ -319,9 +319,7 @@ fn datagrams_and_other_protocols_are_refused() {
 
 #[test]
 fn refusals_are_limited() {
-    let mut slow_path = SlowPath::new(SlowPathConfig {
-        icmp_errors_per_second: 0,
-    });
+    let mut slow_path = slow_path_of(0);
     let syn = Packet::tcp(
         A,
         GATEWAY,

@@ -208,6 +208,6 @@ proptest! {
         for (_, injection) in slow_path.tick(&tables, Instant::now() + hold::HOLD_TIME) {
             assert_sound(&injection, &punt(ingress, reason, detail, &frame));
         }
-        prop_assert!(!slow_path.is_holding());
+        prop_assert!(!slow_path.is_keeping());
     }
 }

@@ -37,7 +37,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let publisher = Publisher::new(tables(&[]));
-    let (punts_in, punts) = bounded(64);
+    let ((punts_in, punts), (lessons_in, lessons)) = (bounded(64), bounded(64));
     let config = WorkerConfig {
         index: 0,
         core: 0,
@@ -57,7 +57,8 @@ fn bench() -> Bench {
         workers: 1,
     };
     let pipeline = NodePipeline::new(publisher.reader(), connections, HashKey::random(), 0);
-    let (mut worker, handle) = Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in).unwrap();
+    let (mut worker, handle) =
+        Worker::new(config, Pool::on_heap(FRAMES), pipeline, punts_in, lessons_in).unwrap();
     let mut wires = BTreeMap::new();
     for port in [HOST, UPLINK, POD_A, POD_B] {
         let (io, wire) = MemoryPort::new(32);
@@ -71,8 +72,11 @@ fn bench() -> Bench {
     let stats = Arc::clone(slow_path.stats());
     let body = Loop {
         slow_path,
-        punts,
-        events: events_out,
+        feeds: Feeds {
+            punts,
+            lessons,
+            events: events_out,
+        },
         workers: vec![handle.clone()],
         tables: publisher.reader(),
         neighbours: requests_in,
@@ -279,7 +283,7 @@ fn stuck(
     impl Sized,
 ) {
     let publisher = Publisher::new(tables(&[]));
-    let (worker_punts, _) = bounded(1);
+    let ((worker_punts, _), (lessons_in, lessons)) = (bounded(1), bounded(1));
     let config = WorkerConfig {
         index: 0,
         core: 0,
@@ -288,7 +292,7 @@ fn stuck(
         injections,
     };
     let (worker, handle) =
-        Worker::<MemoryPort, _>::new(config, Pool::on_heap(4), Idler, worker_punts).unwrap();
+        Worker::<MemoryPort, _>::new(config, Pool::on_heap(4), Idler, worker_punts, lessons_in).unwrap();
     let (punts, punts_out) = bounded(64);
     let (events, events_out): (_, Receiver<_>) = bounded(1);
     let (requests_in, requests) = mpsc::channel(1);
@@ -297,10 +301,13 @@ fn stuck(
     };
     let stats = spawn(
         config,
-        punts_out,
-        events_out,
+        Feeds {
+            punts: punts_out,
+            lessons,
+            events: events_out,
+        },
         vec![handle],
-        publisher.reader(),
+        (publisher.reader(), Arc::new(Fdb::new(64, HashKey::random()))),
         (requests_in, mpsc::channel(1).0),
     )
     .unwrap();

@@ -1,5 +1,6 @@
 //! ARP and neighbour discovery as the announcer of load balancers' addresses hears them: whatever it is, it is heard without
-//! a panic; nothing is said but about addresses that are announced, and what is said can be heard again.
+//! a panic; nothing is said but about addresses that are announced, and what is said can be heard again. What nodes write to
+//! each other of hosts that have such addresses is read back as it was.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use millrace::balancer::announce::frames::{self, What};
 use millrace::balancer::announce::{Begin, Speaker, Standing, Task};
+use millrace::balancer::aside;
 use millrace_dataplane::table::HashKey;
 use millrace_dataplane::wire::MacAddr;
 
@@ -51,6 +53,10 @@ fuzz_target!(|data: &[u8]| {
     }
     let counts = speaker.counts();
     assert!(counts.answered + counts.rate_limited <= 2 * data.len() as u64);
+    if let Ok(text) = std::str::from_utf8(data) {
+        let claims = aside::read(text);
+        assert_eq!(aside::read(&aside::write(&claims)), claims);
+    }
 });
 
 fn check(speaker: &Speaker, out: &[Vec<u8>], now: Instant) {

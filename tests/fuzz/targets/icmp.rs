@@ -1,16 +1,20 @@
 //! ICMP and ICMPv6: what is accepted is read right; a checksum that is filled in is right and stays so through every
-//! edit; what an error quotes is read without a look past its end.
+//! edit; what an error quotes is read without a look past its end. Neighbour discovery, IGMP and MLD likewise.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use millrace_dataplane::wire::checksum::Sum;
-use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IcmpType, Ipv4, Ipv6, Ports, icmp, ndp};
+use millrace_dataplane::wire::{
+    Icmp, IcmpFamily, IcmpMut, IcmpType, IpProtocol, Ipv4, Ipv6, Membership, Ports, checksum, icmp, ipv4,
+    ipv6, ndp,
+};
 
 /// What a buffer holds before something is emitted into it, so that a byte left unwritten shows.
 const DIRT: u8 = 0xa5;
 
 fuzz_target!(|data: &[u8]| {
     check_neighbour(data);
+    check_membership(data);
     // Any sum will do for the addresses.
     let addresses = Sum::ZERO.add_bytes(data.get(..4).unwrap_or_default());
     for family in [IcmpFamily::V4, IcmpFamily::V6] {
@@ -42,6 +46,53 @@ fn check_neighbour(data: &[u8]) {
         .flatten()
     {
         assert!(data[ndp::MESSAGE_LEN..].windows(6).any(|bytes| bytes == link.0));
+    }
+}
+
+/// Whoever listens is told of groups that stand in the message, and of no more than fit.
+fn check_membership(data: &[u8]) {
+    let Ok(len) = u16::try_from(data.len()) else {
+        return;
+    };
+    let mut message = data.to_vec();
+    if let Some(field) = message.get_mut(2..4) {
+        field.fill(0);
+    }
+    let sum = checksum::checksum(&message);
+    if let Some(field) = message.get_mut(2..4) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    let mut packet = vec![0; ipv4::HEADER_LEN];
+    packet.extend(&message);
+    let total = len.saturating_add(20).to_be_bytes();
+    packet[..10].copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 1, IpProtocol::IGMP.0]);
+    if let Ok(ip) = Ipv4::parse(&packet) {
+        check_listening(data, Membership::parse_v4(&ip).ok().flatten());
+    }
+    let mut packet = vec![0; ipv6::HEADER_LEN];
+    packet.extend(data);
+    let payload = len.to_be_bytes();
+    packet[..8].copy_from_slice(&[0x60, 0, 0, 0, payload[0], payload[1], IpProtocol::ICMPV6.0, 1]);
+    let addresses = checksum::addresses_v6([0; 16].into(), [0; 16].into());
+    icmp::fill_checksum(IcmpFamily::V6, addresses, &mut packet[ipv6::HEADER_LEN..]);
+    if let Ok(ip) = Ipv6::parse(&packet) {
+        check_listening(data, Membership::parse_v6(&ip).ok().flatten());
+    }
+}
+
+fn check_listening(data: &[u8], said: Option<Membership<'_>>) {
+    let Some(Membership::Report(records)) = said else {
+        return;
+    };
+    let groups: Vec<_> = records.map(|record| record.group).collect();
+    assert!(groups.len() <= data.len() / 8);
+    for group in groups {
+        assert!(group.is_multicast());
+        let octets = match group {
+            std::net::IpAddr::V4(group) => group.octets().to_vec(),
+            std::net::IpAddr::V6(group) => group.octets().to_vec(),
+        };
+        assert!(data.windows(octets.len()).any(|bytes| bytes == octets));
     }
 }
 

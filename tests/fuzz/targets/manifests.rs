@@ -126,6 +126,7 @@ fn check_store(store: &Store) {
             assert_eq!(overlap.next(), None, "two nodes own the addresses of {cidr}");
         }
     }
+    check_networks(store);
     for peer in [Family::V4, Family::V6]
         .into_iter()
         .flat_map(|family| store.peers(family))
@@ -137,6 +138,23 @@ fn check_store(store: &Store) {
         assert_eq!(store.pod(&pod.key), Some(pod));
         for address in pod.ips.iter().filter(|_| !pod.host_network) {
             assert_eq!(store.pod_by_ip(*address), Some(pod), "{address} is another's");
+        }
+    }
+}
+
+/// No two networks have one number, and no two nodes give one address.
+fn check_networks(store: &Store) {
+    let mut numbers = HashSet::new();
+    for network in store.networks() {
+        assert!(numbers.insert((network.vni, network.port)), "{}", network.key);
+        let blocks: Vec<_> = network.node_blocks.values().flatten().collect();
+        for (place, block) in blocks.iter().enumerate() {
+            assert!(network.subnets.iter().any(|subnet| subnet.contains(*block)));
+            let mut others = blocks[..place].iter();
+            assert!(!others.any(|other| other.contains(*block) || block.contains(*other)));
+        }
+        for gateway in &network.gateways {
+            assert!(network.subnet_of(*gateway).is_some());
         }
     }
 }

@@ -11,10 +11,12 @@
     clippy::cast_possible_truncation
 )]
 
+mod bandwidth;
 mod chain;
 mod host_ports;
 mod kills;
 mod many;
 mod names;
 mod runtime;
+mod second;
 mod verbs;

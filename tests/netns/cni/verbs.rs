@@ -274,9 +274,14 @@ fn whatever_cannot_be_is_refused_in_the_specifications_words() {
     assert_refused(with("sockt", json!("x")), 2, "sockt");
     assert_refused(with("name", json!("a b")), 7, "name");
     assert_refused(
-        with("runtimeConfig", json!({"bandwidth": {"egressRate": 9}})),
+        with("runtimeConfig", json!({"bandwidth": {"egressBurst": 9}})),
         2,
-        "runtimeConfig.bandwidth",
+        "runtimeConfig.bandwidth.egressBurst",
+    );
+    assert_refused(
+        with("runtimeConfig", json!({"bandwidth": {"egressRate": 9}})),
+        100,
+        "egress rate 9",
     );
     assert_refused(
         with("runtimeConfig", json!({"ips": ["10.9.9.9"]})),

@@ -17,5 +17,6 @@ mod own;
 mod packets;
 mod services;
 mod tables;
+mod taps;
 mod traffic;
 mod vlan;

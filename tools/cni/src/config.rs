@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::bandwidth::{Bandwidth, RawBandwidth};
 use crate::call::{Command, is_name};
 use crate::error::{CniError, DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG};
 
@@ -16,6 +17,8 @@ pub const DEFAULT_SOCKET: &str = "/run/millrace/millrace.sock";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/millrace/ipam";
 /// Longest name of a network, in bytes: what still fits a file's name together with container and interface.
 const NETWORK_MAX_BYTES: usize = 100;
+/// In the store's folder, that of networks beside the cluster's own; hidden from who looks for attachments.
+const NETWORKS_FOLDER: &str = ".networks";
 /// Where GC finds what is still there.
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 
@@ -85,10 +88,32 @@ pub struct Config {
     pub previous: Option<Value>,
     /// `runtimeConfig.ips`: the addresses that are asked for, at most one of a family.
     pub ips: Vec<IpAddr>,
+    /// `network`: one beside the cluster's own.
+    pub second: Option<SecondNetwork>,
+    /// `runtimeConfig.mac`, in such a network.
+    pub mac: Option<String>,
     /// `runtimeConfig.portMappings`.
     pub port_mappings: Vec<PortMapping>,
+    /// The network's own rates, and those of `runtimeConfig.bandwidth`.
+    pub bandwidth: Bandwidth,
     /// What GC is to leave, container and interface; `None` where nothing is said of it.
     pub valid: Option<Vec<(String, String)>>,
+}
+
+/// A network beside the cluster's own, by its number. What else its definition says is the daemon's business, which has
+/// checked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct SecondNetwork {
+    /// Its VXLAN network identifier.
+    pub vni: u32,
+    /// The UDP port of its tunnels.
+    #[serde(default = "default_port")]
+    pub port: u16,
+}
+
+/// As the daemon has it where a definition does not say.
+fn default_port() -> u16 {
+    8472
 }
 
 /// A port of the node that is to lead to the container.
@@ -122,6 +147,8 @@ struct Raw {
     #[serde(default)]
     dns: Option<Map<String, Value>>,
     #[serde(default)]
+    network: Option<SecondNetwork>,
+    #[serde(default)]
     prev_result: Option<Map<String, Value>>,
     #[serde(default)]
     runtime_config: Option<RawRuntime>,
@@ -130,6 +157,8 @@ struct Raw {
     _capabilities: Option<Value>,
     #[serde(default, rename = "args")]
     _args: Option<Value>,
+    #[serde(flatten)]
+    bandwidth: RawBandwidth,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -141,6 +170,9 @@ struct RawRuntime {
     port_mappings: Option<Vec<RawMapping>>,
     #[serde(default)]
     ips: Option<Vec<String>>,
+    #[serde(default)]
+    mac: Option<String>,
+    bandwidth: Option<Map<String, Value>>,
     #[serde(default)]
     dns: Option<Map<String, Value>>,
     #[serde(flatten)]
@@ -178,6 +210,18 @@ pub fn version_text(input: &[u8]) -> String {
 }
 
 impl Config {
+    /// The folder of the store of addresses: each network has its own, since addresses of two may be the same.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        match self.second {
+            None => self.data_dir.clone(),
+            Some(network) => self
+                .data_dir
+                .join(NETWORKS_FOLDER)
+                .join(format!("{}-{}", network.vni, network.port)),
+        }
+    }
+
     /// Reads a configuration for a verb.
     ///
     /// # Errors
@@ -217,6 +261,19 @@ impl Config {
         }
         let runtime = raw.runtime_config.unwrap_or_default();
         refuse_unknown(&runtime.rest)?;
+        let mac = runtime.mac.filter(|mac| !mac.is_empty());
+        if let (Some(mac), None) = (&mac, &raw.network) {
+            return Err(CniError::field(
+                "runtimeConfig.mac",
+                mac,
+                "a pod's first MAC address follows from its name",
+            ));
+        }
+        let bandwidth = Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?;
+        if raw.network.is_some() && bandwidth != Bandwidth::default() {
+            let why = "only a pod's first interface is held to one";
+            return Err(CniError::field("bandwidth", "a rate", why));
+        }
         let dns = runtime.dns.filter(|dns| !dns.is_empty()).or(raw.dns);
         Ok(Self {
             version,
@@ -226,7 +283,10 @@ impl Config {
             dns: dns.map(Value::Object),
             previous: raw.prev_result.map(Value::Object),
             ips: ips(runtime.ips.unwrap_or_default())?,
+            second: raw.network,
+            mac,
             port_mappings: mappings(runtime.port_mappings.unwrap_or_default())?,
+            bandwidth,
             valid,
         })
     }
@@ -264,11 +324,6 @@ fn refuse_unknown(rest: &Map<String, Value>) -> Result<(), CniError> {
         return Ok(());
     };
     let why = match key.as_str() {
-        "bandwidth" => {
-            "the switch does not shape traffic, and the kernel's qdiscs do not see it; take bandwidth out of \
-             capabilities, and the annotations are ignored"
-        }
-        "mac" => "a pod's MAC address follows from its name",
         "ipRanges" => "addresses are from the node's pod CIDRs",
         _ => "this plugin has no such capability; take it out of capabilities",
     };
@@ -399,9 +454,19 @@ mod tests {
                 "ipam = ",
             ),
             (
-                json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}),
+                json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1000}}}),
                 UNSUPPORTED_FIELD,
-                "runtimeConfig.bandwidth = ",
+                "runtimeConfig.bandwidth.ingressBurst = 1000",
+            ),
+            (
+                json!({"egressBurst": 1000}),
+                UNSUPPORTED_FIELD,
+                "egressBurst = 1000",
+            ),
+            (
+                json!({"runtimeConfig": {"bandwith": {"ingressRate": 1000}}}),
+                UNSUPPORTED_FIELD,
+                "runtimeConfig.bandwith = ",
             ),
             (
                 json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}}),

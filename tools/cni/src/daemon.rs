@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::bandwidth::Bandwidth;
 use crate::call::Call;
-use crate::config::Config;
+use crate::config::{Config, SecondNetwork};
 use crate::store::Owner;
 use crate::store::disk::take;
 
@@ -92,6 +93,40 @@ pub struct Attached {
     pub mtu: u32,
 }
 
+/// What addresses in a network beside the cluster's own are chosen by.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NetworkFacts {
+    /// The network, `NAMESPACE/NAME` of its definition.
+    pub network: String,
+    /// The prefixes of its addresses.
+    pub subnets: Vec<IpNet>,
+    /// The parts of them from which this node gives addresses.
+    pub blocks: Vec<IpNet>,
+    /// Addresses that nobody may be given.
+    pub reserved: Vec<IpAddr>,
+    /// The longest packet; `None` while the uplink is gone.
+    pub mtu: Option<u32>,
+    /// How many ports there is room for still.
+    pub ports_free: usize,
+}
+
+/// An interface in a network beside the cluster's own that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Joined {
+    /// The interface on the node.
+    pub interface: String,
+    /// Its MAC address.
+    pub host_mac: String,
+    /// The MAC address of the container's end.
+    pub mac: Option<String>,
+    /// The container's addresses, with their subnets' prefixes.
+    pub addresses: Vec<IpNet>,
+    /// The network's routers.
+    pub gateways: Vec<IpAddr>,
+    /// The longest packet of the container, in bytes.
+    pub mtu: u32,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Response {
@@ -150,10 +185,41 @@ impl<'a> Daemon<'a> {
                 port
             })
             .collect();
-        self.ask(&json!({
+        let mut request = json!({
             "request": "attach", "pod": call.pod, "netns": call.netns, "addresses": addresses,
             "interface": call.interface, "container": {"network": config.network, "id": call.container},
             "host_ports": host_ports,
+        });
+        // A daemon of before there was such a thing refuses it.
+        if config.bandwidth != Bandwidth::default() {
+            request["bandwidth"] = json!(config.bandwidth);
+        }
+        self.ask(&request)
+    }
+
+    /// What addresses in a network beside the cluster's own are chosen by.
+    ///
+    /// # Errors
+    /// [`DaemonError`]
+    pub fn network_facts(&self, network: SecondNetwork) -> Result<NetworkFacts, DaemonError> {
+        self.ask(&json!({"request": "network-facts", "vni": network.vni, "port": network.port}))
+    }
+
+    /// Makes a container's interface in a network beside the cluster's own, or finds that it is there.
+    ///
+    /// # Errors
+    /// [`DaemonError`]
+    pub fn join(
+        &self,
+        call: &Call,
+        config: &Config,
+        network: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Joined, DaemonError> {
+        let end = json!({"pod": {"pod": call.pod, "netns": call.netns, "interface": call.interface}});
+        self.ask(&json!({
+            "request": "join", "end": end, "network": network, "mac": config.mac, "addresses": addresses,
+            "container": {"network": config.network, "id": call.container},
         }))
     }
 
@@ -165,12 +231,16 @@ impl<'a> Daemon<'a> {
         &self,
         owner: &Owner,
         netns: Option<&Path>,
-        addresses: &[IpAddr],
+        (addresses, bandwidth): (&[IpAddr], &Bandwidth),
     ) -> Result<(), DaemonError> {
-        self.ask(&json!({
+        let mut request = json!({
             "request": "verify", "attachment": owner, "netns": netns, "addresses": addresses,
-        }))
-        .map(|_: Value| ())
+        });
+        // Not every runtime says again with CHECK what it said with ADD.
+        if *bandwidth != Bandwidth::default() {
+            request["bandwidth"] = json!(bandwidth);
+        }
+        self.ask(&request).map(|_: Value| ())
     }
 
     /// Has a container's interface taken away, if it is there.

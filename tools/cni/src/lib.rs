@@ -10,11 +10,13 @@
 //! again only after its interface is gone. Everything else can be asked for again.
 #![forbid(unsafe_code)]
 
+pub mod bandwidth;
 pub mod call;
 pub mod config;
 pub mod daemon;
 pub mod error;
 mod link;
+mod network;
 mod report;
 pub mod store;
 mod verbs;

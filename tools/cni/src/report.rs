@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::config::{Config, Version};
-use crate::daemon::{Attached, Resolver};
+use crate::daemon::{Attached, Joined, Resolver};
 
 /// Names with fewer dots are looked for in the search path first: as many as there are in front of the domain in the longest
 /// name of a Service's port, as kubelet has it.
@@ -52,6 +52,42 @@ pub(crate) fn result(call: &Call, config: &Config, made: &Attached, resolver: Op
     json!({
         "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": routes,
         "dns": said.or_else(own).unwrap_or_else(|| json!({})),
+    })
+}
+
+/// As [`result`], of an interface in a network beside the cluster's own: no routes but those to its subnets, which the kernel
+/// makes of the addresses.
+pub(crate) fn result_in_network(call: &Call, config: &Config, made: &Joined) -> Value {
+    let list = |key: &str| {
+        let previous = config.previous.as_ref();
+        let previous = previous.and_then(|previous| previous.get(key)?.as_array().cloned());
+        previous.unwrap_or_default()
+    };
+    let mut interfaces = list("interfaces");
+    let (mut host, mut own) = (
+        json!({"name": made.interface, "mac": made.host_mac}),
+        json!({"name": call.interface, "mac": made.mac, "sandbox": call.netns}),
+    );
+    if config.version >= Version::V1_1_0 {
+        host["mtu"] = json!(made.mtu);
+        own["mtu"] = json!(made.mtu);
+    }
+    interfaces.extend([host, own]);
+    let place = interfaces.len() - 1;
+    let mut ips = list("ips");
+    for address in &made.addresses {
+        let mut ip = json!({"address": address, "interface": place});
+        if let Some(gateway) = made.gateways.iter().find(|gateway| address.contains(*gateway)) {
+            ip["gateway"] = json!(gateway);
+        }
+        if config.version < Version::V1_0_0 {
+            ip["version"] = json!(if address.addr().is_ipv4() { "4" } else { "6" });
+        }
+        ips.push(ip);
+    }
+    json!({
+        "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": list("routes"),
+        "dns": config.dns.clone().unwrap_or_else(|| json!({})),
     })
 }
 

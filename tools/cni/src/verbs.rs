@@ -14,6 +14,7 @@ use crate::error::{
     TRY_AGAIN_LATER,
 };
 use crate::link::remove_within;
+use crate::network;
 use crate::report;
 use crate::store::disk::Folder;
 use crate::store::{Owner, Pools, Record, Store, StoreError, Wish};
@@ -63,6 +64,9 @@ fn add(call: &Call, config: &Config) -> Result<String, CniError> {
     if !netns.exists() {
         let msg = format!("CNI_NETNS is {}, which is not there", netns.display());
         return Err(CniError::new(crate::error::INVALID_ENVIRONMENT, msg));
+    }
+    if let Some(network) = config.second {
+        return network::add(call, config, network, netns);
     }
     let daemon = Daemon::of(config);
     let facts = daemon.node_facts().map_err(from_daemon)?;
@@ -158,7 +162,8 @@ fn check(call: &Call, config: &Config) -> Result<(), CniError> {
         ));
     }
     let daemon = Daemon::of(config);
-    let verified = daemon.verify(&owner, call.netns.as_deref(), &record.addresses);
+    let made = (record.addresses.as_slice(), &config.bandwidth);
+    let verified = daemon.verify(&owner, call.netns.as_deref(), made);
     verified.map_err(|error| match error {
         DaemonError::Failed(_) => from_daemon(error).with_code(NOT_AS_MADE),
         other => from_daemon(other),
@@ -196,14 +201,10 @@ fn gc(config: &Config) -> Result<(), CniError> {
 
 /// Tells whether ADD would go well.
 fn status(config: &Config) -> Result<(), CniError> {
-    let facts = Daemon::of(config).node_facts().map_err(|error| {
-        let code = match error {
-            // Without a daemon no packet of a pod passes.
-            DaemonError::Away { .. } => LIMITED_CONNECTIVITY,
-            DaemonError::Turn { .. } | DaemonError::Failed(_) | DaemonError::Refused(_) => NOT_AVAILABLE,
-        };
-        from_daemon(error).with_code(code)
-    })?;
+    if let Some(network) = config.second {
+        return network::status(config, network);
+    }
+    let facts = Daemon::of(config).node_facts().map_err(unavailable)?;
     let not_available = |msg: &str| Err(CniError::new(NOT_AVAILABLE, msg));
     if facts.mtu.is_none() {
         let msg = "the node's uplink is gone: no pod reaches another node";
@@ -212,10 +213,20 @@ fn status(config: &Config) -> Result<(), CniError> {
     if facts.ports_free == 0 {
         return not_available("the switch has no port left, and no queues for one");
     }
-    let unavailable = |error: CniError| error.with_code(NOT_AVAILABLE);
-    let pools = pools(&facts).map_err(unavailable)?;
-    let store = open(config).map_err(unavailable)?;
-    store.has_room(&pools).map_err(from_store).map_err(unavailable)
+    let because = |error: CniError| error.with_code(NOT_AVAILABLE);
+    let pools = pools(&facts).map_err(because)?;
+    let store = open(config).map_err(because)?;
+    store.has_room(&pools).map_err(from_store).map_err(because)
+}
+
+/// As STATUS says that the daemon did not tell.
+pub(crate) fn unavailable(error: DaemonError) -> CniError {
+    let code = match error {
+        // Without a daemon no packet of a pod passes.
+        DaemonError::Away { .. } => LIMITED_CONNECTIVITY,
+        DaemonError::Turn { .. } | DaemonError::Failed(_) | DaemonError::Refused(_) => NOT_AVAILABLE,
+    };
+    from_daemon(error).with_code(code)
 }
 
 fn pools(facts: &NodeFacts) -> Result<Pools, CniError> {
@@ -227,17 +238,17 @@ fn pools(facts: &NodeFacts) -> Result<Pools, CniError> {
 }
 
 /// The store, locked until it is dropped.
-fn open(config: &Config) -> Result<Store<Folder>, CniError> {
+pub(crate) fn open(config: &Config) -> Result<Store<Folder>, CniError> {
     let doing = |what: &str, path: &Path| format!("{what} {}", path.display());
     let boot = fs::read_to_string(BOOT_ID)
         .map_err(|error| CniError::io(&doing("reading", Path::new(BOOT_ID)), &error))?;
-    let folder = Folder::lock(&config.data_dir).map_err(|error: io::Error| {
-        CniError::io(&doing("opening the store of addresses", &config.data_dir), &error)
-    })?;
+    let place = config.store();
+    let folder = Folder::lock(&place)
+        .map_err(|error: io::Error| CniError::io(&doing("opening the store of addresses", &place), &error))?;
     Ok(Store::new(folder, boot.trim()))
 }
 
-fn owner(network: &str, container: &str, interface: &str) -> Owner {
+pub(crate) fn owner(network: &str, container: &str, interface: &str) -> Owner {
     Owner {
         network: network.to_owned(),
         container: container.to_owned(),
@@ -245,7 +256,7 @@ fn owner(network: &str, container: &str, interface: &str) -> Owner {
     }
 }
 
-fn from_daemon(error: DaemonError) -> CniError {
+pub(crate) fn from_daemon(error: DaemonError) -> CniError {
     let code = match error {
         DaemonError::Away { .. } | DaemonError::Failed(_) => TRY_AGAIN_LATER,
         DaemonError::Turn { .. } => IO_FAILURE,
@@ -254,7 +265,7 @@ fn from_daemon(error: DaemonError) -> CniError {
     CniError::new(code, error.to_string())
 }
 
-fn from_store(error: StoreError) -> CniError {
+pub(crate) fn from_store(error: StoreError) -> CniError {
     let code = match error {
         StoreError::System { .. } | StoreError::Format { .. } => IO_FAILURE,
         // One that is freed may be had.

@@ -57,6 +57,8 @@ pub struct Runtime {
     plugin: Option<PathBuf>,
     /// The folder of the plugin's store.
     pub data: PathBuf,
+    /// `name`.
+    pub network: String,
     /// `cniVersion`.
     pub version: String,
     /// The configurations of the plugins, in order.
@@ -72,12 +74,13 @@ impl Runtime {
     pub fn new(node: &Namespace, daemon: &Daemon, data: PathBuf, plugin: Option<PathBuf>) -> Self {
         let own = json!({
             "type": PLUGIN, "socket": daemon.socket(), "dataDir": data,
-            "capabilities": {"portMappings": true, "ips": true},
+            "capabilities": {"portMappings": true, "ips": true, "bandwidth": true},
         });
         Self {
             node: node.name().to_owned(),
             plugin,
             data,
+            network: NETWORK.to_owned(),
             version: VERSION.to_owned(),
             plugins: vec![own],
             cache: Mutex::default(),
@@ -124,7 +127,7 @@ impl Runtime {
     pub fn config(&self, plugin: &Value, more: &Value, previous: Option<&Value>) -> Value {
         let mut config = plugin.clone();
         config["cniVersion"] = json!(self.version);
-        config["name"] = json!(NETWORK);
+        config["name"] = json!(self.network);
         for (key, value) in more.as_object().into_iter().flatten() {
             // A runtime passes on what a plugin says that it can do.
             let is_wanted = key != "runtimeConfig" || plugin.get("capabilities").is_some();

@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::{Held, NodeLease, Telling};
+use millrace_dataplane::wire::MacAddr;
+
+use super::super::{Held, NodeLease};
 use super::*;
+use crate::balancer::aside::{Claim, Claims};
 use crate::objects::ServiceKey;
 
 /// What the server has.
@@ -15,7 +18,6 @@ struct Server {
     leader: Option<Held>,
     writes: u64,
     ingress: BTreeMap<ServiceKey, Vec<IpAddr>>,
-    told: Vec<Telling>,
     is_away: bool,
     /// So many writes of a status fail.
     failures: u32,
@@ -46,13 +48,13 @@ impl Board for Memory {
         self.asked(|server| Ok(server.leases.values().cloned().collect()))
     }
 
-    async fn renew(&self, own: &NodeName, mac: Option<[u8; 6]>, _: Duration) -> Result<(), BoardError> {
+    async fn renew(&self, own: &NodeName, said: &Said, _: Duration) -> Result<(), BoardError> {
         self.asked(|server| {
             let lease = NodeLease {
                 node: own.clone(),
                 version: server.writes.to_string(),
                 renewed_s: 0,
-                mac,
+                said: said.clone(),
             };
             server.leases.insert(own.clone(), lease);
             Ok(())
@@ -86,13 +88,6 @@ impl Board for Memory {
                 return Err(BoardError::Gone);
             }
             server.ingress.insert(service.clone(), addresses.to_vec());
-            Ok(())
-        })
-    }
-
-    async fn tell(&self, event: &Telling) -> Result<(), BoardError> {
-        self.asked(|server| {
-            server.told.push(event.clone());
             Ok(())
         })
     }
@@ -171,15 +166,26 @@ fn nodes_see_each_other_come_and_go() {
         let (a, b) = (Node::start("a", &board), Node::start("b", &board));
         a.sees(&["a", "b"]).await;
         b.sees(&["a", "b"]).await;
+        let claim = Claim {
+            by: MacAddr([2, 0, 0, 0, 0, 9]),
+            is_announced: false,
+        };
+        let claims = Claims::from([("192.0.2.9".parse().unwrap(), claim)]);
         b.orders
-            .send(Order::Link(Some([2, 0, 0, 0, 0, 7])))
+            .send(Order::Say(Said {
+                mac: Some([2, 0, 0, 0, 0, 7]),
+                claims: claims.clone(),
+            }))
             .await
             .unwrap();
         let b_name = NodeName::new("b").unwrap();
-        a.awaits("its link address", |members| members.mac_of(&b_name).is_some())
-            .await;
+        a.awaits("its link address and what it heard", |members| {
+            members.mac_of(&b_name).is_some() && members.claims == claims
+        })
+        .await;
         b.task.abort();
         a.sees(&["a"]).await;
+        assert_eq!(a.members.borrow().claims, Claims::new(), "nobody vouches for it");
         let c = Node::start("b", &board);
         a.sees(&["a", "b"]).await;
         drop(c.orders);
@@ -223,22 +229,7 @@ fn one_leads_and_what_it_gives_out_is_written() {
         let address: IpAddr = "192.0.2.7".parse().unwrap();
         let ingress = BTreeMap::from([(key("gone"), vec![address]), (key("web"), vec![address])]);
         a.orders.send(Order::Ingress(ingress)).await.unwrap();
-        let telling = Telling {
-            service: key("web"),
-            is_warning: true,
-            reason: "AddressConflict",
-            note: "taken".to_owned(),
-        };
-        for _ in 0..3 {
-            a.orders.send(Order::Tell(telling.clone())).await.unwrap();
-        }
-        until(&board, "a status and an Event", |server| {
-            server.ingress.len() == 1 && !server.told.is_empty()
-        })
-        .await;
-        board.with(|server| {
-            assert_eq!(server.ingress[&key("web")], [address]);
-            assert_eq!(server.told, [telling], "once");
-        });
+        until(&board, "a status", |server| server.ingress.len() == 1).await;
+        board.with(|server| assert_eq!(server.ingress[&key("web")], [address]));
     });
 }

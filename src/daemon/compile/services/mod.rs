@@ -35,7 +35,7 @@ use one::{Made, MadeEndpoint, Maker};
 pub use changes::ServiceChanges;
 pub use claims::HostListens;
 pub use host_ports::PodHostPorts;
-pub use outcome::{HealthPort, ServiceMemory, ServiceSteering};
+pub use outcome::{HealthPort, LocalEndpoints, ServiceMemory, ServiceSteering};
 
 /// Everything that Services are made from.
 #[derive(Debug)]

@@ -36,7 +36,30 @@ pub struct HealthPort {
     /// The Service.
     pub service: ServiceKey,
     /// Its ready endpoints on this node.
-    pub local_endpoints: usize,
+    pub local: LocalEndpoints,
+}
+
+/// How many ready endpoints a Service has on this node, each of its families by itself: a pod of two families is one in
+/// both. kube-proxy has a server for each family that knows that family's endpoints alone, by their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalEndpoints {
+    /// In IPv4; `None` where the Service has no IPv4.
+    pub v4: Option<usize>,
+    /// The same in IPv6.
+    pub v6: Option<usize>,
+}
+
+impl LocalEndpoints {
+    /// What somebody is told who asks from this address: his family's, or where the Service has that of the other alone,
+    /// the other's.
+    #[must_use]
+    pub fn told_to(self, asker: IpAddr) -> usize {
+        let (own, other) = match asker.to_canonical() {
+            IpAddr::V4(_) => (self.v4, self.v6),
+            IpAddr::V6(_) => (self.v6, self.v4),
+        };
+        own.or(other).unwrap_or_default()
+    }
 }
 
 impl ServiceCompiler {
@@ -114,10 +137,17 @@ impl ServiceCompiler {
                 .filter(|endpoint| endpoint.is_local && endpoint.is_ready)
                 .map(|endpoint| endpoint.address)
                 .collect();
+            let count = |is_own: fn(&IpAddr) -> bool| {
+                let has_family = record.cluster_ips.iter().any(is_own);
+                has_family.then(|| local.iter().filter(|address| is_own(address)).count())
+            };
             Some(HealthPort {
                 port,
                 service: record.key.clone(),
-                local_endpoints: local.len(),
+                local: LocalEndpoints {
+                    v4: count(IpAddr::is_ipv4),
+                    v6: count(IpAddr::is_ipv6),
+                },
             })
         });
         let mut ports: Vec<HealthPort> = with_port.collect();

@@ -20,12 +20,16 @@ use crate::rig::{
     side_by_side,
 };
 
-/// Two addresses of each family, on the rack's own network.
+/// A few addresses of each family, on the rack's own network.
 const POOL: &str = "\n[[load-balancer.pools]]\nname = \"rack\"\n\
-                    addresses = [\"192.0.2.200-192.0.2.201\", \"2001:db8::200-2001:db8::201\"]\n";
+                    addresses = [\"192.0.2.200-192.0.2.202\", \"2001:db8::200-2001:db8::201\"]\n";
+
+/// Where the switch answers Prometheus.
+const METRICS: &str = "127.0.0.1:9631";
 
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
 const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 201));
+const THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 202));
 
 fn first_v6() -> IpAddr {
     "2001:db8::200".parse().unwrap()
@@ -142,7 +146,7 @@ fn a_balancers_address_is_found_by_arp_and_by_neighbour_discovery() {
         pods_per_node: 1,
         families: Families::Dual,
         millrace: MillraceOptions {
-            extra: POOL.to_owned(),
+            extra: format!("{POOL}\n[metrics]\nlisten = \"{METRICS}\"\n"),
             ..MillraceOptions::default()
         },
         ..Topology::of(&[NodeKind::Millrace])
@@ -176,14 +180,16 @@ fn a_balancers_address_is_found_by_arp_and_by_neighbour_discovery() {
         assert!(found.contains(&mac), "{address} is at {mac}: {found}");
     }
     found_again(&lab, &client);
-    taken(&lab, &owner);
-    // A third Service gets none, and is told so.
+    taken(&lab, &client, &owner);
+    scraped(&lab);
+    // A fourth Service gets none, and is told so.
     switch
-        .write_manifest("more.yaml", &service("more", "10.96.0.32", &pods[..1]))
+        .write_manifest("more.yaml", &service("more", "10.96.0.33", &pods[..1]))
         .unwrap();
     let exhausted = |row: &Value| {
         let reason = row["reason"].as_str().unwrap_or_default();
-        row["services"][0] == "default/more" && reason.contains("is given out, of pool `rack`")
+        row["services"][0] == "default/more"
+            && reason.contains("is given out, or another host's, of pool `rack`")
     };
     await_that("a refusal", || {
         rows(switch, "load-balancers").iter().any(exhausted)
@@ -241,18 +247,51 @@ fn answered(lab: &Lab) -> u64 {
     stats["load_balancers"]["answered"].as_u64().unwrap()
 }
 
-/// The second address is somebody's: the probe finds that out, and the switch keeps off it.
-fn taken(lab: &Lab, owner: &Namespace) {
+/// The second address is somebody's: the probe finds that out, and the switch keeps off it. A Service that was just given it
+/// gets the next one, and one that asks for it waits for it.
+fn taken(lab: &Lab, client: &Namespace, owner: &Namespace) {
     let switch = daemon(lab, "node-a");
     let pods = [IpAddr::V4(address(lab, "pod-a1"))];
+    let mac = mac_of(owner, UPLINK).to_string();
     switch
         .write_manifest("late.yaml", &service("late", "10.96.0.31", &pods))
         .unwrap();
-    let row = await_state(lab, SECOND, "conflict");
-    let mac = mac_of(owner, UPLINK).to_string();
+    let row = await_state(lab, THIRD, "announced");
+    assert_eq!(row["services"][0], "default/late", "{row}");
+    assert!(greets(client, THIRD, PATIENCE));
+    let row = await_state(lab, SECOND, "set-aside");
     assert_eq!(row["claimed_by"], mac.as_str(), "{row}");
-    assert_eq!(row["announced_by"], Value::Null);
     let log = std::fs::read_to_string(switch.log()).unwrap();
-    let said = format!("192.0.2.201 of Service default/late is also at {mac}");
-    assert!(log.contains(&said), "{log}");
+    for said in [
+        format!("192.0.2.201 of Service default/late is also at {mac}"),
+        format!("another host ({mac}) answers for 192.0.2.201, so 192.0.2.202 is given in its place"),
+    ] {
+        assert!(log.contains(&said), "{said}: {log}");
+    }
+    let asking = service("asked", "10.96.0.32", &pods);
+    let asking = asking.replace("LoadBalancer,", "LoadBalancer, loadBalancerIP: 192.0.2.201,");
+    switch.write_manifest("asked.yaml", &asking).unwrap();
+    let row = await_state(lab, SECOND, "conflict");
+    assert_eq!(row["services"][0], "default/asked", "{row}");
+    assert_eq!(
+        (&row["claimed_by"], &row["announced_by"]),
+        (&mac.into(), &Value::Null),
+        "{row}"
+    );
+}
+
+/// The counters are had over HTTP too.
+fn scraped(lab: &Lab) {
+    let mut stream = tcp_connect(node(lab, "node-a"), METRICS.parse().unwrap(), PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: node-a\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(
+        answer.contains("\nmillrace_transmitted_packets_total ") && answer.ends_with("# EOF\n"),
+        "{answer}"
+    );
 }

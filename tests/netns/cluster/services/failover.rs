@@ -16,7 +16,7 @@ use crate::rig::{address, alone, await_that, daemon, daemon_mut, finish, guest, 
 const NODES: &str = "/api/v1/nodes";
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-const EVENTS: &str = "/api/v1/events";
+const EVENTS: &str = "/apis/events.k8s.io/v1/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 
 const POOL: &str = "\n[load-balancer]\n[[load-balancer.pools]]\nname = \"rack\"\naddresses = [\"192.0.2.200-192.0.2.203\"]\n";
@@ -130,6 +130,7 @@ fn another_node_announces_what_a_killed_one_did() {
     let pod_of = |node: &str| format!("pod-{}1", node.trim_start_matches("node-"));
     await_that("an answer", || who(&client) == Some(pod_of(&first)));
     conflict(&server);
+    declined(&lab, &server);
     let second = if first == "node-a" { "node-b" } else { "node-a" };
     daemon_mut(&mut lab, &first).kill().unwrap();
     let killed = Instant::now();
@@ -164,7 +165,7 @@ fn conflict(server: &Fake) {
     server.put(SERVICES, service("late", "10.96.0.41", &wanting));
     let told = |service: &str| {
         let events = server.all(EVENTS);
-        let about = |event: &&Value| event["involvedObject"]["name"] == service;
+        let about = |event: &&Value| event["regarding"]["name"] == service;
         events
             .iter()
             .filter(about)
@@ -178,4 +179,34 @@ fn conflict(server: &Fake) {
             .is_none_or(Vec::is_empty),
         "{status}"
     );
+}
+
+/// A machine that is no node has the lowest address that is free. Whichever node announces it finds that out, and whichever
+/// gives out addresses gives the Service the next one; both nodes show it.
+fn declined(lab: &Lab, server: &Fake) {
+    let (owner, _) = guest(lab, "owner", 201);
+    let everywhere = json!({"externalTrafficPolicy": "Cluster"});
+    server.put(SERVICES, service("next", "10.96.0.42", &everywhere));
+    await_that("another address", || {
+        let status = &server.get(SERVICES, "default", "next").unwrap()["status"];
+        status["loadBalancer"]["ingress"][0]["ip"] == "192.0.2.202"
+    });
+    let about = |event: &&Value| event["regarding"]["name"] == "next";
+    let notes = || -> Vec<String> {
+        let events = server.all(EVENTS);
+        let notes = events.iter().filter(about).map(|event| event["note"].to_string());
+        notes.collect()
+    };
+    for said in ["is also at", "so 192.0.2.202 is given in its place"] {
+        await_that(&format!("an Event: {said}"), || {
+            notes().iter().any(|note| note.contains(said))
+        });
+    }
+    for name in ["node-a", "node-b"] {
+        await_that("the machine's address to be set aside", || {
+            let row = row(daemon(lab, name), "load-balancers", "address", "192.0.2.201");
+            row.is_some_and(|row| row["state"] == "set-aside" && row["claimed_by"].is_string())
+        });
+    }
+    drop(owner);
 }

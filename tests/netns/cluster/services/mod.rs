@@ -128,7 +128,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(namespace: &Namespace, name: &str, at: SocketAddrV4) -> Self {
+    pub(crate) fn start(namespace: &Namespace, name: &str, at: impl Into<SocketAddr>) -> Self {
+        let at: SocketAddr = at.into();
         let (udp, tcp) = namespace
             .within(|| (UdpSocket::bind(at), TcpListener::bind(at)))
             .unwrap();
@@ -214,8 +215,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn open(from: &Namespace, to: SocketAddrV4) -> Self {
-        let stream = tcp_connect(from, to.into(), PATIENCE)
+    pub(crate) fn open(from: &Namespace, to: impl Into<SocketAddr>) -> Self {
+        let to: SocketAddr = to.into();
+        let stream = tcp_connect(from, to, PATIENCE)
             .unwrap_or_else(|error| panic!("{} -> {to}: {error}", from.name()));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());

@@ -37,7 +37,7 @@ pub use node::{MachineNode, MachinePod};
 
 use super::command::{Finished, Process, log_end};
 use super::plan::NodePlan;
-use super::{Lab, LabError};
+use super::{Lab, LabError, Namespace};
 
 /// QEMU's program for the kernels `tools/kernel.sh` fetches.
 const QEMU: &str = "qemu-system-x86_64";
@@ -82,13 +82,44 @@ impl Machine {
     /// [`LabError::NoKernel`] where there is none to start, [`LabError::Ended`] with QEMU's words, and
     /// [`LabError::Machine`] with the end of the console if the guest does not come up. Nothing is left running then.
     pub fn boot(lab: &Lab, plan: NodePlan, queues: u32, pauses: bool) -> Result<Self, LabError> {
+        let tap = format!("tap-{}", plan.letter());
+        lab.switch().add_tap(&tap)?;
+        let nic = Nic {
+            tap: &tap,
+            queues,
+            pauses,
+            offloads: true,
+        };
+        Self::start(lab, plan, lab.switch().namespace(), &nic)
+    }
+
+    /// Starts a machine whose NIC has the plan's MAC and is a tap device of one queue that is there, in a namespace of the lab's: a
+    /// guest of a node's. It computes its own checksums and cuts its own segments unless `offloads` leaves them to others.
+    ///
+    /// # Errors
+    /// As [`Self::boot`].
+    pub fn boot_on(
+        lab: &Lab,
+        plan: NodePlan,
+        namespace: &Namespace,
+        tap: &str,
+        offloads: bool,
+    ) -> Result<Self, LabError> {
+        let nic = Nic {
+            tap,
+            queues: 1,
+            pauses: false,
+            offloads,
+        };
+        Self::start(lab, plan, namespace, &nic)
+    }
+
+    fn start(lab: &Lab, plan: NodePlan, namespace: &Namespace, nic: &Nic<'_>) -> Result<Self, LabError> {
         let kernel = Kernel::find()?;
         let folder = lab.folder().join(format!("machine-{}", plan.letter()));
         std::fs::create_dir_all(&folder).map_err(LabError::io(format!("make {}", folder.display())))?;
         let archive = folder.join("initramfs");
         image::build(&kernel, &folder, &archive)?;
-        let tap = format!("tap-{}", plan.letter());
-        lab.switch().add_tap(&tap)?;
         let files = Files {
             kernel: &kernel.image(),
             archive: &archive,
@@ -96,9 +127,9 @@ impl Machine {
             socket: &folder.join("control"),
             monitor: &folder.join("monitor"),
         };
-        let mut line = lab.switch().namespace().command("setpriv");
+        let mut line = namespace.command("setpriv");
         line.args(["--pdeathsig", "KILL", QEMU])
-            .args(arguments(plan, (queues, pauses), &tap, &files));
+            .args(arguments(plan, nic, &files));
         let mut qemu = Process::spawn(line, &folder.join("qemu.log"))?;
         let channel = Channel::connect(files.socket, || qemu.check_running())?;
         let machine = Self {
@@ -250,16 +281,36 @@ struct Files<'a> {
     monitor: &'a Path,
 }
 
+/// The machine's NIC.
+struct Nic<'a> {
+    /// The tap device that it is.
+    tap: &'a str,
+    queues: u32,
+    /// Whether it waits where the rack takes nothing.
+    pauses: bool,
+    /// Whether the machine may leave checksums and the cutting of segments to others.
+    offloads: bool,
+}
+
+impl Nic<'_> {
+    /// What QEMU is told of the device that it opens.
+    fn backend(&self) -> String {
+        let Self { tap, queues, .. } = self;
+        let buffer = if self.pauses {
+            format!(",sndbuf={TAP_BUFFER}")
+        } else {
+            String::new()
+        };
+        let header = if self.offloads { "" } else { ",vnet_hdr=off" };
+        format!("tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off{buffer}{header}")
+    }
+}
+
 /// QEMU's arguments.
 ///
 /// A NIC that is told to use the platform's IOMMU interface lets the kernel map its memory, and without that virtio-net
 /// refuses zero-copy; no IOMMU is needed for it. Two vectors a queue pair and two more are what the driver asks for.
-fn arguments(plan: NodePlan, (queues, pauses): (u32, bool), tap: &str, files: &Files<'_>) -> Vec<String> {
-    let buffer = if pauses {
-        format!(",sndbuf={TAP_BUFFER}")
-    } else {
-        String::new()
-    };
+fn arguments(plan: NodePlan, nic: &Nic<'_>, files: &Files<'_>) -> Vec<String> {
     let shown = |path: &Path| path.display().to_string();
     let memory = |name: &str, mib: u32| format!("memory-backend-ram,id={name}-memory,size={mib}M");
     let words = [
@@ -293,17 +344,14 @@ fn arguments(plan: NodePlan, (queues, pauses): (u32, bool), tap: &str, files: &F
             ),
         ),
         ("-device", format!("virtserialport,chardev=control,name={PORT}")),
-        (
-            "-netdev",
-            format!("tap,id=nic,ifname={tap},queues={queues},script=no,downscript=no,vhost=off{buffer}"),
-        ),
+        ("-netdev", nic.backend()),
         (
             "-device",
             format!(
                 "virtio-net-pci,id={},bus=far-bus,addr=1,netdev=nic,mac={},mq=on,rss=on,vectors={},iommu_platform=on,disable-legacy=on",
                 monitor::NIC,
                 plan.uplink_mac(),
-                2 * queues + 2
+                2 * nic.queues + 2
             ),
         ),
     ];
@@ -330,7 +378,13 @@ mod tests {
             socket: Path::new("/s"),
             monitor: Path::new("/m"),
         };
-        let words = arguments(NodePlan::of(1).unwrap(), (4, true), "tap-b", &files);
+        let nic = Nic {
+            tap: "tap-b",
+            queues: 4,
+            pauses: true,
+            offloads: true,
+        };
+        let words = arguments(NodePlan::of(1).unwrap(), &nic, &files);
         let nic = words
             .iter()
             .find(|word| word.starts_with("virtio-net-pci"))

@@ -1,7 +1,8 @@
 //! What is shown, counted, steered and answered to load balancers.
 
-use super::world::{World, service, service_with, slice};
+use super::world::{World, service, service_with, slice, slice_with};
 use crate::admin::protocol::ShowFilter;
+use crate::daemon::compile::services::LocalEndpoints;
 use crate::objects::ServiceKey;
 
 fn world() -> World {
@@ -14,7 +15,7 @@ fn world() -> World {
                  sessionAffinity: ClientIP, ports: [{name: http, port: 80, nodePort: 30080}]",
                 "{ip: 198.51.100.2}, {ip: 192.0.2.1}",
             ),
-            super::world::slice_with(
+            slice_with(
                 "web",
                 "web",
                 "{name: http, port: 8080}",
@@ -143,8 +144,32 @@ fn connections_are_counted_by_service_and_endpoint_and_from_zero_for_a_new_one()
 fn load_balancers_are_told_of_ready_endpoints_of_this_node() {
     let ports = world().compiler.health_ports();
     assert_eq!(ports.len(), 1);
-    assert_eq!((ports[0].port, ports[0].local_endpoints), (30_999, 1));
+    let local = |v4, v6| LocalEndpoints { v4, v6 };
+    assert_eq!((ports[0].port, ports[0].local), (30_999, local(Some(1), None)));
     assert_eq!(ports[0].service, ServiceKey::new("default", "web").unwrap());
+    // A pod of two families is one endpoint in each, one with several ports is one, and a family may lag behind.
+    let dual = [
+        service(
+            "web",
+            "type: LoadBalancer, clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, 'fd00:96::10'], \
+             externalTrafficPolicy: Local, healthCheckNodePort: 30999, \
+             ports: [{name: http, port: 80}, {name: tls, port: 443}]",
+        ),
+        slice_with(
+            "web",
+            "web",
+            "{name: http, port: 8080}, {name: tls, port: 8443}",
+            "10.244.1.2 node-a, 10.244.1.3 node-a, 10.244.2.4 node-b",
+        ),
+        slice_with(
+            "web-6",
+            "web",
+            "{name: http, port: 8080}, {name: tls, port: 8443}",
+            "fd00:244:1::2 node-a, fd00:244:1::3 node-a not-ready",
+        ),
+    ];
+    let ports = World::new(&dual.concat()).compiler.health_ports();
+    assert_eq!(ports[0].local, local(Some(2), Some(1)));
     // It counts for policy Local of a load balancer only.
     let cluster = service(
         "web",

@@ -1,4 +1,5 @@
-//! `millrace stats --openmetrics`: the counters as monitoring systems read them, for node_exporter's textfile collector say.
+//! The counters as monitoring systems read them: `millrace stats --openmetrics`, for node_exporter's textfile collector say, and
+//! over HTTP ([`scrape`](super::scrape)).
 //!
 //! The format is OpenMetrics 1.0 (<https://github.com/OpenObservability/OpenMetrics/blob/main/specification/OpenMetrics.md>):
 //! each family once, with its type and meaning, its samples behind it, and `# EOF` at the end.
@@ -7,10 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::output::understand;
-use crate::admin::protocol::{Failure, Stats};
+use super::protocol::Stats;
 
 /// What is written of a worker.
 #[derive(Debug, Deserialize)]
@@ -33,8 +32,11 @@ struct Queue {
     stalled_ms: u64,
 }
 
+/// Names and values that tell samples of one family apart.
+type Labels = Vec<(&'static str, String)>;
+
 /// A sample: its labels and its value.
-type Sample = (Vec<(&'static str, String)>, String);
+type Sample = (Labels, String);
 
 /// The page, as it grows.
 struct Page(String);
@@ -100,9 +102,8 @@ fn by_name<'a>(label: &'static str, counts: &'a BTreeMap<String, u64>) -> impl I
 /// The daemon's answer as OpenMetrics.
 ///
 /// # Errors
-/// The answer is not that of [`Stats`].
-pub(super) fn render(answer: Value) -> Result<String, Failure> {
-    let stats: Stats = understand(answer)?;
+/// What stands there of a worker or a queue is not what a daemon of this version says.
+pub fn render(stats: &Stats) -> Result<String, serde_json::Error> {
     let mut page = Page(String::new());
     let totals = &stats.totals;
     page.gauge(
@@ -135,8 +136,8 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
         "Packets handed to the slow path, by reason.",
         by_name("reason", &totals.punted),
     );
-    workers(&mut page, &stats)?;
-    ports(&mut page, &stats)?;
+    workers(&mut page, stats)?;
+    ports(&mut page, stats)?;
     page.gauge(
         "connections",
         "Connections there are, and that there is room for, by name.",
@@ -151,82 +152,112 @@ pub(super) fn render(answer: Value) -> Result<String, Failure> {
     Ok(page.0)
 }
 
-fn workers(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
-    let workers: Vec<Worker> = stats
-        .workers
-        .iter()
-        .cloned()
-        .map(understand)
-        .collect::<Result<_, _>>()?;
-    let each = |value: fn(&Worker) -> u64| -> Vec<Sample> {
-        let samples = workers.iter().enumerate().map(|(number, worker)| {
-            let labels = vec![("worker", number.to_string()), ("core", worker.core.to_string())];
-            (labels, value(worker).to_string())
-        });
-        samples.collect()
-    };
-    page.counter(
+/// Whether a family's values only grow.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A family with a sample for each of several things: its kind, name and meaning, and a thing's value.
+type Column<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
+
+/// What is written of each worker.
+const WORKER: [Column<Worker>; 4] = [
+    (
+        Kind::Counter,
         "worker_busy_cycles",
         "Cycles spent on turns that found work.",
-        each(|worker| worker.busy_cycles),
-    );
-    page.counter(
+        |worker| worker.busy_cycles,
+    ),
+    (
+        Kind::Counter,
         "worker_cycles",
         "Cycles since the worker's start.",
-        each(|worker| worker.total_cycles),
-    );
-    page.counter(
+        |worker| worker.total_cycles,
+    ),
+    (
+        Kind::Counter,
         "worker_sleeps",
         "Times the worker went to sleep for want of work.",
-        each(|worker| worker.sleeps),
-    );
-    page.counter(
+        |worker| worker.sleeps,
+    ),
+    (
+        Kind::Counter,
         "worker_shared_packets",
         "Packets that another worker walks in this one's place, which is drowned.",
-        each(|worker| worker.spread_out),
-    );
+        |worker| worker.spread_out,
+    ),
+];
+
+/// What is written of each queue of a port.
+const QUEUE: [Column<Queue>; 5] = [
+    (
+        Kind::Counter,
+        "port_received_packets",
+        "Packets received by a port's queue.",
+        |queue| queue.rx_packets,
+    ),
+    (
+        Kind::Counter,
+        "port_received_bytes",
+        "Bytes received by a port's queue.",
+        |queue| queue.rx_bytes,
+    ),
+    (
+        Kind::Counter,
+        "port_transmitted_packets",
+        "Packets sent by a port's queue.",
+        |queue| queue.tx_packets,
+    ),
+    (
+        Kind::Counter,
+        "port_transmitted_bytes",
+        "Bytes sent by a port's queue.",
+        |queue| queue.tx_bytes,
+    ),
+    (
+        Kind::Gauge,
+        "port_stalled_milliseconds",
+        "How long frames have waited in a transmit ring without any being taken; 0 for a queue that sends.",
+        |queue| queue.stalled_ms,
+    ),
+];
+
+/// Writes the columns of a table of things, each with its labels.
+fn table<T>(page: &mut Page, things: &[(Labels, T)], columns: &[Column<T>]) {
+    for (kind, name, meaning, value) in columns {
+        let samples = things
+            .iter()
+            .map(|(labels, thing)| (labels.clone(), value(thing).to_string()));
+        match kind {
+            Kind::Counter => page.counter(name, meaning, samples),
+            Kind::Gauge => page.gauge(name, meaning, samples),
+        }
+    }
+}
+
+fn workers(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
+    let mut workers = Vec::new();
+    for (number, worker) in stats.workers.iter().enumerate() {
+        let worker = Worker::deserialize(worker)?;
+        let labels = vec![("worker", number.to_string()), ("core", worker.core.to_string())];
+        workers.push((labels, worker));
+    }
+    table(page, &workers, &WORKER);
     Ok(())
 }
 
-fn ports(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
-    let mut queues: Vec<(String, Queue)> = Vec::new();
+fn ports(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
+    let mut queues = Vec::new();
     for port in &stats.ports {
         for queue in &port.queues {
-            queues.push((port.name.clone(), understand(queue.clone())?));
+            let queue = Queue::deserialize(queue)?;
+            let labels = vec![("port", port.name.clone()), ("queue", queue.queue.to_string())];
+            queues.push((labels, queue));
         }
     }
-    let each = |value: fn(&Queue) -> u64| -> Vec<Sample> {
-        let samples = queues.iter().map(|(port, queue)| {
-            let labels = vec![("port", port.clone()), ("queue", queue.queue.to_string())];
-            (labels, value(queue).to_string())
-        });
-        samples.collect()
-    };
-    page.counter(
-        "port_received_packets",
-        "Packets received by a port's queue.",
-        each(|queue| queue.rx_packets),
-    );
-    page.counter(
-        "port_received_bytes",
-        "Bytes received by a port's queue.",
-        each(|queue| queue.rx_bytes),
-    );
-    page.counter(
-        "port_transmitted_packets",
-        "Packets sent by a port's queue.",
-        each(|queue| queue.tx_packets),
-    );
-    page.counter(
-        "port_transmitted_bytes",
-        "Bytes sent by a port's queue.",
-        each(|queue| queue.tx_bytes),
-    );
-    page.gauge(
-        "port_stalled_milliseconds",
-        "How long frames have waited in a transmit ring without any being taken; 0 for a queue that sends.",
-        each(|queue| queue.stalled_ms),
-    );
+    table(page, &queues, &QUEUE);
     let steering = stats.ports.iter().flat_map(|port| {
         let counts = port.steering.iter();
         counts.map(|(name, count)| {
@@ -244,18 +275,12 @@ fn ports(page: &mut Page, stats: &Stats) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A daemon's answer, for tests.
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+pub(super) mod sample {
+    use serde_json::{Value, json};
 
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use serde_json::json;
-
-    use super::*;
-
-    fn answer() -> Value {
+    pub(in crate::admin) fn answer() -> Value {
         json!({
             "node": "node-a",
             "uptime_seconds": 7,
@@ -272,6 +297,23 @@ mod tests {
             "slow_path": {"arp_replies": 1},
             "connections": {"ipv4": 12},
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::sample::answer;
+    use super::*;
+
+    fn page() -> String {
+        render(&serde_json::from_value(answer()).unwrap()).unwrap()
     }
 
     /// The families of a page, each of which must stand together, with its type before it.
@@ -296,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_page_has_every_number_once_under_its_family() {
-        let page = render(answer()).unwrap();
+        let page = page();
         assert_eq!(families(&page).len(), 18, "{page}");
         for line in [
             "millrace_received_packets_total 10\n",
@@ -308,7 +350,9 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line} is not in {page}");
         }
-        assert!(render(json!({"node": 1})).is_err());
+        let mut other = answer();
+        other["workers"] = json!([{"core": "first"}]);
+        assert!(render(&serde_json::from_value(other).unwrap()).is_err());
     }
 
     /// The dashboard shows nothing that nobody writes.
@@ -316,7 +360,7 @@ mod tests {
     fn the_dashboard_asks_for_what_there_is() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/dashboards/millrace.json");
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let written = families(&render(answer()).unwrap());
+        let written = families(&page());
         let panels = dashboard["panels"].as_array().unwrap();
         assert!(panels.len() >= 6);
         for panel in panels {

@@ -1,0 +1,327 @@
+//! A bridge's pipeline: the stages of a frame's walk through a bridged network, in order.
+//!
+//! `admit` (or `decap`, from the wire), `learn`, then for what is not known to be anywhere the storm's limit and `suppress`,
+//! and `exit`. What goes to everybody is copied by the worker, which asks for one destination after another.
+
+mod admit;
+mod decap;
+mod exit;
+mod learn;
+mod suppress;
+
+use millrace_dataplane::clock::cycles;
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::fdb::Station;
+use millrace_dataplane::table::{HashKey, Location, Member, NetworkId, NodeTables, PortFacts, Segment, Tick};
+use millrace_dataplane::verdict::{Cast, DropReason, Exit, PuntDetail, Verdict};
+use millrace_dataplane::wire::{Ethernet, MacAddr};
+use millrace_dataplane::worker::{BATCH_MAX, Lesson};
+
+use self::admit::admit;
+use self::decap::open;
+use self::exit::{to_port, to_remote};
+use self::learn::Lessons;
+use self::suppress::suppress;
+use crate::bridging::Bridging;
+use crate::encap::Wrapper;
+
+pub(crate) use self::decap::network_of;
+
+/// Where a bridge's batch comes in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entrance<'t> {
+    /// By the port of a member.
+    Member(PortId, &'t PortFacts, &'t Member),
+    /// From the wire, each in the tunnel of a segment.
+    Wire,
+}
+
+/// What one worker has of all bridged networks.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    bridging: Bridging,
+    wrapper: Wrapper,
+    lessons: Lessons,
+    steps: [Step; BATCH_MAX],
+    /// What was read ahead; nobody asks for it.
+    touched: u64,
+}
+
+/// A frame between the two halves of its walk: what the first one found.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    network: NetworkId,
+    from: Location,
+    mac: MacAddr,
+    source: Station,
+    /// `None` for a group's.
+    destination: Option<Station>,
+}
+
+impl Bridge {
+    pub(crate) fn new(bridging: Bridging, key: HashKey, worker: usize) -> Self {
+        let nowhere = Step {
+            network: NetworkId::CLUSTER,
+            from: Location::Switch,
+            mac: MacAddr::ZERO,
+            source: bridging.fdb.station(NetworkId::CLUSTER, MacAddr::ZERO),
+            destination: None,
+        };
+        Self {
+            // Another one than the node's own pipeline, which sends between the same two addresses.
+            wrapper: Wrapper::new(key, !worker),
+            bridging,
+            lessons: Lessons::new(),
+            steps: [nowhere; BATCH_MAX],
+            touched: 0,
+        }
+    }
+
+    /// Walks a batch: while one frame's stations are fetched from memory, others are read.
+    pub(crate) fn process(
+        &mut self,
+        tables: &NodeTables,
+        entrance: Entrance<'_>,
+        frames: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+        now: Tick,
+    ) {
+        self.lessons.begin();
+        for batch in frames.chunks_mut(BATCH_MAX) {
+            batch.iter().for_each(Frame::prefetch);
+            let first = verdicts.len();
+            self.enter_all(tables, entrance, batch, verdicts);
+            for (place, frame) in batch.iter_mut().enumerate() {
+                let (Some(step), Some(verdict)) = (self.steps.get(place), verdicts.get_mut(first + place))
+                else {
+                    break;
+                };
+                // As the first half left it: not dropped.
+                if let Verdict::Replicate(_) = verdict {
+                    let step = *step;
+                    *verdict = self
+                        .finish(tables, &step, frame, now)
+                        .unwrap_or_else(Verdict::from);
+                }
+            }
+        }
+    }
+
+    /// The first half: pushes a verdict for each, which is final for those that are dropped.
+    fn enter_all(
+        &mut self,
+        tables: &NodeTables,
+        entrance: Entrance<'_>,
+        batch: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        for (frame, step) in batch.iter_mut().zip(&mut self.steps) {
+            match enter(&self.bridging, tables, entrance, frame) {
+                Ok(entered) => {
+                    let destination = entered
+                        .destination
+                        .map(|station| self.bridging.fdb.touch(station));
+                    self.touched ^= self.bridging.fdb.touch(entered.source) ^ destination.unwrap_or_default();
+                    verdicts.push(Verdict::Replicate(Cast {
+                        network: entered.network,
+                        from: entered.from,
+                    }));
+                    *step = entered;
+                }
+                Err(exit) => verdicts.push(Verdict::from(exit)),
+            }
+        }
+    }
+
+    /// The second half: `learn`, and where it goes.
+    #[inline]
+    fn finish(
+        &mut self,
+        tables: &NodeTables,
+        step: &Step,
+        frame: &mut Frame,
+        now: Tick,
+    ) -> Result<Verdict, Exit> {
+        let segment = tables
+            .networks
+            .segment(step.network)
+            .ok_or(DropReason::PortGone)?;
+        self.learn(segment, step, now)?;
+        match self.known(tables, segment, step, frame)? {
+            Some(port) => Ok(Verdict::Forward(port)),
+            None => self.flood(segment, step, frame),
+        }
+    }
+
+    /// `learn`: a station that is where it is known to be was seen; one that is not is told to the slow path.
+    #[inline]
+    fn learn(&mut self, segment: &Segment, step: &Step, now: Tick) -> Result<(), Exit> {
+        let fdb = &self.bridging.fdb;
+        match fdb.find(step.source) {
+            Some(entry) if entry.location() == step.from => fdb.refresh(&entry, now),
+            // It was given to somebody else. So a node's own frames that come back go no further either.
+            Some(entry) if entry.is_static() => return Err(DropReason::SpoofedMac.into()),
+            Some(_) | None => {
+                if segment.learns_from(step.from) {
+                    let lesson = Lesson {
+                        network: step.network,
+                        mac: step.mac,
+                        location: step.from,
+                    };
+                    self.lessons.note(lesson, step.source.hash());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `lookup` and `exit` of a frame to one station that is known; the port it leaves by, or `None` if it goes to everybody.
+    #[inline]
+    fn known(
+        &mut self,
+        tables: &NodeTables,
+        segment: &Segment,
+        step: &Step,
+        frame: &mut Frame,
+    ) -> Result<Option<PortId>, Exit> {
+        let Some(entry) = step
+            .destination
+            .and_then(|station| self.bridging.fdb.find(station))
+        else {
+            return Ok(None);
+        };
+        match (step.from, entry.location()) {
+            (from, to) if from == to => Err(DropReason::BridgeHairpin.into()),
+            (Location::Remote(_), Location::Remote(_)) => Err(DropReason::BridgeSplitHorizon.into()),
+            (_, Location::Switch) => Err(DropReason::NotForUs.into()),
+            // Who has left the network meanwhile is not known any more.
+            (_, Location::Port(port)) => match tables.networks.member(port) {
+                Some(member) if member.tag(step.network).is_some() => {
+                    to_port(tables, step.network, port, frame).map(Some)
+                }
+                Some(_) | None => Ok(None),
+            },
+            (_, Location::Remote(remote)) => match segment.remote(remote) {
+                Some(exit) => to_remote(&mut self.wrapper, segment, exit, frame).map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The storm's limit, `suppress`, and then to everybody.
+    #[inline(never)]
+    fn flood(&mut self, segment: &Segment, step: &Step, frame: &Frame) -> Result<Verdict, Exit> {
+        if let Some(limit) = segment.storm
+            && !self.bridging.storms.may_flood(step.from, limit, cycles())
+        {
+            return Err(DropReason::BridgeStorm.into());
+        }
+        if step.destination.is_none()
+            && let Some(reason) = suppress(segment, Ethernet::parse(frame.bytes())?)
+        {
+            return Err(Exit::Punt(reason, PuntDetail::Segment(step.network, step.from)));
+        }
+        Ok(Verdict::Replicate(Cast {
+            network: step.network,
+            from: step.from,
+        }))
+    }
+
+    /// Sends a frame of the slow path's as if it had come from there, past `learn`, the storm's limit and `suppress`.
+    pub(crate) fn originate(
+        &mut self,
+        tables: &NodeTables,
+        (network, from): (NetworkId, Location),
+        frame: &mut Frame,
+    ) -> Result<Verdict, Exit> {
+        let step = self.bridging.step(frame, network, from)?;
+        let segment = tables.networks.segment(network).ok_or(DropReason::PortGone)?;
+        match self.known(tables, segment, &step, frame)? {
+            Some(port) => Ok(Verdict::Forward(port)),
+            None => Ok(Verdict::Replicate(Cast { network, from })),
+        }
+    }
+
+    /// See [`Pipeline::finish_copy`](millrace_dataplane::worker::Pipeline::finish_copy).
+    pub(crate) fn finish_copy(
+        &mut self,
+        tables: &NodeTables,
+        frame: &mut Frame,
+        cast: Cast,
+        place: usize,
+    ) -> Result<PortId, Exit> {
+        let segment = tables
+            .networks
+            .segment(cast.network)
+            .ok_or(DropReason::PortGone)?;
+        let exits = tables.networks.exits(cast.network);
+        // The tables may have changed since the place was found: who sent it gets it back in no case.
+        match exits.get(place) {
+            Some((port, _)) if cast.from == Location::Port(*port) => Err(DropReason::BridgeHairpin.into()),
+            Some((port, _)) => to_port(tables, cast.network, *port, frame),
+            None if matches!(cast.from, Location::Remote(_)) => Err(DropReason::BridgeSplitHorizon.into()),
+            None => {
+                let exit = segment
+                    .remotes
+                    .get(place - exits.len())
+                    .ok_or(DropReason::PortGone)?;
+                to_remote(&mut self.wrapper, segment, exit, frame)
+            }
+        }
+    }
+
+    /// The next lesson of the last batch.
+    #[inline]
+    pub(crate) fn lesson(&mut self) -> Option<Lesson> {
+        self.lessons.next()
+    }
+}
+
+/// The first half of a frame's walk: which network it is in, from where, and which stations it is about.
+#[inline]
+fn enter(
+    bridging: &Bridging,
+    tables: &NodeTables,
+    entrance: Entrance<'_>,
+    frame: &mut Frame,
+) -> Result<Step, Exit> {
+    let (network, from) = match entrance {
+        Entrance::Member(port, facts, member) => (admit(facts, member, frame)?, Location::Port(port)),
+        Entrance::Wire => open(tables, frame)?,
+    };
+    bridging.step(frame, network, from)
+}
+
+impl Bridging {
+    #[inline]
+    fn step(&self, frame: &Frame, network: NetworkId, from: Location) -> Result<Step, Exit> {
+        let ethernet = Ethernet::parse(frame.bytes())?;
+        let (mac, destination) = (ethernet.source(), ethernet.destination());
+        Ok(Step {
+            network,
+            from,
+            mac,
+            source: self.fdb.station(network, mac),
+            destination: (!destination.is_multicast()).then(|| self.fdb.station(network, destination)),
+        })
+    }
+}
+
+/// See [`Pipeline::destination`](millrace_dataplane::worker::Pipeline::destination): ports first, and then other nodes, unless
+/// the frame comes from one (split horizon).
+pub(crate) fn destination(tables: &NodeTables, cast: Cast, from: usize) -> Option<usize> {
+    let exits = tables.networks.exits(cast.network);
+    let is_other = |place: &usize| {
+        exits
+            .get(*place)
+            .is_some_and(|(port, _)| cast.from != Location::Port(*port))
+    };
+    if let Some(place) = (from..exits.len()).find(is_other) {
+        return Some(place);
+    }
+    let remotes = &tables.networks.segment(cast.network)?.remotes;
+    let place = from.max(exits.len());
+    let has_more = place < exits.len() + remotes.len();
+    (has_more && !matches!(cast.from, Location::Remote(_))).then_some(place)
+}

@@ -1,0 +1,46 @@
+//! `suppress`: what is said to everybody and the slow path may know better, or wants to hear.
+
+use millrace_dataplane::table::Segment;
+use millrace_dataplane::verdict::PuntReason;
+use millrace_dataplane::wire::{EtherType, Ethernet, IcmpType, IpProtocol, Ipv4, Ipv6};
+
+/// The Internet Group Management Protocol (RFC 3376).
+const IGMP: IpProtocol = IpProtocol(2);
+/// Multicast listener query, report and done (RFC 2710), and report of version 2 (RFC 3810).
+const MLD: [IcmpType; 4] = [IcmpType(130), IcmpType(131), IcmpType(132), IcmpType(143)];
+
+/// Why a frame to a group goes to the slow path, if the network's does.
+#[inline]
+pub(super) fn suppress(segment: &Segment, ethernet: Ethernet<'_>) -> Option<PuntReason> {
+    if !segment.suppresses && !segment.snoops {
+        return None;
+    }
+    let reason = reason(ethernet)?;
+    let is_wanted = match reason {
+        PuntReason::GroupMembership => segment.snoops,
+        _ => segment.suppresses,
+    };
+    is_wanted.then_some(reason)
+}
+
+#[cold]
+fn reason(ethernet: Ethernet<'_>) -> Option<PuntReason> {
+    match ethernet.ether_type() {
+        EtherType::ARP => Some(PuntReason::Arp),
+        EtherType::IPV4 => {
+            let ip = Ipv4::parse(ethernet.payload()).ok()?;
+            (ip.protocol() == IGMP).then_some(PuntReason::GroupMembership)
+        }
+        EtherType::IPV6 => {
+            let upper = Ipv6::parse(ethernet.payload()).ok()?.upper().ok()?;
+            let kind = IcmpType(*upper.payload.first()?);
+            match kind {
+                _ if upper.protocol != IpProtocol::ICMPV6 || upper.is_fragment() => None,
+                IcmpType::V6_NEIGHBOUR_SOLICITATION => Some(PuntReason::NeighbourSolicitation),
+                IcmpType::V6_NEIGHBOUR_ADVERTISEMENT => Some(PuntReason::NeighbourAdvertisement),
+                _ => MLD.contains(&kind).then_some(PuntReason::GroupMembership),
+            }
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! A switch's pipeline: the node's own, which routes, and the bridge's, side by side.
+//!
+//! A port belongs to one of them, by its role. The wire belongs to both: where there are bridged networks with tunnels, their
+//! packets are told by UDP port and VNI, and each run of equals goes to its pipeline, in order. Where there are none, all that
+//! is done here is to look whether there are.
+
+use millrace_dataplane::frame::Frame;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{HashKey, NodeTables, Reader, Role, Tick};
+use millrace_dataplane::verdict::{Cast, DropReason, Verdict};
+use millrace_dataplane::worker::{Lesson, Origin, Pipeline};
+
+use crate::bridge::{Bridge, Entrance, destination, network_of};
+use crate::bridging::Bridging;
+use crate::connections::Connections;
+use crate::node::NodePipeline;
+
+/// The pipeline of one worker of a node with bridged networks, or without.
+#[derive(Debug)]
+pub struct SwitchPipeline {
+    tables: Reader<NodeTables>,
+    node: NodePipeline,
+    bridge: Bridge,
+}
+
+impl SwitchPipeline {
+    /// A pipeline over the newest `tables`; see [`NodePipeline::new`]. All workers share `bridging`, too.
+    #[must_use]
+    pub fn new(
+        tables: Reader<NodeTables>,
+        connections: Connections,
+        bridging: Bridging,
+        key: HashKey,
+        worker: usize,
+    ) -> Self {
+        Self {
+            node: NodePipeline::new(tables.clone(), connections, key, worker),
+            bridge: Bridge::new(bridging, key, worker),
+            tables,
+        }
+    }
+
+    /// The pipeline that routes.
+    #[must_use]
+    pub fn node_mut(&mut self) -> &mut NodePipeline {
+        &mut self.node
+    }
+}
+
+/// Gives each run of a batch from the wire to its pipeline.
+#[inline(never)]
+fn process_wire(
+    (node, bridge): (&mut NodePipeline, &mut Bridge),
+    tables: &NodeTables,
+    ingress: PortId,
+    mut frames: &mut [Frame],
+    verdicts: &mut Vec<Verdict>,
+    now: Tick,
+) {
+    let is_bridged = |frame: &Frame| network_of(tables, frame).is_some();
+    while let Some((first, rest)) = frames.split_first() {
+        let kind = is_bridged(first);
+        let alike = rest.iter().take_while(|frame| is_bridged(frame) == kind);
+        let (run, others) = frames.split_at_mut(1 + alike.count());
+        if kind {
+            bridge.process(tables, Entrance::Wire, run, verdicts, now);
+        } else {
+            node.process_in(tables, ingress, run, verdicts, now);
+        }
+        frames = others;
+    }
+}
+
+impl Pipeline for SwitchPipeline {
+    fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, now: Tick) {
+        let tables = self.tables.pin();
+        match tables.ports.get(ingress) {
+            Some(facts) if facts.role == Role::Segment => match tables.networks.member(ingress) {
+                Some(member) => {
+                    let entrance = Entrance::Member(ingress, facts, member);
+                    self.bridge.process(&tables, entrance, frames, verdicts, now);
+                }
+                // It is in no network any more, or in none yet.
+                None => verdicts.extend(frames.iter().map(|_| Verdict::Drop(DropReason::PortGone))),
+            },
+            Some(facts) if facts.role == Role::Uplink && tables.networks.has_tunnels() => {
+                let both = (&mut self.node, &mut self.bridge);
+                process_wire(both, &tables, ingress, frames, verdicts, now);
+            }
+            Some(_) | None => self.node.process_in(&tables, ingress, frames, verdicts, now),
+        }
+    }
+
+    fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict {
+        match origin {
+            Origin::Switch | Origin::Held(_) | Origin::Steered(_) => self.node.originate(frame, origin, now),
+            Origin::Bridged { network, from } => {
+                let tables = self.tables.pin();
+                let sent = self.bridge.originate(&tables, (network, from), frame);
+                sent.unwrap_or_else(Verdict::from)
+            }
+        }
+    }
+
+    fn flows(&self, ingress: PortId, frames: &[Frame], flows: &mut Vec<Option<u32>>) {
+        self.node.flows(ingress, frames, flows);
+    }
+
+    fn destination(&mut self, cast: Cast, from: usize) -> Option<usize> {
+        destination(&self.tables.pin(), cast, from)
+    }
+
+    fn finish_copy(&mut self, frame: &mut Frame, cast: Cast, place: usize) -> Verdict {
+        let tables = self.tables.pin();
+        let left = self.bridge.finish_copy(&tables, frame, cast, place);
+        left.map_or_else(Verdict::from, Verdict::Forward)
+    }
+
+    #[inline]
+    fn lesson(&mut self) -> Option<Lesson> {
+        self.bridge.lesson()
+    }
+
+    fn sweep(&mut self, now: Tick) -> bool {
+        self.node.sweep(now)
+    }
+}

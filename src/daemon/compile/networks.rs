@@ -1,0 +1,330 @@
+//! Networks beside the cluster's own: what of each is on this node, and the way to the other nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use millrace_dataplane::clock::Clock;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{
+    Guard, Location, Member, NetworkId, Networks, RemoteExit, RemoteId, Segment, SegmentTunnel, StormLimit,
+};
+use millrace_dataplane::wire::vlan::VlanId;
+use millrace_dataplane::wire::{MacAddr, Vni, vxlan};
+
+use super::ends::OwnEnds;
+use super::peers::link;
+use super::{FAIL_SAFE_PORTS, Inputs, Numbers, PortInput, overhead};
+use crate::daemon::members::MemberRow;
+use crate::objects::{NetworkRecord, NodeName, NodeRecord};
+
+/// What of a second's frames may be flooded at once is one of so many parts.
+const STORM_BURSTS_PER_SECOND: u32 = 10;
+
+/// A network as it is served here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedNetwork {
+    /// Its number in the tables; none where it is not served.
+    pub id: Option<NetworkId>,
+    /// What its definition says.
+    pub record: Arc<NetworkRecord>,
+    /// The largest packet in its frames, in bytes; `None` while the uplink is gone.
+    pub mtu: Option<u16>,
+    /// Where its frames go beside this node.
+    pub remotes: Vec<NamedRemote>,
+    /// Why it is not served, one line.
+    pub fault: Option<String>,
+}
+
+/// Another end of a network's tunnels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRemote {
+    /// Its number in the tables.
+    pub id: RemoteId,
+    /// Its address on the underlay.
+    pub address: IpAddr,
+    /// Its node, if it is one.
+    pub node: Option<NodeName>,
+    /// Whether frames can be sent to it now.
+    pub ready: bool,
+}
+
+/// A station that is known without being heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenStation {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Where it is.
+    pub location: Location,
+    /// Its addresses, where they are known too.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What comes of networks beside the cluster's own.
+#[derive(Debug, Default)]
+pub struct SecondNetworks {
+    /// For the workers.
+    pub tables: Networks,
+    /// All of them, those that are not served too, by name.
+    pub networks: Vec<ServedNetwork>,
+    /// Stations that are known without being heard.
+    pub stations: Vec<GivenStation>,
+    /// UDP ports of their tunnels.
+    pub ports: BTreeSet<u16>,
+    /// Next hops of their tunnels, to be kept resolved.
+    pub(super) next_hops: Vec<(u32, IpAddr)>,
+}
+
+/// The largest packet in a network's frames: its own word, at most what `uplink`, the MTU there, leaves in a tunnel.
+#[must_use]
+pub fn mtu_of(network: &NetworkRecord, own: &NodeRecord, uplink: u16) -> u16 {
+    let is_v6 = |address: IpAddr| address.is_ipv6();
+    let to_v6 = network.peers.addresses.iter().copied().any(is_v6);
+    let over_v6 = to_v6 || (network.peers.nodes && own.public_ips().any(is_v6));
+    let added = if over_v6 {
+        vxlan::MTU_OVERHEAD_IPV6
+    } else {
+        vxlan::MTU_OVERHEAD_IPV4
+    };
+    let fits = uplink.saturating_sub(overhead(added));
+    network.mtu.map_or(fits, |mtu| mtu.min(fits))
+}
+
+/// Makes the tables of all networks beside the cluster's own.
+pub(super) fn second_networks(
+    inputs: &Inputs<'_>,
+    numbers: &mut Numbers,
+    uplink: Option<&PortInput>,
+    ends: OwnEnds,
+    warnings: &mut Vec<String>,
+) -> SecondNetworks {
+    let mut made = SecondNetworks::default();
+    let mut segments = Vec::new();
+    let mut remotes = BTreeMap::new();
+    numbers.keep_networks(|key| inputs.store.second_network(key).is_some());
+    let wanted = inputs
+        .store
+        .networks()
+        .flat_map(|network| addresses_of(inputs, network, ends));
+    let wanted: BTreeSet<IpAddr> = wanted.map(|(address, _)| address).collect();
+    numbers.keep_remotes(&wanted);
+    for record in inputs.store.networks() {
+        let mut served = ServedNetwork {
+            id: None,
+            record: Arc::clone(record),
+            mtu: uplink.map(|uplink| mtu_of(record, inputs.own, uplink.facts.mtu)),
+            remotes: Vec::new(),
+            fault: fault(inputs, record),
+        };
+        let id = numbers.of_network(&record.key);
+        match (&served.fault, id) {
+            (None, Some(id)) => {
+                let segment = made.segment(inputs, numbers, (uplink, ends), &mut served);
+                remotes.extend(served.remotes.iter().map(|remote| (remote.address, remote.id)));
+                segments.push((id, segment));
+                made.ports.insert(record.port);
+                served.id = Some(id);
+            }
+            (None, None) => served.fault = Some("there are more networks than can be numbered".to_owned()),
+            (Some(_), _) => {}
+        }
+        if let Some(fault) = &served.fault {
+            warnings.push(format!("network {}: {fault}", record.key));
+        }
+        made.networks.push(served);
+    }
+    let ids: BTreeMap<String, NetworkId> = made
+        .networks
+        .iter()
+        .filter_map(|served| Some((served.record.key.to_string(), served.id?)))
+        .collect();
+    let members: Vec<(PortId, Member)> = inputs
+        .members
+        .iter()
+        .filter_map(|(port, row)| Some((*port, member(row, &ids)?)))
+        .collect();
+    made.give_stations(inputs, &ids);
+    made.tables = Networks::build(members, segments, remotes);
+    made
+}
+
+impl SecondNetworks {
+    /// The addresses of all other ends of tunnels.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let all = self.networks.iter().flat_map(|served| &served.remotes);
+        all.map(|remote| remote.address)
+    }
+
+    /// What of a network is on this node.
+    fn segment(
+        &mut self,
+        inputs: &Inputs<'_>,
+        numbers: &mut Numbers,
+        (uplink, ends): (Option<&PortInput>, OwnEnds),
+        served: &mut ServedNetwork,
+    ) -> Segment {
+        let record = Arc::clone(&served.record);
+        // INVARIANT: a record's number is within the range of both types.
+        let vni = Vni::try_from(record.vni.get()).ok();
+        let tunnel = vni.map(|vni| SegmentTunnel {
+            vni,
+            port: record.port,
+        });
+        let mut exits = Vec::new();
+        for (address, node) in addresses_of(inputs, &record, ends) {
+            let (Some(uplink), Some(tunnel), Some(ends)) = (uplink, tunnel, ends.to(address)) else {
+                continue;
+            };
+            let Some(id) = numbers.of_remote(address) else {
+                continue;
+            };
+            let hop = inputs.kernel.resolve_route_on(address, uplink.ifindex);
+            let next_hop = hop.and_then(|hop| hop.gateway).unwrap_or(address);
+            self.next_hops.push((uplink.ifindex, next_hop));
+            let link = link(inputs, uplink, next_hop);
+            served.remotes.push(NamedRemote {
+                id,
+                address,
+                node,
+                ready: link.is_some(),
+            });
+            exits.push(RemoteExit::new(id, uplink.id, ends, tunnel, link));
+        }
+        Segment {
+            tunnel,
+            remotes: exits.into(),
+            learns_from_ports: true,
+            learns_from_remotes: record.learning,
+            suppresses: record.suppression,
+            snoops: record.snooping,
+            storm: record.storm_limit.map(storm_limit),
+            mtu: served.mtu.unwrap_or_default(),
+        }
+    }
+
+    /// Members whose MAC addresses were given, and those stations of other nodes that definitions tell of.
+    fn give_stations(&mut self, inputs: &Inputs<'_>, ids: &BTreeMap<String, NetworkId>) {
+        for (port, row) in inputs.members {
+            let network = row.network.as_ref().and_then(|name| ids.get(name));
+            let (Some(network), Some(mac)) = (network, row.mac) else {
+                continue;
+            };
+            self.stations.push(GivenStation {
+                network: *network,
+                mac: MacAddr(mac.octets()),
+                location: Location::Port(*port),
+                addresses: row.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            });
+        }
+        for served in &self.networks {
+            let Some(network) = served.id else { continue };
+            for (mac, at) in &served.record.stations {
+                let Some(remote) = served.remotes.iter().find(|remote| remote.address == *at) else {
+                    continue;
+                };
+                self.stations.push(GivenStation {
+                    network,
+                    mac: MacAddr(mac.octets()),
+                    location: Location::Remote(remote.id),
+                    addresses: Vec::new(),
+                });
+            }
+        }
+    }
+}
+
+/// Why a network cannot be served here.
+fn fault(inputs: &Inputs<'_>, record: &NetworkRecord) -> Option<String> {
+    let (overlay, network) = (&inputs.config.overlay, inputs.store.network());
+    let own = (overlay.vni_in(network).get(), overlay.port_in(network).get());
+    if own == (record.vni.get(), record.port) {
+        return Some(format!(
+            "VNI {} at UDP port {} is the cluster network's own; choose another",
+            own.0, own.1
+        ));
+    }
+    if FAIL_SAFE_PORTS.contains(&record.port) {
+        return Some(format!(
+            "UDP port {} always stays with the node; choose another",
+            record.port
+        ));
+    }
+    None
+}
+
+/// The other ends of a network's tunnels, each with its node if it is one; none is this node's own.
+fn addresses_of(
+    inputs: &Inputs<'_>,
+    record: &NetworkRecord,
+    ends: OwnEnds,
+) -> Vec<(IpAddr, Option<NodeName>)> {
+    let mut all: Vec<(IpAddr, Option<NodeName>)> = Vec::new();
+    let others = inputs.store.nodes().filter(|node| node.name != inputs.own.name);
+    for node in others.filter(|_| record.peers.nodes) {
+        let known = || node.public_ips().chain(node.internal_ips.iter().copied());
+        // Both nodes come to the same family: IPv4 if both have it.
+        let reachable = |is_ipv4: bool| {
+            known().find(|address| address.is_ipv4() == is_ipv4 && ends.to(*address).is_some())
+        };
+        all.extend(
+            reachable(true)
+                .or_else(|| reachable(false))
+                .map(|address| (address, Some(node.name.clone()))),
+        );
+    }
+    let given = record.peers.addresses.iter().map(|address| (*address, None));
+    for (address, node) in given {
+        if !all.iter().any(|(known, _)| *known == address) {
+            all.push((address, node));
+        }
+    }
+    all.retain(|(address, _)| !ends.contains(*address));
+    all
+}
+
+/// How a port is in networks; `None` if none of them is served.
+fn member(row: &MemberRow, ids: &BTreeMap<String, NetworkId>) -> Option<Member> {
+    let native = row.network.as_ref().and_then(|name| ids.get(name)).copied();
+    if row.trunk.is_empty() {
+        let guard = Guard {
+            mac: row.mac.map(|mac| MacAddr(mac.octets())),
+            sources: sources(row),
+        };
+        return native.map(|network| Member::Access { network, guard });
+    }
+    let vlans = row.trunk.iter().filter_map(|vlan| {
+        let network = ids.get(&vlan.network)?;
+        Some((VlanId::new(vlan.vlan)?, *network))
+    });
+    Some(Member::trunk(vlans, native))
+}
+
+/// The addresses that a member may send from: given ones, and the link-local one that belongs to its MAC address (RFC 4291,
+/// appendix A), without which IPv6 does not work.
+fn sources(row: &MemberRow) -> Vec<IpAddr> {
+    let mut sources: Vec<IpAddr> = row.addresses.iter().map(ipnet::IpNet::addr).collect();
+    if let Some(mac) = row.mac.filter(|_| sources.iter().any(IpAddr::is_ipv6)) {
+        let [a, b, c, d, e, f] = mac.octets().map(u16::from);
+        let groups = [
+            0xfe80,
+            0,
+            0,
+            0,
+            (a ^ 2) << 8 | b,
+            c << 8 | 0xff,
+            0xfe00 | d,
+            e << 8 | f,
+        ];
+        sources.push(IpAddr::V6(Ipv6Addr::from(groups)));
+    }
+    sources
+}
+
+/// As many at once as in a tenth of a second.
+fn storm_limit(frames_per_second: NonZeroU32) -> StormLimit {
+    let burst = frames_per_second.get().div_ceil(STORM_BURSTS_PER_SECOND);
+    StormLimit::new(frames_per_second, burst, Clock::calibrated().cycles_per_second())
+}

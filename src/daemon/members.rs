@@ -1,0 +1,349 @@
+//! Ports in networks beside the cluster's own: tap devices of virtual machines, and interfaces of pods beside their first.
+//!
+//! As with pods' first ports, one is written down before it is made, and taken up after a restart.
+
+mod container;
+mod rows;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::port::xsk::FillPolicy;
+use millrace_dataplane::table::{PortFacts, Role};
+use millrace_dataplane::wire::MacAddr;
+use millrace_dataplane::worker::Limits;
+use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::Daemon;
+use super::compile::overhead;
+use super::fabric::{PortSpec, Sockets};
+use super::links::VETH;
+use super::ports::Port;
+use crate::admin::protocol::{Bandwidth, Failure, Join, Joined, MemberEnd, MemberName};
+use crate::kernel::{self, KernelError, Link, MemberPortSpec, TapWish, member_interface_name};
+pub use rows::MemberRow;
+
+/// Ports in networks beside the cluster's own.
+#[derive(Debug, Default)]
+pub struct Members {
+    served: BTreeMap<PortId, MemberRow>,
+    /// Those that are not served now: they are tried again.
+    unserved: Vec<MemberRow>,
+    /// Ports of which frames that are too long were told.
+    long_frames: BTreeSet<PortId>,
+}
+
+impl Members {
+    /// What was written down, none of it served.
+    #[must_use]
+    pub fn found(rows: Vec<MemberRow>) -> Self {
+        Self {
+            served: BTreeMap::new(),
+            unserved: rows,
+            long_frames: BTreeSet::new(),
+        }
+    }
+
+    /// All of them, as they are written down.
+    pub fn rows(&self) -> impl Iterator<Item = &MemberRow> {
+        self.served.values().chain(&self.unserved)
+    }
+
+    /// Those that are served, by port.
+    pub fn served(&self) -> impl Iterator<Item = (PortId, &MemberRow)> {
+        self.served.iter().map(|(id, row)| (*id, row))
+    }
+
+    /// A served one by its port.
+    #[must_use]
+    pub fn get(&self, id: PortId) -> Option<&MemberRow> {
+        self.served.get(&id)
+    }
+
+    /// Its interface is gone.
+    pub fn forget(&mut self, id: PortId) {
+        self.long_frames.remove(&id);
+        self.served.remove(&id);
+    }
+
+    /// Whether frames that are too long were told of this port.
+    pub(super) fn has_long_frames(&self, id: PortId) -> bool {
+        self.long_frames.contains(&id)
+    }
+
+    pub(super) fn note_long_frames(&mut self, ports: Vec<PortId>) {
+        self.long_frames.extend(ports);
+    }
+
+    /// How many are not served.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.unserved.len()
+    }
+
+    fn of_interface(&self, interface: &str) -> Option<&MemberRow> {
+        self.rows().find(|row| row.interface == interface)
+    }
+
+    fn port_of(&self, interface: &str) -> Option<PortId> {
+        let mut served = self.served.iter();
+        served
+            .find(|(_, row)| row.interface == interface)
+            .map(|(id, _)| *id)
+    }
+}
+
+fn failed(error: KernelError) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+impl Daemon {
+    /// Makes a port, from the device to the workers. Where a container runtime asks, one that is there and whole is left as it
+    /// is.
+    pub(super) async fn join(&mut self, join: &Join) -> Result<Joined, Failure> {
+        let row = self.wanted_member(join)?;
+        if let Some(there) = self.members.of_interface(&row.interface) {
+            if there.attachment.is_none() || row.attachment.is_none() {
+                return Err(Failure::failed(format!(
+                    "{} is attached already; detach it first",
+                    row.interface
+                )));
+            }
+            let is_same = *there == row;
+            let netns = row.netns().to_owned();
+            match (is_same, self.check_member(&row, &netns).await) {
+                (true, Ok(())) => return self.joined(&row),
+                (_, Err(failure)) => info!(
+                    row.interface,
+                    "not as it was made, and made anew: {}", failure.message
+                ),
+                (false, Ok(())) => info!(row.interface, "wanted otherwise, and made anew"),
+            }
+            self.part_row(&row.interface.clone()).await?;
+        }
+        self.members.unserved.push(row.clone());
+        self.remember()
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let made = self.make_member(&row).await;
+        self.members
+            .unserved
+            .retain(|other| other.interface != row.interface);
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+        made?;
+        info!(interface = row.interface, networks = ?row.networks().collect::<Vec<_>>(), "attached");
+        self.joined(&row)
+    }
+
+    /// The device, then the port; neither stays without the other, save a device that was there before.
+    async fn make_member(&mut self, row: &MemberRow) -> Result<(), Failure> {
+        let mtu = self.mtu_of_member(row)?;
+        let (link, is_new) = match &row.end {
+            MemberEnd::Tap(tap) => {
+                let wish = TapWish {
+                    name: tap.name.clone(),
+                    user: tap.user,
+                    group: tap.group,
+                    mtu,
+                };
+                self.kernel.ensure_tap(&wish).await.map_err(failed)?
+            }
+            MemberEnd::Pod(end) => {
+                let spec = MemberPortSpec {
+                    host_ifname: row.interface.clone(),
+                    pod_ifname: end.interface.clone(),
+                    netns_path: end.netns.clone(),
+                    mac_pod: row.mac.map_or([0; 6], crate::objects::UnicastMac::octets),
+                    addresses: row.addresses.clone(),
+                    mtu,
+                    queues: u32::try_from(self.fabric.workers().len()).unwrap_or(u32::MAX),
+                };
+                (self.kernel.attach_member(&spec).await.map_err(failed)?, true)
+            }
+        };
+        let opened = self.open_member(row, &link).await;
+        if opened.is_err()
+            && is_new
+            && let Err(error) = self.kernel.delete_link(&row.interface).await
+        {
+            warn!("{error}");
+        }
+        opened
+    }
+
+    /// Gives an interface to the workers, then sets it up: not a frame passes before tables know the port.
+    async fn open_member(&mut self, row: &MemberRow, link: &Link) -> Result<(), Failure> {
+        let no_number = || Failure::failed("all port numbers are taken; detach something first");
+        let id = self.ports.free_id().ok_or_else(no_number)?;
+        let mac = link
+            .mac
+            .ok_or_else(|| Failure::failed(format!("{} has no MAC address", row.interface)))?;
+        let spec = PortSpec {
+            id,
+            interface: row.interface.clone(),
+            ifindex: link.ifindex,
+            vlan: None,
+            queues: link.rx_queues,
+            kernel_queues: Vec::new(),
+            kind: ProgramKind::Port,
+            mode: XdpMode::Auto,
+            sockets: Sockets::Shared(FillPolicy::POD),
+        };
+        let attached = self.fabric.attach(spec);
+        let attached = attached.map_err(|error| Failure::failed(error.to_string()))?;
+        self.settle_mode(&row.interface, &attached.attachment).await;
+        self.ports.insert(Port {
+            interface: row.interface.clone(),
+            pod: None,
+            facts: PortFacts {
+                role: Role::Segment,
+                mac: MacAddr(mac),
+                peer_mac: MacAddr(row.mac.map_or([0; 6], crate::objects::UnicastMac::octets)),
+                sources: Vec::new(),
+                mtu: overhead(link.mtu as usize),
+                finish_checksums: true,
+            },
+            attached,
+            attachment: row.attachment.clone(),
+            host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            limits: Limits::default(),
+        });
+        self.members.served.insert(id, row.clone());
+        self.publish().await;
+        let up = self.kernel.set_up(&row.interface, true).await;
+        if let Err(error) = up {
+            self.members.forget(id);
+            if let Some(port) = self.ports.remove(id) {
+                self.publish().await;
+                self.close(port);
+            }
+            return Err(failed(error));
+        }
+        Ok(())
+    }
+
+    /// Takes a port away, a pod's down to its veth pair; a tap device of ours too. Succeeds again and again.
+    pub(super) async fn part(&mut self, name: &MemberName) -> Result<Value, Failure> {
+        let interface = match name {
+            MemberName::Interface(interface) => Some(interface.clone()),
+            MemberName::Pod { pod, network } => {
+                let mut rows = self.members.rows();
+                let found = rows.find(|row| row.pod() == Some(pod) && row.network.as_ref() == Some(network));
+                found.map(|row| row.interface.clone())
+            }
+        };
+        let removed = match interface {
+            Some(interface) => self.part_row(&interface).await?,
+            None => false,
+        };
+        Ok(json!({ "removed": removed }))
+    }
+
+    async fn part_row(&mut self, interface: &str) -> Result<bool, Failure> {
+        let Some(row) = self.members.of_interface(interface).cloned() else {
+            return Ok(false);
+        };
+        if let Some(id) = self.members.port_of(interface) {
+            self.members.forget(id);
+            if let Some(port) = self.ports.remove(id) {
+                let ifindex = port.attached.spec.ifindex;
+                self.publish().await;
+                self.close(port);
+                if row.is_lent()
+                    && let Err(error) = xdp::detach_ours(ifindex)
+                {
+                    warn!("{interface}: {error}");
+                }
+            }
+        }
+        self.members.unserved.retain(|other| other.interface != interface);
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+        if !row.is_lent() {
+            remove_device(&self.kernel, &row).await.map_err(failed)?;
+        }
+        info!(interface, "detached");
+        Ok(true)
+    }
+
+    /// Serves again the ports that were written down and are not served. One whose interface is gone is forgotten.
+    pub(super) async fn adopt_members(&mut self) {
+        for row in std::mem::take(&mut self.members.unserved) {
+            let link = match self.kernel.find_link(&row.interface).await {
+                Ok(Some(link)) => link,
+                Ok(None) => {
+                    info!(interface = row.interface, "gone meanwhile, and forgotten");
+                    continue;
+                }
+                Err(error) => {
+                    warn!("{error}");
+                    self.members.unserved.push(row);
+                    continue;
+                }
+            };
+            match self.adopt_member(&row, link).await {
+                Ok(()) => info!(interface = row.interface, "adopted"),
+                Err(failure) => {
+                    warn!(
+                        "{} cannot be served, and stays cut off: {}",
+                        row.interface, failure.message
+                    );
+                    self.members.unserved.push(row);
+                }
+            }
+        }
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
+    }
+
+    async fn adopt_member(&mut self, row: &MemberRow, link: Link) -> Result<(), Failure> {
+        let link = match &row.end {
+            MemberEnd::Tap(tap) => {
+                let wish = TapWish {
+                    name: tap.name.clone(),
+                    user: tap.user,
+                    group: tap.group,
+                    mtu: link.mtu,
+                };
+                self.kernel.ensure_tap(&wish).await.map_err(failed)?.0
+            }
+            MemberEnd::Pod(end) => {
+                let is_its = row.interface == member_interface_name(&end.pod, &end.interface);
+                if !is_its || link.kind.as_deref() != Some(VETH) {
+                    let reason = format!("{} is not the port of a pod", row.interface);
+                    return Err(Failure::failed(reason));
+                }
+                link
+            }
+        };
+        let ours = matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours());
+        if !ours && link.up {
+            // Without our program the kernel itself would take the frames.
+            let down = self.kernel.set_up(&row.interface, false).await;
+            down.map_err(failed)?;
+        }
+        self.open_member(row, &link).await
+    }
+}
+
+/// Removes the device of a port that we made.
+pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> Result<bool, KernelError> {
+    match row.end {
+        MemberEnd::Tap(_) => kernel.remove_tap(&row.interface).await,
+        MemberEnd::Pod(_) => kernel.detach_pod(&row.interface).await,
+    }
+}
+
+/// An address with its subnet's prefix.
+fn with_prefix(address: std::net::IpAddr, subnet: IpNet) -> IpNet {
+    // INVARIANT: the subnet is of the address's family, so its length fits.
+    IpNet::new(address, subnet.prefix_len()).unwrap_or_else(|_| IpNet::from(address))
+}
