@@ -91,34 +91,14 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
-    let connections = flows::open(&config)?;
-    let nothing = before(connections.flows.first_epoch());
-    let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
-    let listeners = Publisher::new(Listeners::default());
-    let bridging = Bridging {
-        listeners: listeners.reader(),
-        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
-        storms: Arc::default(),
-    };
-    let (fabric, from_workers) = start_fabric(
-        &config,
-        (&uplink, &device),
-        &publisher,
-        (&connections, &bridging),
-        key,
-    )?;
-    let learned = Learned {
-        fdb: Arc::clone(&bridging.fdb),
-        listeners,
-    };
+    let machine = start_machine(&config, (&uplink, &device))?;
+    let (slow_path, slow_path_stats, (neighbours, steering)) = machine.slow_path;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
-    let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, from_workers, (publisher.reader(), learned))?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
-    let workers = config.workers.cores.as_slice().len();
+    let (key, workers) = (machine.key, config.workers.cores.as_slice().len());
     let mut daemon = Daemon {
         state: follower.state().clone(),
         services: ServiceCompiler::new(&config.services, key, workers),
@@ -128,18 +108,18 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         source: source.ends(),
         kernel,
         store,
-        fabric,
+        fabric: machine.fabric,
         ports: Ports::default(),
         unserved: saved.ports.clone(),
         members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
         saved,
-        tables: nothing,
-        connections,
-        bridging,
+        tables: machine.tables,
+        connections: machine.connections,
+        bridging: machine.bridging,
         awaited: flows::AwaitedAnswers::default(),
-        publisher,
+        publisher: machine.publisher,
         numbers: Numbers::default(),
         resolver: None,
         policing: Policing::new(key, workers),
@@ -175,6 +155,51 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         balancing: balance.1,
     };
     Ok((daemon, inbox))
+}
+
+/// What runs beside the control thread, and how it is reached.
+struct Machine {
+    fabric: Fabric,
+    connections: Connections,
+    bridging: Bridging,
+    /// What workers are shown, and what they have so far.
+    publisher: Publisher<NodeTables>,
+    tables: NodeTables,
+    key: HashKey,
+    slow_path: SlowPathEnds,
+}
+
+/// Starts the workers and the slow path; they have no port yet, and know of nothing.
+fn start_machine(config: &Config, (uplink, device): (&Link, &ClaimedDevice)) -> anyhow::Result<Machine> {
+    let connections = flows::open(config)?;
+    let tables = before(connections.flows.first_epoch());
+    let (publisher, key) = (Publisher::new(tables.clone()), HashKey::random());
+    let learned = Learned {
+        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
+        listeners: Publisher::new(Listeners::default()),
+    };
+    let bridging = Bridging {
+        fdb: Arc::clone(&learned.fdb),
+        listeners: learned.listeners.reader(),
+        storms: Arc::default(),
+    };
+    let (fabric, from_workers) = start_fabric(
+        config,
+        (uplink, device),
+        &publisher,
+        (&connections, &bridging),
+        key,
+    )?;
+    let slow_path = start_slow_path(config, &fabric, from_workers, (publisher.reader(), learned))?;
+    Ok(Machine {
+        fabric,
+        connections,
+        bridging,
+        publisher,
+        tables,
+        key,
+        slow_path,
+    })
 }
 
 /// Has requests come in by the admin socket, and by the port for metrics if there is to be one.
