@@ -113,7 +113,7 @@ build() {
         -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r "$folder/violations" >>"$log" 2>&1 || stopped
     cmp "$folder/violations" api/api-rules/violation_exceptions.list >>"$log" 2>&1 || stopped
 
-    go build -trimpath -ldflags "-s -w" -o "$folder/kube-apiserver.draft" ./cmd/kube-apiserver >>"$log" 2>&1 || stopped
+    go build -trimpath -ldflags "-s -w -X $PACKAGE/vendor/k8s.io/component-base/version.gitVersion=v$VERSION" -o "$folder/kube-apiserver.draft" ./cmd/kube-apiserver >>"$log" 2>&1 || stopped
     mv "$folder/kube-apiserver.draft" "$folder/kube-apiserver"
     # Gigabytes that nobody needs again.
     chmod -R u+w "$folder/go" "$folder/cache"
