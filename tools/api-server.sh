@@ -39,6 +39,8 @@ PAUSE_S=0.2
 # How long a process may take to end by itself, in the same steps.
 END_TRIES=100
 CERT_DAYS=3650
+# Who makes service accounts' tokens, and for whom: no host of that name is asked.
+ISSUER=https://millrace-test
 
 fail() {
     echo "api-server: $*" >&2
@@ -56,12 +58,11 @@ need() {
     done
 }
 
-# The mirrors this machine takes its packages from, and Debian's own.
+# The mirrors this machine takes its packages from.
 mirrors() {
     # shellcheck disable=SC2016  # the variables are apt's
     apt-get indextargets --format '$(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
         awk '$1 == "main" && !seen[$2]++ { print $2 }'
-    echo http://deb.debian.org/debian/
 }
 
 # Fetches the sources by apt's own means, which go by its proxies and check the sum.
@@ -112,7 +113,7 @@ build() {
         -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r "$folder/violations" >>"$log" 2>&1 || stopped
     cmp "$folder/violations" api/api-rules/violation_exceptions.list >>"$log" 2>&1 || stopped
 
-    go build -trimpath -ldflags "-s -w" -o "$folder/kube-apiserver.draft" ./cmd/kube-apiserver >>"$log" 2>&1 || stopped
+    go build -trimpath -ldflags "-s -w -X $PACKAGE/vendor/k8s.io/component-base/version.gitVersion=v$VERSION" -o "$folder/kube-apiserver.draft" ./cmd/kube-apiserver >>"$log" 2>&1 || stopped
     mv "$folder/kube-apiserver.draft" "$folder/kube-apiserver"
     # Gigabytes that nobody needs again.
     chmod -R u+w "$folder/go" "$folder/cache"
@@ -144,7 +145,7 @@ identity() {
     openssl req -x509 -newkey rsa:2048 -nodes -keyout "$run/ca.key" -out "$run/ca.crt" -days "$CERT_DAYS" \
         -subj '/CN=millrace-test' -addext 'keyUsage=critical,keyCertSign,cRLSign' 2>"$run/openssl.log" ||
         fail "openssl cannot make an authority: $(tail -n 1 "$run/openssl.log")"
-    certificate server '/CN=kube-apiserver' "subjectAltName=IP:$address,IP:10.96.0.1,DNS:kubernetes.default.svc
+    certificate server '/CN=kube-apiserver' "subjectAltName=IP:$address,IP:10.96.0.1
 extendedKeyUsage=serverAuth"
     openssl genrsa -out "$run/accounts.key" 2048 2>>"$run/openssl.log"
     openssl rsa -in "$run/accounts.key" -pubout -out "$run/accounts.pub" 2>>"$run/openssl.log"
@@ -217,7 +218,7 @@ serve() {
     launch kube-apiserver "$folder/kube-apiserver" --etcd-servers="$etcd" --bind-address="$address" --advertise-address="$address" \
         --secure-port="$port" --cert-dir="$run" --tls-cert-file="$run/server.crt" --tls-private-key-file="$run/server.key" \
         --token-auth-file="$run/tokens.csv" --anonymous-auth=false --authorization-mode=RBAC --endpoint-reconciler-type=none \
-        --service-account-issuer=https://kubernetes.default.svc --service-account-signing-key-file="$run/accounts.key" \
+        --service-account-issuer="$ISSUER" --service-account-signing-key-file="$run/accounts.key" \
         --service-account-key-file="$run/accounts.pub" --service-cluster-ip-range="$SERVICE_CIDRS" \
         --feature-gates=IPv6DualStack=true,MixedProtocolLBService=true --runtime-config=discovery.k8s.io/v1beta1=false --allow-privileged=true \
         --disable-admission-plugins=ServiceAccount --audit-policy-file="$run/audit.yaml" --audit-log-path="$run/audit.log"
@@ -290,8 +291,8 @@ base64url() {
 token() {
     now=$(date +%s)
     head=$(printf '{"alg":"RS256","kid":""}' | base64url)
-    claims=$(printf '{"aud":["https://kubernetes.default.svc"],"iss":"https://kubernetes.default.svc","iat":%s,"nbf":%s,"exp":%s,"sub":"system:serviceaccount:%s:%s","kubernetes.io":{"namespace":"%s","serviceaccount":{"name":"%s","uid":"%s"}}}' \
-        $((now - 86400)) $((now - 86400)) $((now + $4)) "$1" "$2" "$1" "$2" "$3" | base64url)
+    claims=$(printf '{"aud":["%s"],"iss":"%s","iat":%s,"nbf":%s,"exp":%s,"sub":"system:serviceaccount:%s:%s","kubernetes.io":{"namespace":"%s","serviceaccount":{"name":"%s","uid":"%s"}}}' \
+        "$ISSUER" "$ISSUER" $((now - 86400)) $((now - 86400)) $((now + $4)) "$1" "$2" "$1" "$2" "$3" | base64url)
     signature=$(printf '%s.%s' "$head" "$claims" | openssl dgst -sha256 -sign "$run/accounts.key" -binary | base64url)
     echo "$head.$claims.$signature"
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use millrace::balancer::Members;
-use millrace::balancer::cluster::{Options, Order, Telling, spawn};
+use millrace::balancer::cluster::{Options, Order, spawn};
 use millrace::cluster::Pace;
 use millrace::config::Kubernetes;
 use millrace::objects::ServiceKey;
@@ -181,6 +181,13 @@ fn the_rights_of_deploy_are_what_the_daemon_needs() {
             "ClusterNetworkPolicy",
         ),
     );
+    let networks = definition(
+        "k8s.cni.cncf.io",
+        "v1",
+        "network-attachment-definitions",
+        "NetworkAttachmentDefinition",
+    );
+    made.make(DEFINITIONS, networks);
     for (plural, kind) in [
         ("ippools", "IPPool"),
         ("ipamblocks", "IPAMBlock"),
@@ -256,7 +263,7 @@ fn the_rights_of_deploy_are_what_the_daemon_needs() {
     assert!(needless.is_empty(), "{needless:?}");
 }
 
-/// Who gives out addresses for LoadBalancers: a Lease, leading, a Service's status, an Event.
+/// Who gives out addresses for LoadBalancers: a Lease, leading, a Service's status.
 fn balance(
     config: &Kubernetes,
     own: &str,
@@ -277,18 +284,8 @@ fn balance(
     .unwrap();
     let key = ServiceKey::new(space, "web").unwrap();
     let address: IpAddr = "198.51.100.7".parse().unwrap();
-    let telling = Telling {
-        service: key.clone(),
-        is_warning: false,
-        reason: "AddressAllocated",
-        note: "198.51.100.7 of the pool test".to_owned(),
-    };
-    for order in [
-        Order::Ingress(BTreeMap::from([(key, vec![address])])),
-        Order::Tell(telling),
-    ] {
-        orders.blocking_send(order).unwrap();
-    }
+    let order = Order::Ingress(BTreeMap::from([(key, vec![address])]));
+    orders.blocking_send(order).unwrap();
     (orders, members)
 }
 

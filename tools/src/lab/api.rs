@@ -114,7 +114,7 @@ impl Api {
             "administrator",
             &format!("Authorization: Bearer {}", variable(TOKEN_VARIABLE)?),
         )?;
-        let version = api.ask("GET", "/version", "application/json", &json!({}))?;
+        let version = api.ask("GET", "/version", "application/json", &Value::Null)?;
         api.version = version["gitVersion"]
             .as_str()
             .unwrap_or("of no version")
@@ -152,12 +152,7 @@ impl Api {
             "--request",
             method,
         ])
-        .args([
-            "--data-binary",
-            "@-",
-            "--header",
-            &format!("Content-Type: {content_type}"),
-        ])
+        .args(["--header", &format!("Content-Type: {content_type}")])
         .arg("--header")
         .arg(format!(
             "@{}",
@@ -166,6 +161,10 @@ impl Api {
         .arg("--cacert")
         .arg(&self.ca)
         .arg(format!("{}{path}", self.server));
+        // A GET that has a body may be cut off.
+        if !body.is_null() {
+            line.args(["--data-binary", "@-"]);
+        }
         let answer = fed(line, body.to_string().as_bytes(), ADMIN_TIMEOUT)?.success()?;
         serde_json::from_str(&answer).map_err(|error| LabError::Output {
             command: format!("{method} {path}"),

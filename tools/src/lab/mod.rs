@@ -28,6 +28,7 @@ mod calico;
 mod command;
 mod daemon;
 mod error;
+mod guest;
 mod identity;
 pub mod interrupt;
 pub mod machine;
@@ -41,7 +42,6 @@ mod stock;
 mod switch;
 pub mod traffic;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub use api::{ADDRESS_VARIABLE, Api, CA_VARIABLE, FOLDER_VARIABLE, TOKEN_VARIABL
 pub use command::{Finished, Process, complete, wait_until};
 pub use daemon::{Daemon, PROGRAM_VARIABLE, find_program};
 pub use error::LabError;
+pub use guest::Guest;
+use guest::{CONTROL_PLANE, ControlPlane};
 pub(crate) use identity::Identity;
 use identity::check_name;
 pub use identity::clean_leftovers;
@@ -104,50 +106,6 @@ impl Topology {
             network: Network::Flannel,
             attachment: Attachment::Command,
         }
-    }
-}
-
-/// A machine on the underlay that is no node of the cluster.
-#[derive(Debug)]
-pub struct Guest {
-    namespace: Namespace,
-    address: Ipv4Addr,
-    address_v6: Option<Ipv6Addr>,
-}
-
-impl Guest {
-    /// The machine's namespace.
-    #[must_use]
-    pub fn namespace(&self) -> &Namespace {
-        &self.namespace
-    }
-
-    /// The machine's underlay address.
-    #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.address
-    }
-
-    /// Its IPv6 underlay address, in a lab that has that.
-    #[must_use]
-    pub fn address_v6(&self) -> Option<Ipv6Addr> {
-        self.address_v6
-    }
-}
-
-/// The place of the control plane's machine among those that are no nodes, behind all guests.
-const CONTROL_PLANE: usize = 100;
-
-/// The API server, and the machine that it seems to be.
-#[derive(Debug)]
-struct ControlPlane {
-    api: Arc<Api>,
-    _machine: Guest,
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        self.api.leave();
     }
 }
 
@@ -303,10 +261,7 @@ impl Lab {
     fn add_control_plane(&self, api: Arc<Api>) -> Result<ControlPlane, LabError> {
         let machine = self.make_guest("control-plane", CONTROL_PLANE)?;
         api.stand_in(&machine.namespace, machine.address)?;
-        Ok(ControlPlane {
-            api,
-            _machine: machine,
-        })
+        Ok(ControlPlane::new(api, machine))
     }
 
     /// The API server that the nodes' objects are of, if they are of one.
