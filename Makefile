@@ -11,18 +11,22 @@ FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
 BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
-SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
+SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/api-server.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
+# Where a real API server is built and run.
+API_SERVER := $(CARGO_TARGET_DIR)/api-server
 # Cargo workspaces with a lock file of their own.
 MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny manifests
+.PHONY: help demo demo-cluster test test-api test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny manifests
 
 help:
 	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods (as root)'
+	@echo 'make demo-cluster  the same with objects of a real API server, which goes and comes back (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
 	@echo 'make test-nic-long the same in every setting, all that may happen to the NIC in most of them'
+	@echo 'make test-api      the client of the API server against a real one, which is built first: many minutes'
 	@echo 'make lint          format, clippy, docs, licences, scripts'
 	@echo 'make bench         packets through memory and over veth, under 15 minutes (as root)'
 	@echo 'make bench-full    beside others, at scale and at rest, under 30 minutes (as root)'
@@ -42,6 +46,22 @@ demo: root
 	@tools/install-deps.sh demo
 	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
 	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
+
+# Against the server that MILLRACE_TEST_API, MILLRACE_TEST_API_TOKEN and MILLRACE_TEST_API_CA name, else one that is built.
+demo-cluster: root
+	@tools/install-deps.sh api
+	$(if $(MILLRACE_TEST_API),,tools/api-server.sh build "$(API_SERVER)")
+	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
+	tools/api-server.sh run "$(API_SERVER)" "$$CARGO_TARGET_DIR/release/millrace-lab" demo --api
+
+# What only a server of its own can be asked to do (stop, forget, show its log) is left out with one that is named.
+test-api:
+	@tools/install-deps.sh api
+	$(if $(MILLRACE_TEST_API),,tools/api-server.sh build "$(API_SERVER)")
+	$(CARGO) test --locked -p millrace --test cluster_api --no-run
+	tools/api-server.sh run "$(API_SERVER)" $(CARGO) test --locked -p millrace --test cluster_api -- anywhere::
+	$(if $(MILLRACE_TEST_API),,tools/api-server.sh run "$(API_SERVER)" \
+	    $(CARGO) test --locked -p millrace --test cluster_api -- real:: --ignored --test-threads=1)
 
 test: root
 	@tools/install-deps.sh test

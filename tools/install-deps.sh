@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building, running and testing Millrace needs, and does nothing if all are there.
 #
-#   tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]
+#   tools/install-deps.sh [build|demo|test|nic|api|bench|bench-full|lint|all]
 #
 # The Rust toolchain is not among them: it is the one thing to bring along.
 set -eu
@@ -22,6 +22,10 @@ INGRESS="nginx haproxy"
 NAMES="bind9-dnsutils"
 # The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
+# What makes certificates for tests.
+TLS="openssl"
+# What a real API server is built with, and keeps its objects in; only `make test-api` and `make demo-cluster` need it.
+API="golang-go golang-github-modern-go-reflect2-dev etcd-server"
 # What `make bench-full` measures beside, and nothing else needs: DPDK's own programs, which are in its package for developers, and Open vSwitch.
 BESIDE="dpdk-dev openvswitch-switch"
 LINT="shellcheck python3-venv"
@@ -41,12 +45,13 @@ case "${1:-all}" in
     build) wanted="$BUILD" ;;
     demo | bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
-    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC" ;;
+    test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $TLS $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;
+    api) wanted="$BUILD $LAB $TLS $API" ;;
     lint) wanted="$BUILD $LINT" ;;
-    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $NIC $LINT" ;;
+    all) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $TLS $NIC $LINT" ;;
     *)
-        echo "usage: tools/install-deps.sh [build|demo|test|nic|bench|bench-full|lint|all]" >&2
+        echo "usage: tools/install-deps.sh [build|demo|test|nic|api|bench|bench-full|lint|all]" >&2
         exit 2
         ;;
 esac
@@ -112,6 +117,9 @@ case " $needed " in
 esac
 case " $needed " in
     *" nginx "* | *" haproxy "*) disable nginx.service haproxy.service ;;
+esac
+case " $needed " in
+    *" etcd-server "*) disable etcd.service ;;
 esac
 case " $needed " in
     *" openvswitch-switch "*) disable openvswitch-switch.service ovs-record-hostname.service uuidd.socket ;;

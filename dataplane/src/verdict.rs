@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::port::PortId;
 use crate::table::{Location, NetworkId};
-use crate::wire::{IpProtocol, Malformed};
+use crate::wire::{IpProtocol, MacAddr, Malformed};
 
 /// What became of a packet. A `match` on it lists every exit; there is no catch-all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,28 @@ pub enum Verdict {
     Replicate(Cast),
 }
 
-/// A frame that goes to everybody in a bridged network but for whoever it comes from.
+/// A frame that goes to several in a bridged network, but not to whoever it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cast {
     /// The network.
     pub network: NetworkId,
     /// Where the frame comes from, and does not go.
     pub from: Location,
+    /// Whom it is for.
+    pub audience: Audience,
+}
+
+/// Whom a frame is for that goes to several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody.
+    Everybody,
+    /// Those who listen to this group, as far as that is known.
+    Listeners(MacAddr),
+    /// Those who ask for listeners to IPv4's groups, as far as they are known.
+    Ipv4Queriers,
+    /// The same for IPv6.
+    Ipv6Queriers,
 }
 
 /// A walk that ends before the last stage: the packet is dropped or punted.

@@ -13,8 +13,10 @@ use millrace_dataplane::clock::cycles;
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::fdb::Station;
-use millrace_dataplane::table::{HashKey, Location, Member, NetworkId, NodeTables, PortFacts, Segment, Tick};
-use millrace_dataplane::verdict::{Cast, DropReason, Exit, PuntDetail, Verdict};
+use millrace_dataplane::table::{
+    HashKey, Listeners, Location, Member, NetworkId, NodeTables, PortFacts, Segment, Tick,
+};
+use millrace_dataplane::verdict::{Audience, Cast, DropReason, Exit, PuntDetail, Verdict};
 use millrace_dataplane::wire::{Ethernet, MacAddr};
 use millrace_dataplane::worker::{BATCH_MAX, Lesson};
 
@@ -22,7 +24,7 @@ use self::admit::admit;
 use self::decap::open;
 use self::exit::{to_port, to_remote};
 use self::learn::Lessons;
-use self::suppress::suppress;
+use self::suppress::{audience, suppress};
 use crate::bridging::Bridging;
 use crate::encap::Wrapper;
 
@@ -123,10 +125,7 @@ impl Bridge {
                         .destination
                         .map(|station| self.bridging.fdb.touch(station));
                     self.touched ^= self.bridging.fdb.touch(entered.source) ^ destination.unwrap_or_default();
-                    verdicts.push(Verdict::Replicate(Cast {
-                        network: entered.network,
-                        from: entered.from,
-                    }));
+                    verdicts.push(Verdict::Replicate(entered.to(Audience::Everybody)));
                     *step = entered;
                 }
                 Err(exit) => verdicts.push(Verdict::from(exit)),
@@ -222,10 +221,13 @@ impl Bridge {
         {
             return Err(Exit::Punt(reason, PuntDetail::Segment(step.network, step.from)));
         }
-        Ok(Verdict::Replicate(Cast {
-            network: step.network,
-            from: step.from,
-        }))
+        let audience = match Ethernet::parse(frame.bytes())?.destination() {
+            group if segment.snoops && group.is_multicast() && !group.is_broadcast() => {
+                Audience::Listeners(group)
+            }
+            _ => Audience::Everybody,
+        };
+        Ok(Verdict::Replicate(step.to(audience)))
     }
 
     /// Sends a frame of the slow path's as if it had come from there, past `learn`, the storm's limit and `suppress`.
@@ -239,7 +241,7 @@ impl Bridge {
         let segment = tables.networks.segment(network).ok_or(DropReason::PortGone)?;
         match self.known(tables, segment, &step, frame)? {
             Some(port) => Ok(Verdict::Forward(port)),
-            None => Ok(Verdict::Replicate(Cast { network, from })),
+            None => Ok(Verdict::Replicate(step.to(audience(segment, frame)))),
         }
     }
 
@@ -293,6 +295,18 @@ fn enter(
     bridging.step(frame, network, from)
 }
 
+impl Step {
+    /// The frame, to several.
+    #[inline]
+    const fn to(&self, audience: Audience) -> Cast {
+        Cast {
+            network: self.network,
+            from: self.from,
+            audience,
+        }
+    }
+}
+
 impl Bridging {
     #[inline]
     fn step(&self, frame: &Frame, network: NetworkId, from: Location) -> Result<Step, Exit> {
@@ -310,18 +324,36 @@ impl Bridging {
 
 /// See [`Pipeline::destination`](millrace_dataplane::worker::Pipeline::destination): ports first, and then other nodes, unless
 /// the frame comes from one (split horizon).
-pub(crate) fn destination(tables: &NodeTables, cast: Cast, from: usize) -> Option<usize> {
-    let exits = tables.networks.exits(cast.network);
-    let is_other = |place: &usize| {
-        exits
-            .get(*place)
-            .is_some_and(|(port, _)| cast.from != Location::Port(*port))
+pub(crate) fn destination(
+    tables: &NodeTables,
+    listeners: &Listeners,
+    cast: Cast,
+    from: usize,
+) -> Option<usize> {
+    let only = match cast.audience {
+        Audience::Everybody => None,
+        Audience::Listeners(group) => listeners.lookup(cast.network, group),
+        Audience::Ipv4Queriers => listeners.queriers(cast.network, true),
+        Audience::Ipv6Queriers => listeners.queriers(cast.network, false),
     };
-    if let Some(place) = (from..exits.len()).find(is_other) {
+    let is_meant = |location: Location| {
+        location != cast.from && only.is_none_or(|only| only.binary_search(&location).is_ok())
+    };
+    let exits = tables.networks.exits(cast.network);
+    let ports = exits.iter().enumerate().skip(from);
+    if let Some((place, _)) = ports
+        .into_iter()
+        .find(|(_, (port, _))| is_meant(Location::Port(*port)))
+    {
         return Some(place);
     }
+    if matches!(cast.from, Location::Remote(_)) {
+        return None;
+    }
     let remotes = &tables.networks.segment(cast.network)?.remotes;
-    let place = from.max(exits.len());
-    let has_more = place < exits.len() + remotes.len();
-    (has_more && !matches!(cast.from, Location::Remote(_))).then_some(place)
+    let others = remotes.iter().enumerate().skip(from.saturating_sub(exits.len()));
+    let found = others
+        .into_iter()
+        .find(|(_, exit)| is_meant(Location::Remote(exit.remote())));
+    found.map(|(place, _)| exits.len() + place)
 }

@@ -6,7 +6,7 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{HashKey, NodeTables, Reader, Role, Tick};
+use millrace_dataplane::table::{HashKey, Listeners, NodeTables, Reader, Role, Tick};
 use millrace_dataplane::verdict::{Cast, DropReason, Verdict};
 use millrace_dataplane::worker::{Lesson, Origin, Pipeline};
 
@@ -21,6 +21,7 @@ pub struct SwitchPipeline {
     tables: Reader<NodeTables>,
     node: NodePipeline,
     bridge: Bridge,
+    listeners: Reader<Listeners>,
 }
 
 impl SwitchPipeline {
@@ -35,6 +36,7 @@ impl SwitchPipeline {
     ) -> Self {
         Self {
             node: NodePipeline::new(tables.clone(), connections, key, worker),
+            listeners: bridging.listeners.clone(),
             bridge: Bridge::new(bridging, key, worker),
             tables,
         }
@@ -107,7 +109,7 @@ impl Pipeline for SwitchPipeline {
     }
 
     fn destination(&mut self, cast: Cast, from: usize) -> Option<usize> {
-        destination(&self.tables.pin(), cast, from)
+        destination(&self.tables.pin(), &self.listeners.pin(), cast, from)
     }
 
     fn finish_copy(&mut self, frame: &mut Frame, cast: Cast, place: usize) -> Verdict {

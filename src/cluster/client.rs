@@ -3,13 +3,18 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{
     AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo, NamedCluster,
     NamedContext,
 };
+use tower::util::MapRequestLayer;
 
+use super::token::TokenFile;
 use crate::config::Kubernetes;
 
 /// How long the server may take to accept a connection.
@@ -88,10 +93,31 @@ pub async fn connect(config: &Kubernetes) -> Result<(kube::Client, String), Clus
     // And so is what becomes of a request that failed, with what is counted and said of it.
     made.default_retry = false;
     let server = made.cluster_url.to_string();
-    let client = kube::Client::try_from(made).map_err(|error| ClusterError::Client {
+    let token = made.auth_info.token_file.take().map(PathBuf::from);
+    let builder = ClientBuilder::try_from(made).map_err(|error| ClusterError::Client {
         server: server.clone(),
         error: Box::new(error),
     })?;
+    let client = match token {
+        Some(path) => {
+            let read = TokenFile::new(&path).map_err(|error| ClusterError::File {
+                key: if config.kubeconfig.is_some() {
+                    "kubeconfig"
+                } else {
+                    "token-file"
+                },
+                path,
+                error,
+            });
+            let token = Arc::new(read?);
+            let authorize = move |mut request: Request<Body>| {
+                token.authorize(&mut request);
+                request
+            };
+            builder.with_layer(&MapRequestLayer::new(authorize)).build()
+        }
+        None => builder.build(),
+    };
     Ok((client, server))
 }
 
@@ -123,9 +149,6 @@ fn own_kubeconfig(config: &Kubernetes) -> Result<Kubeconfig, ClusterError> {
     let is_in_clear = server.starts_with("http://");
     // kubectl's proxy has the token itself, and no certificate.
     let has_token = !is_in_clear || config.token_file.is_some();
-    if has_token {
-        readable("token-file", &token)?;
-    }
     if !is_in_clear {
         readable("ca-file", &ca)?;
     }

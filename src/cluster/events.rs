@@ -32,7 +32,8 @@ const NOTE_MAX_BYTES: usize = 1024;
 const INSTANCE_MAX_BYTES: usize = 128;
 /// How much of an object's name begins the Event's, so that it is no longer than a name may be.
 const NAME_MAX_BYTES: usize = 200;
-/// Where Events are of objects that live in no Namespace.
+/// Where Events are of objects that live in no Namespace, as client-go has it. (Kubernetes 1.20 takes them in `kube-system` only;
+/// nothing of ours runs there, for it has no EndpointSlices v1.)
 const NAMESPACE: &str = "default";
 /// Who says it.
 const CONTROLLER: &str = "millrace";

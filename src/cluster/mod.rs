@@ -19,6 +19,7 @@ mod request;
 mod saved;
 mod source;
 mod subnet_env;
+mod token;
 
 pub use client::{ClusterError, connect};
 pub use contact::{Contact, Count, SourceStatus};

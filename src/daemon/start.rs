@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crossbeam::channel::{Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{
-    Epoch, Fdb, HashKey, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
+    Epoch, Fdb, HashKey, Listeners, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Limits;
@@ -45,7 +45,7 @@ use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{NodeRecord, Store};
 use crate::slowpath::{
-    self, Feeds, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
+    self, Feeds, Learned, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
 };
 
 /// Admin requests that may wait.
@@ -94,7 +94,9 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
+    let listeners = Publisher::new(Listeners::default());
     let bridging = Bridging {
+        listeners: listeners.reader(),
         fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
         storms: Arc::default(),
     };
@@ -105,14 +107,14 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         (&connections, &bridging),
         key,
     )?;
+    let learned = Learned {
+        fdb: Arc::clone(&bridging.fdb),
+        listeners,
+    };
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
-    let (slow_path, slow_path_stats, (neighbours, steering)) = start_slow_path(
-        &config,
-        &fabric,
-        from_workers,
-        (publisher.reader(), Arc::clone(&bridging.fdb)),
-    )?;
+    let (slow_path, slow_path_stats, (neighbours, steering)) =
+        start_slow_path(&config, &fabric, from_workers, (publisher.reader(), learned))?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
@@ -230,7 +232,7 @@ fn start_slow_path(
     config: &Config,
     fabric: &Fabric,
     FromWorkers { punts, lessons }: FromWorkers,
-    tables: (Reader<NodeTables>, Arc<Fdb>),
+    tables: (Reader<NodeTables>, Learned),
 ) -> anyhow::Result<SlowPathEnds> {
     let (events_in, events) = bounded(EVENTS);
     let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);

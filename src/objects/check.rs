@@ -53,6 +53,8 @@ pub struct CheckCounts {
     pub own_pods: usize,
     /// Good NetworkPolicies and ClusterNetworkPolicies.
     pub policies: usize,
+    /// Good networks beside the cluster's own.
+    pub networks: usize,
     /// Pods that have ended.
     pub finished_pods: usize,
     /// Good Services.
@@ -156,6 +158,7 @@ fn count(store: &Store, files: usize) -> CheckCounts {
         pods: store.pods().count(),
         own_pods: store.own_pods().count(),
         policies: store.policies().len(),
+        networks: store.networks().count(),
         finished_pods: store.finished_pods(),
         services: store.services().len(),
         refused: of(Severity::Refused),
@@ -198,7 +201,7 @@ impl fmt::Display for CheckReport {
         let counts = &self.counts;
         writeln!(
             f,
-            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services, {} policies",
+            "{}: {} files, {} nodes ({} peers), {} pods ({} of this node, {} ended and left out), {} services, {} policies{}",
             manifests.display(),
             counts.files,
             counts.nodes,
@@ -208,6 +211,10 @@ impl fmt::Display for CheckReport {
             counts.finished_pods,
             counts.services,
             counts.policies,
+            match counts.networks {
+                0 => String::new(),
+                networks => format!(", {networks} networks"),
+            },
         )?;
         if let Some(own) = &self.own_node {
             let text = |cidrs: &[IpNet]| {

@@ -24,14 +24,12 @@ mod thread;
 mod to_switch;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
-use millrace_dataplane::table::fdb::Fdb;
 use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
@@ -41,6 +39,7 @@ use hold::{Held, HoldTable};
 use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
 pub(crate) use rate::Limiter;
+pub use segment::Learned;
 use segment::{Now, Segments};
 use stats::Silence;
 pub use stats::{SharedSlowPathStats, SlowPathStats};
@@ -109,13 +108,13 @@ pub struct SlowPath {
 }
 
 impl SlowPath {
-    /// A slow path in which nothing waits yet. What it learns about bridged networks it puts into `fdb`.
+    /// A slow path in which nothing waits yet. What it learns about bridged networks goes to workers by `learned`.
     #[must_use]
-    pub fn new(config: SlowPathConfig, fdb: Arc<Fdb>) -> Self {
+    pub fn new(config: SlowPathConfig, learned: Learned) -> Self {
         Self {
             limiter: Limiter::new(config.icmp_errors_per_second, HashKey::random()),
             holds: HoldTable::default(),
-            segments: Segments::new(fdb),
+            segments: Segments::new(learned),
             id: 0,
             stats: SharedSlowPathStats::default(),
         }
@@ -193,10 +192,12 @@ impl SlowPath {
 
     fn decide(&mut self, punt: &Punt, tables: &NodeTables, now: Instant) -> Result<Actions, Silence> {
         if let PuntDetail::Segment(network, from) = punt.detail {
-            let frame = punt.packet.bytes();
-            let injection = self
-                .segments
-                .hear(frame, (network, from), &self.stats, moment(now));
+            let (frame, from, now) = (punt.packet.bytes(), (network, from), moment(now));
+            let injection = if punt.reason == PuntReason::GroupMembership {
+                self.segments.overhear(frame, from, &self.stats, now)
+            } else {
+                self.segments.hear(frame, from, &self.stats, now)
+            };
             return Ok(Actions::from(injection));
         }
         let read = || Original::parse(punt.packet.bytes());

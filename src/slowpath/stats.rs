@@ -117,6 +117,8 @@ counters! {
     discovery_suppressed,
     /// ARP and neighbour messages in bridged networks that went on.
     discovery_passed,
+    /// Reports and queries about who listens to which group (IGMP, MLD) that were overheard in bridged networks.
+    memberships,
 }
 
 /// Why a packet gets no answer: one counter each.

@@ -5,12 +5,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, never, select_biased, tick};
-use millrace_dataplane::table::fdb::Fdb;
 use millrace_dataplane::table::{NodeTables, Reader};
 use millrace_dataplane::worker::{Injection, Lesson, Punt, WorkerHandle};
 use tokio::sync::mpsc;
 
-use super::{NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig, SteerRequest};
+use super::{Learned, NeighbourRequest, SharedSlowPathStats, SlowPath, SlowPathConfig, SteerRequest};
 
 /// The thread's name, as the system shows it.
 const NAME: &str = "slow-path";
@@ -49,7 +48,7 @@ pub struct Feeds {
 }
 
 /// Starts the thread. It takes what comes by its `feeds` and gives its own packets to the `workers`, by their numbers; it reads the
-/// newest `tables`, writes into `fdb` what it learns, and asks for neighbours and steered ids by the two queues, for which it never
+/// newest `tables`, hands on what it learns, and asks for neighbours and steered ids by the two queues, for which it never
 /// waits. It ends when told to, or when the other end of a feed is gone.
 ///
 /// # Errors
@@ -58,10 +57,10 @@ pub fn spawn<P: Send + 'static>(
     config: SlowPathConfig,
     feeds: Feeds,
     workers: Vec<WorkerHandle<P>>,
-    (tables, fdb): (Reader<NodeTables>, Arc<Fdb>),
+    (tables, learned): (Reader<NodeTables>, Learned),
     (neighbours, steering): (mpsc::Sender<NeighbourRequest>, mpsc::Sender<SteerRequest>),
 ) -> Result<SharedSlowPathStats, SlowPathError> {
-    let slow_path = SlowPath::new(config, fdb);
+    let slow_path = SlowPath::new(config, learned);
     let stats = Arc::clone(slow_path.stats());
     start(Loop {
         slow_path,

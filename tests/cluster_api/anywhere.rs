@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use crate::node::{
     Maker, NODES, PODS, SERVICES, SLICES, Server, TestNode, node, pod, service, slice, unique,
 };
+use crate::writes::{facts, with_file};
 
-const NAMESPACES: &str = "/api/v1/namespaces";
+pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
 const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 
-fn namespace(name: &str) -> Value {
+pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": "a"}}})
 }
 
@@ -20,13 +21,20 @@ fn policy(namespace: &str, name: &str) -> Value {
 }
 
 /// Deletes what a test made, whatever becomes of the test.
-struct Made<'m> {
+pub(crate) struct Made<'m> {
     maker: &'m Maker,
-    objects: Vec<(&'static str, Value)>,
+    pub(crate) objects: Vec<(&'static str, Value)>,
 }
 
-impl Made<'_> {
-    fn make(&mut self, kind: &'static str, object: Value) -> Value {
+impl<'m> Made<'m> {
+    pub(crate) fn by(maker: &'m Maker) -> Self {
+        Self {
+            maker,
+            objects: Vec::new(),
+        }
+    }
+
+    pub(crate) fn make(&mut self, kind: &'static str, object: Value) -> Value {
         let made = self.maker.make(kind, &object);
         self.objects.push((kind, object));
         made
@@ -36,7 +44,8 @@ impl Made<'_> {
 impl Drop for Made<'_> {
     fn drop(&mut self) {
         for (kind, object) in self.objects.iter().rev() {
-            self.maker.delete(kind, object);
+            let deleted = self.maker.try_delete(kind, object);
+            assert!(std::thread::panicking() || deleted.is_ok(), "{deleted:?}");
         }
     }
 }
@@ -48,7 +57,10 @@ fn has_pod(store: &Store, namespace: &str, name: &str, ip: &str) -> bool {
         .is_some_and(|pod| pod.ips == [ip.parse::<std::net::IpAddr>().unwrap()])
 }
 
-fn services_of<'s>(store: &'s Store, namespace: &'s str) -> impl Iterator<Item = (&'s str, usize)> {
+pub(crate) fn services_of<'s>(
+    store: &'s Store,
+    namespace: &'s str,
+) -> impl Iterator<Item = (&'s str, usize)> {
     let here = store
         .services()
         .iter()
@@ -68,10 +80,7 @@ fn objects_are_listed_and_followed() {
     let (a, b, space) = (unique("a"), unique("b"), unique("space"));
     let first = TestNode::start(&server.config, &a, state.path());
     let (_by, maker) = server.maker();
-    let mut made = Made {
-        maker: &maker,
-        objects: Vec::new(),
-    };
+    let mut made = Made::by(&maker);
     made.make(NODES, node(&a, "10.251.1.0/24"));
     made.make(NAMESPACES, namespace(&space));
     made.make(PODS, pod(&space, "web", &a, "10.251.1.7"));
@@ -136,10 +145,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     let name = unique("sense");
     let first = TestNode::start(&server.config, &name, state.path());
     let (_by, maker) = server.maker();
-    let mut made = Made {
-        maker: &maker,
-        objects: Vec::new(),
-    };
+    let mut made = Made::by(&maker);
     made.make(NODES, node(&name, "10.252.1.0/24"));
     first.wait("the node", |store| store.own_node().is_some());
     let annotate = |value: &str| {
@@ -170,10 +176,7 @@ fn an_object_that_changed_meanwhile_is_not_replaced() {
     const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
     let server = Server::any();
     let (_by, maker) = server.maker();
-    let mut made = Made {
-        maker: &maker,
-        objects: Vec::new(),
-    };
+    let mut made = Made::by(&maker);
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": unique("lease"), "namespace": "default"}, "spec": {"holderIdentity": "a"}});
     let first_version = made.make(LEASES, lease.clone());
@@ -191,4 +194,39 @@ fn an_object_that_changed_meanwhile_is_not_replaced() {
     let name = lease["metadata"]["name"].as_str().unwrap();
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/default/leases/{name}");
     assert_eq!(maker.get(&path).unwrap()["spec"]["holderIdentity"], "b");
+}
+
+/// A Node without annotations gets all of them, and the condition, from whichever server; the next store has the lease.
+#[test]
+fn a_node_without_a_lease_gets_one() {
+    let server = Server::any();
+    let state = tempfile::tempdir().unwrap();
+    let name = unique("leased");
+    let node_config = with_file(&server.config, state.path());
+    let own = TestNode::start(&node_config, &name, state.path());
+    let (_by, maker) = server.maker();
+    let object = node(&name, "10.250.1.0/24");
+    maker.make(NODES, &object);
+    own.wait("the node", |store| store.own_node().is_some());
+    let lease = own.source.keep_lease().unwrap();
+    lease.send_replace(Some(facts(&name)));
+    let store = own.wait("the lease", |store| {
+        store.own_node().is_some_and(|own| own.lease.is_some())
+    });
+    let own_node = store.own_node().unwrap();
+    let public: Vec<_> = own_node.public_ips().map(|address| address.to_string()).collect();
+    assert_eq!(public, ["192.0.2.1", "2001:db8::1"]);
+    let written = maker.get(&format!("{NODES}/{name}")).unwrap();
+    let conditions = written["status"]["conditions"].as_array().unwrap();
+    let condition = conditions
+        .iter()
+        .find(|condition| condition["type"] == "NetworkUnavailable")
+        .unwrap();
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("False"), &json!("MillraceIsUp"))
+    );
+    let data = &written["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-data"];
+    assert_eq!(data, "{\"VNI\":1,\"VtepMAC\":\"66:00:00:00:00:04\"}");
+    maker.delete(NODES, &object);
 }

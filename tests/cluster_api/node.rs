@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake::Fake;
+use crate::log;
 
 pub(crate) const NODES: &str = "/api/v1/nodes";
 pub(crate) const PODS: &str = "/api/v1/pods";
@@ -74,7 +75,12 @@ impl Server {
 
     /// Somebody who makes objects, for as long as the first of the two is there.
     pub(crate) fn maker(&self) -> (TestNode, Maker) {
-        let by = TestNode::start(&self.config, &unique("maker"), self.folder.path());
+        // Whose Events they are is what some tests are about.
+        let config = Kubernetes {
+            events: false,
+            ..self.config.clone()
+        };
+        let by = TestNode::start(&config, &unique("maker"), self.folder.path());
         let maker = Maker::of(&by);
         (by, maker)
     }
@@ -106,6 +112,7 @@ impl TestNode {
     }
 
     pub(crate) fn start_at(pace: Pace, config: &Kubernetes, name: &str, state_dir: &Path) -> Self {
+        log::listen();
         let options = ClusterOptions {
             kubernetes: config.clone(),
             own: name.parse().unwrap(),
@@ -145,7 +152,11 @@ pub(crate) fn patiently<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "waited in vain: {what}; what was said:\n{}",
+            log::said()
+        );
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -200,16 +211,33 @@ impl Maker {
     /// Makes an object, and then its status, as those do whose it is to say.
     pub(crate) fn make(&self, kind: &str, object: &Value) -> Value {
         let (path, all) = Self::path(kind, object);
-        let made = self.ask(Method::POST, &all, "application/json", object).unwrap();
+        let made = self.post(&all, object);
         let Some(status) = object.get("status") else {
             return made;
         };
         self.patch(&format!("{path}/status"), &json!({"status": status}))
     }
 
+    /// Makes an object that may be there already.
+    pub(crate) fn try_make(&self, kind: &str, object: &Value) -> Result<Value, String> {
+        self.ask(
+            Method::POST,
+            &Self::path(kind, object).1,
+            "application/json",
+            object,
+        )
+    }
+
+    pub(crate) fn post(&self, path: &str, object: &Value) -> Value {
+        self.ask(Method::POST, path, "application/json", object).unwrap()
+    }
+
     pub(crate) fn patch(&self, path: &str, patch: &Value) -> Value {
+        self.try_patch(path, patch).unwrap()
+    }
+
+    pub(crate) fn try_patch(&self, path: &str, patch: &Value) -> Result<Value, String> {
         self.ask(Method::PATCH, path, "application/merge-patch+json", patch)
-            .unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
@@ -227,14 +255,13 @@ impl Maker {
 
     /// Deletes an object at once.
     pub(crate) fn delete(&self, kind: &str, object: &Value) {
+        self.try_delete(kind, object).unwrap();
+    }
+
+    pub(crate) fn try_delete(&self, kind: &str, object: &Value) -> Result<Value, String> {
         let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0});
-        self.ask(
-            Method::DELETE,
-            &Self::path(kind, object).0,
-            "application/json",
-            &now,
-        )
-        .unwrap();
+        let path = Self::path(kind, object).0;
+        self.ask(Method::DELETE, &path, "application/json", &now)
     }
 }
 

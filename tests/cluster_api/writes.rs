@@ -7,9 +7,9 @@ use millrace::config::Kubernetes;
 use serde_json::json;
 
 use crate::fake::{Fake, Fault};
-use crate::node::{Maker, NODES, SERVICES, Server, TestNode, config, node, patiently, unique};
+use crate::node::{Maker, NODES, SERVICES, TestNode, config, node, patiently};
 
-fn facts(name: &str) -> LeaseFacts {
+pub(crate) fn facts(name: &str) -> LeaseFacts {
     LeaseFacts {
         node: name.parse().unwrap(),
         backend: LeaseBackend::Vxlan {
@@ -27,47 +27,12 @@ fn facts(name: &str) -> LeaseFacts {
     }
 }
 
-fn with_file(config: &Kubernetes, folder: &std::path::Path) -> Kubernetes {
+pub(crate) fn with_file(config: &Kubernetes, folder: &std::path::Path) -> Kubernetes {
     Kubernetes {
         subnet_env: folder.join("subnet.env"),
         pod_network: vec!["10.250.0.0/16".parse().unwrap(), "fd00:250::/56".parse().unwrap()],
         ..config.clone()
     }
-}
-
-/// A Node without annotations gets all of them, and the condition, from whichever server; the next store has the lease.
-#[test]
-fn a_node_without_a_lease_gets_one() {
-    let server = Server::any();
-    let state = tempfile::tempdir().unwrap();
-    let name = unique("leased");
-    let node_config = with_file(&server.config, state.path());
-    let own = TestNode::start(&node_config, &name, state.path());
-    let (_by, maker) = server.maker();
-    let object = node(&name, "10.250.1.0/24");
-    maker.make(NODES, &object);
-    own.wait("the node", |store| store.own_node().is_some());
-    let lease = own.source.keep_lease().unwrap();
-    lease.send_replace(Some(facts(&name)));
-    let store = own.wait("the lease", |store| {
-        store.own_node().is_some_and(|own| own.lease.is_some())
-    });
-    let own_node = store.own_node().unwrap();
-    let public: Vec<_> = own_node.public_ips().map(|address| address.to_string()).collect();
-    assert_eq!(public, ["192.0.2.1", "2001:db8::1"]);
-    let written = maker.get(&format!("{NODES}/{name}")).unwrap();
-    let conditions = written["status"]["conditions"].as_array().unwrap();
-    let condition = conditions
-        .iter()
-        .find(|condition| condition["type"] == "NetworkUnavailable")
-        .unwrap();
-    assert_eq!(
-        (&condition["status"], &condition["reason"]),
-        (&json!("False"), &json!("MillraceIsUp"))
-    );
-    let data = &written["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-data"];
-    assert_eq!(data, "{\"VNI\":1,\"VtepMAC\":\"66:00:00:00:00:04\"}");
-    maker.delete(NODES, &object);
 }
 
 /// A Node of the tests' own server with a lease kept on it.

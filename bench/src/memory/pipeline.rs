@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use millrace_dataplane::table::{AffinityTable, FlowTable, HashKey, NodeTables, Reader};
+use millrace_dataplane::table::{
+    AffinityTable, FlowTable, HashKey, Listeners, NodeTables, Publisher, Reader,
+};
 use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 
 use super::bridge;
@@ -29,6 +31,7 @@ pub(super) fn pipeline(
     let bridging = Bridging {
         fdb: bridge::fdb(if walk.is_bridged() { flows } else { 1 })?,
         storms: Arc::default(),
+        listeners: Publisher::new(Listeners::default()).reader(),
     };
     let key = HashKey::random();
     Ok(SwitchPipeline::new(tables, connections, bridging, key, index))

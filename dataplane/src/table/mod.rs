@@ -13,6 +13,7 @@ pub mod bandwidth;
 pub mod fdb;
 pub mod flow;
 pub mod hash;
+pub mod listeners;
 pub mod local;
 pub mod neighbour;
 pub mod network;
@@ -33,6 +34,7 @@ pub use bandwidth::{Bucket, Rate};
 pub use fdb::{Fdb, FdbWriter, Learnt};
 pub use flow::{FlowShard, FlowTable};
 pub use hash::HashKey;
+pub use listeners::Listeners;
 pub use local::{Endpoint, EndpointKind, Local, SourceAddresses};
 pub use neighbour::{NeighbourId, NeighbourTable};
 pub use network::{

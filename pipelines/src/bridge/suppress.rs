@@ -1,11 +1,10 @@
 //! `suppress`: what is said to everybody and the slow path may know better, or wants to hear.
 
+use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::Segment;
-use millrace_dataplane::verdict::PuntReason;
-use millrace_dataplane::wire::{EtherType, Ethernet, IcmpType, IpProtocol, Ipv4, Ipv6};
+use millrace_dataplane::verdict::{Audience, PuntReason};
+use millrace_dataplane::wire::{EtherType, Ethernet, IcmpType, IpProtocol, Ipv4, Ipv6, Membership};
 
-/// The Internet Group Management Protocol (RFC 3376).
-const IGMP: IpProtocol = IpProtocol(2);
 /// Multicast listener query, report and done (RFC 2710), and report of version 2 (RFC 3810).
 const MLD: [IcmpType; 4] = [IcmpType(130), IcmpType(131), IcmpType(132), IcmpType(143)];
 
@@ -29,7 +28,7 @@ fn reason(ethernet: Ethernet<'_>) -> Option<PuntReason> {
         EtherType::ARP => Some(PuntReason::Arp),
         EtherType::IPV4 => {
             let ip = Ipv4::parse(ethernet.payload()).ok()?;
-            (ip.protocol() == IGMP).then_some(PuntReason::GroupMembership)
+            (ip.protocol() == IpProtocol::IGMP).then_some(PuntReason::GroupMembership)
         }
         EtherType::IPV6 => {
             let upper = Ipv6::parse(ethernet.payload()).ok()?.upper().ok()?;
@@ -43,4 +42,28 @@ fn reason(ethernet: Ethernet<'_>) -> Option<PuntReason> {
         }
         _ => None,
     }
+}
+
+/// Whom a frame is for that the slow path gives back: what hosts say of groups, those who ask for it.
+#[cold]
+pub(super) fn audience(segment: &Segment, frame: &Frame) -> Audience {
+    if !segment.snoops {
+        return Audience::Everybody;
+    }
+    let said = || {
+        let ethernet = Ethernet::parse(frame.bytes()).ok()?;
+        let (membership, audience) = match ethernet.ether_type() {
+            EtherType::IPV4 => {
+                let ip = Ipv4::parse(ethernet.payload()).ok()?;
+                (Membership::parse_v4(&ip).ok()??, Audience::Ipv4Queriers)
+            }
+            EtherType::IPV6 => {
+                let ip = Ipv6::parse(ethernet.payload()).ok()?;
+                (Membership::parse_v6(&ip).ok()??, Audience::Ipv6Queriers)
+            }
+            _ => return None,
+        };
+        matches!(membership, Membership::Report(_)).then_some(audience)
+    };
+    said().unwrap_or(Audience::Everybody)
 }

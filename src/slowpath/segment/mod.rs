@@ -4,6 +4,7 @@
 //! a segment says so. What is learned from them is in the forwarding database, which workers look stations up in.
 
 mod bindings;
+mod groups;
 mod moves;
 mod read;
 
@@ -14,13 +15,16 @@ use std::time::{Duration, Instant};
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::table::fdb::{Fdb, Learnt, Refusal};
-use millrace_dataplane::table::{Location, Member, NetworkId, Networks, NodeTables, Tick};
-use millrace_dataplane::wire::{Ethernet, MacAddr};
+use millrace_dataplane::table::{
+    Listeners, Location, Member, NetworkId, Networks, NodeTables, Publisher, Tick,
+};
+use millrace_dataplane::wire::{EtherType, Ethernet, Ipv4, Ipv6, MacAddr, Membership};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Way};
 use tracing::warn;
 
 use super::stats::SlowPathStats;
 use bindings::{Binding, Bindings};
+use groups::Groups;
 use moves::{Move, Moves};
 use read::Question;
 
@@ -28,6 +32,8 @@ use read::Question;
 const LOOK: Duration = Duration::from_secs(1);
 /// Turns of [`Segments::tick`] in which the whole forwarding database is looked through for stations to forget.
 const AGEING_TURNS: usize = 32;
+/// How soon after one another workers are told who listens: each time it is all of it.
+const TELL: Duration = Duration::from_millis(100);
 
 /// Whether what is done so often at most may be done again.
 fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
@@ -45,6 +51,15 @@ pub(super) struct Now {
     pub(super) tick: Tick,
 }
 
+/// Where what is learned about bridged networks is put, for workers.
+#[derive(Debug)]
+pub struct Learned {
+    /// Where stations are.
+    pub fdb: Arc<Fdb>,
+    /// Who listens to which group.
+    pub listeners: Publisher<Listeners>,
+}
+
 /// What is known about bridged networks beside the tables.
 #[derive(Debug)]
 pub(super) struct Segments {
@@ -55,12 +70,21 @@ pub(super) struct Segments {
     heard: Bindings,
     /// Who was given which address.
     given: HashMap<(NetworkId, IpAddr), MacAddr>,
+    groups: Groups,
+    listeners: Publisher<Listeners>,
+    /// When workers were told last who listens, and whether that has changed since.
+    told: Option<Instant>,
+    is_news: bool,
 }
 
 impl Segments {
-    pub(super) fn new(fdb: Arc<Fdb>) -> Self {
+    pub(super) fn new(Learned { fdb, listeners }: Learned) -> Self {
         Self {
             fdb,
+            listeners,
+            groups: Groups::default(),
+            told: None,
+            is_news: false,
             networks: Arc::default(),
             moves: Moves::default(),
             heard: Bindings::default(),
@@ -176,6 +200,33 @@ impl Segments {
         }
     }
 
+    /// What becomes of a message about who listens to which group: it goes on, and is remembered.
+    pub(super) fn overhear(
+        &mut self,
+        frame: &[u8],
+        (network, from): (NetworkId, Location),
+        stats: &SlowPathStats,
+        now: Now,
+    ) -> Injection {
+        if let Some((membership, is_ipv4)) = membership(frame) {
+            stats.memberships.add(1);
+            self.is_news |= self.groups.hear(network, from, (membership, is_ipv4), now.at);
+            self.tell(now.at);
+        }
+        inject(network, from, PacketCopy::new(frame))
+    }
+
+    /// Tells workers who listens, if that is news and they have not been told just now.
+    fn tell(&mut self, now: Instant) {
+        let is_due = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= TELL);
+        if self.is_news && is_due {
+            self.listeners.publish(self.groups.listeners());
+            (self.told, self.is_news) = (Some(now), false);
+        }
+    }
+
     /// The answer to a question, if it is known who is asked for and that it is still there.
     fn answer(
         &self,
@@ -211,6 +262,8 @@ impl Segments {
     pub(super) fn tick(&mut self, stats: &SlowPathStats, now: Now) {
         self.moves.forget_old(now.at);
         self.heard.forget_old(now.at);
+        self.is_news |= self.groups.forget_old(now.at);
+        self.tell(now.at);
         let mut writer = self.fdb.write();
         let places = writer.places().div_ceil(AGEING_TURNS);
         let aged = writer.age(now.tick, places);
@@ -220,6 +273,22 @@ impl Segments {
     /// Whether there are bridged networks, so that [`Self::tick`] has something to do.
     pub(super) fn is_any(&self) -> bool {
         self.networks.iter().next().is_some()
+    }
+}
+
+/// What a frame says about who listens to which group, and whether to IPv4's, if it does.
+fn membership(frame: &[u8]) -> Option<(Membership<'_>, bool)> {
+    let ethernet = Ethernet::parse(frame).ok()?;
+    match ethernet.ether_type() {
+        EtherType::IPV4 => {
+            let ip = Ipv4::parse(ethernet.payload()).ok()?;
+            Some((Membership::parse_v4(&ip).ok()??, true))
+        }
+        EtherType::IPV6 => {
+            let ip = Ipv6::parse(ethernet.payload()).ok()?;
+            Some((Membership::parse_v6(&ip).ok()??, false))
+        }
+        _ => None,
     }
 }
 

@@ -86,7 +86,10 @@ impl Bench {
             at: Instant::now(),
             tick: Tick::from_seconds(1000),
         };
-        let mut segments = Segments::new(Arc::clone(&fdb));
+        let mut segments = Segments::new(Learned {
+            fdb: Arc::clone(&fdb),
+            listeners: Publisher::new(Listeners::default()),
+        });
         segments.follow(&tables(&[1, 2, 3, 4]));
         fdb.write().set_static(RED, POD, port(3), now.tick).unwrap();
         Self {
@@ -411,4 +414,38 @@ fn solicitations_are_answered_as_the_station_would() {
     let mut wrong = ask("fd09::b");
     wrong[60] ^= 1;
     bench.passes(&wrong, port(1));
+}
+
+#[test]
+fn workers_are_told_who_listens_at_once_and_again_when_that_changes() {
+    let mut bench = Bench::new();
+    let group = MacAddr([1, 0, 0x5e, 1, 2, 3]);
+    let overhear = |bench: &mut Bench, kind: u8, from| {
+        let mut message = [kind, 0, 0, 0, 239, 1, 2, 3];
+        let sum = millrace_dataplane::wire::checksum::checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let header = [0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 9, 0, 1, 239, 1, 2, 3];
+        let link = [&group.0[..], &A.0, &[8, 0]].concat();
+        let frame = [link, header.to_vec(), message.to_vec()].concat();
+        let injection = bench
+            .segments
+            .overhear(&frame, (RED, from), &bench.stats, bench.now);
+        assert_eq!(injection.packet.bytes(), frame, "it goes on");
+    };
+    let listeners = bench.segments.listeners.reader();
+    let who = || listeners.pin().lookup(RED, group).map(<[_]>::to_vec);
+    overhear(&mut bench, 0x11, remote(0));
+    assert_eq!(who(), Some(vec![remote(0)]));
+    // Told a moment ago: the next turn tells the rest.
+    overhear(&mut bench, 0x16, port(1));
+    overhear(&mut bench, 0x16, port(2));
+    assert_eq!(who(), Some(vec![remote(0)]));
+    bench.later(Duration::from_secs(1));
+    bench.segments.tick(&bench.stats, bench.now);
+    assert_eq!(who(), Some(vec![port(1), port(2), remote(0)]));
+    overhear(&mut bench, 0x17, port(1));
+    bench.later(groups::LEAVES);
+    bench.segments.tick(&bench.stats, bench.now);
+    assert_eq!(who(), Some(vec![port(2), remote(0)]));
+    assert_eq!(bench.counted(), BTreeMap::from([("memberships", 4)]));
 }

@@ -24,8 +24,8 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    HashKey, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts,
-    PortTable, Prefix, Role, RouteTable, Target, Tunnel, Underlay,
+    Fdb, HashKey, Listeners, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
+    PeerTable, PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::verdict::{PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
@@ -352,7 +352,14 @@ fn slow_path_of(icmp_errors_per_second: usize) -> SlowPath {
     let config = SlowPathConfig {
         icmp_errors_per_second,
     };
-    SlowPath::new(config, Arc::new(Fdb::new(64, HashKey::random())))
+    SlowPath::new(config, learned())
+}
+
+fn learned() -> Learned {
+    Learned {
+        fdb: Arc::new(Fdb::new(64, HashKey::random())),
+        listeners: Publisher::new(Listeners::default()),
+    }
 }
 
 /// The counters that are not zero, `punts` left out.

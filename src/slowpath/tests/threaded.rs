@@ -10,7 +10,7 @@ use millrace_dataplane::port::QueueId;
 use millrace_dataplane::port::memory::{MemoryPort, Wire};
 use millrace_dataplane::stats::QueueStats;
 use millrace_dataplane::table::flow::{FlowOptions, Timeouts};
-use millrace_dataplane::table::{AffinityTable, FlowTable, Publisher, Tick};
+use millrace_dataplane::table::{AffinityTable, FlowTable, Tick};
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::worker::{Idle, Pipeline, Worker, WorkerConfig, WorkerHandle};
 use millrace_pipelines::{Connections, NodePipeline};
@@ -307,7 +307,7 @@ fn stuck(
             events: events_out,
         },
         vec![handle],
-        (publisher.reader(), Arc::new(Fdb::new(64, HashKey::random()))),
+        (publisher.reader(), learned()),
         (requests_in, mpsc::channel(1).0),
     )
     .unwrap();

@@ -43,6 +43,11 @@ pub(super) async fn answer(
         .get("content-type")
         .and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
+    let authorization = parts
+        .headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let authorization = authorization.unwrap_or_default().to_owned();
     let body = body
         .collect()
         .await
@@ -76,6 +81,7 @@ pub(super) async fn answer(
             query: asked.query.clone(),
             body: String::from_utf8_lossy(&asked.body).into_owned(),
             content_type: asked.content_type.clone(),
+            authorization,
         });
         state.take_fault(verb, &asked.route.kind)
     };

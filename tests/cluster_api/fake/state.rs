@@ -31,6 +31,7 @@ pub(crate) struct Seen {
     /// What was sent, byte by byte.
     pub(crate) body: String,
     pub(crate) content_type: String,
+    pub(crate) authorization: String,
 }
 
 /// Why an answer is none: a status code with words.

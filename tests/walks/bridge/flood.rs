@@ -40,7 +40,14 @@ fn a_copy_that_cannot_leave_is_dropped_by_itself() {
     let (verdict, left) = switch.receive(port(12), &sent);
     assert_eq!(verdict, cast(BLUE, at(12)));
     let from = at(12);
-    let ends = switch.copies(Cast { network: BLUE, from }, &left);
+    let ends = switch.copies(
+        Cast {
+            network: BLUE,
+            from,
+            audience: Audience::Everybody,
+        },
+        &left,
+    );
     let verdicts: Vec<_> = ends.iter().map(|(verdict, _)| *verdict).collect();
     let unresolved = dropped(DropReason::BridgeUnresolved);
     let expected = [
@@ -57,6 +64,7 @@ fn tables_that_change_between_two_copies_bring_nothing_back() {
     let cast = Cast {
         network: RED,
         from: at(11),
+        audience: Audience::Everybody,
     };
     let sent = frame(station(1), MacAddr::BROADCAST);
     // Port 10, at place 0, has left: place 0 is now where the frame comes from.
@@ -73,12 +81,14 @@ fn tables_that_change_between_two_copies_bring_nothing_back() {
     let from_node = Cast {
         network: RED,
         from: behind(2),
+        audience: Audience::Everybody,
     };
     let split = switch.pipeline.finish_copy(&mut copy, from_node, 99);
     assert_eq!(split, dropped(DropReason::BridgeSplitHorizon));
     let of_none = Cast {
         network: BLUE,
         from: at(12),
+        audience: Audience::Everybody,
     };
     assert_eq!(switch.pipeline.destination(of_none, 0), None);
     assert_eq!(

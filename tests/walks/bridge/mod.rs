@@ -3,6 +3,7 @@
 mod admit;
 mod flood;
 mod guard;
+mod listen;
 mod random;
 mod scene;
 mod tunnel;
@@ -15,7 +16,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
     Location, Member, NetworkId, Networks, NodeTables, PortTable, Segment, Tick,
 };
-use millrace_dataplane::verdict::{Cast, DropReason, PuntReason, Verdict};
+use millrace_dataplane::verdict::{Audience, Cast, DropReason, PuntReason, Verdict};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::{Lesson, Pipeline};
 

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use millrace_dataplane::frame::{Frame, Pool};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Fdb, Guard, HashKey, Learnt, Location, Member, NetworkId, Networks, NodeTables, OuterLink, PortFacts,
-    PortTable, Publisher, RemoteExit, RemoteId, Role, Segment, SegmentTunnel, StormLimit, Tick, TunnelEnds,
+    Fdb, Guard, HashKey, Learnt, Listeners, Location, Member, NetworkId, Networks, NodeTables, OuterLink,
+    PortFacts, PortTable, Publisher, RemoteExit, RemoteId, Role, Segment, SegmentTunnel, StormLimit, Tick,
+    TunnelEnds,
 };
-use millrace_dataplane::verdict::{Cast, DropReason, PuntDetail, PuntReason, Verdict};
+use millrace_dataplane::verdict::{Audience, Cast, DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::worker::{Lesson, Origin, Pipeline};
@@ -159,6 +160,7 @@ pub fn tables(segments: [(NetworkId, Segment); 2]) -> NodeTables {
 /// A switch, its forwarding database, and the frames to run it on.
 pub struct Switch {
     publisher: Publisher<NodeTables>,
+    listeners: Publisher<Listeners>,
     pub pipeline: Box<SwitchPipeline>,
     pub fdb: Arc<Fdb>,
     pub pool: Pool,
@@ -179,18 +181,25 @@ impl Switch {
     pub fn with(tables: NodeTables) -> Self {
         let key = HashKey::random();
         let (publisher, fdb) = (Publisher::new(tables), Arc::new(Fdb::new(1024, key)));
+        let listeners = Publisher::new(Listeners::default());
         let bridging = Bridging {
             fdb: Arc::clone(&fdb),
             storms: Arc::default(),
+            listeners: listeners.reader(),
         };
         let pipeline = SwitchPipeline::new(publisher.reader(), connections(), bridging, key, 0);
         Self {
             publisher,
+            listeners,
             pipeline: Box::new(pipeline),
             fdb,
             pool: Pool::on_heap(128),
             now: Tick::from_seconds(1000),
         }
+    }
+
+    pub fn listen(&mut self, listeners: Listeners) {
+        self.listeners.publish(listeners);
     }
 
     pub fn publish(&mut self, tables: NodeTables) {
@@ -322,7 +331,11 @@ pub fn outer(from: u8, to: u8) -> Outer {
 }
 
 pub fn cast(network: NetworkId, from: Location) -> Verdict {
-    Verdict::Replicate(Cast { network, from })
+    Verdict::Replicate(Cast {
+        network,
+        from,
+        audience: Audience::Everybody,
+    })
 }
 
 pub fn udp(family: Family, source: IpAddr) -> Ip {

@@ -6,8 +6,9 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::config::SecondNetwork;
 use crate::error::CniError;
 
 /// Bursts that runtimes write because there has to be one, where the pod's annotations name none. containerd: the largest
@@ -78,6 +79,18 @@ impl Bandwidth {
             egress: own_egress.or(egress),
         })
     }
+
+    /// As it is, in the cluster's own network.
+    ///
+    /// # Errors
+    /// [`CniError`] in another one.
+    pub(crate) fn in_network(self, second: Option<SecondNetwork>) -> Result<Self, CniError> {
+        if second.is_none() || self == Self::default() {
+            return Ok(self);
+        }
+        let why = "an interface in a network beside the cluster's own has no limit; leave it out";
+        Err(CniError::field("bandwidth", json!(self), why))
+    }
 }
 
 fn take_known(passed: &mut Map<String, Value>) -> Result<RawBandwidth, CniError> {
@@ -133,8 +146,6 @@ fn rate(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(own: Value, passed: Value) -> Result<Value, CniError> {
@@ -194,6 +205,16 @@ mod tests {
             alone.unwrap(),
             json!({"ingress": {"rate": 1000}, "egress": {"rate": 2000}})
         );
+    }
+
+    #[test]
+    fn there_is_none_in_a_network_beside_the_clusters_own() {
+        let second = Some(SecondNetwork { vni: 7, port: 8472 });
+        let one: RawBandwidth = serde_json::from_value(json!({"egressRate": 1000})).unwrap();
+        let bandwidth = Bandwidth::read(&one, None).unwrap();
+        assert_eq!(bandwidth.in_network(None).unwrap(), bandwidth);
+        assert!(bandwidth.in_network(second).is_err());
+        assert!(Bandwidth::default().in_network(second).is_ok());
     }
 
     #[test]

@@ -269,11 +269,6 @@ impl Config {
                 "a pod's first MAC address follows from its name",
             ));
         }
-        let bandwidth = Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?;
-        if raw.network.is_some() && bandwidth != Bandwidth::default() {
-            let why = "only a pod's first interface is held to one";
-            return Err(CniError::field("bandwidth", "a rate", why));
-        }
         let dns = runtime.dns.filter(|dns| !dns.is_empty()).or(raw.dns);
         Ok(Self {
             version,
@@ -286,7 +281,7 @@ impl Config {
             second: raw.network,
             mac,
             port_mappings: mappings(runtime.port_mappings.unwrap_or_default())?,
-            bandwidth,
+            bandwidth: Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?.in_network(raw.network)?,
             valid,
         })
     }

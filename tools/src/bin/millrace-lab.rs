@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_tools::demo;
 use millrace_tools::lab::plan::{Families, Network};
 use millrace_tools::lab::{
-    Attachment, Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers,
+    Api, Attachment, Lab, LabError, MillraceOptions, NodeKind, Offloads, Topology, Wire, clean_leftovers,
     interrupt,
 };
 
@@ -70,6 +71,10 @@ struct LabOptions {
     /// Whose objects describe the nodes: with Calico's, IPv4 pods of Millrace nodes reach each other over IPIP
     #[arg(long, value_enum, default_value = "calico")]
     network: NetworkWord,
+    /// Take the nodes' objects from the API server that MILLRACE_TEST_API names, with MILLRACE_TEST_API_TOKEN and
+    /// MILLRACE_TEST_API_CA; in flannel's network
+    #[arg(long)]
+    api: bool,
     /// How Millrace attaches to the uplink
     #[arg(long, value_name = "MODE", value_parser = ["auto", "native", "generic"], default_value = "auto")]
     xdp_mode: String,
@@ -106,7 +111,7 @@ enum NetworkWord {
 const SERVICE_CIDRS: &str = "\n[services]\ncidrs = [\"10.96.0.0/12\", \"fd96::/108\"]\n";
 
 impl LabOptions {
-    fn topology(&self) -> Topology {
+    fn topology(&self) -> Result<Topology, LabError> {
         let kind = |word: &NodeWord| match word {
             NodeWord::Millrace => NodeKind::Millrace,
             NodeWord::Stock => NodeKind::Stock,
@@ -130,7 +135,15 @@ impl LabOptions {
         if families == Families::Dual {
             millrace.extra.push_str(SERVICE_CIDRS);
         }
-        Topology {
+        let network = match self.network {
+            _ if self.api => Network::Flannel,
+            NetworkWord::Flannel => Network::Flannel,
+            NetworkWord::Calico => Network::Calico,
+        };
+        if self.api {
+            millrace.api = Some(Arc::new(Api::of_environment()?));
+        }
+        Ok(Topology {
             nodes: self.nodes.iter().map(kind).collect(),
             pods_per_node: self.pods,
             wire: Wire {
@@ -140,20 +153,17 @@ impl LabOptions {
             },
             millrace,
             families,
-            network: match self.network {
-                NetworkWord::Flannel => Network::Flannel,
-                NetworkWord::Calico => Network::Calico,
-            },
+            network,
             attachment: Attachment::Plugin,
-        }
+        })
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = interrupt::heed_signals().and_then(|()| match &cli.command {
-        Command::Demo(options) => demo::run(&options.topology(), &mut io::stdout().lock()),
-        Command::Up(options) => up(&options.topology()).map(|()| true),
+        Command::Demo(options) => demo::run(&options.topology()?, &mut io::stdout().lock()),
+        Command::Up(options) => up(&options.topology()?).map(|()| true),
         Command::Clean => clean().map(|()| true),
     });
     let error = match ended {

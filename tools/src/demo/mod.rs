@@ -1,5 +1,6 @@
 //! The demo: a lab, live traffic between everyone in it, and a table of what passed.
 
+mod away;
 mod checks;
 mod flows;
 mod plugin;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use checks::{Outcome, Protocol, try_all};
 
 use crate::lab::plan::{PREFIX_LENGTH, PREFIX_LENGTH_V6, Tunnel};
-use crate::lab::{Lab, LabError, Node, NodeKind, Topology, clean_leftovers};
+use crate::lab::{Api, Lab, LabError, Node, NodeKind, Topology, clean_leftovers};
 
 /// What the demo asks the first Millrace node of at the end.
 const QUESTIONS: [&[&str]; 2] = [&["stats"], &["show", "peers"]];
@@ -63,6 +64,7 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
     printer.say(&format!("\n{}", table::table(&outcomes)))?;
     let seen = show(wire::show(&lab), &mut printer)?;
     let obeyed = show_policies(&lab, &mut printer)?;
+    let followed = show(away::show(&lab), &mut printer)?;
     let answered = ask_the_switch(&lab, &mut printer)?;
     let released = show(plugin::show(&mut lab), &mut printer)?;
     let failures = table::failures(&outcomes);
@@ -71,7 +73,7 @@ pub fn run(topology: &Topology, out: &mut dyn Write) -> Result<bool, LabError> {
         show_logs(&lab, &mut printer)?;
     }
     lab.close()?;
-    let passed = seen && obeyed && answered && released && failures.is_empty();
+    let passed = seen && obeyed && followed && answered && released && failures.is_empty();
     let verdict = if passed {
         "Everything passed"
     } else {
@@ -122,6 +124,7 @@ pub fn describe(lab: &Lab) -> String {
         ));
     }
     lines.extend(overlay(lab));
+    lines.extend(lab.api().map(Api::describe));
     lines.extend(plugin::describe(lab));
     lines.join("\n")
 }

@@ -4,15 +4,16 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::command::{self, Finished, Process, wait_until};
-use super::manifest::{MillraceOptions, node_file, write_whole};
+use super::manifest::{KUBECONFIG, MillraceOptions, node_file, write_whole};
 use super::plan::NodePlan;
-use super::{LabError, Namespace};
+use super::{Api, LabError, Namespace};
 
 /// The environment variable that names the `millrace` program.
 pub const PROGRAM_VARIABLE: &str = "MILLRACE_BIN";
@@ -31,6 +32,8 @@ pub struct Daemon {
     node: String,
     namespace: String,
     folder: PathBuf,
+    /// Where objects are written, if not into a folder.
+    api: Option<Arc<Api>>,
 }
 
 /// Finds the `millrace` program: the one named by [`PROGRAM_VARIABLE`], else the one built beside this program.
@@ -80,9 +83,13 @@ impl Daemon {
             node: plan.name(),
             namespace: namespace.name().to_owned(),
             folder,
+            api: options.api.clone(),
         };
         for needed in [daemon.manifests(), daemon.state()] {
             fs::create_dir_all(&needed).map_err(LabError::io(format!("make {}", needed.display())))?;
+        }
+        if let Some(api) = &daemon.api {
+            write_whole(&daemon.folder, KUBECONFIG, &api.kubeconfig())?;
         }
         daemon.write_config(&node_file(plan, &daemon.manifests(), &daemon.state(), options))?;
         Ok(daemon)
@@ -129,13 +136,19 @@ impl Daemon {
         write_whole(&self.folder, "millrace.toml", text)
     }
 
-    /// Writes a manifest in one step, as the watcher should see it.
+    /// Writes a manifest in one step, as the watcher should see it; or its objects to the API server.
     pub fn write_manifest(&self, name: &str, text: &str) -> Result<(), LabError> {
+        if let Some(api) = &self.api {
+            return api.write(name, text);
+        }
         write_whole(&self.manifests(), name, text)
     }
 
     /// Removes a manifest; one that is not there is no error.
     pub fn remove_manifest(&self, name: &str) -> Result<(), LabError> {
+        if let Some(api) = &self.api {
+            return api.remove(name);
+        }
         let path = self.manifests().join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::plan::{Network, NodePlan, PlanV6, UPLINK, VNI, VXLAN_PORT};
 use super::pod::POD_NAMESPACE;
-use super::{LabError, calico};
+use super::{Api, LabError, calico};
 
 /// How the Millrace nodes of a lab are set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MillraceOptions {
     /// The cores its workers are pinned to.
     pub cores: Vec<usize>,
@@ -19,7 +20,12 @@ pub struct MillraceOptions {
     pub xdp_mode: String,
     /// Lines appended to the node file, for what a test wants otherwise.
     pub extra: String,
+    /// The API server that objects are of, in the place of a folder of manifests.
+    pub api: Option<Arc<Api>>,
 }
+
+/// The file by which a node's daemon finds the API server, beside the node file.
+pub(crate) const KUBECONFIG: &str = "kubeconfig";
 
 impl Default for MillraceOptions {
     /// Two workers on the first two cores, or one on a machine that has only one.
@@ -30,6 +36,7 @@ impl Default for MillraceOptions {
             idle: "sleep".to_owned(),
             xdp_mode: "auto".to_owned(),
             extra: String::new(),
+            api: None,
         }
     }
 }
@@ -41,13 +48,22 @@ pub(crate) fn node_file(plan: NodePlan, manifests: &Path, state: &Path, options:
         idle,
         xdp_mode,
         extra,
+        api,
     } = options;
+    let (folder, server) = match api {
+        None => (format!("manifests = {manifests:?}\n"), String::new()),
+        Some(_) => (
+            String::new(),
+            // A relative path begins at the node file's folder.
+            format!("[kubernetes]\nkubeconfig = {KUBECONFIG:?}\nsubnet-env = \"subnet.env\"\n\n"),
+        ),
+    };
     let overlay = match plan.network() {
         Network::Flannel => format!("kind = \"vxlan\"\nvni = {VNI}\nport = {VXLAN_PORT}"),
         Network::Calico => "network = \"calico\"".to_owned(),
     };
     format!(
-        "[node]\nname = {name:?}\nmanifests = {manifests:?}\nstate-dir = {state:?}\n\n\
+        "[node]\nname = {name:?}\n{folder}state-dir = {state:?}\n\n{server}\
          [uplink]\ninterface = {UPLINK:?}\nxdp-mode = {xdp_mode:?}\n\n\
          [workers]\ncores = {cores:?}\nidle = {idle:?}\n\n\
          [overlay]\n{overlay}\n{extra}",
@@ -161,6 +177,7 @@ mod tests {
             idle: "poll".into(),
             xdp_mode: "native".into(),
             extra: "\n[slow-path]\nqueue = 8\n".into(),
+            api: None,
         };
         let text = node_file(
             NodePlan::of(1).unwrap(),

@@ -23,6 +23,7 @@
 //! # Ok::<(), millrace_tools::lab::LabError>(())
 //! ```
 
+mod api;
 mod calico;
 mod command;
 mod daemon;
@@ -42,7 +43,9 @@ pub mod traffic;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 
+pub use api::{ADDRESS_VARIABLE, Api, CA_VARIABLE, FOLDER_VARIABLE, TOKEN_VARIABLE};
 pub use command::{Finished, Process, complete, wait_until};
 pub use daemon::{Daemon, PROGRAM_VARIABLE, find_program};
 pub use error::LabError;
@@ -132,12 +135,30 @@ impl Guest {
     }
 }
 
+/// The place of the control plane's machine among those that are no nodes, behind all guests.
+const CONTROL_PLANE: usize = 100;
+
+/// The API server, and the machine that it seems to be.
+#[derive(Debug)]
+struct ControlPlane {
+    api: Arc<Api>,
+    _machine: Guest,
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.api.leave();
+    }
+}
+
 /// A lab, and the owner of everything in it. Dropping it removes all of it.
 #[derive(Debug)]
 pub struct Lab {
     // The order of the fields is the order in which a lab ends.
     nodes: Vec<Node>,
     guests: Vec<Guest>,
+    /// Where nodes find their objects, if not in folders.
+    control_plane: Option<ControlPlane>,
     switch: Switch,
     millrace: MillraceOptions,
     families: Families,
@@ -162,6 +183,7 @@ impl Lab {
         Ok(Self {
             nodes: Vec::new(),
             guests: Vec::new(),
+            control_plane: None,
             switch,
             millrace: MillraceOptions::default(),
             families: Families::V4,
@@ -177,6 +199,9 @@ impl Lab {
         lab.millrace = topology.millrace.clone();
         (lab.families, lab.network) = (topology.families, topology.network);
         lab.attachment = topology.attachment;
+        if let Some(api) = lab.millrace.api.clone() {
+            lab.control_plane = Some(lab.add_control_plane(api)?);
+        }
         for kind in &topology.nodes {
             lab.join_node(*kind)?;
         }
@@ -266,7 +291,31 @@ impl Lab {
 
     /// Adds a machine on the underlay that is no node, with an address on `eth1`.
     pub fn add_guest(&mut self, name: &str) -> Result<&Guest, LabError> {
-        let place = self.guests.len();
+        let guest = self.make_guest(name, self.guests.len())?;
+        self.guests.push(guest);
+        self.guests.last().ok_or_else(|| LabError::Unknown {
+            what: "guest",
+            name: name.to_owned(),
+        })
+    }
+
+    /// The machine that the API server seems to be.
+    fn add_control_plane(&self, api: Arc<Api>) -> Result<ControlPlane, LabError> {
+        let machine = self.make_guest("control-plane", CONTROL_PLANE)?;
+        api.stand_in(&machine.namespace, machine.address)?;
+        Ok(ControlPlane {
+            api,
+            _machine: machine,
+        })
+    }
+
+    /// The API server that the nodes' objects are of, if they are of one.
+    #[must_use]
+    pub fn api(&self) -> Option<&Api> {
+        self.control_plane.as_ref().map(|plane| &*plane.api)
+    }
+
+    fn make_guest(&self, name: &str, place: usize) -> Result<Guest, LabError> {
         let (address, v6) = plan::guest_addresses(place)?;
         let namespace = self.identity.namespace(name)?;
         let end = WireEnd {
@@ -281,14 +330,10 @@ impl Lab {
             let prefix = format!("{v6}/{PREFIX_LENGTH_V6}");
             namespace.ip(&["address", "add", &prefix, "dev", UPLINK, "nodad"])?;
         }
-        self.guests.push(Guest {
+        Ok(Guest {
             namespace,
             address,
             address_v6,
-        });
-        self.guests.last().ok_or_else(|| LabError::Unknown {
-            what: "guest",
-            name: name.to_owned(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::table::{Location, NetworkId};
+use crate::verdict::Audience;
 
 /// Sends what comes in at a port to all others of so many, and one place beyond, which drops it. The first byte of a frame
 /// may ask for nobody to be there, or for a second replication.
@@ -22,6 +23,7 @@ impl Pipeline for Hub {
             Verdict::Replicate(Cast {
                 network: if alone { NetworkId::CLUSTER } else { NETWORK },
                 from: Location::Port(ingress),
+                audience: Audience::Everybody,
             })
         }));
     }
@@ -30,6 +32,7 @@ impl Pipeline for Hub {
         Verdict::Replicate(Cast {
             network: NETWORK,
             from: Location::Switch,
+            audience: Audience::Everybody,
         })
     }
 
@@ -209,6 +212,7 @@ fn a_tap_sees_what_was_replicated_and_each_copy() {
             Direction::Received(Verdict::Replicate(Cast {
                 network: NETWORK,
                 from: Location::Port(port(0)),
+                audience: Audience::Everybody,
             })),
         ),
         (1, Direction::Sent(Some(port(0)))),
