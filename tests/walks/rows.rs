@@ -182,6 +182,9 @@ fn every_reason_of_the_pipeline_has_a_row() {
         DropReason::OriginatedStuck,
         DropReason::HandoverFull,
         DropReason::SpreadFull,
+        DropReason::BandwidthEgress,
+        DropReason::BandwidthIngress,
+        DropReason::BridgeAlone,
         // Takes two workers that do the same at once; the models of the flow table show it.
         DropReason::FlowRaced,
     ];
@@ -189,7 +192,9 @@ fn every_reason_of_the_pipeline_has_a_row() {
     let elsewhere = [DropReason::NoRoom];
     let mut drops = HashSet::from(crate::services::DROPS);
     drops.extend(crate::policies::DROPS);
+    drops.extend(crate::bridge::DROPS);
     let mut punts = HashSet::from(crate::services::PUNTS);
+    punts.extend(crate::bridge::PUNTS);
     for row in all() {
         match row.expect {
             Expect::Drop(reason) => drops.insert(reason),

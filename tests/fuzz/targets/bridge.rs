@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use bridge::{BLUE, NARROW, RED, Switch, at, behind, blue, red, segment, station, tables};
+use bridge::{BLUE, NARROW, RED, Switch, at, behind, blue, red, station, tables};
 use etherparse::{EtherType, Ethernet2HeaderSlice, Ipv4HeaderSlice, UdpHeaderSlice};
 use libfuzzer_sys::fuzz_target;
 use millrace_dataplane::frame::MAX_PACKET_LEN;

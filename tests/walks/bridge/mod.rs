@@ -23,3 +23,17 @@ use millrace_dataplane::worker::{Lesson, Pipeline};
 use crate::packets::{Family, Ip, Outer, ethernet};
 use crate::world::{self, node_address, port, router_mac, switch_mac, underlay, uplink};
 use scene::*;
+
+/// Why a frame of a bridged network is dropped, and nothing else is; each has a row here.
+pub const DROPS: [DropReason; 7] = [
+    DropReason::BridgeSource,
+    DropReason::BridgeReserved,
+    DropReason::BridgeHairpin,
+    DropReason::BridgeSplitHorizon,
+    DropReason::BridgeStorm,
+    DropReason::BridgeTooBig,
+    DropReason::BridgeUnresolved,
+];
+
+/// What of a bridged network alone goes to the slow path; each has a row here.
+pub const PUNTS: [PuntReason; 2] = [PuntReason::NeighbourAdvertisement, PuntReason::GroupMembership];

@@ -13,9 +13,15 @@
 //! Built for `loom` (`--cfg crossbeam_loom`), this file ends in a model.
 
 #[cfg(crossbeam_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::Ordering;
+#[cfg(crossbeam_loom)]
+use modelled::AtomicU64;
 #[cfg(not(crossbeam_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(crossbeam_loom)]
+#[path = "../flow/store/modelled.rs"]
+mod modelled;
 
 /// Entries in a cache line. The model is about one place.
 const WAYS: usize = if cfg!(crossbeam_loom) { 1 } else { 4 };

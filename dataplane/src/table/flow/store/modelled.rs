@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicU64 as Word, AtomicUsize, Ordering};
 
 /// A word, and whose turn it was to read it.
 #[derive(Debug, Default)]
-pub(in crate::table::flow) struct AtomicU64 {
+pub(in crate::table) struct AtomicU64 {
     word: Word,
     turns: AtomicUsize,
 }
