@@ -1,9 +1,7 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Sender, bounded};
@@ -13,27 +11,22 @@ use millrace_dataplane::table::{
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Limits;
-use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
 use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::balancing::{self, Balance, Balancing};
-use super::compile::Numbers;
-use super::compile::services::ServiceCompiler;
-use super::explain::Policing;
 use super::fabric::{Fabric, FabricError, FromWorkers, PortSpec, Sockets};
-use super::health::Health;
-use super::host_path::{HostPath, host_port_spec};
+use super::host_path::host_port_spec;
 use super::links::{mtu_of, packets_of, warn_of_mtu};
 use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
-use super::members::Members;
-use super::ports::{Port, Ports, Saved};
+use super::parts::Parts;
+use super::ports::{Port, Saved};
 use super::sources::Sources;
-use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::protocol::Bandwidth;
 use crate::admin::scrape;
@@ -94,12 +87,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let connections = flows::open(&config)?;
     let nothing = before(connections.flows.first_epoch());
     let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
-    let listeners = Publisher::new(Listeners::default());
-    let bridging = Bridging {
-        listeners: listeners.reader(),
-        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
-        storms: Arc::default(),
-    };
+    let (bridging, learned) = bridging(key);
     let (fabric, from_workers) = start_fabric(
         &config,
         (&uplink, &device),
@@ -107,10 +95,6 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         (&connections, &bridging),
         key,
     )?;
-    let learned = Learned {
-        fdb: Arc::clone(&bridging.fdb),
-        listeners,
-    };
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
     let (slow_path, slow_path_stats, (neighbours, steering)) =
@@ -118,52 +102,24 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
-    let workers = config.workers.cores.as_slice().len();
-    let mut daemon = Daemon {
-        state: follower.state().clone(),
-        services: ServiceCompiler::new(&config.services, key, workers),
+    let mut daemon = Daemon::new(Parts {
         config,
         own,
-        started: Instant::now(),
         source: source.ends(),
         kernel,
+        state: follower.state().clone(),
         store,
         fabric,
-        ports: Ports::default(),
-        unserved: saved.ports.clone(),
-        members: Members::found(saved.members.clone()),
-        nic_changes: None,
-        nic_found: saved.nic.clone(),
         saved,
         tables: nothing,
+        publisher,
+        key,
         connections,
         bridging,
-        awaited: flows::AwaitedAnswers::default(),
-        publisher,
-        numbers: Numbers::default(),
-        resolver: None,
-        policing: Policing::new(key, workers),
-        health: Health::new(),
         balancing: balance.0,
-        peers: Vec::new(),
-        networks: super::networks::Served::default(),
-        next_hops: Vec::new(),
-        steering: SteeringTables::default(),
-        host_path: HostPath::default(),
-        kernel_routes: (Vec::new(), usize::MAX),
-        route_failures: Vec::new(),
-        key,
-        warnings: Vec::new(),
-        slow_path,
-        slow_path_stats,
-        stand_in_stats: Arc::default(),
-        asked: BTreeMap::new(),
-        capture: None,
-        uplink_is_up: true,
+        slow_path: (slow_path, slow_path_stats),
         device,
-        stalls: Stalls::default(),
-        leaving: false,
-    };
+    });
     daemon.begin(&host, &uplink, &stores).await?;
     answer_all(server, &daemon.config, requests_in);
     let inbox = Inbox {
@@ -183,6 +139,21 @@ fn answer_all(server: AdminServer, config: &Config, requests: mpsc::Sender<Call>
         tokio::spawn(scrape::serve(address.get(), requests.clone()));
     }
     tokio::spawn(server.serve(requests));
+}
+
+/// What is known of bridged networks, of no station yet: for the workers, and for the slow path, which learns.
+fn bridging(key: HashKey) -> (Bridging, Learned) {
+    let listeners = Publisher::new(Listeners::default());
+    let bridging = Bridging {
+        listeners: listeners.reader(),
+        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
+        storms: Arc::default(),
+    };
+    let learned = Learned {
+        fdb: Arc::clone(&bridging.fdb),
+        listeners,
+    };
+    (bridging, learned)
 }
 
 /// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.
