@@ -21,7 +21,6 @@ pub mod members;
 mod neighbours;
 mod networks;
 pub(crate) mod nic;
-mod parts;
 mod pods;
 pub mod ports;
 mod sources;

@@ -1,7 +1,9 @@
 //! Starting the daemon: everything is looked at first, then made, then attached; a start that fails leaves what it
 //! found.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam::channel::{Sender, bounded};
@@ -11,22 +13,27 @@ use millrace_dataplane::table::{
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Limits;
-use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
+use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
 use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::balancing::{self, Balance, Balancing};
+use super::compile::Numbers;
+use super::compile::services::ServiceCompiler;
+use super::explain::Policing;
 use super::fabric::{Fabric, FabricError, FromWorkers, PortSpec, Sockets};
-use super::host_path::host_port_spec;
+use super::health::Health;
+use super::host_path::{HostPath, host_port_spec};
 use super::links::{mtu_of, packets_of, warn_of_mtu};
 use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
-use super::parts::Parts;
-use super::ports::{Port, Saved};
+use super::members::Members;
+use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
+use super::stalls::Stalls;
 use super::{Daemon, Inbox, flows, nic};
 use crate::admin::protocol::Bandwidth;
 use crate::admin::scrape;
@@ -84,42 +91,59 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
-    let connections = flows::open(&config)?;
-    let nothing = before(connections.flows.first_epoch());
-    let (publisher, key) = (Publisher::new(nothing.clone()), HashKey::random());
-    let (bridging, learned) = bridging(key);
-    let (fabric, from_workers) = start_fabric(
-        &config,
-        (&uplink, &device),
-        &publisher,
-        (&connections, &bridging),
-        key,
-    )?;
+    let machine = start_machine(&config, (&uplink, &device))?;
+    let (slow_path, slow_path_stats, (neighbours, steering)) = machine.slow_path;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
-    let (slow_path, slow_path_stats, (neighbours, steering)) =
-        start_slow_path(&config, &fabric, from_workers, (publisher.reader(), learned))?;
     // Nothing outside this process has changed so far; from here on everything is undone if something fails.
     let spec = host_port_spec(&config, (&own, &store), &uplink);
     let host = kernel.ensure_host_port(&spec).await?;
-    let mut daemon = Daemon::new(Parts {
+    let (key, workers) = (machine.key, config.workers.cores.as_slice().len());
+    let mut daemon = Daemon {
+        state: follower.state().clone(),
+        services: ServiceCompiler::new(&config.services, key, workers),
         config,
         own,
+        started: Instant::now(),
         source: source.ends(),
         kernel,
-        state: follower.state().clone(),
         store,
-        fabric,
+        fabric: machine.fabric,
+        ports: Ports::default(),
+        unserved: saved.ports.clone(),
+        members: Members::found(saved.members.clone()),
+        nic_changes: None,
+        nic_found: saved.nic.clone(),
         saved,
-        tables: nothing,
-        publisher,
-        key,
-        connections,
-        bridging,
+        tables: machine.tables,
+        connections: machine.connections,
+        bridging: machine.bridging,
+        awaited: flows::AwaitedAnswers::default(),
+        publisher: machine.publisher,
+        numbers: Numbers::default(),
+        resolver: None,
+        policing: Policing::new(key, workers),
+        health: Health::new(),
         balancing: balance.0,
-        slow_path: (slow_path, slow_path_stats),
+        peers: Vec::new(),
+        networks: super::networks::Served::default(),
+        next_hops: Vec::new(),
+        steering: SteeringTables::default(),
+        host_path: HostPath::default(),
+        kernel_routes: (Vec::new(), usize::MAX),
+        route_failures: Vec::new(),
+        key,
+        warnings: Vec::new(),
+        slow_path,
+        slow_path_stats,
+        stand_in_stats: Arc::default(),
+        asked: BTreeMap::new(),
+        capture: None,
+        uplink_is_up: true,
         device,
-    });
+        stalls: Stalls::default(),
+        leaving: false,
+    };
     daemon.begin(&host, &uplink, &stores).await?;
     answer_all(server, &daemon.config, requests_in);
     let inbox = Inbox {
@@ -133,27 +157,57 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     Ok((daemon, inbox))
 }
 
+/// What runs beside the control thread, and how it is reached.
+struct Machine {
+    fabric: Fabric,
+    connections: Connections,
+    bridging: Bridging,
+    /// What workers are shown, and what they have so far.
+    publisher: Publisher<NodeTables>,
+    tables: NodeTables,
+    key: HashKey,
+    slow_path: SlowPathEnds,
+}
+
+/// Starts the workers and the slow path; they have no port yet, and know of nothing.
+fn start_machine(config: &Config, (uplink, device): (&Link, &ClaimedDevice)) -> anyhow::Result<Machine> {
+    let connections = flows::open(config)?;
+    let tables = before(connections.flows.first_epoch());
+    let (publisher, key) = (Publisher::new(tables.clone()), HashKey::random());
+    let learned = Learned {
+        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
+        listeners: Publisher::new(Listeners::default()),
+    };
+    let bridging = Bridging {
+        fdb: Arc::clone(&learned.fdb),
+        listeners: learned.listeners.reader(),
+        storms: Arc::default(),
+    };
+    let (fabric, from_workers) = start_fabric(
+        config,
+        (uplink, device),
+        &publisher,
+        (&connections, &bridging),
+        key,
+    )?;
+    let slow_path = start_slow_path(config, &fabric, from_workers, (publisher.reader(), learned))?;
+    Ok(Machine {
+        fabric,
+        connections,
+        bridging,
+        publisher,
+        tables,
+        key,
+        slow_path,
+    })
+}
+
 /// Has requests come in by the admin socket, and by the port for metrics if there is to be one.
 fn answer_all(server: AdminServer, config: &Config, requests: mpsc::Sender<Call>) {
     if let Some(address) = config.metrics.listen {
         tokio::spawn(scrape::serve(address.get(), requests.clone()));
     }
     tokio::spawn(server.serve(requests));
-}
-
-/// What is known of bridged networks, of no station yet: for the workers, and for the slow path, which learns.
-fn bridging(key: HashKey) -> (Bridging, Learned) {
-    let listeners = Publisher::new(Listeners::default());
-    let bridging = Bridging {
-        listeners: listeners.reader(),
-        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
-        storms: Arc::default(),
-    };
-    let learned = Learned {
-        fdb: Arc::clone(&bridging.fdb),
-        listeners,
-    };
-    (bridging, learned)
 }
 
 /// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.

@@ -10,6 +10,7 @@
 //! What is beyond a bound is dropped and counted ([`SlowPathStats`]).
 #![forbid(unsafe_code)]
 
+mod actions;
 mod arp;
 mod complaint;
 mod compose;
@@ -28,12 +29,12 @@ use std::time::Instant;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::clock;
-use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
 use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
 
+pub use actions::{Actions, NeighbourRequest, SteerRequest};
 use complaint::Complaint;
 use hold::{Held, HoldTable};
 use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
@@ -51,49 +52,6 @@ use to_switch::Answer;
 pub struct SlowPathConfig {
     /// ICMP errors and TCP resets that may be sent in a second; none if it is zero.
     pub icmp_errors_per_second: usize,
-}
-
-/// Asks the control plane to have a neighbour's link address found out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NeighbourRequest {
-    /// On whose link.
-    pub port: PortId,
-    /// Whose.
-    pub address: IpAddr,
-}
-
-/// Asks the control plane to have answers steered to the switch that come to no port of ours, and to send on what they
-/// answer.
-#[derive(Debug)]
-pub struct SteerRequest {
-    /// What will be answered.
-    pub awaited: Awaited,
-    /// By whom.
-    pub remote: IpAddr,
-    /// Which worker sends it.
-    pub worker: usize,
-    /// The packet.
-    pub injection: Injection,
-}
-
-/// What comes of one packet: at most one packet for the worker it came from, and at most one request.
-#[derive(Debug, Default)]
-pub struct Actions {
-    /// A packet for the worker that sent the punt.
-    pub injection: Option<Injection>,
-    /// A neighbour to be found.
-    pub request: Option<NeighbourRequest>,
-    /// Answers to be steered.
-    pub steer: Option<SteerRequest>,
-}
-
-impl From<Injection> for Actions {
-    fn from(injection: Injection) -> Self {
-        Self {
-            injection: Some(injection),
-            ..Self::default()
-        }
-    }
 }
 
 /// The decisions about punted packets, and the packets that wait for one.

@@ -1,7 +1,7 @@
 //! The forwarding database of bridged networks: where each station is.
 //!
 //! One table for all networks and workers, of fixed size. A worker looks stations up and says that it has seen them, and
-//! waits for nobody ([`shelf`] says why what it reads belongs together). To learn, move and forget is for whoever holds the
+//! waits for nobody (`shelf` says why what it reads belongs together). To learn, move and forget is for whoever holds the
 //! one [`FdbWriter`]: the slow path, and the control plane for what is given.
 
 mod shelf;

@@ -202,7 +202,7 @@ mod tests {
         let sum = checksum::checksum(&message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let mut header = etherparse::Ipv4Header::new(
-            message.len() as u16,
+            message.len().try_into().unwrap(),
             ttl,
             2.into(),
             [10, 0, 0, 1],
@@ -227,7 +227,7 @@ mod tests {
         );
         let alert = [58, 0, 5, 2, 0, 0, 1, 0];
         let header = etherparse::Ipv6Header {
-            payload_length: (alert.len() + message.len()) as u16,
+            payload_length: (alert.len() + message.len()).try_into().unwrap(),
             next_header: 0.into(),
             hop_limit,
             source: source.octets(),
