@@ -19,7 +19,7 @@ pub(super) const ASKS: Duration = Duration::from_secs(255);
 /// twice, a second apart each (RFC 3376 section 8.8).
 pub(super) const LEAVES: Duration = Duration::from_secs(2);
 /// Groups of all networks. The frames of one that there is no room for go to the queriers alone, as those of one without
-/// listeners; so new groups are refused room only together with everything about them: see [`Groups::overflow`].
+/// listeners; so new groups are refused room only together with everything about them: see `overflow` below.
 pub(super) const GROUPS_MAX: usize = 8192;
 /// Groups of one location.
 pub(super) const PER_LOCATION_MAX: usize = 512;
