@@ -157,6 +157,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::Part(_)
             | Request::NetworkFacts { .. }
             | Request::ShowNetworks
+            | Request::ShowFdb(_)
             | Request::ShowNode
             | Request::Leave => {
                 never_answered.push(reply);

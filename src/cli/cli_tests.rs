@@ -49,6 +49,8 @@ fn every_command_of_the_contract_is_understood() {
         "show services",
         "show policies --json",
         "show dns --json",
+        "show fdb",
+        "show fdb --network shop/blue --limit 5 --json",
         "explain --from shop/web --to shop/db:5432",
         "explain --from shop/web --to 10.96.0.1:53 --proto udp --manifests new --json",
         "denied",
@@ -81,6 +83,7 @@ fn wrong_usage_is_said_with_status_2() {
         ("doctor --config a --uplink b", ErrorKind::ArgumentConflict),
         ("show", ErrorKind::MissingRequiredArgument),
         ("show things", ErrorKind::InvalidValue),
+        ("show fdb --network blue", ErrorKind::ValueValidation),
         ("attach web-0 --netns /run/netns/a", ErrorKind::ValueValidation),
         ("attach default/web-0", ErrorKind::MissingRequiredArgument),
         (

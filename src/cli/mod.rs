@@ -16,6 +16,7 @@ mod pcapng;
 mod policies;
 mod services;
 mod show;
+mod stations;
 mod stats;
 mod value;
 
@@ -131,7 +132,8 @@ pub enum ClientCommand {
     #[command(
         after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
         millrace show services --address 10.96.0.10\n  \
-        millrace show flows --pod default/web-0 --state established"
+        millrace show flows --pod default/web-0 --state established\n  \
+        millrace show fdb --network shop/blue"
     )]
     Show {
         /// What to show
@@ -214,7 +216,10 @@ pub struct FilterArguments {
     /// Only what is in this state
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
-    /// So many flows at most [default: 1000]
+    /// Only stations of this network
+    #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network)]
+    pub network: Option<String>,
+    /// So many flows or stations at most [default: 1000]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 }
@@ -226,6 +231,7 @@ impl From<FilterArguments> for protocol::ShowFilter {
             address: arguments.address,
             port: arguments.port,
             state: arguments.state,
+            network: arguments.network,
             limit: arguments.limit,
         }
     }
@@ -256,6 +262,8 @@ pub enum Subject {
     Dns,
     /// Networks beside the cluster's own, with their ports and where their frames go
     Networks,
+    /// Stations of bridged networks, and where they are
+    Fdb,
 }
 
 /// Arguments of [`ClientCommand::Explain`].

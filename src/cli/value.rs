@@ -15,6 +15,11 @@ pub(super) fn pod(text: &str) -> Result<String, String> {
     }
 }
 
+/// A network: `NAMESPACE/NAME`. The daemon knows which there are.
+pub(super) fn network(text: &str) -> Result<String, String> {
+    pod(text).map_err(|_| "a network is named NAMESPACE/NAME, such as shop/blue".to_owned())
+}
+
 /// A network namespace, as an absolute path: the daemon is another process, with another working directory.
 pub(super) fn netns(text: &str) -> Result<PathBuf, String> {
     let path = std::path::absolute(text).map_err(|error| error.to_string())?;

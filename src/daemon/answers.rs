@@ -36,6 +36,10 @@ impl Daemon {
                 self.show_flows(filter, answer);
                 return;
             }
+            Request::ShowFdb(filter) => {
+                self.show_stations(filter, answer);
+                return;
+            }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::ShowLoadBalancers => to_value(
                 self.balancing
