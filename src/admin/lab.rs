@@ -147,6 +147,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::ShowPolicies
             | Request::ShowDns
             | Request::Explain(_)
+            | Request::ExplainFrame(_)
             | Request::Denied
             | Request::ShowFlows(_)
             | Request::Attach(_)

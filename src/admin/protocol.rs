@@ -31,7 +31,7 @@ pub use networks::{
 };
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
-pub use stations::{StationRow, Stations};
+pub use stations::{ExplainFrame, StationRow, Stations};
 
 /// Longest line either side accepts, in bytes.
 pub const LINE_MAX_BYTES: usize = 16 << 20;
@@ -66,6 +66,8 @@ pub enum Request {
     ShowDns,
     /// Whether a connection would be allowed, and by what.
     Explain(Explain),
+    /// Where a frame between two stations of a bridged network would go.
+    ExplainFrame(ExplainFrame),
     /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
     Denied,
     /// Make a port for a pod.

@@ -1,7 +1,11 @@
-//! `millrace show fdb`.
+//! `millrace show fdb`, and `millrace explain --network`.
 
-use super::output::{Table, grouped};
-use crate::admin::protocol::Stations;
+use std::path::Path;
+
+use super::output::{Table, grouped, understand};
+use super::{ExplainArguments, policies, value};
+use crate::admin::client::Client;
+use crate::admin::protocol::{ExplainFrame, Failure, Request, Stations};
 
 /// One line for each station, and how many there are.
 pub(super) fn page(answer: &Stations) -> String {
@@ -27,6 +31,18 @@ pub(super) fn page(answer: &Stations) -> String {
         grouped(answer.capacity),
     ));
     text
+}
+
+/// Asks where a frame of a network would go; says so, and answers with the exit status whether it would go anywhere.
+pub(super) fn explain(socket: &Path, network: String, arguments: &ExplainArguments) -> Result<(), Failure> {
+    let ask = ExplainFrame {
+        network,
+        from: value::mac(&arguments.from)?,
+        to: value::mac(&arguments.to)?,
+    };
+    let answer = Client::connect(socket)?.request(&Request::ExplainFrame(ask))?;
+    let explanation = understand(answer.clone())?;
+    policies::conclude(&answer, &explanation, arguments.json, "forwarded")
 }
 
 #[cfg(test)]

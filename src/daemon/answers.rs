@@ -51,6 +51,7 @@ impl Daemon {
                 self.explain(ask, answer);
                 return;
             }
+            Request::ExplainFrame(ask) => self.explain_frame(&ask).and_then(to_value),
             Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach(&attach).await.and_then(to_value),
             Request::Detach { pod } => self.detach_pod(&pod).await,

@@ -96,6 +96,11 @@ fn show(fdb: &Fdb, places: &Places, filter: &ShowFilter, now: Tick) -> Result<St
 }
 
 impl Places {
+    /// What a person calls a place.
+    pub(super) fn words(&self, location: Location) -> String {
+        self.at("", MacAddr::ZERO, location).place()
+    }
+
     /// A station that is known.
     pub(super) fn station(&self, network: &str, mac: MacAddr, entry: &Entry, now: Tick) -> StationRow {
         StationRow {

@@ -59,3 +59,15 @@ impl StationRow {
         }
     }
 }
+
+/// Where would a frame go? Answered by an [`Explanation`](super::Explanation).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainFrame {
+    /// The network, `NAMESPACE/NAME`.
+    pub network: String,
+    /// The MAC address of the station that would send it.
+    pub from: String,
+    /// The MAC address that it would be sent to.
+    pub to: String,
+}

@@ -62,6 +62,11 @@ fn pods_and_a_stock_bridge_are_in_one_network() {
         (&"node-b".into(), &false.into()),
         "{stations}"
     );
+    let pod = told.iter().find(|row| row["pod"] == "lab/blue-1").expect("a pod");
+    let pod = pod["mac"].as_str().unwrap();
+    let ask = ["explain", "--network", BLUE, "--from", pod, "--to", FAR_MAC];
+    let explained = rig.daemon().json(&ask).unwrap();
+    assert_eq!(explained["allowed"], true, "{explained}");
     rig.restart();
     meet(&rig, &one, &far);
     rig.finish();
