@@ -147,6 +147,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::ShowPolicies
             | Request::ShowDns
             | Request::Explain(_)
+            | Request::ExplainFrame(_)
             | Request::Denied
             | Request::ShowFlows(_)
             | Request::Attach(_)
@@ -157,6 +158,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::Part(_)
             | Request::NetworkFacts { .. }
             | Request::ShowNetworks
+            | Request::ShowFdb(_)
             | Request::ShowNode
             | Request::Leave => {
                 never_answered.push(reply);

@@ -12,6 +12,7 @@ mod load_balancers;
 mod networks;
 mod policies;
 mod services;
+mod stations;
 
 use std::net::IpAddr;
 
@@ -30,6 +31,7 @@ pub use networks::{
 };
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
+pub use stations::{ExplainFrame, StationRow, Stations};
 
 /// Longest line either side accepts, in bytes.
 pub const LINE_MAX_BYTES: usize = 16 << 20;
@@ -64,6 +66,8 @@ pub enum Request {
     ShowDns,
     /// Whether a connection would be allowed, and by what.
     Explain(Explain),
+    /// Where a frame between two stations of a bridged network would go.
+    ExplainFrame(ExplainFrame),
     /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
     Denied,
     /// Make a port for a pod.
@@ -86,6 +90,8 @@ pub enum Request {
     },
     /// The networks beside the cluster's own.
     ShowNetworks,
+    /// The stations of bridged networks.
+    ShowFdb(ShowFilter),
     /// Whether a container's port is as it was made: served, and the pod's end with its addresses and routes.
     Verify(Verify),
     /// Take a container's port away; one that is not there, or is another container's by now, is left alone.

@@ -49,8 +49,11 @@ fn every_command_of_the_contract_is_understood() {
         "show services",
         "show policies --json",
         "show dns --json",
+        "show fdb",
+        "show fdb --network shop/blue --limit 5 --json",
         "explain --from shop/web --to shop/db:5432",
         "explain --from shop/web --to 10.96.0.1:53 --proto udp --manifests new --json",
+        "explain --network shop/blue --from 02:00:00:00:00:01 --to ff:ff:ff:ff:ff:ff --json",
         "denied",
         "denied --follow --json",
         "show services --pod default/web-0 --address 10.96.0.1 --port 443 --state ready --json",
@@ -81,6 +84,7 @@ fn wrong_usage_is_said_with_status_2() {
         ("doctor --config a --uplink b", ErrorKind::ArgumentConflict),
         ("show", ErrorKind::MissingRequiredArgument),
         ("show things", ErrorKind::InvalidValue),
+        ("show fdb --network blue", ErrorKind::ValueValidation),
         ("attach web-0 --netns /run/netns/a", ErrorKind::ValueValidation),
         ("attach default/web-0", ErrorKind::MissingRequiredArgument),
         (
@@ -94,6 +98,11 @@ fn wrong_usage_is_said_with_status_2() {
         (
             "attach default/web-0 --netns /n --interface a/b",
             ErrorKind::ValueValidation,
+        ),
+        ("explain --from web --to shop/db:1", ErrorKind::ValueValidation),
+        (
+            "explain --network shop/blue --from 02:00:00:00:00:01 --to 02:00:00:00:00:02 --proto tcp",
+            ErrorKind::ArgumentConflict,
         ),
         ("capture", ErrorKind::MissingRequiredArgument),
         ("capture --port eth1 --count 0", ErrorKind::ValueValidation),
@@ -128,6 +137,24 @@ fn requests_reach_the_daemon_and_its_failures_come_back() {
     let lab = Lab::start(Limits::default());
     let failure = execute(&lab.path(), client("detach a/b")).unwrap_err();
     assert_eq!(failure, Failure::wrong("no pod a/b"));
+    let rows = [
+        ("explain --from 02:00:00:00:00:01 --to shop/db:1", "NAMESPACE/POD"),
+        (
+            "explain --network a/b --from a/b --to 02:00:00:00:00:01",
+            "no MAC address",
+        ),
+        (
+            "explain --network a/b --from 02:00:00:00:00:01 --to db:80",
+            "no MAC address",
+        ),
+    ];
+    for (line, said) in rows {
+        let failure = execute(&lab.path(), client(line)).unwrap_err();
+        assert!(
+            failure.status == 2 && failure.message.contains(said),
+            "{line}: {failure:?}"
+        );
+    }
     // The lab's counters are not those of a daemon.
     let failure = execute(&lab.path(), client("stats")).unwrap_err();
     assert!(failure.message.contains("not understood"), "{}", failure.message);

@@ -16,6 +16,7 @@ mod pcapng;
 mod policies;
 mod services;
 mod show;
+mod stations;
 mod stats;
 mod value;
 
@@ -131,7 +132,8 @@ pub enum ClientCommand {
     #[command(
         after_help = "Examples:\n  millrace show ports\n  millrace show routes --json\n  \
         millrace show services --address 10.96.0.10\n  \
-        millrace show flows --pod default/web-0 --state established"
+        millrace show flows --pod default/web-0 --state established\n  \
+        millrace show fdb --network shop/blue"
     )]
     Show {
         /// What to show
@@ -143,13 +145,14 @@ pub enum ClientCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say what would become of a connection, and why, without sending a packet
+    /// Say what would become of a connection, or of a bridged network's frame, and why, without sending a packet
     ///
-    /// Exits with 0 if it would be allowed, and with 1 if not.
+    /// Exits with 0 if it would be allowed, or forwarded, and with 1 if not.
     #[command(
         after_help = "Examples:\n  millrace explain --from shop/web --to shop/db:5432\n  \
         millrace explain --from shop/web --to 10.96.0.10:53 --proto udp\n  \
-        millrace explain --from shop/web --to shop/db:5432 --manifests ./new"
+        millrace explain --from shop/web --to shop/db:5432 --manifests ./new\n  \
+        millrace explain --network shop/blue --from 02:00:00:00:00:01 --to 02:00:00:00:00:07"
     )]
     Explain(ExplainArguments),
     /// Show what policies deny
@@ -214,7 +217,10 @@ pub struct FilterArguments {
     /// Only what is in this state
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
-    /// So many flows at most [default: 1000]
+    /// Only stations of this network
+    #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network)]
+    pub network: Option<String>,
+    /// So many flows or stations at most [default: 1000]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 }
@@ -226,6 +232,7 @@ impl From<FilterArguments> for protocol::ShowFilter {
             address: arguments.address,
             port: arguments.port,
             state: arguments.state,
+            network: arguments.network,
             limit: arguments.limit,
         }
     }
@@ -256,15 +263,20 @@ pub enum Subject {
     Dns,
     /// Networks beside the cluster's own, with their ports and where their frames go
     Networks,
+    /// Stations of bridged networks, and where they are
+    Fdb,
 }
 
 /// Arguments of [`ClientCommand::Explain`].
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
-    /// The pod that would open the connection
-    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod)]
+    /// The bridged network, of a frame between two of its stations
+    #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network, conflicts_with_all = ["proto", "manifests"])]
+    pub network: Option<String>,
+    /// The pod that would open the connection; of a frame, the MAC address that would send it
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod_or_mac)]
     pub from: String,
-    /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT
+    /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT; of a frame, a MAC address
     #[arg(long, value_name = "WHERE")]
     pub to: String,
     /// The protocol
@@ -323,7 +335,11 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
                 show::render(what, answer)?
             })
         }
-        ClientCommand::Explain(arguments) => {
+        ClientCommand::Explain(mut arguments) => {
+            if let Some(network) = arguments.network.take() {
+                return stations::explain(socket, network, &arguments);
+            }
+            value::pod(&arguments.from).map_err(Failure::wrong)?;
             let ask = protocol::Explain {
                 from: arguments.from,
                 to: arguments.to,

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::output::{self, Table, grouped, understand};
 use crate::admin::client::Client;
 use crate::admin::protocol::{DeniedPackets, DeniedRow, Explain, Explanation, Failure, PolicyRow, Request};
@@ -77,28 +79,35 @@ pub(super) fn explain(socket: &Path, ask: Explain, is_json: bool) -> Result<(), 
             (answer.clone(), understand(answer)?)
         }
     };
+    conclude(&answer, &explanation, is_json, "allowed")
+}
+
+/// Says what every stage says, and whether it would be what `word` says; answers that with the exit status.
+pub(super) fn conclude(
+    answer: &Value,
+    explanation: &Explanation,
+    is_json: bool,
+    word: &str,
+) -> Result<(), Failure> {
     output::print(&if is_json {
-        output::json(&answer)?
+        output::json(answer)?
     } else {
-        explained(&explanation)
+        explained(explanation, word)
     })?;
     if explanation.allowed {
         return Ok(());
     }
-    Err(Failure::failed("it would not be allowed"))
+    Err(Failure::failed(format!("it would not be {word}")))
 }
 
-fn explained(explanation: &Explanation) -> String {
+fn explained(explanation: &Explanation, word: &str) -> String {
     let mut text = String::new();
     for stage in &explanation.stages {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:<12}{}", stage.stage, stage.answer);
     }
-    text + if explanation.allowed {
-        "allowed\n"
-    } else {
-        "not allowed\n"
-    }
+    let not = if explanation.allowed { "" } else { "not " };
+    format!("{text}{not}{word}\n")
 }
 
 /// Shows what policies deny, from now on: for a while, or until Ctrl-C.
@@ -183,7 +192,7 @@ mod tests {
             }],
         };
         assert_eq!(
-            explained(&explanation),
+            explained(&explanation, "allowed"),
             "egress      shop/web: allowed\nnot allowed\n"
         );
     }

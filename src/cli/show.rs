@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::output::{Table, grouped, understand};
-use super::{Subject, dns, load_balancers, networks, policies, services};
+use super::{Subject, dns, load_balancers, networks, policies, services, stations};
 use crate::admin::protocol::{
     DnsRow, Failure, Flows, NeighbourRow, PeerRow, PortRow, QueueRow, Request, RouteRow, ServiceRow,
     ShowFilter, WorkerRow,
@@ -14,22 +14,22 @@ use crate::admin::protocol::{
 /// Stands where there is nothing to say.
 const NOTHING: &str = "-";
 
-/// Flows that are shown unless another number is asked for.
-const FLOWS_SHOWN: usize = 1000;
+/// Flows, or stations, that are shown unless another number is asked for.
+const ROWS_SHOWN: usize = 1000;
 
 /// What the daemon is asked for.
 ///
 /// # Errors
 /// There is a filter, and no way to filter what is asked for.
 pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Failure> {
-    let is_filtered = filter != ShowFilter::default();
-    if is_filtered && what != Subject::Services && what != Subject::Flows {
-        let reason = "--pod, --address, --port and --state choose among services and flows; leave them out";
-        return Err(Failure::wrong(reason));
-    }
+    check_filter(what, &filter)?;
     Ok(match what {
         Subject::Flows => Request::ShowFlows(ShowFilter {
-            limit: filter.limit.or(Some(FLOWS_SHOWN)),
+            limit: filter.limit.or(Some(ROWS_SHOWN)),
+            ..filter
+        }),
+        Subject::Fdb => Request::ShowFdb(ShowFilter {
+            limit: filter.limit.or(Some(ROWS_SHOWN)),
             ..filter
         }),
         Subject::Ports => Request::ShowPorts,
@@ -45,6 +45,31 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
     })
 }
 
+/// That what is asked for can be chosen from in this way.
+fn check_filter(what: Subject, filter: &ShowFilter) -> Result<(), Failure> {
+    // What chooses among stations, and what among Services and connections.
+    let of_stations = ShowFilter {
+        network: filter.network.clone(),
+        limit: filter.limit,
+        ..ShowFilter::default()
+    };
+    let others = ShowFilter {
+        network: None,
+        ..filter.clone()
+    };
+    let allowed = match what {
+        Subject::Fdb => &of_stations,
+        Subject::Services | Subject::Flows => &others,
+        _ => &ShowFilter::default(),
+    };
+    if filter == allowed {
+        return Ok(());
+    }
+    Err(Failure::wrong(
+        "--pod, --address, --port and --state choose among services and flows, --network among stations (fdb); leave them out",
+    ))
+}
+
 /// The daemon's answer, a list of rows, as a table.
 ///
 /// # Errors
@@ -52,6 +77,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
 pub(super) fn render(what: Subject, answer: Value) -> Result<String, Failure> {
     let (name, table) = match what {
         Subject::Flows => return Ok(flows(understand(answer)?)),
+        Subject::Fdb => return Ok(stations::page(&understand(answer)?)),
         Subject::Dns => return Ok(dns::page(understand::<Option<DnsRow>>(answer)?.as_ref())),
         Subject::Ports => ("ports", ports(&understand::<Vec<_>>(answer)?)),
         Subject::Routes => ("routes", routes(understand(answer)?)),
@@ -417,13 +443,32 @@ mod tests {
             port: Some(53),
             ..ShowFilter::default()
         };
-        let failure = request(Subject::Peers, filter.clone()).unwrap_err();
-        assert_eq!(failure.status, 2);
+        let blue = ShowFilter {
+            network: Some("shop/blue".to_owned()),
+            ..ShowFilter::default()
+        };
+        let wrong = [
+            (Subject::Peers, &filter),
+            (Subject::Fdb, &filter),
+            (Subject::Flows, &blue),
+            (Subject::Networks, &blue),
+        ];
+        for (what, filter) in wrong {
+            assert_eq!(request(what, filter.clone()).unwrap_err().status, 2, "{what:?}");
+        }
+        assert!(matches!(
+            request(Subject::Fdb, blue),
+            Ok(Request::ShowFdb(ShowFilter {
+                network: Some(_),
+                limit: Some(ROWS_SHOWN),
+                ..
+            }))
+        ));
         assert!(matches!(
             request(Subject::Flows, filter),
             Ok(Request::ShowFlows(ShowFilter {
                 port: Some(53),
-                limit: Some(FLOWS_SHOWN),
+                limit: Some(ROWS_SHOWN),
                 ..
             }))
         ));

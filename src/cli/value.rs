@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use millrace_dataplane::wire::MacAddr;
+
+use crate::admin::protocol::Failure;
+
 /// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminating zero, linux/if.h).
 const INTERFACE_MAX_BYTES: usize = 15;
 
@@ -13,6 +17,27 @@ pub(super) fn pod(text: &str) -> Result<String, String> {
         }
         _ => Err("a pod is named NAMESPACE/POD, such as default/web-0".to_owned()),
     }
+}
+
+/// A network: `NAMESPACE/NAME`. The daemon knows which there are.
+pub(super) fn network(text: &str) -> Result<String, String> {
+    pod(text).map_err(|_| "a network is named NAMESPACE/NAME, such as shop/blue".to_owned())
+}
+
+/// A station's MAC address.
+pub(super) fn mac(text: &str) -> Result<String, Failure> {
+    let mac: MacAddr = text
+        .parse()
+        .map_err(|_| Failure::wrong(format!("{text} is no MAC address, such as 02:00:00:00:00:01")))?;
+    Ok(mac.to_string())
+}
+
+/// A pod, or a station's MAC address.
+pub(super) fn pod_or_mac(text: &str) -> Result<String, String> {
+    if text.parse::<MacAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    pod(text).map_err(|reason| format!("{reason}; a station of a --network is 02:00:00:00:00:01, say"))
 }
 
 /// A network namespace, as an absolute path: the daemon is another process, with another working directory.

@@ -36,6 +36,10 @@ impl Daemon {
                 self.show_flows(filter, answer);
                 return;
             }
+            Request::ShowFdb(filter) => {
+                self.show_stations(filter, answer);
+                return;
+            }
             Request::ShowServices(filter) => to_value(self.services.rows(&filter)),
             Request::ShowLoadBalancers => to_value(
                 self.balancing
@@ -47,6 +51,7 @@ impl Daemon {
                 self.explain(ask, answer);
                 return;
             }
+            Request::ExplainFrame(ask) => self.explain_frame(&ask).and_then(to_value),
             Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach(&attach).await.and_then(to_value),
             Request::Detach { pod } => self.detach_pod(&pod).await,

@@ -28,6 +28,7 @@ mod sources;
 mod stalls;
 mod stand_in;
 mod start;
+mod stations;
 mod take;
 pub(crate) mod underlay;
 mod uninstall;

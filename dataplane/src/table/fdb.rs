@@ -159,6 +159,12 @@ impl Fdb {
         }
     }
 
+    /// How many stations of all networks it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
     /// Where a station's entry is to be found.
     #[inline(always)]
     #[must_use]

@@ -56,7 +56,7 @@ pub struct Explain {
 /// The answer to [`Explain`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Whether it would be allowed, to whichever backend it goes.
+    /// Whether it would be allowed, to whichever backend it goes; of a frame, whether it would be forwarded.
     pub allowed: bool,
     /// What each stage says, in their order.
     pub stages: Vec<ExplainedStage>,

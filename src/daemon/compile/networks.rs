@@ -46,6 +46,8 @@ pub struct NamedRemote {
     pub address: IpAddr,
     /// Its node, if it is one.
     pub node: Option<NodeName>,
+    /// Where the underlay's packets to it go first: itself, or a router.
+    pub next_hop: IpAddr,
     /// Whether frames can be sent to it now.
     pub ready: bool,
 }
@@ -189,6 +191,7 @@ impl SecondNetworks {
                 id,
                 address,
                 node,
+                next_hop,
                 ready: link.is_some(),
             });
             exits.push(RemoteExit::new(id, uplink.id, ends, tunnel, link));

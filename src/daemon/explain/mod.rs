@@ -2,6 +2,7 @@
 
 mod denied;
 mod destination;
+mod frame;
 mod manifests;
 mod packet;
 mod reasons;

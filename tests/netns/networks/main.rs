@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use millrace_tools::lab::traffic::talk::Talk;
 
-use rig::{BLUE, MTU, Rig};
+use rig::{BLUE, FAR_MAC, MTU, Rig};
 
 /// What every two stations say to each other.
 pub(crate) const WORDS: Talk = Talk {
@@ -51,6 +51,22 @@ fn pods_and_a_stock_bridge_are_in_one_network() {
     );
     assert_eq!(blue["members"].as_array().unwrap().len(), 2);
     assert_eq!(blue["remotes"][0]["ready"], true, "{networks}");
+    let stations = rig.daemon().json(&["show", "fdb", "--network", BLUE]).unwrap();
+    let told = stations["stations"].as_array().unwrap();
+    let known = told
+        .iter()
+        .find(|row| row["mac"] == FAR_MAC)
+        .expect("the far station");
+    assert_eq!(
+        (&known["node"], &known["static"]),
+        (&"node-b".into(), &false.into()),
+        "{stations}"
+    );
+    let pod = told.iter().find(|row| row["pod"] == "lab/blue-1").expect("a pod");
+    let pod = pod["mac"].as_str().unwrap();
+    let ask = ["explain", "--network", BLUE, "--from", pod, "--to", FAR_MAC];
+    let explained = rig.daemon().json(&ask).unwrap();
+    assert_eq!(explained["allowed"], true, "{explained}");
     rig.restart();
     meet(&rig, &one, &far);
     rig.finish();

@@ -21,6 +21,7 @@ pub(crate) const BLUE: &str = "lab/blue";
 pub(crate) const MTU: u32 = 1450;
 /// The host number of the station on the stock node.
 const FAR: u8 = 22;
+pub(crate) const FAR_MAC: &str = "02:00:00:00:09:16";
 /// The network's definition.
 const DEFINITION: &str = r#"
 apiVersion: k8s.cni.cncf.io/v1
@@ -193,8 +194,8 @@ fn stock_bridge(lab: &Lab) -> Namespace {
     ip(&["link", "set", "vx100", "master", "br100", "up"]);
     let path = far.path().to_string_lossy().into_owned();
     ip(&[
-        "link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "net1", "mtu", &mtu, "netns",
-        &path,
+        "link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "net1", "address", FAR_MAC,
+        "mtu", &mtu, "netns", &path,
     ]);
     ip(&["link", "set", "far0", "master", "br100", "up"]);
     ip(&["link", "set", "br100", "up"]);
