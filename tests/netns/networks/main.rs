@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod machine;
+mod moves;
 mod rig;
+mod wire;
 
 use std::net::IpAddr;
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use millrace_tools::lab::machine::Machine;
 use millrace_tools::lab::plan::UPLINK;
 use millrace_tools::lab::traffic::talk::TalkReport;
-use millrace_tools::lab::{Daemon, Lab, Namespace, NodeKind, Process, Topology, find_program, wait_until};
+use millrace_tools::lab::{
+    Daemon, Lab, Namespace, Node, NodeKind, Process, Topology, find_program, wait_until,
+};
 
 use crate::WORDS;
 
@@ -49,36 +51,37 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// A Millrace node and a stock one.
     pub(crate) fn new(name: &str) -> Self {
+        Self::of(name, &[NodeKind::Millrace, NodeKind::Stock])
+    }
+
+    /// Such nodes: the first is Millrace's and has two pods, the second is stock, others of Millrace's have one pod each.
+    pub(crate) fn of(name: &str, nodes: &[NodeKind]) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "the tests of networks make network namespaces and load XDP programs: run them as root"
         );
         let topology = Topology {
             pods_per_node: 0,
-            ..Topology::of(&[NodeKind::Millrace, NodeKind::Stock])
+            ..Topology::of(nodes)
         };
         let lab = Lab::bring_up(name, &topology).unwrap_or_else(|error| panic!("lab {name}: {error}"));
-        let daemon = lab.node("node-a").unwrap().daemon().unwrap();
-        daemon.write_manifest("blue.yaml", DEFINITION).unwrap();
-        wait_until("the network", PATIENCE, || {
-            let networks = daemon.json(&["show", "networks"])?;
-            Ok(networks.as_array().is_some_and(|all| !all.is_empty()))
-        })
-        .unwrap();
-        let pods: Vec<Namespace> = (1..=2)
-            .map(|host| {
-                let pod = lab.namespace(&format!("blue-{host}")).unwrap();
-                let path = pod.path().to_string_lossy().into_owned();
-                let addresses = [true, false].map(|is_ipv4| address(host, is_ipv4).to_string());
-                let name = format!("lab/blue-{host}");
-                let mut words = vec!["attach", &name, "--netns", &path, "--network", BLUE];
-                words.extend(addresses.iter().flat_map(|address| ["--address", address]));
-                daemon
-                    .client_output(&words)
-                    .unwrap_or_else(|error| panic!("{error}"));
-                pod
+        let daemons = || lab.nodes().iter().filter_map(Node::daemon);
+        for daemon in daemons() {
+            daemon.write_manifest("blue.yaml", DEFINITION).unwrap();
+        }
+        for daemon in daemons() {
+            wait_until("the network", PATIENCE, || {
+                let networks = daemon.json(&["show", "networks"])?;
+                Ok(networks.as_array().is_some_and(|all| !all.is_empty()))
             })
+            .unwrap();
+        }
+        let first = daemons().take(1).chain(daemons());
+        let pods: Vec<Namespace> = (1..)
+            .zip(first)
+            .map(|(host, daemon)| attach(&lab, daemon, host))
             .collect();
         let far = stock_bridge(&lab);
         let rig = Self {
@@ -87,8 +90,9 @@ impl Rig {
             far,
             echoes: RefCell::default(),
         };
-        let stations = [rig.pod(1), rig.pod(2), rig.far()];
-        let echoes = stations.iter().flat_map(|station| station.echo(&rig)).collect();
+        let pods = (1..).zip(&rig.pods).map(|(host, pod)| Station::within(pod, host));
+        let stations = pods.chain([rig.far()]);
+        let echoes = stations.flat_map(|station| station.echo(&rig)).collect();
         *rig.echoes.borrow_mut() = echoes;
         rig
     }
@@ -161,15 +165,34 @@ impl Asked<'_> {
             daemon.json(words).map_err(|error| error.to_string())
         })
     }
+
+    /// A count of the slow path's.
+    pub(crate) fn slow_path(&self, name: &str) -> u64 {
+        let stats = self.json(&["stats"]).unwrap();
+        stats["slow_path"][name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name}: {stats}"))
+    }
+}
+
+/// Attaches a pod's second interface.
+fn attach(lab: &Lab, daemon: &Daemon, host: u8) -> Namespace {
+    let pod = lab.namespace(&format!("blue-{host}")).unwrap();
+    let path = pod.path().to_string_lossy().into_owned();
+    let addresses = [true, false].map(|is_ipv4| address(host, is_ipv4).to_string());
+    let name = format!("lab/blue-{host}");
+    let mut words = vec!["attach", &name, "--netns", &path, "--network", BLUE];
+    words.extend(addresses.iter().flat_map(|address| ["--address", address]));
+    daemon
+        .client_output(&words)
+        .unwrap_or_else(|error| panic!("{error}"));
+    pod
 }
 
 /// A bridge of the stock node with a VXLAN device that learns, and a station on it.
 fn stock_bridge(lab: &Lab) -> Namespace {
     let node = lab.node("node-b").unwrap();
-    let (own, other) = (
-        node.plan().underlay_address().to_string(),
-        lab.node("node-a").unwrap().plan().underlay_address().to_string(),
-    );
+    let own = node.plan().underlay_address().to_string();
     let (node, far) = (node.namespace(), lab.namespace("far").unwrap());
     let mtu = MTU.to_string();
     let ip = |words: &[&str]| {
@@ -179,33 +202,43 @@ fn stock_bridge(lab: &Lab) -> Namespace {
         "link", "add", "vx100", "mtu", &mtu, "type", "vxlan", "id", "100", "dstport", "8472",
     ];
     ip(&[&device[..], &["local", &own, "dev", UPLINK, "learning"]].concat());
-    node.bridge(&[
-        "fdb",
-        "append",
-        "00:00:00:00:00:00",
-        "dev",
-        "vx100",
-        "dst",
-        &other,
-    ])
-    .unwrap();
+    for other in lab
+        .nodes()
+        .iter()
+        .filter_map(|node| node.daemon().map(|_| node.plan()))
+    {
+        let to = other.underlay_address().to_string();
+        let anybody = ["fdb", "append", "00:00:00:00:00:00", "dev", "vx100", "dst", &to];
+        node.bridge(&anybody).unwrap();
+    }
     ip(&["link", "add", "br100", "mtu", &mtu, "type", "bridge"]);
     ip(&["link", "set", "vx100", "master", "br100", "up"]);
-    let path = far.path().to_string_lossy().into_owned();
-    ip(&[
-        "link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "net1", "mtu", &mtu, "netns",
-        &path,
-    ]);
-    ip(&["link", "set", "far0", "master", "br100", "up"]);
     ip(&["link", "set", "br100", "up"]);
+    plug(lab, "far0", &far);
     for (is_ipv4, length) in [(true, 16), (false, 64)] {
         let address = format!("{}/{length}", address(FAR, is_ipv4));
         let mut words = vec!["address", "add", &address, "dev", "net1"];
         words.extend((!is_ipv4).then_some("nodad"));
         far.ip(&words).unwrap();
     }
-    far.ip(&["link", "set", "net1", "up"]).unwrap();
     far
+}
+
+/// Plugs a namespace's `net1` into the stock node's bridge, and waits until frames go through.
+pub(crate) fn plug(lab: &Lab, port: &str, namespace: &Namespace) {
+    let node = lab.node("node-b").unwrap().namespace();
+    let (path, mtu) = (namespace.path().to_string_lossy().into_owned(), MTU.to_string());
+    let pair = ["link", "add", port, "mtu", &mtu, "type", "veth"];
+    let peer = ["peer", "name", "net1", "mtu", &mtu, "netns", &path];
+    node.ip(&[&pair[..], &peer].concat()).unwrap();
+    node.ip(&["link", "set", port, "master", "br100", "up"]).unwrap();
+    namespace.ip(&["link", "set", "net1", "up"]).unwrap();
+    wait_until("the bridge's port", PATIENCE, || {
+        Ok(node
+            .bridge(&["link", "show", "dev", port])?
+            .contains("state forwarding"))
+    })
+    .unwrap();
 }
 
 /// Where a station's programs run.
@@ -221,7 +254,7 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    fn within(namespace: &Namespace, host: u8) -> Self {
+    pub(crate) fn within(namespace: &Namespace, host: u8) -> Self {
         Self {
             host,
             place: Place::Namespace(namespace.path()),
@@ -290,6 +323,13 @@ impl Station {
             Ok(answered)
         });
         assert!(answered.is_ok(), "from {}: {said}\n{}", self.host, rig.told());
+    }
+
+    /// One echo request, which is answered.
+    pub(crate) fn ping_once(&self, rig: &Rig, to: IpAddr) {
+        let to = to.to_string();
+        let (answered, said) = self.run("ping", &["-n", "-c", "1", "-W", "20", &to]);
+        assert!(answered, "from {}: {said}\n{}", self.host, rig.told());
     }
 
     /// That nothing answers.
