@@ -4,6 +4,7 @@
 
 mod machine;
 mod moves;
+mod nodes;
 mod rig;
 mod wire;
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use millrace_tools::lab::machine::Machine;
@@ -274,12 +275,11 @@ impl Station {
 
     /// Its echoes, where they do not run in a machine.
     fn echo(&self, rig: &Rig) -> Vec<Process> {
-        let Place::Namespace(path) = &self.place else {
+        if let Place::Machine(_) = self.place {
             return Vec::new();
-        };
+        }
         let start = |at: IpAddr| {
-            let mut line = std::process::Command::new("nsenter");
-            line.arg(format!("--net={}", path.display())).arg(guest_program());
+            let mut line = self.command("millrace-guest");
             line.args(["echo", &SocketAddr::new(at, ECHO_PORT).to_string()]);
             let log = rig.with(|lab| lab.folder().join(format!("echo-{at}.log")));
             Process::spawn(line, &log).unwrap()
@@ -287,18 +287,26 @@ impl Station {
         self.addresses().into_iter().map(start).collect()
     }
 
+    /// A command line where the station is, which is no machine.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let Place::Namespace(path) = &self.place else {
+            panic!("{program} in a machine");
+        };
+        let program = match program {
+            "millrace-guest" => guest_program(),
+            other => PathBuf::from(other),
+        };
+        let mut line = Command::new("nsenter");
+        line.arg(format!("--net={}", path.display())).arg(program);
+        line
+    }
+
     /// Runs a command where the station is; whether it went well, and what it said.
-    fn run(&self, program: &str, words: &[&str]) -> (bool, String) {
+    pub(crate) fn run(&self, program: &str, words: &[&str]) -> (bool, String) {
         match &self.place {
-            Place::Namespace(path) => {
-                let program = match program {
-                    "millrace-guest" => guest_program(),
-                    other => PathBuf::from(other),
-                };
-                let mut line = std::process::Command::new("nsenter");
-                line.arg(format!("--net={}", path.display()))
-                    .arg(program)
-                    .args(words);
+            Place::Namespace(_) => {
+                let mut line = self.command(program);
+                line.args(words);
                 let told = line.output().unwrap();
                 let said =
                     [told.stdout, told.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
