@@ -6,6 +6,7 @@ mod machine;
 mod moves;
 mod nodes;
 mod rig;
+mod trunks;
 mod wire;
 
 use std::net::IpAddr;

@@ -43,7 +43,7 @@ fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
         (here, there)
     });
     rig.ask(&["attach", "--tap", TAP, "--network", BLUE]);
-    let wire = Wire::new(&rig, TAP, &here, "net1");
+    let wire = Wire::new(&rig, TAP, &here);
     prepare(&here, NOBODY[0]);
     prepare(&there, NOBODY[1]);
     let others: [Station; 3] = [rig.pod(1), rig.pod(2), rig.far()];

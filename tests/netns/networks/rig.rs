@@ -25,7 +25,7 @@ pub(crate) const MTU: u32 = 1450;
 /// The host number of the station on the stock node.
 const FAR: u8 = 22;
 /// The network's definition.
-const DEFINITION: &str = r#"
+pub(crate) const DEFINITION: &str = r#"
 apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: blue, namespace: lab}
@@ -82,7 +82,7 @@ impl Rig {
         let first = daemons().take(1).chain(daemons());
         let pods: Vec<Namespace> = (1..)
             .zip(first)
-            .map(|(host, daemon)| attach(&lab, daemon, host))
+            .map(|(host, daemon)| attach(&lab, daemon, BLUE, host))
             .collect();
         let far = stock_bridge(&lab);
         let rig = Self {
@@ -122,6 +122,26 @@ impl Rig {
 
     pub(crate) fn daemon(&self) -> Asked<'_> {
         Asked(self)
+    }
+
+    /// Defines another network.
+    pub(crate) fn define(&self, network: &str, definition: &str) {
+        self.with(|lab| {
+            let daemon = lab.node("node-a").unwrap().daemon().unwrap();
+            let file = format!("{}.yaml", network.trim_start_matches("lab/"));
+            daemon.write_manifest(&file, definition).unwrap();
+        });
+        wait_until("another network", PATIENCE, || {
+            let networks = self.daemon().json(&["show", "networks"]).unwrap();
+            let served = |row: &serde_json::Value| row["network"] == network;
+            Ok(networks.as_array().unwrap().iter().any(served))
+        })
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.told()));
+    }
+
+    /// A pod more of node-a's, in another network.
+    pub(crate) fn pod_in(&self, network: &str, host: u8) -> Namespace {
+        self.with(|lab| attach(lab, lab.node("node-a").unwrap().daemon().unwrap(), network, host))
     }
 
     /// Ends the daemon and starts it again.
@@ -176,13 +196,13 @@ impl Asked<'_> {
     }
 }
 
-/// Attaches a pod's second interface.
-fn attach(lab: &Lab, daemon: &Daemon, host: u8) -> Namespace {
-    let pod = lab.namespace(&format!("blue-{host}")).unwrap();
+/// Attaches a pod's second interface, which is in this network.
+fn attach(lab: &Lab, daemon: &Daemon, network: &str, host: u8) -> Namespace {
+    let name = format!("{network}-{host}");
+    let pod = lab.namespace(name.trim_start_matches("lab/")).unwrap();
     let path = pod.path().to_string_lossy().into_owned();
     let addresses = [true, false].map(|is_ipv4| address(host, is_ipv4).to_string());
-    let name = format!("lab/blue-{host}");
-    let mut words = vec!["attach", &name, "--netns", &path, "--network", BLUE];
+    let mut words = vec!["attach", &name, "--netns", &path, "--network", network];
     words.extend(addresses.iter().flat_map(|address| ["--address", address]));
     daemon
         .client_output(&words)
@@ -274,14 +294,14 @@ impl Station {
     }
 
     /// Its echoes, where they do not run in a machine.
-    fn echo(&self, rig: &Rig) -> Vec<Process> {
+    pub(crate) fn echo(&self, rig: &Rig) -> Vec<Process> {
         if let Place::Machine(_) = self.place {
             return Vec::new();
         }
         let start = |at: IpAddr| {
             let mut line = self.command("millrace-guest");
             line.args(["echo", &SocketAddr::new(at, ECHO_PORT).to_string()]);
-            let log = rig.with(|lab| lab.folder().join(format!("echo-{at}.log")));
+            let log = rig.with(|lab| lab.folder().join("echoes.log"));
             Process::spawn(line, &log).unwrap()
         };
         self.addresses().into_iter().map(start).collect()
