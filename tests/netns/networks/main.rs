@@ -2,10 +2,13 @@
 //! stock Linux bridge behind a kernel's VXLAN device that learns, as another node's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod loops;
 mod machine;
 mod moves;
 mod nodes;
 mod rig;
+mod station;
+mod stock;
 mod trunks;
 mod wire;
 
@@ -23,7 +26,7 @@ pub(crate) const WORDS: Talk = Talk {
 };
 
 /// Pings of both families and of the largest size, TCP and UDP.
-fn meet(rig: &Rig, from: &rig::Station, to: &rig::Station) {
+fn meet(rig: &Rig, from: &station::Station, to: &station::Station) {
     for target in to.addresses() {
         from.ping(rig, target, 56);
         from.ping(rig, target, MTU - headers(target));

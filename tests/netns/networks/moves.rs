@@ -2,7 +2,9 @@
 
 use millrace_tools::lab::{Namespace, wait_until};
 
-use crate::rig::{BLUE, PATIENCE, Rig, Station, address, plug};
+use crate::rig::{BLUE, PATIENCE, Rig, address};
+use crate::station::Station;
+use crate::stock::plug;
 use crate::wire::Wire;
 
 /// The tap device, the station's host number, and its MAC address.
@@ -39,7 +41,7 @@ fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
     let rig = Rig::new("moves");
     let (here, there) = rig.with(|lab| {
         let [here, there] = ["here", "there"].map(|role| lab.namespace(role).unwrap());
-        plug(lab, "far1", &there);
+        plug(lab, "100", "there", &there);
         (here, there)
     });
     rig.ask(&["attach", "--tap", TAP, "--network", BLUE]);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use millrace_tools::lab::{NodeKind, Process, Signal, complete, wait_until};
 
 use crate::meet;
-use crate::rig::{PATIENCE, Rig, Station};
+use crate::rig::{PATIENCE, Rig};
+use crate::station::Station;
 
 /// An address that nobody has, and the one of all.
 const NOBODY: &str = "10.9.0.99";

@@ -1,7 +1,9 @@
 //! A port that is in two networks by the VLAN tags of its frames.
 
 use crate::meet;
-use crate::rig::{BLUE, DEFINITION, Rig, Station, address};
+use crate::rig::{BLUE, DEFINITION, Rig, address};
+use crate::station::Station;
+use crate::stock::give;
 use crate::wire::Wire;
 
 /// The other network, which has the same addresses.
@@ -47,12 +49,7 @@ fn a_trunk_is_in_each_of_its_networks_and_they_never_meet() {
     // The same MAC and IP addresses in both.
     for place in [&blue, &red] {
         place.ip(&["link", "set", "net1", "address", MAC]).unwrap();
-        for (is_ipv4, length) in [(true, 16), (false, 64)] {
-            let with_length = format!("{}/{length}", address(BEHIND, is_ipv4));
-            let mut words = vec!["address", "add", &with_length, "dev", "net1"];
-            words.extend((!is_ipv4).then_some("nodad"));
-            place.ip(&words).unwrap();
-        }
+        give(place, BEHIND);
     }
     let [in_blue, in_red] = [&blue, &red].map(|place| Station::within(place, BEHIND));
     let both = [&in_blue, &in_red, &red_one, &red_only];
