@@ -2,6 +2,7 @@
 //! stock Linux bridge behind a kernel's VXLAN device that learns, as another node's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fixed;
 mod loops;
 mod machine;
 mod moves;

@@ -130,6 +130,22 @@ impl Station {
         assert!(done, "{said}");
     }
 
+    /// The link address of its interface, and the one by which it knows another.
+    pub(crate) fn link_address(&self) -> String {
+        self.field(&["link", "show", "net1"], "address")
+    }
+
+    pub(crate) fn neighbour(&self, address: IpAddr) -> String {
+        self.field(&["neighbour", "show", &address.to_string()], "lladdr")
+    }
+
+    fn field(&self, words: &[&str], name: &str) -> String {
+        let (_, said) = self.run("ip", &[&["-j"], words].concat());
+        let rows: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let found = rows[0][name].as_str();
+        found.unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
+    }
+
     /// TCP and UDP with another's echo.
     pub(crate) fn talk(&self, rig: &Rig, to: IpAddr) {
         let to = SocketAddr::new(to, ECHO_PORT).to_string();

@@ -15,26 +15,6 @@ const MAC: &str = "02:00:00:00:09:40";
 /// A pod that is in the other network only.
 const RED_ONLY: u8 = 51;
 
-/// The link address by which a station knows another, and an interface's own.
-fn neighbour(of: &Station, host: u8) -> String {
-    field(
-        of,
-        &["neighbour", "show", &address(host, true).to_string()],
-        "lladdr",
-    )
-}
-
-fn link_address(of: &Station) -> String {
-    field(of, &["link", "show", "net1"], "address")
-}
-
-fn field(of: &Station, words: &[&str], name: &str) -> String {
-    let (_, said) = of.run("ip", &[&["-j"], words].concat());
-    let rows: serde_json::Value = serde_json::from_str(&said).unwrap();
-    let found = rows[0][name].as_str();
-    found.unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
-}
-
 #[test]
 fn a_trunk_is_in_each_of_its_networks_and_they_never_meet() {
     let rig = Rig::new("trunks");
@@ -57,7 +37,12 @@ fn a_trunk_is_in_each_of_its_networks_and_they_never_meet() {
     for (behind, pod) in [(&in_blue, &rig.pod(1)), (&in_red, &red_one)] {
         meet(&rig, behind, pod);
         meet(&rig, pod, behind);
-        assert_eq!(neighbour(behind, 1), link_address(pod), "{}", rig.told());
+        assert_eq!(
+            behind.neighbour(address(1, true)),
+            pod.link_address(),
+            "{}",
+            rig.told()
+        );
     }
     meet(&rig, &in_blue, &rig.pod(2));
     meet(&rig, &in_blue, &rig.far());
