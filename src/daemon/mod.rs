@@ -17,6 +17,7 @@ mod lease;
 mod links;
 mod liveness;
 mod look;
+mod machine;
 pub mod members;
 mod neighbours;
 mod networks;

@@ -6,15 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam::channel::{Sender, bounded};
 use millrace_dataplane::port::xsk::FillPolicy;
-use millrace_dataplane::table::{
-    Epoch, Fdb, HashKey, Listeners, NodeTables, PortFacts, Publisher, Reader, Role, Subjects,
-};
+use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, ProgramKind, SteeringTables, XdpMode};
-use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -22,19 +18,20 @@ use super::balancing::{self, Balance, Balancing};
 use super::compile::Numbers;
 use super::compile::services::ServiceCompiler;
 use super::explain::Policing;
-use super::fabric::{Fabric, FabricError, FromWorkers, PortSpec, Sockets};
+use super::fabric::{FabricError, PortSpec, Sockets};
 use super::health::Health;
 use super::host_path::{HostPath, host_port_spec};
-use super::links::{mtu_of, packets_of, warn_of_mtu};
+use super::links::{mtu_of, warn_of_mtu};
 use super::look::{
     ClaimedDevice, Misconfigured, claim_device, claim_interfaces, lock, look_at_node, own_node,
     refuse_foreign_program,
 };
+use super::machine::start_machine;
 use super::members::Members;
 use super::ports::{Port, Ports, Saved};
 use super::sources::Sources;
 use super::stalls::Stalls;
-use super::{Daemon, Inbox, flows, nic};
+use super::{Daemon, Inbox, flows};
 use crate::admin::protocol::Bandwidth;
 use crate::admin::scrape;
 use crate::admin::server::{AdminServer, Call};
@@ -44,21 +41,9 @@ use crate::dns::{Listen, Resolver};
 use crate::kernel::sysctl::Setting;
 use crate::kernel::{HostPort, HostPortOrigin, Kernel, KernelFollower, Link};
 use crate::objects::{NodeRecord, Store};
-use crate::slowpath::{
-    self, Feeds, Learned, NeighbourRequest, SharedSlowPathStats, SlowPathConfig, SlowPathEvent, SteerRequest,
-};
 
 /// Admin requests that may wait.
 const REQUESTS: usize = 64;
-/// Neighbour requests of the slow path that may wait.
-const NEIGHBOUR_REQUESTS: usize = 256;
-/// Packets that may wait for their answers to be steered.
-const STEER_REQUESTS: usize = 256;
-/// Stations of all bridged networks that can be known at once.
-const FDB_ENTRIES: u32 = 65_536;
-/// Events that may wait for the slow path.
-const EVENTS: usize = 16;
-
 /// The stores of a source, the newest one first.
 type Stores = watch::Receiver<Arc<Store>>;
 
@@ -157,69 +142,12 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     Ok((daemon, inbox))
 }
 
-/// What runs beside the control thread, and how it is reached.
-struct Machine {
-    fabric: Fabric,
-    connections: Connections,
-    bridging: Bridging,
-    /// What workers are shown, and what they have so far.
-    publisher: Publisher<NodeTables>,
-    tables: NodeTables,
-    key: HashKey,
-    slow_path: SlowPathEnds,
-}
-
-/// Starts the workers and the slow path; they have no port yet, and know of nothing.
-fn start_machine(config: &Config, (uplink, device): (&Link, &ClaimedDevice)) -> anyhow::Result<Machine> {
-    let connections = flows::open(config)?;
-    let tables = before(connections.flows.first_epoch());
-    let (publisher, key) = (Publisher::new(tables.clone()), HashKey::random());
-    let learned = Learned {
-        fdb: Arc::new(Fdb::new(FDB_ENTRIES, key)),
-        listeners: Publisher::new(Listeners::default()),
-    };
-    let bridging = Bridging {
-        fdb: Arc::clone(&learned.fdb),
-        listeners: learned.listeners.reader(),
-        storms: Arc::default(),
-    };
-    let (fabric, from_workers) = start_fabric(
-        config,
-        (uplink, device),
-        &publisher,
-        (&connections, &bridging),
-        key,
-    )?;
-    let slow_path = start_slow_path(config, &fabric, from_workers, (publisher.reader(), learned))?;
-    Ok(Machine {
-        fabric,
-        connections,
-        bridging,
-        publisher,
-        tables,
-        key,
-        slow_path,
-    })
-}
-
 /// Has requests come in by the admin socket, and by the port for metrics if there is to be one.
 fn answer_all(server: AdminServer, config: &Config, requests: mpsc::Sender<Call>) {
     if let Some(address) = config.metrics.listen {
         tokio::spawn(scrape::serve(address.get(), requests.clone()));
     }
     tokio::spawn(server.serve(requests));
-}
-
-/// Takes packet memory, near the NIC and for packets as long as the uplink's, and starts the workers.
-fn start_fabric(
-    config: &Config,
-    (uplink, device): (&Link, &ClaimedDevice),
-    tables: &Publisher<NodeTables>,
-    shared: (&Connections, &Bridging),
-    key: HashKey,
-) -> anyhow::Result<(Fabric, FromWorkers)> {
-    let memory = (nic::numa_node(config, &device.link), packets_of(config, uplink));
-    Fabric::start(config, &tables.reader(), shared, key, memory).map_err(misconfigured)
 }
 
 /// This node's object, its uplink, and what the last run left: all that can keep a start back.
@@ -235,48 +163,6 @@ async fn look(
     refuse_foreign_program(&underlay.device)?;
     let device = claim_device(&underlay)?;
     Ok((own, underlay.link, device, Saved::load(&config.node.state_dir)?))
-}
-
-/// Tables without anything in them, whose successor has the epoch `first`: whatever was stored before is stale.
-fn before(first: Epoch) -> NodeTables {
-    NodeTables {
-        subjects: Subjects::since(first),
-        epoch: Epoch(first.0.wrapping_sub(1)),
-        ..NodeTables::default()
-    }
-}
-
-/// The way to tell the slow path something, its counters, and what it asks for.
-type SlowPathEnds = (
-    Sender<SlowPathEvent>,
-    SharedSlowPathStats,
-    (mpsc::Receiver<NeighbourRequest>, mpsc::Receiver<SteerRequest>),
-);
-
-fn start_slow_path(
-    config: &Config,
-    fabric: &Fabric,
-    FromWorkers { punts, lessons }: FromWorkers,
-    tables: (Reader<NodeTables>, Learned),
-) -> anyhow::Result<SlowPathEnds> {
-    let (events_in, events) = bounded(EVENTS);
-    let (neighbours_in, neighbours) = mpsc::channel(NEIGHBOUR_REQUESTS);
-    let (steering_in, steering) = mpsc::channel(STEER_REQUESTS);
-    let limits = SlowPathConfig {
-        icmp_errors_per_second: config.slow_path.icmp_errors_per_second.get(),
-    };
-    let stats = slowpath::spawn(
-        limits,
-        Feeds {
-            punts,
-            lessons,
-            events,
-        },
-        fabric.workers().to_vec(),
-        tables,
-        (neighbours_in, steering_in),
-    )?;
-    Ok((events_in, stats, (neighbours, steering)))
 }
 
 /// What the node file asks for and cannot be had is said as such.

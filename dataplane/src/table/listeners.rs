@@ -125,7 +125,8 @@ mod tests {
             (table.queriers(red, false), table.queriers(blue, true)),
             (None, None)
         );
-        let table = Listeners::build([(red, false, [port(9)], [(group, [port(2)]); 0])]);
+        let groups: [(MacAddr, [Location; 1]); 0] = [];
+        let table = Listeners::build([(red, false, [port(9)], groups)]);
         for (mac, expected) in [
             ([0x33, 0x33, 0, 0, 0, 0x16], Some([port(9)].as_slice())),
             ([0x33, 0x33, 0, 0, 0, 1], None),
