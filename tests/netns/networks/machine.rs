@@ -6,7 +6,8 @@ use millrace_tools::lab::machine::Machine;
 use millrace_tools::lab::plan::NodePlan;
 use millrace_tools::lab::wait_until;
 
-use crate::rig::{BLUE, ECHO_PORT, MTU, PATIENCE, Rig, Station, address};
+use crate::rig::{BLUE, ECHO_PORT, MTU, PATIENCE, Rig, address};
+use crate::station::Station;
 
 /// The tap device, and the machine's host number.
 const TAP: &str = "vm7";

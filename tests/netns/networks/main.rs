@@ -2,14 +2,22 @@
 //! stock Linux bridge behind a kernel's VXLAN device that learns, as another node's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fixed;
+mod loops;
 mod machine;
+mod moves;
+mod nodes;
 mod rig;
+mod station;
+mod stock;
+mod trunks;
+mod wire;
 
 use std::net::IpAddr;
 
 use millrace_tools::lab::traffic::talk::Talk;
 
-use rig::{BLUE, FAR_MAC, MTU, Rig};
+use rig::{BLUE, MTU, Rig};
 
 /// What every two stations say to each other.
 pub(crate) const WORDS: Talk = Talk {
@@ -19,7 +27,7 @@ pub(crate) const WORDS: Talk = Talk {
 };
 
 /// Pings of both families and of the largest size, TCP and UDP.
-fn meet(rig: &Rig, from: &rig::Station, to: &rig::Station) {
+fn meet(rig: &Rig, from: &station::Station, to: &station::Station) {
     for target in to.addresses() {
         from.ping(rig, target, 56);
         from.ping(rig, target, MTU - headers(target));
@@ -51,11 +59,12 @@ fn pods_and_a_stock_bridge_are_in_one_network() {
     );
     assert_eq!(blue["members"].as_array().unwrap().len(), 2);
     assert_eq!(blue["remotes"][0]["ready"], true, "{networks}");
+    let far_mac = far.mac();
     let stations = rig.daemon().json(&["show", "fdb", "--network", BLUE]).unwrap();
     let told = stations["stations"].as_array().unwrap();
     let known = told
         .iter()
-        .find(|row| row["mac"] == FAR_MAC)
+        .find(|row| row["mac"] == far_mac)
         .expect("the far station");
     assert_eq!(
         (&known["node"], &known["static"]),
@@ -64,7 +73,7 @@ fn pods_and_a_stock_bridge_are_in_one_network() {
     );
     let pod = told.iter().find(|row| row["pod"] == "lab/blue-1").expect("a pod");
     let pod = pod["mac"].as_str().unwrap();
-    let ask = ["explain", "--network", BLUE, "--from", pod, "--to", FAR_MAC];
+    let ask = ["explain", "--network", BLUE, "--from", pod, "--to", &far_mac];
     let explained = rig.daemon().json(&ask).unwrap();
     assert_eq!(explained["allowed"], true, "{explained}");
     rig.restart();

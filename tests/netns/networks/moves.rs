@@ -1,0 +1,74 @@
+//! A station that moves from one node to another and back, as a virtual machine that is migrated.
+
+use millrace_tools::lab::{Namespace, wait_until};
+
+use crate::rig::{BLUE, PATIENCE, Rig, address};
+use crate::station::Station;
+use crate::stock::plug;
+use crate::wire::Wire;
+
+/// The tap device, the station's host number, and its MAC address.
+const TAP: &str = "vm3";
+const HOST: u8 = 33;
+const MAC: &str = "02:00:00:00:09:33";
+/// What an interface has for a MAC address while the station is elsewhere.
+const NOBODY: [&str; 2] = ["02:00:00:00:09:01", "02:00:00:00:09:02"];
+
+/// A place where the station may be.
+fn prepare(place: &Namespace, nobody: &str) {
+    // Nothing but a gratuitous ARP says that it is there.
+    place.set("ipv6/conf/net1/disable_ipv6", "1").unwrap();
+    place.set("ipv4/conf/net1/arp_notify", "1").unwrap();
+    place.ip(&["link", "set", "net1", "address", nobody]).unwrap();
+}
+
+/// The station comes, and says so.
+fn come(place: &Namespace) {
+    let with_length = format!("{}/16", address(HOST, true));
+    place
+        .ip(&["address", "add", &with_length, "dev", "net1"])
+        .unwrap();
+    place.ip(&["link", "set", "net1", "address", MAC]).unwrap();
+}
+
+fn leave(place: &Namespace, nobody: &str) {
+    place.ip(&["address", "flush", "dev", "net1"]).unwrap();
+    place.ip(&["link", "set", "net1", "address", nobody]).unwrap();
+}
+
+#[test]
+fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
+    let rig = Rig::new("moves");
+    let (here, there) = rig.with(|lab| {
+        let [here, there] = ["here", "there"].map(|role| lab.namespace(role).unwrap());
+        plug(lab, "100", "there", &there);
+        (here, there)
+    });
+    rig.ask(&["attach", "--tap", TAP, "--network", BLUE]);
+    let wire = Wire::new(&rig, TAP, &here);
+    prepare(&here, NOBODY[0]);
+    prepare(&there, NOBODY[1]);
+    let others: [Station; 3] = [rig.pod(1), rig.pod(2), rig.far()];
+    let at = address(HOST, true);
+    come(&here);
+    for other in &others {
+        other.ping(&rig, at, 56);
+    }
+    let moved = rig.daemon().slow_path("stations_moved");
+    let places = [(&here, NOBODY[0]), (&there, NOBODY[1])];
+    for (move_number, [from, to]) in (1..).zip([[0, 1], [1, 0], [0, 1]]) {
+        let ((old, nobody), (new, _)) = (places[from], places[to]);
+        leave(old, nobody);
+        come(new);
+        let heard = wait_until("the move", PATIENCE, || {
+            Ok(rig.daemon().slow_path("stations_moved") == moved + move_number)
+        });
+        heard.unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+        for other in &others {
+            other.ping_once(&rig, at);
+        }
+    }
+    drop(wire);
+    drop((here, there));
+    rig.finish();
+}
