@@ -49,6 +49,8 @@ pub(super) struct Machine {
     pub(super) memory: Seen<u64>,
     /// Bytes of free huge pages.
     pub(super) huge_memory: Seen<u64>,
+    /// Whether tap devices can be made; `Err` is why not.
+    pub(super) taps: Seen<()>,
     /// Cores that this process may run on.
     pub(super) cores: Vec<usize>,
     /// NUMA nodes of cores, where there is more than one.

@@ -33,6 +33,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     findings.extend(huge_pages(machine, config));
     findings.extend(numa(facts, config));
     findings.push(settings(machine));
+    findings.push(taps(machine));
     findings
 }
 
@@ -118,6 +119,21 @@ fn capabilities(machine: &Machine) -> Finding {
             "run the daemon as root, or with these (deploy/millrace.yaml does); run doctor so too, to see all",
         ),
         Err(why) => Finding::unseen(CHECK, why),
+    }
+}
+
+/// A hint: only virtual machines need tap devices, and most nodes have none.
+fn taps(machine: &Machine) -> Finding {
+    const CHECK: &str = "taps";
+    match &machine.taps {
+        Ok(()) => Finding::ok(CHECK, "tap devices of virtual machines can be made"),
+        Err(why) => Finding::ok(
+            CHECK,
+            format!(
+                "{why}; only `millrace attach --tap` needs it (`modprobe tun`, and for a container docs/networks.md), and not for a device \
+                 that is there"
+            ),
+        ),
     }
 }
 

@@ -58,6 +58,7 @@ fn good() -> (Facts, Config) {
             locked_memory: Some(8 << 20),
             memory: Ok(16 << 30),
             huge_memory: Ok(0),
+            taps: Ok(()),
             cores: vec![0, 1, 2, 3],
             core_nodes: BTreeMap::new(),
             settings: BTreeMap::from([(gather::NEXT_HOP_COMPAT, "1".to_owned())]),
@@ -622,4 +623,17 @@ fn a_report_is_a_table_with_a_sum_and_its_json_says_the_same() {
         .unwrap();
     assert_eq!(found["check"], "mtu");
     assert!(found["to-do"].as_str().unwrap().contains("mtu 1500"), "{found}");
+}
+
+#[test]
+fn without_tap_devices_there_is_a_hint_and_no_fault() {
+    let (mut facts, config) = good();
+    facts.machine.taps = Err("cannot open /dev/net/tun: No such file or directory".into());
+    let report = judge(&facts, &config);
+    let taps = report.findings.iter().find(|finding| finding.check == "taps");
+    let taps = taps.unwrap();
+    assert_eq!(taps.level, Level::Ok);
+    for word in ["/dev/net/tun", "--tap", "modprobe tun"] {
+        assert!(taps.found.contains(word), "{taps:?}");
+    }
 }

@@ -22,6 +22,8 @@ const RELEASE: &str = "/proc/sys/kernel/osrelease";
 const PROTOCOLS: &str = "/proc/self/net/protocols";
 /// AF_XDP's name there.
 const AF_XDP: &str = "XDP";
+/// Where tun and tap devices are made; nothing is made by opening it.
+const TUN: &str = "/dev/net/tun";
 /// Tables of the older iptables that are in use.
 const LEGACY_TABLES: [&str; 2] = [
     "/proc/self/net/ip_tables_names",
@@ -44,6 +46,7 @@ pub(super) fn machine() -> Machine {
         locked_memory: getrlimit(Resource::Memlock).current,
         memory: meminfo(&["MemAvailable"]),
         huge_memory: meminfo(&["HugePages_Free", "Hugepagesize"]),
+        taps: opens(TUN),
         core_nodes: core_nodes.collect(),
         cores,
         settings: settings(),
@@ -52,6 +55,14 @@ pub(super) fn machine() -> Machine {
 
 fn read(path: &str) -> Seen<String> {
     fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
+/// Opens a device for reading and writing, which of this one changes nothing.
+fn opens(path: &str) -> Seen<()> {
+    let opened = fs::OpenOptions::new().read(true).write(true).open(path);
+    opened
+        .map(drop)
+        .map_err(|error| format!("cannot open {path}: {error}"))
 }
 
 fn af_xdp() -> Seen<bool> {
