@@ -32,7 +32,15 @@ const AT_POD: u8 = 4;
 
 fn main() -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, name, bytes) in [walks(), headers(), transports(), tunnels(), partial_checksums()].concat() {
+    let seeds = [
+        walks(),
+        bridges(),
+        headers(),
+        transports(),
+        tunnels(),
+        partial_checksums(),
+    ];
+    for (target, name, bytes) in seeds.concat() {
         let folder = folder.join(target);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(name), bytes)?;
@@ -95,6 +103,80 @@ fn request_for_gateway() -> Vec<u8> {
 /// A link address of six times the same byte.
 fn mac_of(byte: u8) -> MacAddr {
     MacAddr([byte; 6])
+}
+
+/// First bytes of a seed of `bridge`: an access port, the trunk, and the port whose station was given its addresses.
+const AT_ACCESS: u8 = 1;
+const AT_TRUNK: u8 = 4;
+const AT_GUARDED: u8 = 5;
+/// The bridged network, and a VLAN of the trunk's.
+const BRIDGED_VNI: u32 = 100;
+const BRIDGED_PORT: u16 = 8472;
+const BRIDGED_VLAN: u16 = 10;
+
+/// A station of a bridged network, as the walks' tests number them.
+fn station(number: u8) -> MacAddr {
+    MacAddr([0x02, 0x5e, 0, 0, 0, number])
+}
+
+fn bridges() -> Vec<Seed> {
+    let datagram = |family: Family, from, to| {
+        let host = |number: u8| family.pick(&format!("10.9.0.{number}"), &format!("fd09::{number}"));
+        Ip::udp(host(1), host(2)).frame(to, from)
+    };
+    let known = datagram(Family::V4, station(1), station(2));
+    let everybody = datagram(Family::V4, station(1), mac_of(0xff));
+    let tag = [[0x81, 0], BRIDGED_VLAN.to_be_bytes()].concat();
+    let tagged = [&known[..12], &tag, &known[12..]].concat();
+    let request = ArpPacket {
+        operation: 1,
+        sender: (station(1), [10, 9, 0, 1].into()),
+        target: (mac_of(0), [10, 9, 0, 2].into()),
+    };
+    let from_node = |node, inner: &[u8]| outer(node, 1).vxlan((40_000, BRIDGED_PORT), BRIDGED_VNI, inner);
+    // An IGMP report of version 2; whoever reads it looks at its checksum.
+    let message = [0x16, 0, 0xf8, 0xfa, 239, 1, 2, 3];
+    let report = [
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 9, 0, 1, 239, 1, 2, 3][..],
+        &message,
+    ]
+    .concat();
+    let group = MacAddr([1, 0, 0x5e, 1, 2, 3]);
+    let far = datagram(Family::V4, station(4), station(1));
+    let rows = [
+        ("to-known", AT_ACCESS, known),
+        (
+            "to-known-v6",
+            AT_ACCESS,
+            datagram(Family::V6, station(1), station(2)),
+        ),
+        ("to-node", AT_ACCESS, datagram(Family::V4, station(1), station(4))),
+        (
+            "to-node-v6",
+            AT_ACCESS,
+            datagram(Family::V6, station(1), station(5)),
+        ),
+        (
+            "to-stranger",
+            AT_ACCESS,
+            datagram(Family::V4, station(1), station(99)),
+        ),
+        ("to-everybody", AT_ACCESS, everybody.clone()),
+        ("to-group", AT_ACCESS, datagram(Family::V4, station(1), group)),
+        ("arp", AT_ACCESS, request.frame(mac_of(0xff), station(1))),
+        ("igmp", AT_ACCESS, ethernet(group, station(1), 0x0800, &report)),
+        ("trunk", AT_TRUNK, tagged),
+        (
+            "guarded",
+            AT_GUARDED,
+            datagram(Family::V4, station(14), station(2)),
+        ),
+        ("from-node", AT_UPLINK, from_node(2, &far)),
+        ("from-node-over-v6", AT_UPLINK, from_node(6, &far)),
+        ("from-node-to-everybody", AT_UPLINK, from_node(2, &everybody)),
+    ];
+    let seed = |(name, at, frame): (&'static str, u8, Vec<u8>)| ("bridge", name, [vec![at], frame].concat());
+    rows.into_iter().map(seed).collect()
 }
 
 fn walks() -> Vec<Seed> {
