@@ -259,9 +259,9 @@ fn accept(
     Ok((ecn != inner).then_some(ecn))
 }
 
-/// Writes the inner packet's ECN field.
+/// Writes the inner packet's ECN field (RFC 6040); a bare one has no Ethernet header of its own, and is IPv4.
 #[cold]
-fn mark(frame: &mut Frame, is_bare: bool, ecn: Ecn) -> Result<(), Exit> {
+pub(crate) fn mark(frame: &mut Frame, is_bare: bool, ecn: Ecn) -> Result<(), Exit> {
     let is_v6 = !is_bare && Ethernet::parse(frame.bytes())?.ether_type() == EtherType::IPV6;
     let ip = frame
         .bytes_mut()

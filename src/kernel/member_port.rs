@@ -56,20 +56,10 @@ pub struct MemberEnd {
 pub async fn member_end_fault(netns_path: &Path, wanted: MemberEnd) -> Result<Option<String>, KernelError> {
     within_namespace(netns_path, move |kernel| async move {
         let name = &wanted.ifname;
-        let Some(link) = kernel.find_link(name).await? else {
-            return Ok(Some(format!("there is no interface {name} in it")));
+        let link = match kernel.end_of_port(name, wanted.host_ifindex, wanted.mac).await? {
+            Ok(link) => link,
+            Err(fault) => return Ok(Some(fault)),
         };
-        if !link.peer_elsewhere || link.peer_ifindex != Some(wanted.host_ifindex) {
-            return Ok(Some(format!("{name} in it is not the other end of its port")));
-        }
-        if link.mac != Some(wanted.mac) {
-            return Ok(Some(format!(
-                "{name} in it has another MAC address than it was made with"
-            )));
-        }
-        if !link.up {
-            return Ok(Some(format!("{name} in it is down")));
-        }
         let there = kernel.addresses_of(link.ifindex).await?;
         let is_there = |address: &&IpNet| there.iter().any(|entry| entry.address == **address);
         let missing = wanted.addresses.iter().find(|address| !is_there(address));

@@ -71,20 +71,10 @@ pub struct PodEnd {
 pub async fn pod_end_fault(netns_path: &Path, wanted: PodEnd) -> Result<Option<String>, KernelError> {
     within_namespace(netns_path, move |kernel| async move {
         let name = &wanted.ifname;
-        let Some(link) = kernel.find_link(name).await? else {
-            return Ok(Some(format!("there is no interface {name} in it")));
+        let link = match kernel.end_of_port(name, wanted.host_ifindex, wanted.mac).await? {
+            Ok(link) => link,
+            Err(fault) => return Ok(Some(fault)),
         };
-        if !link.peer_elsewhere || link.peer_ifindex != Some(wanted.host_ifindex) {
-            return Ok(Some(format!("{name} in it is not the other end of its port")));
-        }
-        if link.mac != Some(wanted.mac) {
-            return Ok(Some(format!(
-                "{name} in it has another MAC address than it was made with"
-            )));
-        }
-        if !link.up {
-            return Ok(Some(format!("{name} in it is down")));
-        }
         let addresses = kernel.addresses_of(link.ifindex).await?;
         let routes = kernel.main_routes().await?;
         for address in wanted.addresses {
@@ -101,6 +91,31 @@ pub async fn pod_end_fault(netns_path: &Path, wanted: PodEnd) -> Result<Option<S
 }
 
 impl Kernel {
+    /// An interface in this connection's namespace that is the other end of a port, with this Ethernet address and up; or what is
+    /// wrong with it.
+    pub(super) async fn end_of_port(
+        &self,
+        name: &str,
+        host_ifindex: u32,
+        mac: MacAddr,
+    ) -> Result<Result<Link, String>, KernelError> {
+        let Some(link) = self.find_link(name).await? else {
+            return Ok(Err(format!("there is no interface {name} in it")));
+        };
+        if !link.peer_elsewhere || link.peer_ifindex != Some(host_ifindex) {
+            return Ok(Err(format!("{name} in it is not the other end of its port")));
+        }
+        if link.mac != Some(mac) {
+            return Ok(Err(format!(
+                "{name} in it has another MAC address than it was made with"
+            )));
+        }
+        if !link.up {
+            return Ok(Err(format!("{name} in it is down")));
+        }
+        Ok(Ok(link))
+    }
+
     /// Makes a pod port: the pair, the node's end up and without IPv6, the pod's end up with its addresses,
     /// transmit offloads off, a route to each gateway on the link and a default route via it, and the pod's
     /// loopback up. An IPv4-only pod has no IPv6 on this interface.

@@ -8,11 +8,12 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::{Location, NetworkId, NodeTables, SegmentTunnel};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
-    Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, Udp, Vxlan, eth, ipv6, udp, vxlan,
+    Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv6, Udp, Vxlan, eth, ipv6, udp, vxlan,
 };
 
 use super::admit::check_addresses;
 use super::exit::inner_ecn;
+use crate::decap::mark;
 
 /// What a tunnel packet says of itself.
 struct Outer<'p> {
@@ -101,7 +102,7 @@ pub(super) fn open(tables: &NodeTables, frame: &mut Frame) -> Result<(NetworkId,
         return Err(DropReason::VlanTagged.into());
     }
     check_addresses(inner)?;
-    let mark = match inner_ecn(packet.payload()) {
+    let settled = match inner_ecn(packet.payload()) {
         Some(ecn) => {
             let settled = Ecn::decapsulate(ecn, outer.ecn).map_err(|_| DropReason::TunnelEcn)?;
             (settled != ecn).then_some(settled)
@@ -113,24 +114,8 @@ pub(super) fn open(tables: &NodeTables, frame: &mut Frame) -> Result<(NetworkId,
     let end = pull + packet.payload().len();
     frame.truncate(end);
     frame.pull(pull).map_err(|_| DropReason::TunnelMalformed)?;
-    if let Some(ecn) = mark {
-        write_ecn(frame, ecn)?;
+    if let Some(ecn) = settled {
+        mark(frame, false, ecn)?;
     }
     Ok((network, Location::Remote(remote)))
-}
-
-/// Writes the ECN field of the IP packet in a frame (RFC 6040).
-#[cold]
-fn write_ecn(frame: &mut Frame, ecn: Ecn) -> Result<(), Exit> {
-    let is_v6 = Ethernet::parse(frame.bytes())?.ether_type() == EtherType::IPV6;
-    let ip = frame
-        .bytes_mut()
-        .get_mut(eth::HEADER_LEN..)
-        .ok_or(DropReason::TunnelMalformed)?;
-    if is_v6 {
-        Ipv6Mut::parse(ip)?.set_ecn(ecn);
-    } else {
-        Ipv4Mut::parse(ip)?.set_ecn(ecn);
-    }
-    Ok(())
 }
