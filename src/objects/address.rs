@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::fault::value_excerpt;
+use super::fault::{Fault, value_excerpt};
 
 /// Number of octets in an Ethernet address.
 const MAC_OCTETS: usize = 6;
@@ -46,6 +46,22 @@ const REFUSED_V6: [(Ipv6Net, &str); 5] = [
         "an IPv4-mapped",
     ),
 ];
+
+/// A CIDR of usable addresses, its host bits cut off; `field` names it where it is none.
+///
+/// # Errors
+/// [`Fault::Cidr`] or [`Fault::CidrRefused`].
+pub(super) fn usable_cidr(field: String, text: &str) -> Result<IpNet, Fault> {
+    let Ok(cidr) = text.parse::<IpNet>() else {
+        let value = text.to_owned();
+        return Err(Fault::Cidr { field, value });
+    };
+    let cidr = cidr.trunc();
+    match refused_class(cidr) {
+        Some(class) => Err(Fault::CidrRefused { field, cidr, class }),
+        None => Ok(cidr),
+    }
+}
 
 /// Says which class of refused addresses `cidr` touches, if any, as words with an article (`a loopback`).
 #[must_use]

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::AttachmentFault;
-use crate::objects::address::{refused_address_class, refused_class};
+use crate::objects::address::{refused_address_class, usable_cidr};
 use crate::objects::fault::Fault;
 
 /// A number within its range, as the type that has room for the range.
@@ -59,20 +59,7 @@ pub(super) fn overlaps(one: IpNet, other: IpNet) -> bool {
 }
 
 pub(super) fn cidr(field: &str, text: &str) -> Result<IpNet, Fault> {
-    let field = || format!("spec.config: network.{field}");
-    let cidr: IpNet = text.parse().map_err(|_| Fault::Cidr {
-        field: field(),
-        value: text.to_owned(),
-    })?;
-    let cidr = cidr.trunc();
-    match refused_class(cidr) {
-        Some(class) => Err(Fault::CidrRefused {
-            field: field(),
-            cidr,
-            class,
-        }),
-        None => Ok(cidr),
-    }
+    usable_cidr(format!("spec.config: network.{field}"), text)
 }
 
 pub(super) fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{BlockRecord, CalicoFault, PoolMode, PoolRecord};
-use crate::objects::address::refused_class;
+use crate::objects::address::usable_cidr;
 use crate::objects::fault::Fault;
 use crate::objects::name::{NodeName, check_subdomain};
 
@@ -237,20 +237,7 @@ fn node_name(field: &'static str, text: &str) -> Result<NodeName, Fault> {
 }
 
 fn cidr(text: &str) -> Result<IpNet, Fault> {
-    let field = || "spec.cidr".to_owned();
-    let cidr: IpNet = text.parse().map_err(|_| Fault::Cidr {
-        field: field(),
-        value: text.to_owned(),
-    })?;
-    let cidr = cidr.trunc();
-    match refused_class(cidr) {
-        Some(class) => Err(Fault::CidrRefused {
-            field: field(),
-            cidr,
-            class,
-        }),
-        None => Ok(cidr),
-    }
+    usable_cidr("spec.cidr".to_owned(), text)
 }
 
 fn block_cidr(text: &str) -> Result<IpNet, Fault> {

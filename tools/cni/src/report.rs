@@ -15,24 +15,14 @@ const NDOTS: &str = "ndots:5";
 /// The result of ADD: what was made, behind what plugins before this one made. Of how names are resolved the configuration
 /// has the first word, then the plugins before this one, then the daemon.
 pub(crate) fn result(call: &Call, config: &Config, made: &Attached, resolver: Option<&Resolver>) -> Value {
-    let list = |key: &str| {
-        let previous = config
-            .previous
-            .as_ref()
-            .and_then(|previous| previous.get(key)?.as_array().cloned());
-        previous.unwrap_or_default()
-    };
-    let mut interfaces = list("interfaces");
-    let (mut host, mut own) = (
-        json!({"name": made.interface, "mac": made.host_mac}),
-        json!({"name": call.interface, "mac": made.mac, "sandbox": call.netns}),
+    let list = |key| previous(config, key);
+    let (interfaces, place) = ends(
+        call,
+        config,
+        (&made.interface, &made.host_mac),
+        Some(&made.mac),
+        made.mtu,
     );
-    if config.version >= Version::V1_1_0 {
-        host["mtu"] = json!(made.mtu);
-        own["mtu"] = json!(made.mtu);
-    }
-    interfaces.extend([host, own]);
-    let place = interfaces.len() - 1;
     let (mut ips, mut routes) = (list("ips"), list("routes"));
     for address in &made.addresses {
         let gateway = made
@@ -58,22 +48,14 @@ pub(crate) fn result(call: &Call, config: &Config, made: &Attached, resolver: Op
 /// As [`result`], of an interface in a network beside the cluster's own: no routes but those to its subnets, which the kernel
 /// makes of the addresses.
 pub(crate) fn result_in_network(call: &Call, config: &Config, made: &Joined) -> Value {
-    let list = |key: &str| {
-        let previous = config.previous.as_ref();
-        let previous = previous.and_then(|previous| previous.get(key)?.as_array().cloned());
-        previous.unwrap_or_default()
-    };
-    let mut interfaces = list("interfaces");
-    let (mut host, mut own) = (
-        json!({"name": made.interface, "mac": made.host_mac}),
-        json!({"name": call.interface, "mac": made.mac, "sandbox": call.netns}),
+    let list = |key| previous(config, key);
+    let (interfaces, place) = ends(
+        call,
+        config,
+        (&made.interface, &made.host_mac),
+        made.mac.as_deref(),
+        made.mtu,
     );
-    if config.version >= Version::V1_1_0 {
-        host["mtu"] = json!(made.mtu);
-        own["mtu"] = json!(made.mtu);
-    }
-    interfaces.extend([host, own]);
-    let place = interfaces.len() - 1;
     let mut ips = list("ips");
     for address in &made.addresses {
         let mut ip = json!({"address": address, "interface": place});
@@ -89,6 +71,35 @@ pub(crate) fn result_in_network(call: &Call, config: &Config, made: &Joined) -> 
         "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": list("routes"),
         "dns": config.dns.clone().unwrap_or_else(|| json!({})),
     })
+}
+
+/// Both ends of what was made, behind the interfaces of plugins before this one, and the place of the container's end.
+fn ends(
+    call: &Call,
+    config: &Config,
+    (name, host_mac): (&str, &str),
+    own_mac: Option<&str>,
+    mtu: u32,
+) -> (Vec<Value>, usize) {
+    let mut interfaces = previous(config, "interfaces");
+    let (mut host, mut own) = (
+        json!({"name": name, "mac": host_mac}),
+        json!({"name": call.interface, "mac": own_mac, "sandbox": call.netns}),
+    );
+    if config.version >= Version::V1_1_0 {
+        host["mtu"] = json!(mtu);
+        own["mtu"] = json!(mtu);
+    }
+    interfaces.extend([host, own]);
+    let place = interfaces.len() - 1;
+    (interfaces, place)
+}
+
+/// What plugins before this one made, of a kind.
+fn previous(config: &Config, key: &str) -> Vec<Value> {
+    let previous = config.previous.as_ref();
+    let list = previous.and_then(|previous| previous.get(key)?.as_array().cloned());
+    list.unwrap_or_default()
 }
 
 /// How a container of a pod resolves names with the node's own resolver: as kubelet has it with CoreDNS
