@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# The kernel of the virtual machines of `make test` and `make test-nic` is fetched once for all clones on a machine.
+# The kernel of the virtual machines of `make demo`, `make test` and `make test-nic` is fetched once for all clones on a machine.
 export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace/kernel))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
@@ -21,7 +21,7 @@ MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 .PHONY: help demo demo-cluster test test-api test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny manifests
 
 help:
-	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods (as root)'
+	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods, a virtual machine (as root)'
 	@echo 'make demo-cluster  the same with objects of a real API server, which goes and comes back (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
@@ -44,6 +44,7 @@ install-deps:
 
 demo: root
 	@tools/install-deps.sh demo
+	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
 	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetches a recent Debian kernel for the virtual machine of `make test-nic`, and installs nothing into the system.
+# Fetches a recent Debian kernel for the virtual machines of `make demo`, `make test` and `make test-nic`, and installs nothing into the
+# system.
 #
 #   tools/kernel.sh FOLDER
 #
@@ -39,7 +40,7 @@ whole() {
 }
 
 ! whole "$1" || exit 0
-mkdir -p "$1" || fail "cannot make the folder $1; MILLRACE_KERNEL names another for make test-nic"
+mkdir -p "$1" || fail "cannot make the folder $1; MILLRACE_KERNEL names another"
 folder=$(cd "$1" && pwd)
 exec 9>"$folder/lock"
 flock 9
