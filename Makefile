@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
-BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
+BENCH_FULL_PARTS := chain dpdk idle scale spread storms iperf
 SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/api-server.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
 # Where a real API server is built and run.
 API_SERVER := $(CARGO_TARGET_DIR)/api-server

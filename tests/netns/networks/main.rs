@@ -10,6 +10,7 @@ mod nodes;
 mod rig;
 mod station;
 mod stock;
+mod storms;
 mod trunks;
 mod wire;
 

@@ -46,6 +46,10 @@ impl Station {
         }
     }
 
+    pub(crate) fn host(&self) -> u8 {
+        self.host
+    }
+
     pub(crate) fn addresses(&self) -> [IpAddr; 2] {
         [true, false].map(|is_ipv4| address(self.host, is_ipv4))
     }

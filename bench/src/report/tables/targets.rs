@@ -3,6 +3,7 @@
 use super::super::figures::Figures;
 use super::super::table::{Table, cell, percent, two_digits, whole};
 use super::chain::{beside_idle_ports, delay_beside_kernel, worse_ratio};
+use super::storms;
 
 /// Flows of the three columns of [`MEMORY`].
 const FLOWS: [u32; 3] = [1, 65_536, 1_000_000];
@@ -57,7 +58,7 @@ fn cost(figures: &Figures, of: &str, to: &str) -> Option<f64> {
     Some(figures.number(of, "/cycles")? / figures.number(to, "/cycles")?)
 }
 
-const OTHERS: [Aim; 11] = [
+const OTHERS: [Aim; 12] = [
     Aim {
         what: "new connections a second (`new-connections`)",
         side: Side::AtLeast,
@@ -127,6 +128,13 @@ const OTHERS: [Aim; 11] = [
         side: Side::AtLeast,
         aim: 0.95,
         seen: beside_idle_ports,
+        write: ratio,
+    },
+    Aim {
+        what: "established traffic that gets through beside the worst storm (`storms`)",
+        side: Side::AtLeast,
+        aim: 0.95,
+        seen: storms::worst,
         write: ratio,
     },
     Aim {
