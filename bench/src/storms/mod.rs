@@ -2,7 +2,11 @@
 //!
 //! The worker is real but for its ports, and the slow path is the daemon's own, on a thread and a core of its own: what a storm has
 //! it learn and refuse, it learns and refuses meanwhile. Established traffic comes at a quarter of the rate that the worker
-//! forwards alone, which is below its share beside two ports that always have frames; so all of it has to get through.
+//! forwards alone, which is below its share beside two ports that always have frames; so all of it has to get through. Seconds are
+//! those of the worker on its core.
+//!
+//! A flood wakes the slow path most often where it is slow: so there is a trickle of strangers too, beside as much established traffic
+//! as is taken, and what is set beside that is an ordinary trickle.
 
 mod frames;
 mod port;
@@ -18,12 +22,8 @@ use serde_json::{Map, json};
 
 use crate::statistics::{median, rounded};
 use crate::summary;
-use port::Offer;
-use stand::{Setting, window};
+use stand::{Setting, Window, window};
 use storm::Storm;
-
-/// The part of what the worker forwards alone that the established traffic is offered at.
-const OFFERED: f64 = 0.25;
 
 /// How storms are measured.
 #[derive(Debug, Args)]
@@ -48,7 +48,8 @@ pub(crate) struct Options {
 /// What was seen of a storm, round by round.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The part of what was offered that got through, beside the part that did without any storm in the same round.
+    /// The part of what was offered that got through, beside the part that did without any storm in the same round; or the rate,
+    /// beside that of another storm.
     rates: Vec<f64>,
     /// Frames of the storm that the worker took in a second.
     storm: Vec<f64>,
@@ -71,48 +72,55 @@ pub(crate) fn run(options: &Options, output: &Path) -> anyhow::Result<()> {
     let mut seen: Vec<(Storm, Seen)> = Storm::ALL.map(|storm| (storm, Seen::default())).into();
     let mut alone = Vec::new();
     for _ in 0..options.rounds {
-        alone.push(window(Storm::None, Offer::Endless, &setting)?.per_second);
-        round(median(&alone) * OFFERED, &setting, &mut seen)?;
+        round(&mut alone, &setting, &mut seen)?;
     }
     report(&alone, &seen, output)
 }
 
 /// One round over all storms.
-fn round(rate: f64, setting: &Setting, seen: &mut [(Storm, Seen)]) -> anyhow::Result<()> {
-    let mut calm = 1.0;
-    let mut ordinary = Vec::new();
+fn round(alone: &mut Vec<f64>, setting: &Setting, seen: &mut [(Storm, Seen)]) -> anyhow::Result<()> {
+    let mut windows: Vec<(Storm, Window)> = Vec::new();
     for (storm, seen) in seen {
-        let window = window(*storm, Offer::Paced(rate), setting)?;
+        let window = window(*storm, median(alone), setting)?;
         storm.check(&window)?;
-        // INVARIANT: both are far below 2^52.
-        #[allow(clippy::cast_precision_loss)]
-        let part = window.delivered as f64 / window.offered as f64;
-        if *storm == Storm::None {
-            calm = part;
+        let of = |wanted: Storm| windows.iter().find(|(storm, _)| *storm == wanted);
+        let beside = storm.beside().and_then(of).map(|(_, beside)| beside);
+        match *storm {
+            Storm::Alone => alone.push(window.per_second),
+            _ if storm.is_filled() => {
+                seen.rates
+                    .push(beside.map_or(1.0, |beside| window.per_second / beside.per_second));
+            }
+            _ => {
+                let calm = of(Storm::None).map_or(1.0, |(_, calm)| part(calm));
+                seen.rates.push(part(&window) / calm);
+                seen.costs
+                    .extend(beside.map(|beside| beside.storm_per_second / window.storm_per_second));
+            }
         }
-        seen.rates.push(part / calm);
         seen.storm.push(window.storm_per_second);
-        if let Storm::Ordinary(_) = storm {
-            ordinary.push((*storm, window.storm_per_second));
-        }
-        let beside = ordinary.iter().find(|(kind, _)| Some(*kind) == storm.beside());
-        seen.costs
-            .extend(beside.map(|(_, rate)| rate / window.storm_per_second));
+        windows.push((*storm, window));
     }
     Ok(())
+}
+
+/// The part of what was offered that got through.
+fn part(window: &Window) -> f64 {
+    // INVARIANT: both are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    let part = window.delivered as f64 / window.offered as f64;
+    part
 }
 
 fn report(alone: &[f64], seen: &[(Storm, Seen)], output: &Path) -> anyhow::Result<()> {
     let mut figures = Map::new();
     let alone = median(alone);
-    println!(
-        "alone: {alone:.0} packets a second; offered: {:.0}",
-        alone * OFFERED
-    );
+    println!("alone: {alone:.0} packets a second");
     println!(
         "{:<20}{:>16}{:>16}{:>20}{:>24}",
         "beside", "gets through", "worst round", "storm's frames/s", "cost beside ordinary"
     );
+    let shown = seen.iter().filter(|(storm, _)| *storm != Storm::Alone);
     for (
         storm,
         Seen {
@@ -120,7 +128,7 @@ fn report(alone: &[f64], seen: &[(Storm, Seen)], output: &Path) -> anyhow::Resul
             storm: taken,
             costs,
         },
-    ) in seen
+    ) in shown
     {
         let worst = rates.iter().copied().fold(f64::MAX, f64::min);
         let (rate, taken, cost) = (median(rates), median(taken), median(costs));

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use millrace_tools::pktgen::pin;
 use tokio::sync::mpsc;
 
 use super::frames::{PORT_A, PORT_B, PORT_C, PORT_D, PORT_SINK, PORTS, STATIONS, station};
-use super::port::{Counts, Offer, StormPort};
+use super::port::{Counts, StormPort};
 use super::storm::Storm;
 use crate::memory::{Family, flow_table};
 
@@ -58,9 +58,9 @@ pub(super) struct Window {
     /// Frames that the established traffic offered, and those of them that left.
     pub(super) offered: u64,
     pub(super) delivered: u64,
-    /// The same by the second.
+    /// What left, in each second of the worker's own time.
     pub(super) per_second: f64,
-    /// Frames of the storm's that the worker took in a second.
+    /// Frames of the storm's that the worker took in one.
     pub(super) storm_per_second: f64,
     /// What the worker, the slow path and the forwarding database had in the end.
     pub(super) worker: WorkerCounters,
@@ -70,6 +70,14 @@ pub(super) struct Window {
     pub(super) entries: u32,
     /// Since the worker began, in seconds.
     pub(super) seconds: f64,
+}
+
+/// What was counted at a moment, since the worker began.
+struct Reading {
+    ns: u64,
+    offered: u64,
+    delivered: u64,
+    storm: u64,
 }
 
 /// A window's switch, while it runs.
@@ -154,7 +162,7 @@ fn fdb(storm: Storm) -> anyhow::Result<SharedFdb> {
 
 impl Stand {
     /// Starts all of it.
-    fn start(storm: Storm, established: Offer, [core, slow_core]: [usize; 2]) -> anyhow::Result<Self> {
+    fn start(storm: Storm, alone: f64, [core, slow_core]: [usize; 2]) -> anyhow::Result<Self> {
         let publisher = Publisher::new(tables()?);
         let (fdb, listeners) = (fdb(storm)?, Publisher::new(Listeners::default()));
         let connections = Connections {
@@ -182,7 +190,7 @@ impl Stand {
         let mut counts = Vec::new();
         for number in 0..PORTS {
             let counted = Arc::new(Counts::default());
-            let (frames, offer) = storm.traffic(number, established);
+            let (frames, offer) = storm.traffic(number, alone);
             let io = StormPort::new(frames, offer, Arc::clone(&counted));
             let id = port(number)?;
             let stats = Arc::new(QueueStats::new(id, QueueId(0)));
@@ -224,29 +232,32 @@ impl Stand {
         })
     }
 
-    fn count(&self, port: u16, of: fn(&Counts) -> u64) -> u64 {
+    fn count(&self, port: u16, of: impl Fn(&Counts) -> u64) -> u64 {
         self.counts.get(usize::from(port)).map_or(0, |counts| of(counts))
     }
 }
 
-/// Measures one window: established traffic as it is offered, beside a storm or nothing.
+/// Measures one window: established traffic beside a storm or nothing, where the worker forwards so many frames a second alone.
 ///
 /// # Errors
 /// When the switch cannot be started, or no packet leaves.
-pub(super) fn window(storm: Storm, established: Offer, setting: &Setting) -> anyhow::Result<Window> {
+pub(super) fn window(storm: Storm, alone: f64, setting: &Setting) -> anyhow::Result<Window> {
     let began = Instant::now();
-    let stand = Stand::start(storm, established, setting.cores)?;
+    let stand = Stand::start(storm, alone, setting.cores)?;
     let read = || {
-        let offered = stand.count(PORT_A, |counts| counts.offered.load(Ordering::Relaxed));
-        let delivered = stand.count(PORT_B, |counts| counts.sent.load(Ordering::Relaxed));
-        let taken =
-            [PORT_C, PORT_D].map(|number| stand.count(number, |counts| counts.taken.load(Ordering::Relaxed)));
-        (offered, delivered, taken.iter().sum::<u64>())
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let taken = [PORT_C, PORT_D].map(|number| stand.count(number, |counts| load(&counts.taken)));
+        Reading {
+            ns: stand.count(PORT_A, |counts| load(&counts.ns)),
+            offered: stand.count(PORT_A, |counts| load(&counts.offered)),
+            delivered: stand.count(PORT_B, |counts| load(&counts.sent)),
+            storm: taken.iter().sum(),
+        }
     };
     thread::sleep(setting.warm_up);
-    let (before, start) = (read(), Instant::now());
+    let before = read();
     thread::sleep(setting.window);
-    let (after, took) = (read(), start.elapsed());
+    let after = read();
     let seconds = began.elapsed().as_secs_f64();
     stand.handle.tell(Command::Stop)?;
     let ended = stand.worker.join();
@@ -262,14 +273,14 @@ pub(super) fn window(storm: Storm, established: Offer, setting: &Setting) -> any
     drop(writer);
     // INVARIANT: all are far below 2^52.
     #[allow(clippy::cast_precision_loss)]
-    let by_second = |count: u64| count as f64 / took.as_secs_f64();
-    let delivered = after.1 - before.1;
+    let by_second = |count: u64| count as f64 * 1e9 / (after.ns - before.ns) as f64;
+    let delivered = after.delivered - before.delivered;
     ensure!(delivered > 0, "no packet left");
     Ok(Window {
-        offered: after.0 - before.0,
+        offered: after.offered - before.offered,
         delivered,
         per_second: by_second(delivered),
-        storm_per_second: by_second(after.2 - before.2),
+        storm_per_second: by_second(after.storm - before.storm),
         worker: stand.handle.stats().read(),
         slow_path: stand.slow_path.read(),
         learned,

@@ -14,9 +14,15 @@ const COPIES: u64 = 4;
 /// As many moves of a station as take effect in ten seconds, and how many stations move.
 const MOVES: u64 = 5 * 8;
 
+/// The part of what the worker forwards alone that the established traffic is offered at, and that a trickle is.
+const OFFERED: f64 = 0.25;
+const TRICKLE: f64 = 0.01;
+
 /// What comes in at other ports meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Storm {
+    /// Nothing, and the established traffic is as much as is taken.
+    Alone,
     /// Nothing.
     None,
     /// As much as is taken of frames between stations that are known, at one port or at two.
@@ -29,11 +35,16 @@ pub(super) enum Storm {
     Moves,
     /// As much as is taken of broadcasts, above the storm's limit.
     Broadcasts,
+    /// A few frames between stations that are known, beside as much established traffic as is taken.
+    Trickle,
+    /// The same of frames from MAC addresses that nobody has seen: who is to learn them sleeps in between.
+    MacTrickle,
 }
 
 impl Storm {
     /// All that is measured, in the order of the table.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 10] = [
+        Self::Alone,
         Self::None,
         Self::Ordinary(1),
         Self::Ordinary(2),
@@ -41,11 +52,14 @@ impl Storm {
         Self::MacFloodUnknown,
         Self::Moves,
         Self::Broadcasts,
+        Self::Trickle,
+        Self::MacTrickle,
     ];
 
     /// Its name in the summary.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Alone => "alone",
             Self::None => "none",
             Self::Ordinary(1) => "ordinary",
             Self::Ordinary(_) => "ordinary-2",
@@ -53,13 +67,17 @@ impl Storm {
             Self::MacFloodUnknown => "mac-flood-unknown",
             Self::Moves => "moves",
             Self::Broadcasts => "broadcasts",
+            Self::Trickle => "trickle",
+            Self::MacTrickle => "mac-trickle",
         }
     }
 
-    /// The ordinary traffic by as many ports, that its frames' cost is set beside.
+    /// What it is set beside: the established traffic's rate, where that is as much as is taken; else the rate of the storm's frames,
+    /// which ordinary ones come at by as many ports.
     pub(super) fn beside(self) -> Option<Self> {
         match self {
-            Self::None | Self::Ordinary(_) => None,
+            Self::Alone | Self::None | Self::Ordinary(_) | Self::Trickle => None,
+            Self::MacTrickle => Some(Self::Trickle),
             Self::MacFlood | Self::MacFloodUnknown | Self::Broadcasts => Some(Self::Ordinary(1)),
             Self::Moves => Some(Self::Ordinary(2)),
         }
@@ -68,34 +86,50 @@ impl Storm {
     /// The ports it comes in at.
     fn ports(self) -> &'static [u16] {
         match self {
-            Self::None => &[],
-            Self::Ordinary(1) | Self::MacFlood | Self::MacFloodUnknown | Self::Broadcasts => &[PORT_C],
+            Self::Alone | Self::None => &[],
+            Self::Ordinary(1)
+            | Self::MacFlood
+            | Self::MacFloodUnknown
+            | Self::Broadcasts
+            | Self::Trickle
+            | Self::MacTrickle => &[PORT_C],
             Self::Ordinary(_) | Self::Moves => &[PORT_C, PORT_D],
         }
     }
 
     /// The ports of its own whose stations are known from the start.
     pub(super) fn known(self) -> impl Iterator<Item = u16> {
-        let are_known = matches!(self, Self::Ordinary(_) | Self::Broadcasts);
+        let are_known = matches!(self, Self::Ordinary(_) | Self::Broadcasts | Self::Trickle);
         self.ports().iter().copied().filter(move |_| are_known)
     }
 
-    /// What comes in at a port, and how much of it.
-    pub(super) fn traffic(self, port: u16, established: Offer) -> (Frames, Offer) {
+    /// Whether the established traffic is as much as is taken.
+    pub(super) fn is_filled(self) -> bool {
+        matches!(self, Self::Alone | Self::Trickle | Self::MacTrickle)
+    }
+
+    /// What comes in at a port, and how much of it, where the worker forwards so many frames a second alone.
+    pub(super) fn traffic(self, port: u16, alone: f64) -> (Frames, Offer) {
         if port == PORT_A {
-            return (frames_between(PORT_A, PORT_B), established);
+            let offer = if self.is_filled() {
+                Offer::Endless
+            } else {
+                Offer::Paced(alone * OFFERED)
+            };
+            return (frames_between(PORT_A, PORT_B), offer);
         }
         if !self.ports().contains(&port) {
             return (frames_between(port, PORT_A), Offer::Silent);
         }
-        let frames = match self {
-            Self::None | Self::Ordinary(_) => frames_between(port, PORT_SINK),
-            Self::MacFlood => strangers(true),
-            Self::MacFloodUnknown => strangers(false),
-            Self::Moves => movers(),
-            Self::Broadcasts => broadcasts(port),
-        };
-        (frames, Offer::Endless)
+        match self {
+            Self::Alone | Self::None | Self::Ordinary(_) => (frames_between(port, PORT_SINK), Offer::Endless),
+            Self::MacFlood => (strangers(true), Offer::Endless),
+            Self::MacFloodUnknown => (strangers(false), Offer::Endless),
+            Self::Moves => (movers(), Offer::Endless),
+            Self::Broadcasts => (broadcasts(port), Offer::Endless),
+            Self::Trickle => (frames_between(port, PORT_SINK), Offer::Paced(alone * TRICKLE)),
+            Self::MacTrickle => (strangers(true), Offer::Paced(alone * TRICKLE)),
+        }
     }
 
     /// Makes sure that the storm was one, that it was held where it has to be, and that nothing grew beyond its bound.
@@ -106,12 +140,12 @@ impl Storm {
         let from_start = u32::from(STATIONS) * known;
         let grown = window.entries - from_start;
         match self {
-            Self::None | Self::Ordinary(_) => ensure!(
+            Self::Alone | Self::None | Self::Ordinary(_) | Self::Trickle => ensure!(
                 grown == 0 && window.worker.lessons == 0 && window.worker.dropped.is_empty(),
                 "{} teaches or loses: {window:?}",
                 self.name()
             ),
-            Self::MacFlood | Self::MacFloodUnknown => {
+            Self::MacFlood | Self::MacFloodUnknown | Self::MacTrickle => {
                 ensure!(
                     grown == STATIONS_PER_PORT && window.learned == [STATIONS_PER_PORT, 0],
                     "{STATIONS_PER_PORT} stations are a port's: {window:?}"

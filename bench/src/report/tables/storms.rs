@@ -4,13 +4,17 @@ use super::super::figures::Figures;
 use super::super::table::{Table, cell, percent, whole};
 
 /// The rows: what stands in the table, and the key.
-const STORMS: [(&str, &str); 6] = [
+const STORMS: [(&str, &str); 7] = [
     ("frames between known stations, one port", "ordinary"),
     ("the same, two ports", "ordinary-2"),
     ("MAC flood, to a known station", "mac-flood"),
     ("MAC flood, to an unknown one", "mac-flood-unknown"),
     ("stations that move to and fro, two ports", "moves"),
     ("broadcasts, far above the limit", "broadcasts"),
+    (
+        "a trickle of strangers, and no more established traffic than fits",
+        "mac-trickle",
+    ),
 ];
 /// How many of them are no storms but what these are set beside.
 const ORDINARY: usize = 2;
