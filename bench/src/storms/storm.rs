@@ -14,9 +14,10 @@ const COPIES: u64 = 4;
 /// As many moves of a station as take effect in ten seconds, and how many stations move.
 const MOVES: u64 = 5 * 8;
 
-/// The part of what the worker forwards alone that the established traffic is offered at, and that a trickle is.
+/// The part of what the worker forwards alone that the established traffic is offered at.
 const OFFERED: f64 = 0.25;
-const TRICKLE: f64 = 0.01;
+/// Frames of a trickle in a second: seldom enough that who learns of them sleeps in between.
+const TRICKLE: f64 = 50_000.0;
 
 /// What comes in at other ports meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +128,8 @@ impl Storm {
             Self::MacFloodUnknown => (strangers(false), Offer::Endless),
             Self::Moves => (movers(), Offer::Endless),
             Self::Broadcasts => (broadcasts(port), Offer::Endless),
-            Self::Trickle => (frames_between(port, PORT_SINK), Offer::Paced(alone * TRICKLE)),
-            Self::MacTrickle => (strangers(true), Offer::Paced(alone * TRICKLE)),
+            Self::Trickle => (frames_between(port, PORT_SINK), Offer::Paced(TRICKLE)),
+            Self::MacTrickle => (strangers(true), Offer::Paced(TRICKLE)),
         }
     }
 
