@@ -39,7 +39,7 @@ use kernel_routes::KernelRoutes;
 use networks::{SecondNetworks, second_networks};
 pub use numbers::Numbers;
 use peers::Peers;
-use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
+use policies::{PolicyCompilers, PolicyInputs, addresses_of_node, local_ports};
 use routes::{inner_sources, routes};
 use services::{HostListens, PodHostPorts, ServiceCompiler, ServiceInputs};
 use steering::steering;
@@ -136,7 +136,7 @@ pub fn compile(
     inputs: &Inputs<'_>,
     numbers: &mut Numbers,
     services: &mut ServiceCompiler,
-    policies: &mut PolicyCompiler,
+    policies: &mut PolicyCompilers,
     epoch: Epoch,
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -150,12 +150,13 @@ pub fn compile(
     local.node_addresses.extend(peers.remotes());
     update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
-    policies.update(&PolicyInputs {
+    policies.cluster.update(&PolicyInputs {
         store: inputs.store,
         ports: &local_ports(inputs.ports),
         node_addresses: &addresses_of_node(inputs, &local),
     });
-    warnings.extend_from_slice(policies.warnings());
+    policies.networks.update(inputs.store, inputs.members);
+    warnings.extend(policies.warnings());
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
@@ -171,7 +172,7 @@ pub fn compile(
         )),
         routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
-        policies: Arc::clone(policies.table()),
+        policies: Arc::clone(policies.cluster.table()),
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         networks: Arc::new(std::mem::take(&mut second.tables)),

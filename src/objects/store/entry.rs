@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkRecord};
+use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkKey, NetworkRecord};
 use crate::objects::calico::{BlockAffinity, BlockRecord, IpPool, IpamBlock, PoolRecord};
 use crate::objects::endpoint_slice::SliceRecord;
 use crate::objects::fault::Fault;
@@ -33,7 +33,7 @@ pub enum Record {
     EndpointSlice(Arc<SliceRecord>),
     /// A Namespace.
     Namespace(Arc<NamespaceRecord>),
-    /// A NetworkPolicy or a ClusterNetworkPolicy.
+    /// A NetworkPolicy, a ClusterNetworkPolicy or a MultiNetworkPolicy.
     Policy(Arc<PolicyRecord>),
     /// An IPPool.
     Pool(Arc<PoolRecord>),
@@ -128,10 +128,10 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             )
         }
         Object::Pod(pod) => {
-            let record = PodRecord::read(pod)?;
+            let (record, faults) = PodRecord::read(pod)?;
             let id = namespaced_id("Pod", &pod.metadata);
             let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Arc::new(record)));
-            (id, &pod.metadata, record, Vec::new())
+            (id, &pod.metadata, record, faults)
         }
         Object::Service(service) => {
             let (record, faults) = ServiceRecord::read(service)?;
@@ -157,6 +157,11 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
         }
         Object::ClusterNetworkPolicy(policy) => {
             let (record, faults) = PolicyRecord::read_cluster(policy)?;
+            let id = record.key.object_id();
+            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+        }
+        Object::MultiNetworkPolicy(policy) => {
+            let (record, faults) = PolicyRecord::read_multi(policy)?;
             let id = record.key.object_id();
             (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
         }
@@ -220,6 +225,14 @@ fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
         kind: kind.to_owned(),
         namespace: namespace_of(metadata).to_owned(),
         name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn network_id(key: &NetworkKey) -> ObjectId {
+    ObjectId {
+        kind: NetworkAttachmentDefinition::KIND.to_owned(),
+        namespace: key.namespace().to_owned(),
+        name: key.name().to_owned(),
     }
 }
 
