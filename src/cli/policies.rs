@@ -197,7 +197,7 @@ mod tests {
         let text = table(&rows).render("");
         let column: Vec<&str> = text
             .lines()
-            .map(|line| line.split_whitespace().rev().nth(7).unwrap())
+            .map(|line| line.split_whitespace().nth(2).unwrap())
             .collect();
         assert_eq!(column[1..], ["-", "shop/red", "none"], "{text}");
     }

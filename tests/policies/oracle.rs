@@ -23,8 +23,36 @@ pub(crate) struct Sent<'o> {
     pub(crate) port: u16,
 }
 
-/// Whether a connection may be opened.
+/// Whether a connection may be opened in the cluster's own network.
 pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
+    both_allow(from, to, |direction, pod, peer| {
+        decides(objects, direction, pod, peer, to, sent)
+    })
+}
+
+/// Whether one may be opened in a network beside it, `NAMESPACE/NAME`: MultiNetworkPolicies count, those that name it.
+pub(crate) fn is_allowed_in(
+    network: &str,
+    objects: &[Value],
+    from: End<'_>,
+    to: End<'_>,
+    sent: Sent<'_>,
+) -> bool {
+    let counts = |policy: &Value| {
+        let names = policy["metadata"]["annotations"]["k8s.v1.cni.cncf.io/policy-for"].as_str();
+        policy["kind"] == "MultiNetworkPolicy"
+            && names.unwrap().split(',').any(|name| {
+                let name = name.trim();
+                name == network || format!("{}/{name}", namespace(policy)) == network
+            })
+    };
+    both_allow(from, to, |direction, pod, peer| {
+        isolated(objects, counts, direction, pod, peer, to, sent).unwrap_or(true)
+    })
+}
+
+/// Whether the pods at both ends allow it, each by what `decides` says of the direction, the pod and its peer.
+fn both_allow(from: End<'_>, to: End<'_>, decides: impl Fn(&str, &Value, End<'_>) -> bool) -> bool {
     // A pod cannot block itself.
     if from.address == to.address {
         return true;
@@ -33,7 +61,7 @@ pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Se
         None => true,
         // Traffic between a pod and its node is always allowed.
         Some(_) if peer.pod.is_none() && peer.node == own.node => true,
-        Some(pod) => decides(objects, direction, pod, peer, to, sent),
+        Some(pod) => decides(direction, pod, peer),
     };
     allows("egress", from, to) && allows("ingress", to, from)
 }
@@ -47,24 +75,36 @@ fn decides(
     to: End<'_>,
     sent: Sent<'_>,
 ) -> bool {
-    if let Some(allowed) = cluster_tier(objects, "Admin", direction, pod, peer, to, sent) {
-        return allowed;
-    }
+    let is_one = |policy: &Value| policy["kind"] == "NetworkPolicy";
+    cluster_tier(objects, "Admin", direction, pod, peer, to, sent)
+        .or_else(|| isolated(objects, is_one, direction, pod, peer, to, sent))
+        .or_else(|| cluster_tier(objects, "Baseline", direction, pod, peer, to, sent))
+        .unwrap_or(true)
+}
+
+/// What the policies that count say that isolate a pod; `None` if none does.
+fn isolated(
+    objects: &[Value],
+    counts: impl Fn(&Value) -> bool,
+    direction: &str,
+    pod: &Value,
+    peer: End<'_>,
+    to: End<'_>,
+    sent: Sent<'_>,
+) -> Option<bool> {
     let isolating: Vec<&Value> = objects
         .iter()
-        .filter(|object| object["kind"] == "NetworkPolicy")
+        .filter(|object| counts(object))
         .filter(|policy| namespace(policy) == namespace(pod))
         .filter(|policy| selects(&policy["spec"]["podSelector"], &pod["metadata"]["labels"]))
         .filter(|policy| has_type(policy, direction))
         .collect();
-    if !isolating.is_empty() {
-        return isolating.iter().any(|policy| {
-            list(&policy["spec"][direction])
-                .iter()
-                .any(|rule| network_rule(objects, policy, direction, rule, peer, to, sent))
-        });
-    }
-    cluster_tier(objects, "Baseline", direction, pod, peer, to, sent).unwrap_or(true)
+    let allowed = isolating.iter().any(|policy| {
+        list(&policy["spec"][direction])
+            .iter()
+            .any(|rule| network_rule(objects, policy, direction, rule, peer, to, sent))
+    });
+    (!isolating.is_empty()).then_some(allowed)
 }
 
 /// Whether a NetworkPolicy isolates the pods it selects in a direction.
