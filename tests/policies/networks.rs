@@ -12,7 +12,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::HashKey;
 use serde_json::{Value, json};
 
-use super::oracle::{End, Sent, is_allowed_in};
+use super::oracle::{End, Sent, both_allow, isolated, namespace};
 use super::random::{Random, SEEDS};
 use super::switch::{query, store};
 use super::world::{NODES, Placement, SENT, objects};
@@ -122,6 +122,21 @@ fn ends<'o>(network: &str, cluster: &'o [Value], is_v6: bool) -> Vec<End<'o>> {
         });
     }
     ends
+}
+
+/// Whether a connection may be opened in a network, `NAMESPACE/NAME`: MultiNetworkPolicies count, those that name it.
+fn is_allowed_in(network: &str, objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
+    let counts = |policy: &Value| {
+        let names = policy["metadata"]["annotations"]["k8s.v1.cni.cncf.io/policy-for"].as_str();
+        policy["kind"] == "MultiNetworkPolicy"
+            && names.unwrap().split(',').any(|name| {
+                let name = name.trim();
+                name == network || format!("{}/{name}", namespace(policy)) == network
+            })
+    };
+    both_allow(from, to, |direction, pod, peer| {
+        isolated(objects, counts, direction, pod, peer, to, sent).unwrap_or(true)
+    })
 }
 
 /// The switches of all nodes.

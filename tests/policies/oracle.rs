@@ -23,36 +23,19 @@ pub(crate) struct Sent<'o> {
     pub(crate) port: u16,
 }
 
-/// Whether a connection may be opened in the cluster's own network.
+/// Whether a connection may be opened.
 pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
     both_allow(from, to, |direction, pod, peer| {
         decides(objects, direction, pod, peer, to, sent)
     })
 }
 
-/// Whether one may be opened in a network beside it, `NAMESPACE/NAME`: MultiNetworkPolicies count, those that name it.
-pub(crate) fn is_allowed_in(
-    network: &str,
-    objects: &[Value],
+/// Whether the pods at both ends allow it, each by what `decides` says of the direction, the pod and its peer.
+pub(crate) fn both_allow(
     from: End<'_>,
     to: End<'_>,
-    sent: Sent<'_>,
+    decides: impl Fn(&str, &Value, End<'_>) -> bool,
 ) -> bool {
-    let counts = |policy: &Value| {
-        let names = policy["metadata"]["annotations"]["k8s.v1.cni.cncf.io/policy-for"].as_str();
-        policy["kind"] == "MultiNetworkPolicy"
-            && names.unwrap().split(',').any(|name| {
-                let name = name.trim();
-                name == network || format!("{}/{name}", namespace(policy)) == network
-            })
-    };
-    both_allow(from, to, |direction, pod, peer| {
-        isolated(objects, counts, direction, pod, peer, to, sent).unwrap_or(true)
-    })
-}
-
-/// Whether the pods at both ends allow it, each by what `decides` says of the direction, the pod and its peer.
-fn both_allow(from: End<'_>, to: End<'_>, decides: impl Fn(&str, &Value, End<'_>) -> bool) -> bool {
     // A pod cannot block itself.
     if from.address == to.address {
         return true;
@@ -83,7 +66,7 @@ fn decides(
 }
 
 /// What the policies that count say that isolate a pod; `None` if none does.
-fn isolated(
+pub(crate) fn isolated(
     objects: &[Value],
     counts: impl Fn(&Value) -> bool,
     direction: &str,
@@ -299,7 +282,7 @@ fn namespace_labels(objects: &[Value], name: &str) -> Value {
     labels
 }
 
-fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or("default")
 }
 

@@ -151,20 +151,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             (id, &namespace.metadata, record, Vec::new())
         }
         Object::NetworkPolicy(policy) => {
-            let (record, faults) = PolicyRecord::read_network_policy(policy)?;
-            let id = record.key.object_id();
-            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+            of_policy(&policy.metadata, PolicyRecord::read_network_policy(policy)?)
         }
         Object::ClusterNetworkPolicy(policy) => {
-            let (record, faults) = PolicyRecord::read_cluster(policy)?;
-            let id = record.key.object_id();
-            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+            of_policy(&policy.metadata, PolicyRecord::read_cluster(policy)?)
         }
-        Object::MultiNetworkPolicy(policy) => {
-            let (record, faults) = PolicyRecord::read_multi(policy)?;
-            let id = record.key.object_id();
-            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
-        }
+        Object::MultiNetworkPolicy(policy) => of_policy(&policy.metadata, PolicyRecord::read_multi(policy)?),
         Object::IpPool(pool) => {
             let record = Record::Pool(Arc::new(PoolRecord::read(pool)?));
             of_calico(IpPool::KIND, &pool.metadata, Some(record), Vec::new())
@@ -187,6 +179,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
         }
     };
     Ok(read)
+}
+
+/// A policy of whichever kind.
+fn of_policy(metadata: &ObjectMeta, (record, faults): (PolicyRecord, Vec<Fault>)) -> Read<'_> {
+    let id = record.key.object_id();
+    (id, metadata, Record::Policy(Arc::new(record)), faults)
 }
 
 /// An object of Calico's; `None` is one that is being deleted, or not in force yet.
