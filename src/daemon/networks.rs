@@ -63,10 +63,12 @@ impl Daemon {
             writer.remove(gone.network, gone.mac);
         }
         for served in &next.networks {
-            let Some(network) = served.id else { continue };
+            let (Some(network), Some(bridge)) = (served.id, served.record.bridge()) else {
+                continue;
+            };
             let bounds = Bounds {
-                per_port: served.record.mac_limit,
-                ageing_s: served.record.ageing_s,
+                per_port: bridge.mac_limit,
+                ageing_s: bridge.ageing_s,
                 ..Bounds::default()
             };
             writer.set_bounds(network, bounds);
@@ -132,7 +134,7 @@ impl Daemon {
             let members = self.members.served();
             let members = members.filter_map(|(_, row)| words(row, &name));
             NetworkRow {
-                kind: "bridged".to_owned(),
+                kind: record.kind.name().to_owned(),
                 vni: record.vni.get(),
                 port: record.port,
                 subnets: record.subnets.clone(),

@@ -4,7 +4,7 @@ mod addresses;
 mod attachments;
 mod bandwidth;
 
-pub(super) use bandwidth::limit_rows;
+pub(super) use bandwidth::{differs as bandwidth_differs, limit_rows, limits};
 
 use std::net::IpAddr;
 

@@ -279,6 +279,13 @@ mod tests {
                 mac: Some("02:00:00:00:00:07".parse().unwrap()),
                 addresses: vec!["10.9.0.7/16".parse().unwrap()],
                 attachment: None,
+                bandwidth: Bandwidth {
+                    ingress: Some(PortRate {
+                        rate: NonZeroU64::new(5_000_000).unwrap(),
+                        burst: NonZeroU64::new(9_000_000),
+                    }),
+                    egress: None,
+                },
             }],
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),

@@ -4,7 +4,7 @@ use millrace_dataplane::table::{Location, Member, SegmentTunnel};
 use millrace_dataplane::wire::vlan::VlanId;
 
 use super::*;
-use crate::admin::protocol::{MemberEnd, TapDevice, TrunkVlan};
+use crate::admin::protocol::{Bandwidth, MemberEnd, TapDevice, TrunkVlan};
 
 const NETWORKS: &str = r#"
 ---
@@ -56,6 +56,7 @@ fn member(interface: &str, network: Option<&str>, trunk: &[(u16, &str)]) -> Memb
         mac: None,
         addresses: Vec::new(),
         attachment: None,
+        bandwidth: Bandwidth::default(),
     }
 }
 

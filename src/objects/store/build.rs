@@ -12,6 +12,7 @@ use super::entry::{node_id, pod_id};
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store};
 use crate::objects::address::UnicastMac;
+use crate::objects::attachment::{NetworkRecord, RouteTo};
 use crate::objects::calico::Shares;
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
@@ -74,6 +75,7 @@ pub(super) fn build(
         }
     }
     builder.share_out(&shares);
+    builder.connect_networks();
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
         builder.add_pod(origin, Arc::clone(pod));
@@ -96,6 +98,10 @@ pub(super) struct Builder<'e> {
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
     /// first is named.
     pub(super) node_ips: BTreeMap<IpAddr, NodeName>,
+    /// Good networks beside the cluster's own, in the order of their claims.
+    pub(super) networks: Vec<(&'e Entry, &'e Arc<NetworkRecord>)>,
+    /// Those of them that are routed to the cluster's own.
+    pub(super) cluster_routes: Vec<RouteTo>,
 }
 
 impl<'e> Builder<'e> {
@@ -109,6 +115,7 @@ impl<'e> Builder<'e> {
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             networks: BTreeMap::new(),
+            network_routes: BTreeMap::new(),
             choice: NetworkChoice::Auto,
             network: Network::Flannel,
             calico: Vec::new(),
@@ -123,6 +130,8 @@ impl<'e> Builder<'e> {
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),
             node_ips: BTreeMap::new(),
+            networks: Vec::new(),
+            cluster_routes: Vec::new(),
         }
     }
 
@@ -254,7 +263,7 @@ impl<'e> Builder<'e> {
     }
 
     /// A claimed pod CIDR that overlaps `cidr`.
-    fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
+    pub(super) fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
         let within = || {
             self.cidrs
                 .range(cidr.network()..=cidr.broadcast())

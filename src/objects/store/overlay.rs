@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::entry::{node_id, pod_id};
 use super::{Entry, Record, Store};
+use crate::objects::attachment::NetworkAttachmentDefinition;
 use crate::objects::folder::Folder;
 use crate::objects::name::ObjectId;
 use crate::objects::notice::Origin;
@@ -52,6 +53,14 @@ impl Store {
         }
         for (key, policy) in &self.policies {
             entries.push(entry(key.object_id(), Record::Policy(Arc::clone(policy))));
+        }
+        for (key, network) in &self.networks {
+            let id = ObjectId {
+                kind: NetworkAttachmentDefinition::KIND.to_owned(),
+                namespace: key.namespace().to_owned(),
+                name: key.name().to_owned(),
+            };
+            entries.push(entry(id, Record::Network(Arc::clone(network))));
         }
         let calico = self.calico.iter();
         entries.extend(calico.map(|(id, record)| entry(id.clone(), record.clone())));
