@@ -21,8 +21,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
-    PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
+    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NetworkId, NodeTables, PeerId, PeerTable,
+    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
@@ -166,6 +166,7 @@ pub fn compile(
     let inner_sources = inner_sources(&local, &peers, &from_kernel);
     let plain_sources = peers.plain_sources(inputs.own);
     let tables = NodeTables {
+        network: NetworkId::CLUSTER,
         ports: Arc::new(PortTable::build(
             inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
         )),
@@ -175,6 +176,7 @@ pub fn compile(
         neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
         local: Arc::new(local),
         networks: Arc::new(std::mem::take(&mut second.tables)),
+        routed: Arc::default(),
         peers: Arc::new(
             PeerTable::with_senders(peers.table, inner_sources).with_plain_sources(plain_sources),
         ),

@@ -149,7 +149,7 @@ pub(super) fn second_networks(
         .filter_map(|(port, row)| Some((*port, member(row, &ids)?)))
         .collect();
     made.give_stations(inputs, &ids);
-    made.tables = Networks::build(members, segments, remotes);
+    made.tables = Networks::build(members, segments, remotes, []);
     made
 }
 

@@ -112,6 +112,7 @@ fn tables() -> NodeTables {
             [(port(1), access), (port(2), trunk)],
             [(BLUE, segment)],
             [(address(2), remote(2)), (address(9), remote(9))],
+            [],
         )),
         ..NodeTables::default()
     }
