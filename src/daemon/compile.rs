@@ -38,7 +38,7 @@ use crate::objects::{NodeName, NodeRecord, PodKey, Store};
 use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
 use kernel_routes::KernelRoutes;
 use networks::{SecondNetworks, second_networks};
-pub use numbers::Numbers;
+pub use numbers::{NetworkNumbers, Numbers};
 use peers::Peers;
 use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
 use routed::{Routed, Shared};
@@ -171,6 +171,7 @@ pub fn compile(
     let plain_sources = peers.plain_sources(inputs.own);
     let ports = inputs.ports.iter().map(|port| (port.id, routed.facts(port)));
     let ports = Arc::new(PortTable::build(ports));
+    second.routed_ports.clone_from(&routed.ports);
     let neighbours = Arc::new(neighbours(inputs, numbers, uplink));
     let routed = routed.tables(&Shared {
         ports: &ports,

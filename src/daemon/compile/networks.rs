@@ -82,6 +82,8 @@ pub struct SecondNetworks {
     pub ports: BTreeSet<u16>,
     /// What there is of routed ones.
     pub(super) routed: Routed,
+    /// Ports in routed ones.
+    pub routed_ports: BTreeMap<PortId, NetworkId>,
     /// Next hops of their tunnels, to be kept resolved.
     pub(super) next_hops: Vec<(u32, IpAddr)>,
 }
@@ -165,7 +167,14 @@ pub(super) fn second_networks(
         .collect();
     made.give_stations(inputs, &ids);
     made.routed = Routed::collect(inputs, (uplink, ends), &mut made.networks, &ways, warnings);
-    made.tables = Networks::build(members, segments, remotes);
+    let routed = made
+        .networks
+        .iter()
+        .filter(|served| served.record.routing().is_some());
+    let tunnels: Vec<_> = routed
+        .filter_map(|served| Some((served.id?, tunnel_of(&served.record)?)))
+        .collect();
+    made.tables = Networks::build(members, segments, remotes, tunnels);
     made
 }
 

@@ -43,7 +43,7 @@ pub fn router_mac(end: IpAddr) -> MacAddr {
 #[derive(Debug, Default)]
 pub(super) struct Routed {
     networks: Vec<OneNetwork>,
-    ports: BTreeMap<PortId, NetworkId>,
+    pub(super) ports: BTreeMap<PortId, NetworkId>,
     /// Where the cluster's own network leads to others.
     pub(super) cluster_routes: Vec<(Prefix, Target)>,
 }

@@ -69,6 +69,7 @@ fn served() -> ServedNetwork {
         id: Some(BLUE),
         record: Arc::new(record),
         mtu: Some(1450),
+        routes_to: Vec::new(),
         remotes: vec![named(2, Some("node-b"), true), named(9, None, false)],
         fault: None,
     }
@@ -114,6 +115,7 @@ fn tables() -> NodeTables {
             [(port(1), access), (port(2), trunk)],
             [(BLUE, segment)],
             [(address(2), remote(2)), (address(9), remote(9))],
+            [],
         )),
         ..NodeTables::default()
     }

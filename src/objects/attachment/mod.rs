@@ -23,7 +23,7 @@ pub use kind::{Bridge, NetworkKind, RouteTo, Routing};
 pub(super) use read::ATTACHMENT_API_VERSION;
 pub use read::{NetworkAttachmentDefinition, PLUGIN_TYPE};
 
-use super::address::{UnicastMac, Vni};
+use super::address::Vni;
 use super::name::NodeName;
 
 /// UDP port of a network's tunnels unless its definition says otherwise: that of Linux' own VXLAN devices
