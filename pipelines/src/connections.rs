@@ -2,7 +2,7 @@
 
 use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::service::Caller;
-use millrace_dataplane::table::{NodeTables, Role, SharedAffinityTable, SharedFlowTable, Tick};
+use millrace_dataplane::table::{NetworkId, NodeTables, Role, SharedAffinityTable, SharedFlowTable, Tick};
 
 use crate::entry::Entry;
 use crate::packet::Packet;
@@ -33,6 +33,12 @@ pub(crate) struct Context<'t> {
 }
 
 impl Context<'_> {
+    /// The network that the packets are in.
+    #[inline]
+    pub(crate) fn network(&self) -> NetworkId {
+        self.tables.network
+    }
+
     /// Whether a packet came from the wire as it is.
     #[inline]
     pub(crate) fn is_plain(&self, packet: &Packet) -> bool {

@@ -31,7 +31,7 @@ pub(crate) fn converse<'t, A: Family>(
         return piece(cx, pieces, frame, (packet, fragment), addresses);
     }
     match packet.carries {
-        Carries::Connection => match tuple(packet, addresses) {
+        Carries::Connection => match tuple(cx, packet, addresses) {
             Some(tuple) => track(cx, frame, packet, &tuple, candidate),
             None => pass(cx, packet, false),
         },

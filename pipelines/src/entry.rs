@@ -25,9 +25,9 @@ impl<'t> Entry<'t> {
     #[inline]
     pub(crate) fn of(tables: &'t NodeTables, origin: Origin) -> Result<Self, Exit> {
         let (port, is_steered) = match origin {
-            Origin::Switch => return Ok(Entry::Switch),
-            Origin::Held(port) => (port, false),
-            Origin::Steered(port) => (port, true),
+            Origin::Switch(_) => return Ok(Entry::Switch),
+            Origin::Held { port, .. } => (port, false),
+            Origin::Steered { port, .. } => (port, true),
             // Not routed; whoever takes it for that has the wrong pipeline.
             Origin::Bridged { .. } => return Err(DropReason::OriginatedStuck.into()),
         };

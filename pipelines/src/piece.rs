@@ -76,7 +76,7 @@ fn follow_first<'t, A: Family>(
     addresses: (A, A),
     (first, known_end): (&First, u16),
 ) -> Result<Course<'t, A>, Exit> {
-    let Some(tuple) = tuple(packet, addresses) else {
+    let Some(tuple) = tuple(cx, packet, addresses) else {
         return pass(cx, packet, false);
     };
     let course = track(cx, frame, packet, &tuple, None)?;
@@ -100,7 +100,7 @@ fn follow_later<'t, A: Family>(
             ports: first.ports,
             ..*packet
         };
-        Some((whole, tuple(&whole, addresses)?, first.reaching(span.end)))
+        Some((whole, tuple(cx, &whole, addresses)?, first.reaching(span.end)))
     });
     let followed = match &of_whole {
         Some((whole, tuple, segment)) => track_piece(cx, whole, tuple, segment.as_ref())?,

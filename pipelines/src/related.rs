@@ -78,6 +78,7 @@ fn quoted_tuple<A: Family>(cx: &Context<'_>, bytes: &[u8]) -> Option<Tuple<A>> {
         destination: quoted.destination,
         protocol: quoted.protocol,
         ports,
+        network: cx.network(),
     })
 }
 
@@ -90,7 +91,7 @@ pub(crate) fn relate<'t, A: Family>(
     (answer, rewrite): (Tuple<A>, Rewrite<A>),
     source: A,
 ) -> Result<Course<'t, A>, Exit> {
-    let to = rewrite.tuple(answer.protocol);
+    let to = rewrite.tuple(answer.protocol, answer.network);
     let found = route(cx.tables, cx.entry, to.destination.into(), true, || {
         packet.flow_hash(&Spread::KEY)
     })?;
@@ -127,7 +128,7 @@ fn write<A: Family>(
         .ok_or(DropReason::TransportMalformed)?;
     // Errors are few: the sums of the whole quote before and after say what became of it.
     let before = Sum::ZERO.add_bytes(body).fold();
-    let as_sent = rewrite.tuple(answer.protocol).reversed();
+    let as_sent = rewrite.tuple(answer.protocol, answer.network).reversed();
     let transport = A::readdress_quoted(body, &as_sent)?;
     write_quoted::<A>(transport, &as_sent, rewrite.transport())?;
     let mut change = Delta::u16(before, Sum::ZERO.add_bytes(body).fold());

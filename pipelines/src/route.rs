@@ -97,6 +97,7 @@ pub(crate) fn route<'t>(
         Target::Via { port, next_hop } => to_neighbour(tables, entry, port, next_hop, is_translated)?,
         Target::OnLink { port } => to_neighbour(tables, entry, port, destination, is_translated)?,
         Target::Switch => return Err(Exit::Punt(PuntReason::ToSwitch, PuntDetail::Nothing)),
+        Target::Network(_) => return Err(DropReason::NetworkTransit.into()),
         Target::Blackhole => return Err(DropReason::Blackhole.into()),
         // One of several ways never leads to several again.
         Target::Unreachable | Target::Spread(_) => return Err(unreachable()),
@@ -132,6 +133,7 @@ pub(crate) fn recall(tables: &NodeTables, onward: Onward, is_v6: bool) -> Result
             }))
         }
         Onward::Peer(id) => Ok(tables.peers.get(id).and_then(|peer| through(peer, is_v6))),
+        Onward::Network(_) => Err(DropReason::NetworkTransit.into()),
         Onward::Refused(reason) => Err(reason.into()),
     }
 }

@@ -95,7 +95,9 @@ impl Pipeline for SwitchPipeline {
 
     fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict {
         match origin {
-            Origin::Switch | Origin::Held(_) | Origin::Steered(_) => self.node.originate(frame, origin, now),
+            Origin::Switch(_) | Origin::Held { .. } | Origin::Steered { .. } => {
+                self.node.originate(frame, origin, now)
+            }
             Origin::Bridged { network, from } => {
                 let tables = self.tables.pin();
                 let sent = self.bridge.originate(&tables, (network, from), frame);

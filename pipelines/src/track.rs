@@ -220,7 +220,7 @@ fn renew<'t, A: Family>(
     let flows = A::flows(&cx.connections.flows);
     let leaving = flow
         .rewrite
-        .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol));
+        .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol, tuple.network));
     let mut backend = SubjectId::NONE;
     if flow.id.direction() == Direction::Original {
         match bound_to(cx, tuple, flow) {

@@ -26,8 +26,8 @@ pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
 pub use networks::{
-    Join, Joined, MemberEnd, MemberName, NetworkFacts, NetworkRow, PodInterface, RemoteRow, TapDevice,
-    TrunkVlan,
+    Join, Joined, MemberEnd, MemberName, MemberRoute, NetworkFacts, NetworkRow, PodInterface, RemoteRow,
+    TapDevice, TrunkVlan,
 };
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};

@@ -190,6 +190,7 @@ impl Daemon {
                 Target::Via { port, next_hop } => ("via", next_hop.to_string(), Some(name(port))),
                 Target::OnLink { port } => ("on-link", "the destination itself".into(), Some(name(port))),
                 Target::Switch => ("switch", "the switch itself".into(), None),
+                Target::Network(network) => ("network", format!("network {network}"), None),
                 Target::Blackhole => ("blackhole", "nowhere, silently".into(), None),
                 Target::Unreachable => ("unreachable", "nowhere, the sender is told".into(), None),
             };

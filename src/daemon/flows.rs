@@ -11,7 +11,8 @@ use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState, Tuple};
 use millrace_dataplane::table::{
-    AffinityTable, FlowShard, FlowTable, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable, Tick,
+    AffinityTable, FlowShard, FlowTable, NetworkId, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable,
+    Tick,
 };
 use millrace_dataplane::verdict::Awaited;
 use millrace_dataplane::wire::{IpProtocol, Ports};
@@ -113,9 +114,10 @@ impl Daemon {
             .filter(|(_, port)| port.pod.is_some())
             .flat_map(|(id, port)| port.facts.sources.iter().map(move |address| (*address, id)))
             .collect();
-        self.connections
-            .flows
-            .assign_openers(|address| owners.get(&address).copied());
+        self.connections.flows.assign_openers(|network, address| {
+            let own = (network == NetworkId::CLUSTER).then_some(&owners)?;
+            own.get(&address).copied()
+        });
     }
 }
 
@@ -218,6 +220,7 @@ fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
     flows.remove_where(|connection| {
         let to = &connection.original;
         connection.binding.is_none()
+            && to.network == NetworkId::CLUSTER
             && to.protocol != IpProtocol::TCP
             && services
                 .frontend(
@@ -243,6 +246,7 @@ fn answer<A>(remote: A, own: A, icmp: IpProtocol, awaited: Awaited) -> Tuple<A> 
             source: 0,
             destination: id,
         },
+        network: NetworkId::CLUSTER,
     }
 }
 
@@ -360,6 +364,7 @@ impl View<'_> {
                 format!("tunnel to {}", name.unwrap_or_else(|| format!("peer {peer}")))
             }
             Onward::Refused(reason) => format!("drop {reason}"),
+            Onward::Network(network) => format!("network {network}"),
         }
     }
 }

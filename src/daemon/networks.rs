@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::Daemon;
 use super::compile::networks::{GivenStation, SecondNetworks, ServedNetwork};
+use super::compile::routed::router_mac;
 use super::members::MemberRow;
 use crate::admin::protocol::{NetworkRow, PortRow, RemoteRow};
 
@@ -46,7 +47,8 @@ impl Daemon {
         };
         let mut writer = self.bridging.fdb.write();
         let last = &self.networks;
-        for network in last.ids().difference(&next.ids()) {
+        let gone: BTreeSet<NetworkId> = last.ids().difference(&next.ids()).copied().collect();
+        for network in &gone {
             writer.forget_network(*network);
         }
         for remote in last.remotes().difference(&next.remotes()) {
@@ -63,10 +65,12 @@ impl Daemon {
             writer.remove(gone.network, gone.mac);
         }
         for served in &next.networks {
-            let Some(network) = served.id else { continue };
+            let (Some(network), Some(bridge)) = (served.id, served.record.bridge()) else {
+                continue;
+            };
             let bounds = Bounds {
-                per_port: served.record.mac_limit,
-                ageing_s: served.record.ageing_s,
+                per_port: bridge.mac_limit,
+                ageing_s: bridge.ageing_s,
                 ..Bounds::default()
             };
             writer.set_bounds(network, bounds);
@@ -83,6 +87,7 @@ impl Daemon {
         }
         drop(writer);
         self.networks = next;
+        self.forget_connections(gone);
     }
 
     /// What stands behind ports in networks.
@@ -129,10 +134,11 @@ impl Daemon {
         let row = |served: &ServedNetwork| {
             let record = &served.record;
             let name = record.key.to_string();
+            let is_routed = record.routing().is_some();
             let members = self.members.served();
             let members = members.filter_map(|(_, row)| words(row, &name));
             NetworkRow {
-                kind: "bridged".to_owned(),
+                kind: record.kind.name().to_owned(),
                 vni: record.vni.get(),
                 port: record.port,
                 subnets: record.subnets.clone(),
@@ -142,12 +148,15 @@ impl Daemon {
                     .id
                     .and_then(|id| stations.get(&id).copied())
                     .unwrap_or_default(),
+                routes_to: served.routes_to.iter().map(ToString::to_string).collect(),
+                gateways: record.gateways.iter().copied().filter(|_| is_routed).collect(),
                 remotes: served
                     .remotes
                     .iter()
                     .map(|remote| RemoteRow {
                         address: remote.address,
                         node: remote.node.as_ref().map(ToString::to_string),
+                        mac: is_routed.then(|| router_mac(remote.address).to_string()),
                         ready: remote.ready,
                     })
                     .collect(),

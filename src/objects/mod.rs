@@ -36,7 +36,8 @@ mod watched;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use attachment::{
-    AttachmentFault, NetworkAttachmentDefinition, NetworkKey, NetworkRecord, PLUGIN_TYPE, PeerChoice,
+    AttachmentFault, Bridge, NetworkAttachmentDefinition, NetworkKey, NetworkKind, NetworkRecord,
+    PLUGIN_TYPE, PeerChoice, RouteTo, Routing,
 };
 pub use calico::{
     Block, BlockAffinity, BlockRecord, CalicoFault, CalicoNode, Encapsulation, IpPool, IpamBlock, PoolMode,

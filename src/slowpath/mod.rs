@@ -30,7 +30,7 @@ use std::time::Instant;
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::clock;
 use millrace_dataplane::stats::Counter;
-use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
+use millrace_dataplane::table::{HashKey, NetworkId, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
 
@@ -219,7 +219,7 @@ impl SlowPath {
             }
         };
         Ok(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet,
         })
     }
@@ -235,7 +235,10 @@ impl SlowPath {
             remote,
             worker: punt.worker,
             injection: Injection {
-                way: Way::Walk(Origin::Steered(punt.ingress)),
+                way: Way::Walk(Origin::Steered {
+                    port: punt.ingress,
+                    network: punt.network,
+                }),
                 packet: PacketCopy::new(punt.packet.bytes()),
             },
         };
@@ -346,7 +349,7 @@ impl SlowPath {
             .ok_or(Silence::Malformed)?;
         self.sent(complaint).add(1);
         Ok(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet,
         })
     }

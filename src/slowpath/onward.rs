@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
-use millrace_dataplane::table::{NodeTables, Role, Target};
+use millrace_dataplane::table::{NetworkId, NodeTables, Role, Target};
 use millrace_dataplane::worker::{Injection, Origin, Way};
 
 /// A station on a port's link, whose link address packets wait for.
@@ -65,7 +65,7 @@ fn to_end(tables: &NodeTables, target: Target, destination: IpAddr) -> Onward {
             None => Onward::Nowhere,
         },
         // The worker knows what to do with these.
-        Target::Switch | Target::Blackhole => Onward::Clear,
+        Target::Switch | Target::Network(_) | Target::Blackhole => Onward::Clear,
         Target::Unreachable | Target::Spread(_) => Onward::Nowhere,
     }
 }
@@ -112,7 +112,10 @@ pub(super) fn send_back(port: PortId, packet: PacketCopy, sent: &Counter) -> Inj
 /// A packet that waited, on its way again.
 pub(super) fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
     Injection {
-        way: Way::Walk(Origin::Held(ingress)),
+        way: Way::Walk(Origin::Held {
+            port: ingress,
+            network: NetworkId::CLUSTER,
+        }),
         packet: PacketCopy::new(packet),
     }
 }

@@ -16,7 +16,7 @@ use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{Address, FlowOptions, FlowShard, Timeouts};
 use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
-    AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
+    AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable, NetworkId,
     NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role,
     RouteTable, Target, Tick, Tunnel, TunnelEnds, Underlay,
 };
@@ -402,6 +402,23 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         local: Arc::new(local),
         ..NodeTables::default()
     }
+}
+
+/// What the switch itself sends.
+pub fn own() -> Origin {
+    Origin::Switch(NetworkId::CLUSTER)
+}
+
+/// What came in at this port, and waited.
+pub fn waited(port: PortId) -> Origin {
+    let network = NetworkId::CLUSTER;
+    Origin::Held { port, network }
+}
+
+/// The same, once its answers are steered.
+pub fn after_steering(port: PortId) -> Origin {
+    let network = NetworkId::CLUSTER;
+    Origin::Steered { port, network }
 }
 
 /// Few enough connections for a test that makes a node again and again.

@@ -51,12 +51,22 @@ pub const QUEUES_PER_PORT_MAX: usize = 16;
 /// Where a packet that did not come in at a port comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The switch made it: its TTL is as it should be.
-    Switch,
+    /// The switch made it, in this routed network: its TTL is as it should be.
+    Switch(NetworkId),
     /// It came in at this port and waited in the slow path: what is decided about it is decided as if it came in now.
-    Held(PortId),
+    Held {
+        /// Where it came in.
+        port: PortId,
+        /// The routed network that it came in.
+        network: NetworkId,
+    },
     /// As [`Origin::Held`], and what it waited for was the steering of its answers, which is settled.
-    Steered(PortId),
+    Steered {
+        /// Where it came in.
+        port: PortId,
+        /// The routed network that it came in.
+        network: NetworkId,
+    },
     /// It is in a bridged network, as if it had come from there, with its Ethernet addresses as they are and without a tag;
     /// it is not handed to the slow path again.
     Bridged {

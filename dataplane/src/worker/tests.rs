@@ -226,7 +226,7 @@ fn injected_packets_are_originated() {
     bench
         .handle
         .inject(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet: packet(),
         })
         .unwrap();
@@ -248,7 +248,11 @@ fn injected_packets_are_originated() {
 
 #[test]
 fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
-    for (origin, punted) in [(Origin::Held(port(0)), 1), (Origin::Steered(port(0)), 0)] {
+    let (port, network) = (port(0), NetworkId::new(7));
+    for (origin, punted) in [
+        (Origin::Held { port, network }, 1),
+        (Origin::Steered { port, network }, 0),
+    ] {
         let mut bench = bench(2, 1, 32);
         let packet = PacketCopy::new(&[ECHO; 60]);
         let way = Way::Walk(origin);
@@ -272,7 +276,7 @@ fn an_originated_packet_never_goes_round_through_the_slow_path() {
     bench
         .handle
         .inject(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet,
         })
         .unwrap();

@@ -120,7 +120,7 @@ impl Step {
         let packet = &self.packet;
         // Pieces are noted down, which is more than to follow a connection.
         if let (Some(candidate), None) = (self.scouted.candidate, packet.fragment)
-            && let Some(tuple) = tuple(packet, addresses)
+            && let Some(tuple) = tuple(cx, packet, addresses)
             && let Some(left) = track_at_once(cx, &mut own.wrapper, frame, packet, &tuple, candidate)
         {
             return left;

@@ -8,9 +8,10 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Tuple};
 use millrace_dataplane::table::policy::{Judgement, Query, RuleId, Ruling};
 use millrace_dataplane::table::service::{Caller, Decision, Query as ServiceQuery};
-use millrace_dataplane::table::{AffinityTable, FlowShard, NodeTables, Role, SharedFlowTable, Tick};
+use millrace_dataplane::table::{
+    AffinityTable, FlowShard, NetworkId, NodeTables, Role, SharedFlowTable, Tick,
+};
 use millrace_dataplane::verdict::{DropReason, Verdict};
-use millrace_dataplane::wire::Ports;
 
 use super::packet::{Seen, seen};
 use crate::daemon::Daemon;
@@ -159,16 +160,9 @@ impl Reasons {
             destination,
             protocol: seen.protocol,
             ports: seen.ports,
+            network: NetworkId::CLUSTER,
         };
-        let back = Tuple {
-            source: destination,
-            destination: source,
-            protocol: seen.protocol,
-            ports: Ports {
-                source: seen.ports.destination,
-                destination: seen.ports.source,
-            },
-        };
+        let back = forth.reversed();
         // A packet that is sent goes the other way of the replies that are awaited.
         let known = flows.lookup(&forth).or_else(|| flows.lookup(&back));
         if let Some(connection) = known.and_then(|flow| flows.connection(flow.id)) {

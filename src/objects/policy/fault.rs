@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::multi::POLICY_FOR;
 use crate::objects::attachment::NetworkKey;
 use crate::objects::fault::value_excerpt;
-use crate::objects::name::PodKey;
+use crate::objects::name::{NodeName, PodKey};
 use crate::objects::network_status::NETWORK_STATUS;
 use crate::objects::notice::Severity;
 
@@ -174,6 +174,18 @@ pub enum PolicyFault {
         /// The network.
         network: NetworkKey,
     },
+    /// An address in a routed network that is not behind the Pod's node.
+    #[error(
+        "annotation {NETWORK_STATUS}: {address} is in none of the nodeBlocks of {node} in network {network}, so policies there do not know it"
+    )]
+    NetworkAddressElsewhere {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: NetworkKey,
+        /// The Pod's node.
+        node: NodeName,
+    },
 }
 
 impl PolicyFault {
@@ -188,7 +200,8 @@ impl PolicyFault {
             | Self::NetworkBridged(_)
             | Self::NetworkStatus { .. }
             | Self::NetworkAddressShared { .. }
-            | Self::NetworkAddressOutside { .. } => Severity::Warning,
+            | Self::NetworkAddressOutside { .. }
+            | Self::NetworkAddressElsewhere { .. } => Severity::Warning,
             _ => Severity::Refused,
         }
     }

@@ -12,7 +12,7 @@ use super::entry::{node_id, pod_id};
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store};
 use crate::objects::address::UnicastMac;
-use crate::objects::attachment::NetworkKey;
+use crate::objects::attachment::{NetworkKey, NetworkRecord, RouteTo};
 use crate::objects::calico::Shares;
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
@@ -79,6 +79,7 @@ pub(super) fn build(
         }
     }
     builder.share_out(&shares);
+    builder.connect_networks();
     for (origin, policy) in multi {
         builder.check_networks_of(origin, policy);
     }
@@ -106,6 +107,10 @@ pub(super) struct Builder<'e> {
     pub(super) node_ips: BTreeMap<IpAddr, NodeName>,
     /// Pods' addresses in networks beside the cluster's own.
     pub(super) network_ips: BTreeMap<NetworkKey, BTreeMap<IpAddr, PodKey>>,
+    /// Good networks beside the cluster's own, in the order of their claims.
+    pub(super) networks: Vec<(&'e Entry, &'e Arc<NetworkRecord>)>,
+    /// Those of them that are routed to the cluster's own.
+    pub(super) cluster_routes: Vec<RouteTo>,
 }
 
 impl<'e> Builder<'e> {
@@ -119,6 +124,7 @@ impl<'e> Builder<'e> {
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             networks: BTreeMap::new(),
+            network_routes: BTreeMap::new(),
             choice: NetworkChoice::Auto,
             network: Network::Flannel,
             calico: Vec::new(),
@@ -134,6 +140,8 @@ impl<'e> Builder<'e> {
             public_ips: BTreeMap::new(),
             node_ips: BTreeMap::new(),
             network_ips: BTreeMap::new(),
+            networks: Vec::new(),
+            cluster_routes: Vec::new(),
         }
     }
 
@@ -265,7 +273,7 @@ impl<'e> Builder<'e> {
     }
 
     /// A claimed pod CIDR that overlaps `cidr`.
-    fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
+    pub(super) fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
         let within = || {
             self.cidrs
                 .range(cidr.network()..=cidr.broadcast())

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use super::build::Builder;
 use super::entry::pod_id;
 use crate::objects::attachment::NetworkRecord;
-use crate::objects::name::PodKey;
+use crate::objects::name::{NodeName, PodKey};
 use crate::objects::network_status::NetworkAddresses;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
 use crate::objects::policy::{PolicyFault, PolicyRecord};
 
 impl NetworkRecord {
-    /// Whether policies are in force in the network: not in a bridged one, and others this version does not have.
+    /// Whether policies are in force in the network: in a routed one.
     #[must_use]
     pub fn is_policed(&self) -> bool {
-        false
+        self.routing().is_some()
     }
 }
 
@@ -37,8 +37,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The pod with those of its addresses in other networks that it can have there: in a subnet, and no older pod's. Of
-    /// networks that there are not, nothing is known.
+    /// The pod with those of its addresses in other networks that it can have there: in a subnet, in a routed network in a
+    /// block of its node, and no older pod's. Of networks that there are not, nothing is known.
     pub(super) fn with_addresses_of_its_own(
         &mut self,
         origin: &Origin,
@@ -51,7 +51,7 @@ impl Builder<'_> {
             };
             let taken = self.network_ips.entry(network.clone()).or_default();
             for address in ips {
-                if let Err(fault) = claim(record, taken, &pod.key, *address) {
+                if let Err(fault) = claim(record, taken, &pod, *address) {
                     faults.push((network.clone(), *address, fault));
                 }
             }
@@ -78,13 +78,28 @@ impl Builder<'_> {
 fn claim(
     network: &NetworkRecord,
     taken: &mut BTreeMap<IpAddr, PodKey>,
-    pod: &PodKey,
+    pod: &PodRecord,
     address: IpAddr,
 ) -> Result<(), PolicyFault> {
     if !network.subnets.is_empty() && network.subnet_of(address).is_none() {
         return Err(PolicyFault::NetworkAddressOutside {
             address,
             network: network.key.clone(),
+        });
+    }
+    // What leads there is the routes to the nodes' blocks.
+    let node = pod.node_name.as_ref().filter(|_| network.is_policed());
+    let is_behind = |node: &&NodeName| {
+        network
+            .blocks_of(node)
+            .iter()
+            .any(|block| block.contains(&address))
+    };
+    if let Some(node) = node.filter(|node| !is_behind(node)) {
+        return Err(PolicyFault::NetworkAddressElsewhere {
+            address,
+            network: network.key.clone(),
+            node: node.clone(),
         });
     }
     if let Some(other) = taken.get(&address) {
@@ -94,6 +109,6 @@ fn claim(
             pod: other.clone(),
         });
     }
-    taken.insert(address, pod.clone());
+    taken.insert(address, pod.key.clone());
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::store::Words;
-use crate::table::HashKey;
+use crate::table::{HashKey, NetworkId};
 use crate::wire::{IpProtocol, Ports};
 
 /// Which of a connection's two flows.
@@ -154,6 +154,8 @@ pub struct Tuple<A> {
     pub protocol: IpProtocol,
     /// Source and destination port.
     pub ports: Ports,
+    /// The network in which the addresses mean something: equal ones in two networks are two tuples.
+    pub network: NetworkId,
 }
 
 /// A tuple of IPv4.
@@ -171,15 +173,18 @@ impl<A: Address> Tuple<A> {
             destination: self.source,
             protocol: self.protocol,
             ports: self.ports.reversed(),
+            network: self.network,
         }
     }
 
-    /// Ports and protocol in one word; the lower bits are zero.
+    /// Ports, protocol and network in one word; between the last two are eight zeros. In the cluster's own network, whose
+    /// number is zero, that is the word of a tuple as it was before there were others: in an older flow file all are its own.
     #[inline]
     fn ports_word(&self) -> u64 {
         u64::from(self.ports.source) << 48
             | u64::from(self.ports.destination) << 32
             | u64::from(self.protocol.0) << 24
+            | u64::from(self.network.number())
     }
 
     /// The keyed hash of the tuple.
@@ -214,6 +219,7 @@ impl<A: Address> Words for Tuple<A> {
                 source: (ports >> 48) as u16,
                 destination: (ports >> 32 & 0xffff) as u16,
             },
+            network: NetworkId::new((ports & 0xffff) as u16),
         }
     }
 }

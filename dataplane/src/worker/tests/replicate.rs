@@ -188,7 +188,7 @@ fn copies_for_ports_of_another_worker_are_handed_over() {
 fn what_the_slow_path_sends_may_go_to_everybody() {
     let (mut worker, handle, wires, _lessons) = hub(2, 2, 64);
     let packet = PacketCopy::new(&[9, 0]);
-    let way = Way::Walk(Origin::Switch);
+    let way = Way::Walk(Origin::Switch(NetworkId::CLUSTER));
     handle.inject(Injection { way, packet }).unwrap();
     worker.turn(true);
     assert_eq!(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use millrace_dataplane::table::policy::{Judgement, Query, Ruling};
 use millrace_dataplane::wire::IpProtocol;
+use serde_json::json;
 
 use super::*;
 use crate::admin::protocol::{PodInterface, TapDevice};
@@ -179,15 +180,10 @@ fn each_policy_is_shown_for_each_of_its_networks() {
 
 #[test]
 fn members_of_a_network_are_its_pods() {
-    let row = |end, network: &str| MemberRow {
-        interface: "x".to_owned(),
-        end,
-        was_there: false,
-        network: Some(network.to_owned()),
-        trunk: Vec::new(),
-        mac: None,
-        addresses: vec!["10.9.1.2/16".parse().unwrap(), "fd09::2/64".parse().unwrap()],
-        attachment: None,
+    let row = |end: MemberEnd, network: &str| -> MemberRow {
+        let row = json!({"interface": "x", "end": end, "network": network,
+            "addresses": ["10.9.1.2/16", "fd09::2/64"]});
+        serde_json::from_value(row).unwrap()
     };
     let pod = |name: &str| {
         MemberEnd::Pod(PodInterface {

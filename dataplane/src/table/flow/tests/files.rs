@@ -91,13 +91,13 @@ fn connections_live_on_in_the_next_process() {
         0,
         "whose port 5 is now is not known yet"
     );
-    table.assign_openers(|_| Some(port(6)));
+    table.assign_openers(|_, _| Some(port(6)));
     assert_eq!(table.opened_by(port(6)), 50);
     for number in (0..50).filter(|number| *number != 7) {
         let new = tcp(number);
         let flow = table.v4().lookup(&new.original).unwrap();
         assert_eq!(
-            flow.rewrite.unwrap().tuple(new.reply.protocol),
+            flow.rewrite.unwrap().tuple(new.reply.protocol, new.reply.network),
             new.reply.reversed()
         );
         assert_eq!((flow.answer, flow.last_seen), (None, at(100 + number)));
@@ -250,7 +250,7 @@ fn damaged_records_are_left_behind_without_harm() {
         for connection in table.v4().connections() {
             let there = table.v4().lookup(&connection.original).unwrap();
             let leaves = there.rewrite.map_or(connection.original, |rewrite| {
-                rewrite.tuple(connection.original.protocol)
+                rewrite.tuple(connection.original.protocol, connection.original.network)
             });
             assert_eq!(leaves, connection.reply.reversed());
             assert_eq!(
