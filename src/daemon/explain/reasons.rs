@@ -1,6 +1,6 @@
 //! Why packets and connections pass or not, for whoever looks at them: the rules that decide, and the pods at both ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub(in crate::daemon) struct Reasons {
     /// This node's pods, by the addresses that they were given.
     pods: HashMap<IpAddr, PodKey>,
     ports: HashMap<PortId, (Role, String)>,
+    /// Networks beside the cluster's own.
+    networks: BTreeMap<NetworkId, String>,
     affinity: AffinityTable,
 }
 
@@ -55,6 +57,7 @@ impl Daemon {
                 .iter()
                 .map(|(id, port)| (id, (port.facts.role, port.name())))
                 .collect(),
+            networks: self.networks.names().collect(),
             affinity: AffinityTable::new(AFFINITIES),
         }
     }
@@ -79,6 +82,12 @@ impl Reasons {
         known.map_or_else(|| format!("port {port}"), |(_, name)| name.clone())
     }
 
+    /// What a person calls a network beside the cluster's own.
+    pub(super) fn network(&self, network: NetworkId) -> String {
+        let known = self.networks.get(&network);
+        known.map_or_else(|| format!("network {network}"), |name| format!("network {name}"))
+    }
+
     /// A rule for a person.
     pub(in crate::daemon) fn rule(&self, rule: RuleId) -> String {
         self.rules.words(rule)
@@ -86,6 +95,10 @@ impl Reasons {
 
     /// The rules that decide about a connection; `None` if none has anything to say.
     pub(in crate::daemon) fn of_connection<A: Address>(&self, connection: &Connection<A>) -> Option<String> {
+        // The rules of other networks are others'.
+        if connection.original.network != NetworkId::CLUSTER {
+            return None;
+        }
         self.rulings(&self.judge(&opened(connection)))
     }
 
