@@ -14,7 +14,7 @@ use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
 use packets::Family;
 use world::{
-    NODES, Node, gone, host, narrow, node_address, own, pod, pod_port, station_mac, switch_mac, underlay,
+    NODES, Node, from_switch, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay,
     uplink, waited,
 };
 
@@ -64,7 +64,7 @@ fuzz_target!(|data: &[u8]| {
             check_source(ingress, packet, exit, &left);
         }
         // Held packets have been let in before; the switch's own need no letting in.
-        for origin in [waited(ingress), own()] {
+        for origin in [waited(ingress), from_switch()] {
             if let (Verdict::Forward(exit), left) = node.originate(origin, packet) {
                 check_exit(exit, &left);
             }
