@@ -20,17 +20,16 @@ mod onward;
 mod original;
 mod rate;
 mod segment;
+mod speak;
 mod stats;
 mod thread;
 mod to_switch;
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::clock;
-use millrace_dataplane::stats::Counter;
-use millrace_dataplane::table::{HashKey, NetworkId, NodeTables, Role, Target};
+use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
 
@@ -45,7 +44,6 @@ use segment::{Now, Segments};
 use stats::Silence;
 pub use stats::{SharedSlowPathStats, SlowPathStats};
 pub use thread::{Feeds, SlowPathError, SlowPathEvent, spawn};
-use to_switch::Answer;
 
 /// What the slow path may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,33 +215,6 @@ impl SlowPath {
         Ok(Actions::from(injection))
     }
 
-    /// Sends what a host at the packet's destination would answer.
-    fn speak(
-        &mut self,
-        answer: Answer,
-        (original, network): (&Original<'_>, NetworkId),
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        let packet = match answer {
-            Answer::Echo(packet) => {
-                self.stats.echo_replies.add(1);
-                packet
-            }
-            Answer::Reset(packet) => {
-                self.check_rate((original, network), now)?;
-                self.stats.resets_sent.add(1);
-                packet
-            }
-            Answer::Complain(complaint) => {
-                return self.complain_from(original.destination, (original, network), complaint, now);
-            }
-        };
-        Ok(Injection {
-            way: Way::Walk(Origin::Switch(network)),
-            packet,
-        })
-    }
-
     /// Has the control plane tell the uplink's steering of answers to come; it sends the packet on afterwards.
     fn announce(&mut self, punt: &Punt) -> Result<Actions, Silence> {
         let PuntDetail::Answers(awaited, remote) = punt.detail else {
@@ -340,71 +311,6 @@ impl SlowPath {
                 address: next_hop.1,
             }
         })
-    }
-
-    /// Makes an ICMP error about a packet that goes through the switch.
-    fn complain(
-        &mut self,
-        original: &Original<'_>,
-        complaint: Complaint,
-        tables: &NodeTables,
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        original.check_error_allowed()?;
-        if tables.local.gateways.contains(&original.source) {
-            // It would come back here.
-            return Err(Silence::Address);
-        }
-        let source = complaint::source(tables, original.source)?;
-        self.complain_from(source, (original, tables.network), complaint, now)
-    }
-
-    /// Makes an ICMP error from a given address, if there have not been too many.
-    fn complain_from(
-        &mut self,
-        source: IpAddr,
-        (original, network): (&Original<'_>, NetworkId),
-        complaint: Complaint,
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        self.check_rate((original, network), now)?;
-        let id = self.next_id();
-        let packet = complaint
-            .compose(original, source, id)
-            .ok_or(Silence::Malformed)?;
-        self.sent(complaint).add(1);
-        Ok(Injection {
-            way: Way::Walk(Origin::Switch(network)),
-            packet,
-        })
-    }
-
-    fn check_rate(
-        &mut self,
-        (original, network): (&Original<'_>, NetworkId),
-        now: Instant,
-    ) -> Result<(), Silence> {
-        if self.limiter.take_in(network, original.source, now) {
-            Ok(())
-        } else {
-            Err(Silence::RateLimited)
-        }
-    }
-
-    /// The counter of a complaint that is sent.
-    fn sent(&self, complaint: Complaint) -> &Counter {
-        match complaint {
-            Complaint::TimeExceeded => &self.stats.time_exceeded_sent,
-            Complaint::TooBig { .. } => &self.stats.too_big_sent,
-            Complaint::NoRoute | Complaint::HostUnreachable => &self.stats.unreachable_sent,
-            Complaint::PortUnreachable => &self.stats.port_unreachable_sent,
-            Complaint::ProtocolUnreachable => &self.stats.protocol_unreachable_sent,
-        }
-    }
-
-    fn next_id(&mut self) -> u16 {
-        self.id = self.id.wrapping_add(1);
-        self.id
     }
 }
 

@@ -11,7 +11,7 @@ use millrace_dataplane::verdict::Verdict;
 use crate::packets::Family;
 use crate::rows;
 use crate::world::{
-    NODES, Node, from_switch, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink,
+    FROM_SWITCH, NODES, Node, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink,
     waited,
 };
 
@@ -170,7 +170,7 @@ proptest! {
             let ingress = if moved == 0 { elsewhere } else { row.ingress };
             run(&mut node, ingress, std::slice::from_ref(&packet))?;
             node.originate(waited(ingress), &packet);
-            node.originate(from_switch(), &packet);
+            node.originate(FROM_SWITCH, &packet);
         }
     }
 }

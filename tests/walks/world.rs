@@ -340,32 +340,21 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         local: node_address(family, node),
         kind,
     };
-    let end = |kind| end_at(Family::V4, kind);
     let mac = vtep_mac(node);
+    let vxlan = |number, port| EndpointKind::Vxlan {
+        vni: vni(number),
+        port,
+        mac,
+    };
     let both = |address: fn(Family, u8) -> IpAddr, node| Family::BOTH.map(|family| address(family, node));
     let local = Local {
         addresses: both(node_address, node).to_vec(),
         node_addresses: NODES.flat_map(|n| both(node_address, n)).collect(),
         endpoints: vec![
-            end(EndpointKind::Vxlan {
-                vni: vni(VNI),
-                port: VXLAN_PORT,
-                mac,
-            }),
-            end(EndpointKind::Vxlan {
-                vni: vni(WINDOWS_VNI),
-                port: WINDOWS_PORT,
-                mac,
-            }),
-            end(EndpointKind::Ipip),
-            end_at(
-                Family::V6,
-                EndpointKind::Vxlan {
-                    vni: vni(VNI),
-                    port: VXLAN_PORT,
-                    mac,
-                },
-            ),
+            end_at(Family::V4, vxlan(VNI, VXLAN_PORT)),
+            end_at(Family::V4, vxlan(WINDOWS_VNI, WINDOWS_PORT)),
+            end_at(Family::V4, EndpointKind::Ipip),
+            end_at(Family::V6, vxlan(VNI, VXLAN_PORT)),
         ],
         gateways: Family::BOTH
             .iter()
@@ -376,21 +365,14 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         host: Some(host()),
         ..Local::default()
     };
+    let known = |family, n| (uplink(), node_address(family, n), switch_mac(n, uplink()));
     let neighbours = [
         (uplink(), IpAddr::V4(ROUTER), router_mac()),
         (uplink(), ROUTER_V6.parse().unwrap(), router_mac()),
-        (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
-        (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
-        (
-            uplink(),
-            node_address(Family::V4, ROUTED),
-            switch_mac(ROUTED, uplink()),
-        ),
-        (
-            uplink(),
-            node_address(Family::V6, ROUTED),
-            switch_mac(ROUTED, uplink()),
-        ),
+        known(Family::V4, 2),
+        known(Family::V6, 2),
+        known(Family::V4, ROUTED),
+        known(Family::V6, ROUTED),
     ];
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
@@ -405,9 +387,7 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
 }
 
 /// What the switch itself sends.
-pub fn from_switch() -> Origin {
-    Origin::Switch(NetworkId::CLUSTER)
-}
+pub const FROM_SWITCH: Origin = Origin::Switch(NetworkId::CLUSTER);
 
 /// What came in at this port, and waited.
 pub fn waited(port: PortId) -> Origin {
@@ -633,24 +613,27 @@ impl Node {
         ends
     }
 
+    /// Walks a batch; answers what became of each packet.
+    pub fn ends_of(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<End> {
+        self.take(packets, |pipeline, frames, verdicts, now| {
+            pipeline.process(ingress, frames, verdicts, now);
+        })
+    }
+
+    /// The same of one.
+    #[allow(dead_code, reason = "the fuzzer has no use for it")]
+    pub fn end_of(&mut self, ingress: PortId, packet: &[u8]) -> End {
+        self.ends_of(ingress, &[packet.to_vec()]).remove(0)
+    }
+
     /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.
     pub fn receive_all(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
-        let ends = self.take(packets, |pipeline, frames, verdicts, now| {
-            pipeline.process(ingress, frames, verdicts, now);
-        });
-        ends.into_iter().map(|end| (end.verdict, end.left)).collect()
+        let ends = self.ends_of(ingress, packets).into_iter();
+        ends.map(|end| (end.verdict, end.left)).collect()
     }
 
     pub fn receive(&mut self, ingress: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.receive_all(ingress, &[packet.to_vec()]).remove(0)
-    }
-
-    /// In which lane a packet leaves.
-    pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
-        let ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
-            pipeline.process(ingress, frames, verdicts, now);
-        });
-        ends[0].lane
     }
 
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
@@ -659,15 +642,6 @@ impl Node {
         });
         let end = ends.remove(0);
         (end.verdict, end.left)
-    }
-
-    /// What becomes of a packet that the slow path has to do with, or that it sends.
-    #[allow(dead_code, reason = "the fuzzer has no use for it")]
-    pub fn end_of(&mut self, ingress: PortId, packet: &[u8]) -> End {
-        let mut ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
-            pipeline.process(ingress, frames, verdicts, now);
-        });
-        ends.remove(0)
     }
 
     /// Both switches remember the same of every connection.

@@ -364,7 +364,7 @@ fn what_the_switch_says_itself_crosses_and_is_no_connection() {
     for family in Family::BOTH {
         let mut node = node();
         let ip = Ip::udp(pod(family, 1, 1), GREEN.pod(family, 1, 2));
-        let (verdict, left) = node.originate(world::from_switch(), &sent(&ip, pod_port(2)));
+        let (verdict, left) = node.originate(world::FROM_SWITCH, &sent(&ip, pod_port(2)));
         Row::new("own", pod_port(2), Vec::new(), delivered(&ip, GREEN.port(2))).check(verdict, &left);
         let back = Ip::udp(GREEN.gateway(family), pod(family, 1, 2));
         let (verdict, left) = node.originate(Origin::Switch(GREEN.id), &GREEN.inner(&back));
