@@ -23,7 +23,10 @@ pub struct Connections {
 /// What a stage knows beside the packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'t> {
+    /// The tables of the network that the packets are in.
     pub(crate) tables: &'t NodeTables,
+    /// The cluster's own network's, in which all others are.
+    pub(crate) top: &'t NodeTables,
     pub(crate) connections: &'t Connections,
     /// Where the packets come from.
     pub(crate) entry: Entry<'t>,
@@ -52,6 +55,7 @@ impl Context<'_> {
             Some(Role::Pod) => Caller::LocalPod,
             Some(Role::Uplink) if packet.is_tunnelled => Caller::Peer,
             Some(Role::Uplink) => Caller::External,
+            // What comes from another network is not asked either: there are no Services for it.
             Some(Role::Host) | None => Caller::Host,
             // Never asked: what comes from there is bridged.
             Some(Role::Segment) => Caller::LocalPod,

@@ -5,7 +5,6 @@ use millrace_dataplane::table::flow::Candidate;
 use millrace_dataplane::verdict::Exit;
 
 use crate::connections::Context;
-use crate::entry::Entry;
 use crate::family::Family;
 use crate::packet::{Carries, Packet};
 use crate::pass::pass;
@@ -24,7 +23,7 @@ pub(crate) fn converse<'t, A: Family>(
     addresses: (A, A),
     candidate: Option<Candidate>,
 ) -> Result<Course<'t, A>, Exit> {
-    if matches!(cx.entry, Entry::Switch) {
+    if cx.entry.is_own() {
         return pass(cx, packet, false);
     }
     if let Some(fragment) = packet.fragment {

@@ -22,7 +22,7 @@ pub(crate) fn piece<'t, A: Family>(
     addresses: (A, A),
 ) -> Result<Course<'t, A>, Exit> {
     let span = span(frame, packet, fragment)?;
-    let known = pieces.judge((packet, fragment), span, cx.now)?;
+    let known = pieces.judge((cx.network(), packet, fragment), span, cx.now)?;
     let (course, first) = if fragment.is_first() {
         let first = First {
             protocol: packet.protocol,
@@ -39,7 +39,7 @@ pub(crate) fn piece<'t, A: Family>(
             None,
         )
     };
-    pieces.note((packet, fragment), span, first, cx.now);
+    pieces.note((cx.network(), packet, fragment), span, first, cx.now);
     Ok(course)
 }
 

@@ -11,7 +11,7 @@ use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, Por
 use crate::classify::{NO_PORTS, echo_ports};
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::{is_from_us, limit};
+use crate::limit::{is_from_us, limit_leads};
 use crate::packet::Packet;
 use crate::route::route;
 use crate::track::Course;
@@ -92,10 +92,10 @@ pub(crate) fn relate<'t, A: Family>(
     source: A,
 ) -> Result<Course<'t, A>, Exit> {
     let to = rewrite.tuple(answer.protocol, answer.network);
-    let found = route(cx.tables, cx.entry, to.destination.into(), true, || {
-        packet.flow_hash(&Spread::KEY)
+    let found = route(cx, to.destination.into(), true, || {
+        packet.flow_hash(&Spread::KEY, cx.network())
     })?;
-    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
+    let hop = limit_leads(is_from_us(cx.entry), (packet.hops, packet.len), &found.leads)?;
     let new_source = if to.source == answer.source {
         source
     } else {
@@ -103,7 +103,7 @@ pub(crate) fn relate<'t, A: Family>(
     };
     write::<A>(frame, packet, (new_source, to.destination), (answer, rewrite))?;
     Ok(Course {
-        way: found.way,
+        leads: found.leads,
         hop,
         rewrite: None,
     })

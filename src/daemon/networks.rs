@@ -7,14 +7,15 @@ use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::DeviceStatistics;
 use millrace_dataplane::table::fdb::Bounds;
-use millrace_dataplane::table::{NetworkId, RemoteId};
+use millrace_dataplane::table::{NetworkId, PeerId, RemoteId};
 use tracing::warn;
 
 use super::Daemon;
 use super::compile::networks::{GivenStation, SecondNetworks, ServedNetwork};
-use super::compile::routed::router_mac;
+use super::compile::routed::{peer_id, router_mac};
 use super::members::MemberRow;
 use crate::admin::protocol::{NetworkRow, PortRow, RemoteRow};
+use crate::objects::RouteTo;
 
 /// Networks as they are served.
 #[derive(Debug, Default)]
@@ -29,6 +30,31 @@ pub(super) struct Served {
 impl Served {
     fn ids(&self) -> BTreeSet<NetworkId> {
         self.networks.iter().filter_map(|served| served.id).collect()
+    }
+
+    /// What people call the networks.
+    pub(super) fn names(&self) -> impl Iterator<Item = (NetworkId, String)> + '_ {
+        let all = self.networks.iter();
+        all.filter_map(|served| Some((served.id?, served.record.key.to_string())))
+    }
+
+    /// What people call the peers of routed networks.
+    pub(super) fn peer_names(&self) -> impl Iterator<Item = (PeerId, String)> + '_ {
+        let all = self.networks.iter().flat_map(|served| &served.remotes);
+        all.map(|remote| (peer_id(remote), remote.name()))
+    }
+
+    /// What a person calls a network.
+    pub(super) fn name(&self, network: NetworkId) -> String {
+        if network == NetworkId::CLUSTER {
+            return RouteTo::Cluster.to_string();
+        }
+        let mut all = self.networks.iter();
+        let known = all.find(|served| served.id == Some(network));
+        known.map_or_else(
+            || format!("network {network}"),
+            |served| served.record.key.to_string(),
+        )
     }
 
     fn remotes(&self) -> BTreeSet<RemoteId> {
@@ -88,6 +114,11 @@ impl Daemon {
         drop(writer);
         self.networks = next;
         self.forget_connections(gone);
+    }
+
+    /// What a person calls a network.
+    pub(super) fn network_name(&self, network: NetworkId) -> String {
+        self.networks.name(network)
     }
 
     /// What stands behind ports in networks.

@@ -37,7 +37,7 @@ mod watched;
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use attachment::{
     AttachmentFault, Bridge, NetworkAttachmentDefinition, NetworkKey, NetworkKind, NetworkRecord,
-    PLUGIN_TYPE, PeerChoice, RouteTo, Routing,
+    PLUGIN_TYPE, PeerChoice, RouteOverlap, RouteTo, Routing,
 };
 pub use calico::{
     Block, BlockAffinity, BlockRecord, CalicoFault, CalicoNode, Encapsulation, IpPool, IpamBlock, PoolMode,

@@ -16,8 +16,8 @@ use crate::packets::{Body, Family, Ip, Segment, cut, patch, patch_ipv4, payload_
 use crate::served::{NODE_PORT, PORT, VIPS, every_backend, node};
 use crate::sketch::{external, vip};
 use crate::world::{
-    after_steering,    Node, VNI, VXLAN_PORT, host, node_address, outer, pod, pod_port, router_mac, station_mac, switch_mac,
-    uplink, vtep_mac, world,
+    Node, VNI, VXLAN_PORT, after_steering, host, node_address, outer, pod, pod_port, router_mac, station_mac,
+    switch_mac, uplink, vtep_mac, world,
 };
 
 /// Bytes of one step, and how many steps a conversation has at most.

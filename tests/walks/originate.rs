@@ -9,8 +9,8 @@ use millrace_dataplane::wire::MacAddr;
 use crate::packets::{Family, Ip};
 use crate::rows::{Expect, Row, sent};
 use crate::world::{
-    Node, VNI, VXLAN_PORT, node_address, outer, own, pod, pod_port, station_mac, switch_mac, tables, uplink,
-    vtep_mac, waited,
+    FROM_SWITCH, Node, VNI, VXLAN_PORT, node_address, outer, pod, pod_port, station_mac, switch_mac, tables,
+    uplink, vtep_mac, waited,
 };
 
 /// A frame whose link addresses mean nothing.
@@ -25,14 +25,14 @@ fn the_switch_sends_with_the_ttl_it_chose() {
         for ttl in [1, 64] {
             let ip = Ip::udp(pod(family, 1, 1), pod(family, 1, 2)).ttl(ttl);
             let expect = ip.frame(station_mac(1, pod_port(2)), switch_mac(1, pod_port(2)));
-            let (verdict, left) = node.originate(own(), &unaddressed(&ip));
+            let (verdict, left) = node.originate(FROM_SWITCH, &unaddressed(&ip));
             Row::new("to a pod", uplink(), vec![], Expect::Forward(pod_port(2), expect))
                 .check(verdict, &left);
 
             let ip = Ip::udp(pod(family, 1, 1), pod(family, 2, 2)).ttl(ttl);
             let inner = ip.frame(vtep_mac(2), vtep_mac(1));
             let expect = Expect::Tunnel(uplink(), outer(1, 2).vxlan((0, VXLAN_PORT), VNI, &inner));
-            let (verdict, left) = node.originate(own(), &unaddressed(&ip));
+            let (verdict, left) = node.originate(FROM_SWITCH, &unaddressed(&ip));
             Row::new("to a peer", uplink(), vec![], expect).check(verdict, &left);
         }
     }
@@ -87,12 +87,12 @@ fn what_the_switch_sends_is_checked_as_well() {
     for family in Family::BOTH {
         let mut node = Node::new(1);
         let to_nobody = Ip::udp(pod(family, 1, 1), family.pick("127.0.0.1", "::1"));
-        let (verdict, _) = node.originate(own(), &unaddressed(&to_nobody));
+        let (verdict, _) = node.originate(FROM_SWITCH, &unaddressed(&to_nobody));
         assert_eq!(verdict, Verdict::Drop(DropReason::MartianDestination));
         let (verdict, _) = node.originate(waited(pod_port(2)), &[0; 10]);
         assert_eq!(verdict, Verdict::Drop(DropReason::EthernetTruncated));
         let to_itself = Ip::udp(pod(family, 1, 2), pod(family, 1, 1));
-        let (verdict, _) = node.originate(own(), &unaddressed(&to_itself));
+        let (verdict, _) = node.originate(FROM_SWITCH, &unaddressed(&to_itself));
         assert_eq!(verdict, Verdict::Punt(PuntReason::ToSwitch, PuntDetail::Nothing));
     }
 }

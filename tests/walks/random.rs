@@ -11,7 +11,8 @@ use millrace_dataplane::verdict::Verdict;
 use crate::packets::Family;
 use crate::rows;
 use crate::world::{
-    NODES, Node, gone, host, narrow, node_address, node_v4, own, pod, pod_port, underlay, uplink, waited,
+    FROM_SWITCH, NODES, Node, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink,
+    waited,
 };
 
 /// One thing done to a packet.
@@ -169,7 +170,7 @@ proptest! {
             let ingress = if moved == 0 { elsewhere } else { row.ingress };
             run(&mut node, ingress, std::slice::from_ref(&packet))?;
             node.originate(waited(ingress), &packet);
-            node.originate(own(), &packet);
+            node.originate(FROM_SWITCH, &packet);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{Endpoint, EndpointKind, Local, PortFacts, Role};
+use millrace_dataplane::table::{Endpoint, EndpointKind, NetworkId, NodeTables, PortFacts, Role};
 use millrace_dataplane::wire::{EtherType, MacAddr, Vni, eth};
 
 use crate::connections::Context;
+use crate::decap::takes_tunnels_at;
 use crate::limit::is_from_us;
 
 /// How many VXLAN ends a node may have that still uses the lane.
@@ -16,6 +17,8 @@ const TUNNEL_PORTS: usize = 4;
 pub(crate) struct Gate {
     pub(super) link: Link,
     pub(super) entrance: Entrance,
+    /// The network that all of it is in.
+    pub(super) network: NetworkId,
     /// Whether packets come from this node itself ([`is_from_us`]).
     pub(super) is_from_us: bool,
     /// TCP and UDP checksums may be half computed.
@@ -99,7 +102,7 @@ impl Gate {
         let (from, entrance) = match ingress.role {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
-            Role::Uplink => (None, wire(local)),
+            Role::Uplink => (None, wire(cx.tables)),
             Role::Segment => return None,
         };
         let mut tunnel_ports = [0; TUNNEL_PORTS];
@@ -113,6 +116,7 @@ impl Gate {
         Some(Self {
             link: Link::new(ingress.mac, from),
             entrance,
+            network: cx.network(),
             is_from_us: is_from_us(cx.entry),
             finish_checksums: ingress.finish_checksums,
             tunnel_ports,
@@ -128,8 +132,9 @@ fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
 }
 
 /// What comes from the wire.
-fn wire(local: &Local) -> Entrance {
-    let ours = || local.endpoints.iter().filter(|end| local.owns(end.local));
+fn wire(tables: &NodeTables) -> Entrance {
+    let ends = &tables.local.endpoints;
+    let ours = || ends.iter().filter(|end| takes_tunnels_at(tables, end.local));
     Entrance::Wire {
         vxlan: ours().find_map(vxlan),
         ipip: ours().find_map(|end| match (end.kind, end.local) {

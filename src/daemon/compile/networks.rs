@@ -56,6 +56,16 @@ pub struct NamedRemote {
     pub ready: bool,
 }
 
+impl NamedRemote {
+    /// What a person calls it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.node
+            .as_ref()
+            .map_or_else(|| self.address.to_string(), ToString::to_string)
+    }
+}
+
 /// A station that is known without being heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenStation {

@@ -17,7 +17,7 @@ use millrace_dataplane::table::{
 use millrace_dataplane::wire::MacAddr;
 
 use super::ends::OwnEnds;
-use super::networks::{ServedNetwork, WayTo, tunnel_of};
+use super::networks::{NamedRemote, ServedNetwork, WayTo, tunnel_of};
 use super::policies::NetworkPolicies;
 use super::{Inputs, PortInput, as_v4, as_v6, prefix};
 use crate::objects::{NetworkKey, NetworkRecord, NodeRecord, RouteTo};
@@ -209,7 +209,7 @@ impl Maker<'_> {
             let blocks = way.remote.node.iter().flat_map(|node| record.blocks_of(node));
             add_tunnelled(way, blocks.copied(), &mut routes, &mut senders);
         }
-        senders.extend(self.from_everybody(&record.gateways));
+        senders.extend(self.everybodys(&record.gateways));
         let tunnel = tunnel_of(record);
         let local = self.local(uplink, ends, tunnel, &routes);
         let own = self
@@ -231,7 +231,7 @@ impl Maker<'_> {
             peers: self
                 .ways
                 .iter()
-                .filter_map(|way| Some((peer_id(way), self.peer(way, tunnel?))))
+                .filter_map(|way| Some((peer_id(&way.remote), self.peer(way, tunnel?))))
                 .collect(),
             senders,
             local,
@@ -279,13 +279,13 @@ impl Maker<'_> {
             add_tunnelled(way, blocks.into_iter(), routes, senders);
         }
         if let Some(other) = others {
-            senders.extend(self.from_everybody(&other.gateways));
+            senders.extend(self.everybodys(&other.gateways));
         }
     }
 
     /// The switch's own addresses: each node has them, and each may say that something cannot be reached.
-    fn from_everybody(&self, gateways: &[IpAddr]) -> impl Iterator<Item = (Prefix, Senders)> {
-        let nodes: Vec<PeerId> = self.ways.iter().map(peer_id).collect();
+    fn everybodys(&self, gateways: &[IpAddr]) -> impl Iterator<Item = (Prefix, Senders)> {
+        let nodes: Vec<PeerId> = self.ways.iter().map(|way| peer_id(&way.remote)).collect();
         gateways
             .iter()
             .map(move |gateway| (Prefix::host(*gateway), Senders::Any(nodes.clone())))
@@ -370,7 +370,7 @@ fn add_tunnelled(
     routes: &mut Vec<(Prefix, Target)>,
     senders: &mut Vec<(Prefix, Senders)>,
 ) {
-    let id = peer_id(way);
+    let id = peer_id(&way.remote);
     for prefix in prefixes.filter_map(prefix) {
         routes.push((prefix, Target::Tunnel(id)));
         senders.push((prefix, Senders::One(id)));
@@ -378,7 +378,8 @@ fn add_tunnelled(
 }
 
 /// One number for an underlay address, whichever networks are behind it.
-fn peer_id(way: &WayTo) -> PeerId {
+#[must_use]
+pub fn peer_id(remote: &NamedRemote) -> PeerId {
     // INVARIANT: a remote's number is below RemoteId::LIMIT, which fits.
-    PeerId::new(u16::try_from(way.remote.id.index()).unwrap_or(u16::MAX))
+    PeerId::new(u16::try_from(remote.id.index()).unwrap_or(u16::MAX))
 }

@@ -6,6 +6,7 @@ mod frame;
 mod manifests;
 mod packet;
 mod reasons;
+mod routed;
 #[cfg(test)]
 mod tests;
 
@@ -332,7 +333,7 @@ impl Judge<'_> {
             Some(Target::OnLink { .. }) => "to a neighbour on the uplink".to_owned(),
             Some(Target::Spread(_)) => "by one of several ways, as its flow falls".to_owned(),
             Some(Target::Switch) => "to the switch itself".to_owned(),
-            Some(Target::Network(network)) => format!("into network {network}"),
+            Some(Target::Network(network)) => format!("into {}", live.network(network)),
             Some(Target::Blackhole) => "nowhere, silently".to_owned(),
             Some(Target::Unreachable) | None => "nowhere, the sender is told".to_owned(),
         };

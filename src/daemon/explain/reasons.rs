@@ -1,6 +1,6 @@
 //! Why packets and connections pass or not, for whoever looks at them: the rules that decide, and the pods at both ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,15 +25,29 @@ const AFFINITIES: usize = 64;
 pub(in crate::daemon) struct Reasons {
     pub(super) tables: NodeTables,
     flows: SharedFlowTable,
-    rules: RuleNames,
+    /// What rules' numbers stand for, by network.
+    rules: BTreeMap<NetworkId, RuleNames>,
     store: Arc<Store>,
     /// This node's pods, by the addresses that they were given.
     pods: HashMap<IpAddr, PodKey>,
     ports: HashMap<PortId, (Role, String)>,
+    /// Networks beside the cluster's own.
+    networks: BTreeMap<NetworkId, String>,
     affinity: AffinityTable,
 }
 
 impl Daemon {
+    /// What rules' numbers stand for, by network.
+    pub(in crate::daemon) fn rule_names(&self) -> BTreeMap<NetworkId, RuleNames> {
+        let compilers = &self.policing.compilers;
+        let others = self.networks.names().filter_map(|(id, name)| {
+            let compiler = compilers.networks.of(&name.parse().ok()?)?;
+            Some((id, compiler.names()))
+        });
+        let own = (NetworkId::CLUSTER, compilers.cluster.names());
+        [own].into_iter().chain(others).collect()
+    }
+
     /// What there is to be said now.
     pub(in crate::daemon) fn reasons(&self) -> Reasons {
         let own = self
@@ -47,7 +61,7 @@ impl Daemon {
         Reasons {
             tables: self.tables.clone(),
             flows: SharedFlowTable::clone(&self.connections.flows),
-            rules: self.policing.compilers.cluster.names(),
+            rules: self.rule_names(),
             store: Arc::clone(&self.store),
             pods: pods.collect(),
             ports: self
@@ -55,6 +69,7 @@ impl Daemon {
                 .iter()
                 .map(|(id, port)| (id, (port.facts.role, port.name())))
                 .collect(),
+            networks: self.networks.names().collect(),
             affinity: AffinityTable::new(AFFINITIES),
         }
     }
@@ -79,20 +94,33 @@ impl Reasons {
         known.map_or_else(|| format!("port {port}"), |(_, name)| name.clone())
     }
 
-    /// A rule for a person.
+    /// What a person calls a network beside the cluster's own.
+    pub(super) fn network(&self, network: NetworkId) -> String {
+        let known = self.networks.get(&network);
+        known.map_or_else(|| format!("network {network}"), |name| format!("network {name}"))
+    }
+
+    /// A rule of the cluster's own network, for a person.
     pub(in crate::daemon) fn rule(&self, rule: RuleId) -> String {
-        self.rules.words(rule)
+        self.rule_in(NetworkId::CLUSTER, rule)
+    }
+
+    fn rule_in(&self, network: NetworkId, rule: RuleId) -> String {
+        let rules = self.rules.get(&network).cloned().unwrap_or_default();
+        rules.words(rule)
     }
 
     /// The rules that decide about a connection; `None` if none has anything to say.
     pub(in crate::daemon) fn of_connection<A: Address>(&self, connection: &Connection<A>) -> Option<String> {
-        self.rulings(&self.judge(&opened(connection)))
+        let network = connection.original.network;
+        let policies = &self.tables.of(network)?.policies;
+        self.rulings(network, &policies.judge(&opened(connection)))
     }
 
-    fn rulings(&self, judgement: &Judgement) -> Option<String> {
+    fn rulings(&self, network: NetworkId, judgement: &Judgement) -> Option<String> {
         let words = |ruling: Ruling| match ruling {
-            Ruling::Accept(rule) => Some(format!("allowed by {}", self.rule(rule))),
-            Ruling::Deny(rule) => Some(format!("denied by {}", self.rule(rule))),
+            Ruling::Accept(rule) => Some(format!("allowed by {}", self.rule_in(network, rule))),
+            Ruling::Deny(rule) => Some(format!("denied by {}", self.rule_in(network, rule))),
             Ruling::Elsewhere | Ruling::Node | Ruling::Itself | Ruling::NotIsolated => None,
         };
         let rulings: Vec<String> = [judgement.egress, judgement.ingress]
@@ -140,7 +168,7 @@ impl Reasons {
             String::new()
         };
         let ends = format!("{} -> {}{port}", end(query.source), end(query.destination));
-        Some(match self.rulings(&judgement) {
+        Some(match self.rulings(NetworkId::CLUSTER, &judgement) {
             Some(rulings) => format!("{ends}, {rulings}"),
             None => ends,
         })

@@ -86,23 +86,8 @@ pub enum AttachmentFault {
         other: String,
     },
     /// Networks that name each other, and whose addresses could not be told apart.
-    #[error(
-        "spec.config: network.routesTo: nothing is routed between {own} and {to}: {cidr} of {of} overlaps {other} of {other_of}"
-    )]
-    RouteOverlap {
-        /// This network.
-        own: String,
-        /// The one it would be routed to.
-        to: String,
-        /// A prefix.
-        cidr: IpNet,
-        /// Whose it is.
-        of: String,
-        /// The prefix that it overlaps.
-        other: IpNet,
-        /// Whose that is.
-        other_of: String,
-    },
+    #[error("spec.config: network.routesTo: {0}")]
+    RouteOverlap(Box<RouteOverlap>),
     /// A number that is out of its range.
     #[error("spec.config: network.{field}: {value} is not within {least}..={most}")]
     Number {
@@ -169,6 +154,24 @@ pub enum AttachmentFault {
         /// The other network.
         other: String,
     },
+}
+
+/// Prefixes that keep two networks apart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing is routed between {own} and {to}: {cidr} of {of} overlaps {other} of {other_of}")]
+pub struct RouteOverlap {
+    /// A network.
+    pub own: String,
+    /// The one it would be routed to.
+    pub to: String,
+    /// A prefix.
+    pub cidr: IpNet,
+    /// Whose it is.
+    pub of: String,
+    /// The prefix that it overlaps.
+    pub other: IpNet,
+    /// Whose that is.
+    pub other_of: String,
 }
 
 impl AttachmentFault {

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use fault::AttachmentFault;
+pub use fault::{AttachmentFault, RouteOverlap};
 pub use key::NetworkKey;
 pub use kind::{Bridge, NetworkKind, RouteTo, Routing};
 pub(super) use read::ATTACHMENT_API_VERSION;

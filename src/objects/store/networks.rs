@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::build::Builder;
 use super::{Entry, Store};
-use crate::objects::attachment::{AttachmentFault, NetworkKey, NetworkRecord, RouteTo};
+use crate::objects::attachment::{AttachmentFault, NetworkKey, NetworkRecord, RouteOverlap, RouteTo};
 use crate::objects::notice::Notice;
 
 impl Store {
@@ -113,14 +113,15 @@ impl<'e> Builder<'e> {
         for (side, new) in [(&own, to), (to, &own)] {
             for known in [side].into_iter().chain(self.routed_to(side)) {
                 if let Some((cidr, other)) = self.overlap(new, known) {
-                    return Err(AttachmentFault::RouteOverlap {
+                    let overlap = RouteOverlap {
                         own: own.to_string(),
                         to: to.to_string(),
                         cidr,
                         of: new.to_string(),
                         other,
                         other_of: known.to_string(),
-                    });
+                    };
+                    return Err(AttachmentFault::RouteOverlap(Box::new(overlap)));
                 }
             }
         }

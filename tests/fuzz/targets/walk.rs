@@ -14,7 +14,8 @@ use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
 use packets::Family;
 use world::{
-    own, waited,    NODES, Node, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay, uplink,
+    NODES, Node, FROM_SWITCH, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay,
+    uplink, waited,
 };
 
 #[path = "../conversation.rs"]
@@ -63,7 +64,7 @@ fuzz_target!(|data: &[u8]| {
             check_source(ingress, packet, exit, &left);
         }
         // Held packets have been let in before; the switch's own need no letting in.
-        for origin in [waited(ingress), own()] {
+        for origin in [waited(ingress), FROM_SWITCH] {
             if let (Verdict::Forward(exit), left) = node.originate(origin, packet) {
                 check_exit(exit, &left);
             }

@@ -36,7 +36,7 @@ pub fn too_big(source: IpAddr, destination: IpAddr, quoted: &Ip, len: usize) -> 
 }
 
 /// "Nobody listens there", about `quoted`.
-fn port_unreachable(source: IpAddr, destination: IpAddr, quoted: &Ip) -> Ip {
+pub fn port_unreachable(source: IpAddr, destination: IpAddr, quoted: &Ip) -> Ip {
     let quote = quoted.build();
     match (source, destination) {
         (IpAddr::V4(_), IpAddr::V4(_)) => {

@@ -195,7 +195,8 @@ impl FlowTable {
     /// `/proc/sys/kernel/random/boot_id`, say): the ticks of an earlier one mean nothing now. What stands in `path` and
     /// cannot be read is replaced, and [`Adopted`] says why. A file of other capacities is read like any.
     ///
-    /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over, since the numbers of ports, peers and neighbours were another process's:
+    /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over,
+    /// nor any connection of another network than the cluster's own, since the numbers of ports, peers, neighbours and networks were another process's:
     /// call [`Self::assign_openers`] next.
     ///
     /// # Errors
