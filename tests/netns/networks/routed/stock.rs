@@ -47,10 +47,6 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
                 "up",
             ],
         );
-        for gateway in network.addresses(node, 1) {
-            let address = format!("{gateway}/{}", if gateway.is_ipv4() { 32 } else { 128 });
-            own(lab, &["address", "add", &address, "dev", DEVICE]);
-        }
         for number in (1..).take(lab.nodes().len()).filter(|number| *number != node) {
             let (address, namespace) = (
                 underlay(lab, number),
@@ -90,6 +86,10 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
             ],
         );
         own(lab, &["link", "set", PORT, "up"]);
+        for gateway in network.addresses(node, 1) {
+            let address = format!("{gateway}/{}", if gateway.is_ipv4() { 32 } else { 128 });
+            own(lab, &["address", "add", &address, "dev", PORT]);
+        }
         far.ip(&["link", "set", "net1", "up"]).unwrap();
         for address in network.addresses(node, host) {
             let whole = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
