@@ -3,15 +3,18 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# The kernel of the virtual machines of `make test` and `make test-nic` is fetched once for all clones on a machine.
-export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace/kernel))
+# The kernel of the virtual machines of `make test` and `make test-nic`, and the FRR that a test has on a node, are fetched once
+# for all clones on a machine.
+cache := $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace
+export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(cache)/kernel))
+export MILLRACE_FRR := $(abspath $(or $(MILLRACE_FRR),$(cache)/frr))
 # How long `make fuzz` runs, and the short run that is part of `make test`, in seconds for all targets together.
 FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
 BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
-SCRIPTS := .ci/run tools/install-deps.sh tools/kernel.sh tools/api-server.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
+SCRIPTS := .ci/run tools/install-deps.sh tools/suite.sh tools/kernel.sh tools/frr.sh tools/api-server.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
 # Where a real API server is built and run.
 API_SERVER := $(CARGO_TARGET_DIR)/api-server
 # Cargo workspaces with a lock file of their own.
@@ -66,6 +69,7 @@ test-api:
 test: root
 	@tools/install-deps.sh test
 	@tools/kernel.sh "$$MILLRACE_KERNEL"
+	@tools/frr.sh "$$MILLRACE_FRR"
 	$(CARGO) test --locked --workspace --no-fail-fast
 	@$(MAKE) --no-print-directory loom
 	@$(MAKE) --no-print-directory fuzz-short
@@ -106,7 +110,7 @@ bench bench-full: root
 
 lint: fmt-check lock-check
 	@tools/install-deps.sh lint
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p millrace --test nic -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items

@@ -4,9 +4,8 @@
 #   tools/kernel.sh FOLDER
 #
 # Leaves FOLDER/vmlinuz, FOLDER/release and FOLDER/lib/modules/RELEASE. A folder that has them all is left as it is, so only
-# the first run on a machine needs the network: the Makefile names a folder outside of what it builds. The packages come from
-# the mirror that this machine's own apt configuration names, with its proxy and its keys, but with lists and a cache of their
-# own below FOLDER.
+# the first run on a machine needs the network: the Makefile names a folder outside of what it builds. Where the packages come
+# from is in tools/suite.sh.
 set -eu
 
 # Suites tried in this order. AF_XDP in virtio-net's zero-copy mode needs Linux 7.0 or newer.
@@ -14,17 +13,10 @@ SUITES="trixie-backports sid"
 OLDEST_MAJOR=7
 # The package that names the current kernel by what it depends on.
 PACKAGE=linux-image-amd64
-KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
-# How often to try each suite, and the pause after the first time in seconds; the one after the second is twice as long. Each
-# time apt itself asks a mirror that does not answer so often again.
-TRIES=3
-PAUSE_S=5
-APT_RETRIES=3
 
-fail() {
-    echo "kernel: $*" >&2
-    exit 1
-}
+name=kernel
+# shellcheck source=tools/suite.sh
+. "$(dirname "$0")/suite.sh"
 
 [ $# = 1 ] || {
     echo "usage: tools/kernel.sh FOLDER" >&2
@@ -41,64 +33,10 @@ whole() {
 ! whole "$1" || exit 0
 mkdir -p "$1" || fail "cannot make the folder $1; MILLRACE_KERNEL names another for make test-nic"
 folder=$(cd "$1" && pwd)
-exec 9>"$folder/lock"
-flock 9
+begin
 ! whole "$folder" || exit 0
 
-for program in apt-get apt-cache dpkg-deb depmod; do
-    command -v "$program" >/dev/null || fail "there is no $program: Debian with kmod is needed (tools/install-deps.sh nic)"
-done
-
-tried=
-private="$folder/apt"
-log="$folder/log"
-cleanup() {
-    rm -rf "$private" "$folder/tree"
-}
-trap 'cleanup; rm -f "$log"' EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# The mirrors this machine takes its own release's packages from.
-mirrors() {
-    # shellcheck disable=SC1091  # Debian's own
-    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    # shellcheck disable=SC2016  # the variables are apt's
-    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v codename="$codename" '$1 == codename && $2 == "main" && !seen[$3]++ { print $3 }'
-}
-
-# Points apt at one suite of one mirror, and fetches its list.
-renew() {
-    cleanup
-    mkdir -p "$private/lists/partial" "$private/archives/partial"
-    keys=
-    [ ! -e "$KEYS" ] || keys="signed-by=$KEYS"
-    echo "deb [arch=amd64 $keys] $1 $2 main" >"$private/sources.list"
-    # Read after the system's own configuration, whose hooks are for the system's lists.
-    cat >"$private/apt.conf" <<END
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-APT::Architecture "amd64";
-APT::Sandbox::User "";
-Dir::Etc::sourcelist "$private/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::State::status "/dev/null";
-Dir::State::lists "$private/lists";
-Dir::Cache "$private";
-Dir::Cache::archives "$private/archives";
-Acquire::Languages "none";
-Acquire::Retries "$APT_RETRIES";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-END
-    # A mirror that cannot be reached is a mere warning to apt unless it is told so.
-    apt-get -c "$private/apt.conf" update -qq --error-on=any >>"$log" 2>&1
-}
+need apt-get apt-cache dpkg-deb depmod
 
 # The packages with kernel and modules among all that $PACKAGE depends on: one of them for some kernels, several for others.
 parts() {
@@ -142,34 +80,7 @@ settle() {
         mv "$folder/release.draft" "$folder/release"
 }
 
-# Tries one suite of one mirror until it is had, or for a while: networks and mirrors have faults that pass.
-persist() {
-    try=1
-    while :; do
-        echo "== $suite of $mirror, try $try" >>"$log"
-        ! { renew "$mirror" "$suite" && fetch && settle; } || return 0
-        [ "$try" -lt "$TRIES" ] || return 1
-        sleep $((PAUSE_S * try))
-        try=$((try + 1))
-    done
-}
-
-# What went wrong last: of what apt said in the last try the first error or warning, for those after it only follow from it.
-said() {
-    last=$(awk '/^== / { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' "$log")
-    echo "$last" | grep -m 1 '^[EW]:' || echo "$last" | tail -n 1 | grep . || echo 'no word from apt'
-}
-
-: >"$log"
-for mirror in $(mirrors); do
-    for suite in $SUITES; do
-        tried="$tried $suite"
-        if persist; then
-            echo "kernel: Linux $release of $suite" >&2
-            exit 0
-        fi
-        why="$(said)"
-    done
-done
-cat "$log" >&2
-fail "no Linux $OLDEST_MAJOR or newer could be had: tried $PACKAGE in${tried:- no suite, for apt names no Debian mirror for this release} (${why:-apt was not asked}); let apt reach a mirror with one of these suites, or put vmlinuz, release and lib/modules into $folder"
+# shellcheck disable=SC2086  # a list of words
+take_from $SUITES ||
+    fail "no Linux $OLDEST_MAJOR or newer could be had: tried $PACKAGE in${tried:- no suite, for apt names no Debian mirror for this release} (${why:-apt was not asked}); let apt reach a mirror with one of these suites, or put vmlinuz, release and lib/modules into $folder"
+echo "kernel: Linux $release of $suite" >&2

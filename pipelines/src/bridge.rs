@@ -6,6 +6,7 @@
 mod admit;
 mod decap;
 mod exit;
+mod lane;
 mod learn;
 mod suppress;
 
@@ -23,6 +24,7 @@ use millrace_dataplane::worker::{BATCH_MAX, Lesson};
 use self::admit::admit;
 use self::decap::open;
 use self::exit::{to_port, to_remote};
+use self::lane::{Lane, Plain};
 use self::learn::Lessons;
 use self::suppress::{audience, suppress};
 use crate::bridging::Bridging;
@@ -45,9 +47,18 @@ pub(crate) struct Bridge {
     bridging: Bridging,
     wrapper: Wrapper,
     lessons: Lessons,
-    steps: [Step; BATCH_MAX],
-    /// What was read ahead; nobody asks for it.
-    touched: u64,
+    halves: [Half; BATCH_MAX],
+    has_lane: bool,
+}
+
+/// Where a frame of the batch at hand is, between the two halves of its walk.
+#[derive(Debug, Clone, Copy)]
+enum Half {
+    /// On the lane.
+    Plain(Plain),
+    Walking(Step),
+    /// Its walk has ended already.
+    Over(Exit),
 }
 
 /// A frame between the two halves of its walk: what the first one found.
@@ -63,21 +74,19 @@ struct Step {
 
 impl Bridge {
     pub(crate) fn new(bridging: Bridging, key: HashKey, worker: usize) -> Self {
-        let nowhere = Step {
-            network: NetworkId::CLUSTER,
-            from: Location::Switch,
-            mac: MacAddr::ZERO,
-            source: bridging.fdb.station(NetworkId::CLUSTER, MacAddr::ZERO),
-            destination: None,
-        };
         Self {
             // Another one than the node's own pipeline, which sends between the same two addresses.
             wrapper: Wrapper::new(key, !worker),
             bridging,
             lessons: Lessons::new(),
-            steps: [nowhere; BATCH_MAX],
-            touched: 0,
+            halves: [Half::Over(Exit::Drop(DropReason::PortGone)); BATCH_MAX],
+            has_lane: true,
         }
+    }
+
+    /// Takes no frame onto the lane from now on.
+    pub(crate) fn walk_every_stage(&mut self) {
+        self.has_lane = false;
     }
 
     /// Walks a batch: while one frame's stations are fetched from memory, others are read.
@@ -90,52 +99,75 @@ impl Bridge {
         now: Tick,
     ) {
         self.lessons.begin();
+        let lane = Lane::of(tables, entrance).filter(|_| self.has_lane);
         for batch in frames.chunks_mut(BATCH_MAX) {
             batch.iter().for_each(Frame::prefetch);
-            let first = verdicts.len();
-            self.enter_all(tables, entrance, batch, verdicts);
-            for (place, frame) in batch.iter_mut().enumerate() {
-                let (Some(step), Some(verdict)) = (self.steps.get(place), verdicts.get_mut(first + place))
-                else {
-                    break;
-                };
-                // As the first half left it: not dropped.
-                if let Verdict::Replicate(_) = verdict {
-                    let step = *step;
-                    *verdict = self
-                        .finish(tables, &step, frame, now)
-                        .unwrap_or_else(Verdict::from);
-                }
-            }
+            self.enter_all(tables, entrance, lane.as_ref(), batch);
+            self.finish_all(tables, lane.as_ref(), batch, verdicts, now);
         }
     }
 
-    /// The first half: pushes a verdict for each, which is final for those that are dropped.
+    /// The first half: takes each frame onto the lane, or else finds out which network it is in, from where, and which
+    /// stations it is about.
+    #[inline(never)]
     fn enter_all(
         &mut self,
         tables: &NodeTables,
         entrance: Entrance<'_>,
+        lane: Option<&Lane<'_>>,
         batch: &mut [Frame],
-        verdicts: &mut Vec<Verdict>,
     ) {
-        for (frame, step) in batch.iter_mut().zip(&mut self.steps) {
-            match enter(&self.bridging, tables, entrance, frame) {
-                Ok(entered) => {
-                    let destination = entered
-                        .destination
-                        .map(|station| self.bridging.fdb.touch(station));
-                    self.touched ^= self.bridging.fdb.touch(entered.source) ^ destination.unwrap_or_default();
-                    verdicts.push(Verdict::Replicate(entered.to(Audience::Everybody)));
-                    *step = entered;
-                }
-                Err(exit) => verdicts.push(Verdict::from(exit)),
-            }
+        let bridging = &self.bridging;
+        for (frame, half) in batch.iter_mut().zip(&mut self.halves) {
+            *half = match lane.and_then(|lane| lane.read(&bridging.fdb, frame)) {
+                Some(plain) => Half::Plain(plain),
+                None => enter(bridging, tables, entrance, frame).map_or_else(Half::Over, Half::Walking),
+            };
         }
     }
 
-    /// The second half: `learn`, and where it goes.
+    /// The second half: pushes the verdict about each.
+    #[inline(never)]
+    fn finish_all(
+        &mut self,
+        tables: &NodeTables,
+        lane: Option<&Lane<'_>>,
+        batch: &mut [Frame],
+        verdicts: &mut Vec<Verdict>,
+        now: Tick,
+    ) {
+        for (place, frame) in batch.iter_mut().enumerate() {
+            let Some(half) = self.halves.get(place) else { break };
+            let verdict = match (half, lane) {
+                (Half::Plain(plain), Some(lane)) => match lane.go(&self.bridging.fdb, plain, frame, now) {
+                    Some(port) => Verdict::Forward(port),
+                    None => {
+                        let step = lane.step(plain);
+                        self.finish(tables, &step, frame, now)
+                    }
+                },
+                (Half::Walking(step), _) => {
+                    let step = *step;
+                    self.finish(tables, &step, frame, now)
+                }
+                (Half::Over(exit), _) => Verdict::from(*exit),
+                // INVARIANT: only a lane reads what is plain.
+                (Half::Plain(_), None) => Verdict::Drop(DropReason::PortGone),
+            };
+            verdicts.push(verdict);
+        }
+    }
+
+    /// The second half of the walk of a frame that is not on the lane.
+    #[inline(never)]
+    fn finish(&mut self, tables: &NodeTables, step: &Step, frame: &mut Frame, now: Tick) -> Verdict {
+        self.settle(tables, step, frame, now)
+            .unwrap_or_else(Verdict::from)
+    }
+
+    /// `learn`, and where it goes.
     #[inline]
-    fn finish(
+    fn settle(
         &mut self,
         tables: &NodeTables,
         step: &Step,
@@ -312,12 +344,19 @@ impl Bridging {
     fn step(&self, frame: &Frame, network: NetworkId, from: Location) -> Result<Step, Exit> {
         let ethernet = Ethernet::parse(frame.bytes())?;
         let (mac, destination) = (ethernet.source(), ethernet.destination());
+        let source = self.fdb.station(network, mac);
+        self.fdb.prefetch(source);
+        let destination = (!destination.is_multicast()).then(|| {
+            let destination = self.fdb.station(network, destination);
+            self.fdb.prefetch(destination);
+            destination
+        });
         Ok(Step {
             network,
             from,
             mac,
-            source: self.fdb.station(network, mac),
-            destination: (!destination.is_multicast()).then(|| self.fdb.station(network, destination)),
+            source,
+            destination,
         })
     }
 }

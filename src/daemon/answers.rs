@@ -45,7 +45,7 @@ impl Daemon {
                 self.balancing
                     .rows(&self.config.load_balancer, &self.config.node.name),
             ),
-            Request::ShowPolicies => to_value(self.policing.compiler.rows()),
+            Request::ShowPolicies => to_value(self.policing.compilers.rows(&self.store)),
             Request::ShowDns => to_value(self.resolver.as_ref().map(|dns| dns.row(&self.config.dns))),
             Request::Explain(ask) => {
                 self.explain(ask, answer);

@@ -40,7 +40,7 @@ use kernel_routes::KernelRoutes;
 use networks::{SecondNetworks, second_networks};
 pub use numbers::{NetworkNumbers, Numbers};
 use peers::Peers;
-use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
+use policies::{PolicyCompilers, PolicyInputs, addresses_of_node, local_ports};
 use routed::{Routed, Shared};
 use routes::{inner_sources, routes};
 use services::{HostListens, PodHostPorts, ServiceCompiler, ServiceInputs};
@@ -138,7 +138,7 @@ pub fn compile(
     inputs: &Inputs<'_>,
     numbers: &mut Numbers,
     services: &mut ServiceCompiler,
-    policies: &mut PolicyCompiler,
+    policies: &mut PolicyCompilers,
     epoch: Epoch,
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -151,12 +151,13 @@ pub fn compile(
     local.node_addresses.extend(peers.remotes());
     update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
-    policies.update(&PolicyInputs {
+    policies.cluster.update(&PolicyInputs {
         store: inputs.store,
         ports: &local_ports(inputs.ports),
         node_addresses: &addresses_of_node(inputs, &local),
     });
-    warnings.extend_from_slice(policies.warnings());
+    policies.networks.update(inputs.store, inputs.members);
+    warnings.extend(policies.warnings());
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
@@ -176,6 +177,7 @@ pub fn compile(
     let routed = routed.tables(&Shared {
         ports: &ports,
         neighbours: &neighbours,
+        policies: &policies.networks,
         epoch,
     });
     let tables = NodeTables {
@@ -184,7 +186,7 @@ pub fn compile(
         ports,
         routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
-        policies: Arc::clone(policies.table()),
+        policies: Arc::clone(policies.cluster.table()),
         neighbours,
         local: Arc::new(local),
         networks: Arc::new(std::mem::take(&mut second.tables)),

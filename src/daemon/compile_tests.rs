@@ -228,7 +228,7 @@ fn compiled_with_members(
         members,
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
-    let mut policies = PolicyCompiler::new(key, 1);
+    let mut policies = PolicyCompilers::new(key, 1);
     compile(&inputs, numbers, &mut services, &mut policies, Epoch(7))
 }
 

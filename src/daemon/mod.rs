@@ -261,7 +261,7 @@ impl Daemon {
             },
             &mut self.numbers,
             &mut self.services,
-            &mut self.policing.compiler,
+            &mut self.policing.compilers,
             epoch,
         )
     }
@@ -274,7 +274,7 @@ impl Daemon {
         changed.extend(self.numbers.take_renumbered());
         let service_changes = self.services.take_changes();
         changed.extend(service_changes.subjects());
-        changed.extend(self.policing.compiler.take_changes());
+        changed.extend(self.policing.compilers.cluster.take_changes());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
         self.date_routed(&mut compiled);
         // Connections name networks by their numbers, and outlive this process.

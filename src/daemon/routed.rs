@@ -1,11 +1,11 @@
 //! Routed networks beside the cluster's own, as they come into force and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use millrace_dataplane::table::flow::Address;
-use millrace_dataplane::table::{FlowShard, NetworkId, RoutedNetworks, Subjects};
+use millrace_dataplane::table::{FlowShard, NetworkId, RoutedNetworks, SubjectId, Subjects};
 use tracing::{debug, warn};
 
 use super::Daemon;
@@ -13,7 +13,12 @@ use super::compile::{Compiled, changed_subjects};
 
 impl Daemon {
     /// Notes down in each routed network's tables what changed in them. Of one that had none all did.
-    pub(super) fn date_routed(&self, compiled: &mut Compiled) {
+    pub(super) fn date_routed(&mut self, compiled: &mut Compiled) {
+        let policies = &mut self.policing.compilers.networks;
+        let served = compiled.second.networks.iter();
+        let policed: BTreeMap<NetworkId, HashSet<SubjectId>> = served
+            .filter_map(|served| Some((served.id?, policies.take_changes(&served.record.key))))
+            .collect();
         if compiled.tables.routed.is_empty() {
             return;
         }
@@ -21,7 +26,8 @@ impl Daemon {
         let dated = compiled.tables.routed.iter().cloned().map(|mut tables| {
             tables.subjects = match self.tables.routed.get(tables.network) {
                 Some(last) => {
-                    let changed = changed_subjects(&last.routes, &tables.routes);
+                    let mut changed = changed_subjects(&last.routes, &tables.routes);
+                    changed.extend(policed.get(&tables.network).into_iter().flatten());
                     last.subjects.with_changes(&changed, epoch)
                 }
                 None => Subjects::since(epoch),

@@ -22,6 +22,7 @@ mod mirror;
 mod name;
 mod namespace;
 mod network;
+mod network_status;
 mod node;
 mod notice;
 mod object;
@@ -51,13 +52,14 @@ pub use mirror::{Mirror, Reference};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
 pub use namespace::NamespaceRecord;
 pub use network::{Network, NetworkChoice};
+pub use network_status::NetworkAddresses;
 pub use node::{NodeRecord, gateway_of};
 pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};
 pub use pod::{NamedPort, PodRecord};
 pub use policy::{
-    ClusterNetworkPolicy, NamespaceScope, PodSelector, PolicyFault, PolicyKey, PolicyKind, PolicyPeer,
-    PolicyPort, PolicyRecord, PolicyRule, PolicyTier, RuleAction,
+    ClusterNetworkPolicy, MultiNetworkPolicy, NamespaceScope, PodSelector, PolicyFault, PolicyKey,
+    PolicyKind, PolicyPeer, PolicyPort, PolicyRecord, PolicyRule, PolicyTier, RuleAction,
 };
 pub use selector::{Labels, Selector};
 pub use service::{

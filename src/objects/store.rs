@@ -12,6 +12,7 @@ mod entry;
 mod networks;
 mod overlay;
 mod peer;
+mod policies;
 mod registry;
 
 use std::collections::BTreeMap;

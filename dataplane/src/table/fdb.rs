@@ -125,6 +125,12 @@ pub struct Station {
 }
 
 impl Station {
+    /// Its address.
+    #[must_use]
+    pub fn mac(self) -> MacAddr {
+        named_by(self.key).1
+    }
+
     /// A keyed hash of network and address.
     #[inline(always)]
     #[must_use]
@@ -174,12 +180,10 @@ impl Fdb {
         Station { key, hash }
     }
 
-    /// Begins to fetch a station's entry from memory; the answer means nothing, and is to be used, so that this is not left
-    /// out.
+    /// Begins to fetch a station's entry from memory.
     #[inline(always)]
-    #[must_use]
-    pub fn touch(&self, station: Station) -> u64 {
-        self.shelf.touch(station.hash)
+    pub fn prefetch(&self, station: Station) {
+        self.shelf.prefetch(station.hash);
     }
 
     /// What is known of a station. Never waits.
@@ -187,6 +191,15 @@ impl Fdb {
     #[must_use]
     pub fn find(&self, station: Station) -> Option<Entry> {
         let found = self.shelf.find(station.hash, station.key)?;
+        Some(Entry { found })
+    }
+
+    /// What is known of a station whose entry is where it is looked for first, as nearly all are; `None` says nothing. Never
+    /// waits.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_near(&self, station: Station) -> Option<Entry> {
+        let found = self.shelf.find_near(station.hash, station.key)?;
         Some(Entry { found })
     }
 

@@ -173,7 +173,8 @@ fn admit_discovery(guard: &Guard, ethernet: Ethernet<'_>, kind: IcmpType) -> Res
 
 /// Completes a TCP or UDP checksum that the kernel left to a device that is not there. What is no whole IP packet is left as
 /// it is: its receiver judges it.
-fn finish_checksum(frame: &mut Frame) {
+#[inline(never)]
+pub(super) fn finish_checksum(frame: &mut Frame) {
     let Ok(ethernet) = Ethernet::parse(frame.bytes()) else {
         return;
     };

@@ -18,6 +18,7 @@ use millrace_dataplane::wire::MacAddr;
 
 use super::ends::OwnEnds;
 use super::networks::{NamedRemote, ServedNetwork, WayTo, tunnel_of};
+use super::policies::NetworkPolicies;
 use super::{Inputs, PortInput, as_v4, as_v6, prefix};
 use crate::objects::{NetworkKey, NetworkRecord, NodeRecord, RouteTo};
 
@@ -52,6 +53,7 @@ pub(super) struct Routed {
 #[derive(Debug)]
 struct OneNetwork {
     id: NetworkId,
+    key: NetworkKey,
     routes: Vec<(Prefix, Target)>,
     peers: Vec<(PeerId, Peer)>,
     senders: Vec<(Prefix, Senders)>,
@@ -62,6 +64,7 @@ struct OneNetwork {
 pub(super) struct Shared<'a> {
     pub(super) ports: &'a Arc<PortTable>,
     pub(super) neighbours: &'a Arc<NeighbourTable>,
+    pub(super) policies: &'a NetworkPolicies,
     pub(super) epoch: Epoch,
 }
 
@@ -123,6 +126,7 @@ impl Routed {
             routes: Arc::new(RouteTable::build(network.routes)),
             peers: Arc::new(PeerTable::with_senders(network.peers, network.senders)),
             local: Arc::new(network.local),
+            policies: shared.policies.table(&network.key),
             epoch: shared.epoch,
             ..NodeTables::default()
         });
@@ -222,6 +226,7 @@ impl Maker<'_> {
         routes.extend(hosts.map(|gateway| (gateway, Target::Switch)));
         OneNetwork {
             id,
+            key: record.key.clone(),
             routes,
             peers: self
                 .ways

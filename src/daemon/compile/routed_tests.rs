@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use millrace_dataplane::table::policy::{Query, Ruling};
 use millrace_dataplane::table::{EndpointKind, NetworkId, NodeTables, PeerId, SegmentTunnel, TunnelKind};
+use millrace_dataplane::wire::IpProtocol;
 
 use super::networks::member;
 use super::*;
+use crate::admin::protocol::{MemberEnd, PodInterface};
 use crate::daemon::compile::routed::router_mac;
 use crate::objects::RouteTo;
 
@@ -59,6 +62,19 @@ fn row(interface: &str, network: &str, addresses: &[&str]) -> MemberRow {
     }
 }
 
+/// The same of a pod in `shop`.
+fn pod_row(pod: &str, network: &str, addresses: &[&str]) -> MemberRow {
+    let end = PodInterface {
+        pod: format!("shop/{pod}"),
+        netns: "/run/netns/x".into(),
+        interface: "net1".to_owned(),
+    };
+    MemberRow {
+        end: MemberEnd::Pod(end),
+        ..row(pod, network, addresses)
+    }
+}
+
 fn made(networks: &str) -> Compiled {
     let ports = [
         segment(5, &["10.8.1.5", "fd08::1:5"]),
@@ -70,7 +86,7 @@ fn made(networks: &str) -> Compiled {
     let members = [
         (
             pod_port(5),
-            row("a", "shop/amber", &["10.8.1.5/16", "fd08::1:5/64"]),
+            pod_row("a", "shop/amber", &["10.8.1.5/16", "fd08::1:5/64"]),
         ),
         (pod_port(6), row("b", "shop/blue", &["10.9.1.6/16"])),
         (pod_port(7), row("c", "shop/cyan", &["10.8.1.5/16"])),
@@ -343,4 +359,36 @@ fn what_is_not_routed_is_told_and_a_network_goes_as_it_came() {
         told.is_some_and(|told| told.contains("overlaps the Services' 10.96.0.0/12")),
         "{told:?}"
     );
+}
+
+const POLICIES: &str = r#"
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}, spec: {nodeName: node-a}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: shop, labels: {app: far}, annotations: {k8s.v1.cni.cncf.io/network-status: '[{"name": "shop/amber", "ips": ["10.8.2.9"]}]'}}, spec: {nodeName: node-b}}
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {name: far, namespace: shop, annotations: {k8s.v1.cni.cncf.io/policy-for: amber}}, spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: far}}}]}]}}
+"#;
+
+#[test]
+fn policies_of_a_network_are_in_its_tables_alone() {
+    let seen = Seen::of(&format!("{NETWORKS}{POLICIES}"));
+    let ingress = |network: &str, from: &str| {
+        let judgement = seen.tables(network).policies.judge(&Query {
+            source: ip(from),
+            destination: ip("10.8.1.5"),
+            protocol: IpProtocol::TCP,
+            port: 80,
+        });
+        judgement.ingress
+    };
+    assert!(matches!(ingress("amber", "10.8.2.9"), Ruling::Accept(_)));
+    assert!(matches!(ingress("amber", "10.8.2.8"), Ruling::Deny(_)));
+    assert!(matches!(ingress("amber", "10.9.1.6"), Ruling::Deny(_)));
+    // The gateway of a network is its first address.
+    assert_eq!(ingress("amber", "10.8.0.1"), Ruling::Node);
+    for network in ["blue", "cyan", "cluster"] {
+        assert!(seen.tables(network).policies.is_open(), "{network}");
+        assert_eq!(ingress(network, "10.8.2.8"), Ruling::Elsewhere, "{network}");
+    }
 }

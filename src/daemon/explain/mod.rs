@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Daemon;
 use super::answers::to_value;
-use super::compile::policies::{LocalPort, PolicyCompiler, PolicyInputs};
+use super::compile::policies::{LocalPort, PolicyCompiler, PolicyCompilers, PolicyInputs};
 use crate::admin::protocol::{Explain, ExplainedStage, Explanation, Failure, Response};
 use crate::admin::server::Answer;
 use crate::dns::service::ResolverService;
@@ -36,7 +36,7 @@ pub(super) use reasons::Reasons;
 /// Policies, and who is told about them.
 pub(super) struct Policing {
     /// What makes them.
-    pub(super) compiler: PolicyCompiler,
+    pub(super) compilers: PolicyCompilers,
     /// When someone last asked what is denied.
     denied_asked: Option<Instant>,
     /// For captures: what there is to be said, kept up to date while one runs.
@@ -47,7 +47,7 @@ impl Policing {
     /// Without any policy yet.
     pub(super) fn new(key: HashKey, workers: usize) -> Self {
         Self {
-            compiler: PolicyCompiler::new(key, workers),
+            compilers: PolicyCompilers::new(key, workers),
             denied_asked: None,
             reasons: watch::Sender::new(None),
         }

@@ -49,7 +49,7 @@ impl Daemon {
         Reasons {
             tables: self.tables.clone(),
             flows: SharedFlowTable::clone(&self.connections.flows),
-            rules: self.policing.compiler.names(),
+            rules: self.policing.compilers.cluster.names(),
             store: Arc::clone(&self.store),
             pods: pods.collect(),
             ports: self

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entry::{node_id, pod_id};
+use super::entry::{network_id, node_id, pod_id};
 use super::{Entry, Record, Store};
-use crate::objects::attachment::NetworkAttachmentDefinition;
 use crate::objects::folder::Folder;
 use crate::objects::name::ObjectId;
 use crate::objects::notice::Origin;
@@ -55,12 +54,7 @@ impl Store {
             entries.push(entry(key.object_id(), Record::Policy(Arc::clone(policy))));
         }
         for (key, network) in &self.networks {
-            let id = ObjectId {
-                kind: NetworkAttachmentDefinition::KIND.to_owned(),
-                namespace: key.namespace().to_owned(),
-                name: key.name().to_owned(),
-            };
-            entries.push(entry(id, Record::Network(Arc::clone(network))));
+            entries.push(entry(network_id(key), Record::Network(Arc::clone(network))));
         }
         let calico = self.calico.iter();
         entries.extend(calico.map(|(id, record)| entry(id.clone(), record.clone())));

@@ -88,29 +88,37 @@ fn a_trunk_may_have_a_network_without_tags() {
 
 #[test]
 fn half_a_checksum_is_finished_before_a_frame_goes_on() {
-    for family in Family::BOTH {
-        let mut switch = switch();
-        switch.know(RED, station(2), at(11));
-        let packet = udp(family, guarded(family));
-        let whole = packet.frame(station(2), station(1));
-        let at = 14 + if family == Family::V4 { 20 } else { 40 };
-        let mut half = whole.clone();
-        // What a sender leaves to its device: the sum of the pseudo-header.
-        let pseudo = pseudo_sum(&whole, at);
-        half[at + 6..at + 8].copy_from_slice(&pseudo.to_be_bytes());
-        assert_eq!(
-            switch.receive(port(10), &half),
-            (Verdict::Forward(port(11)), whole.clone())
-        );
-        assert_eq!(
-            switch.receive(port(10), &whole),
-            (Verdict::Forward(port(11)), whole.clone())
-        );
+    // Whether its sender is known, and so on the lane, and with the link's padding behind the packet.
+    for (is_known, padding) in [(false, 0), (true, 0), (true, 7)] {
+        for family in Family::BOTH {
+            let mut switch = switch();
+            switch.know(RED, station(2), at(11));
+            if is_known {
+                switch.know(RED, station(1), at(10));
+            }
+            let at = 14 + if family == Family::V4 { 20 } else { 40 };
+            let datagram = udp(family, guarded(family));
+            let segment = datagram.clone().body(Body::Tcp(4000, 80, vec![7; 33]));
+            let packets = [(datagram, 17, at + 6), (segment, 6, at + 16)];
+            for (packet, protocol, field) in packets {
+                let mut whole = packet.frame(station(2), station(1));
+                let mut half = whole.clone();
+                // What a sender leaves to its device: the sum of the pseudo-header.
+                let pseudo = pseudo_sum(&whole, at, protocol);
+                half[field..field + 2].copy_from_slice(&pseudo.to_be_bytes());
+                for frame in [&mut whole, &mut half] {
+                    frame.resize(frame.len() + padding, 0);
+                }
+                let left = (Verdict::Forward(port(11)), whole.clone());
+                assert_eq!(switch.receive(port(10), &half), left);
+                assert_eq!(switch.receive(port(10), &whole), left);
+            }
+        }
     }
 }
 
-/// The sum of a UDP packet's pseudo-header, not complemented (RFC 768, RFC 8200 section 8.1).
-fn pseudo_sum(frame: &[u8], transport: usize) -> u16 {
+/// The sum of a packet's pseudo-header, not complemented (RFC 768, RFC 9293 section 3.1, RFC 8200 section 8.1).
+fn pseudo_sum(frame: &[u8], transport: usize, protocol: u32) -> u16 {
     let addresses = if transport == 34 {
         &frame[26..34]
     } else {
@@ -120,7 +128,7 @@ fn pseudo_sum(frame: &[u8], transport: usize) -> u16 {
         .chunks(2)
         .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let len = u32::try_from(frame.len() - transport).unwrap();
-    let mut sum = words.sum::<u32>() + 17 + len;
+    let mut sum = words.sum::<u32>() + protocol + len;
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -20,7 +20,7 @@ use millrace_dataplane::verdict::{Audience, Cast, DropReason, PuntReason, Verdic
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::worker::{Lesson, Pipeline};
 
-use crate::packets::{Family, Ip, Outer, ethernet};
+use crate::packets::{Body, Family, Ip, Outer, ethernet};
 use crate::world::{self, node_address, port, router_mac, switch_mac, underlay, uplink};
 use scene::*;
 

@@ -158,10 +158,14 @@ pub fn tables(segments: [(NetworkId, Segment); 2]) -> NodeTables {
 }
 
 /// A switch, its forwarding database, and the frames to run it on.
+///
+/// Behind it stands a second one that walks every frame through every stage, and must not differ: what the lane knows is what
+/// the stages do.
 pub struct Switch {
     publisher: Publisher<NodeTables>,
     listeners: Publisher<Listeners>,
     pub pipeline: Box<SwitchPipeline>,
+    stages: Box<SwitchPipeline>,
     pub fdb: Arc<Fdb>,
     pub pool: Pool,
     pub now: Tick,
@@ -182,16 +186,22 @@ impl Switch {
         let key = HashKey::random();
         let (publisher, fdb) = (Publisher::new(tables), Arc::new(Fdb::new(1024, key)));
         let listeners = Publisher::new(Listeners::default());
-        let bridging = Bridging {
-            fdb: Arc::clone(&fdb),
-            storms: Arc::default(),
-            listeners: listeners.reader(),
+        let pipeline = || {
+            let bridging = Bridging {
+                fdb: Arc::clone(&fdb),
+                storms: Arc::default(),
+                listeners: listeners.reader(),
+            };
+            let pipeline = SwitchPipeline::new(publisher.reader(), connections(), bridging, key, 0);
+            Box::new(pipeline)
         };
-        let pipeline = SwitchPipeline::new(publisher.reader(), connections(), bridging, key, 0);
+        let mut stages = pipeline();
+        stages.walk_every_stage();
         Self {
+            pipeline: pipeline(),
+            stages,
             publisher,
             listeners,
-            pipeline: Box::new(pipeline),
             fdb,
             pool: Pool::on_heap(128),
             now: Tick::from_seconds(1000),
@@ -208,30 +218,56 @@ impl Switch {
 
     /// Walks a batch; answers each frame's verdict, and what lies in it afterwards.
     pub fn receive_all(&mut self, ingress: PortId, frames: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
-        let taken = frames.iter().map(|bytes| self.pool.take_with(bytes).unwrap());
-        let (mut taken, mut verdicts): (Vec<Frame>, _) = (taken.collect(), Vec::new());
-        self.pipeline
-            .process(ingress, &mut taken, &mut verdicts, self.now);
-        assert_eq!(verdicts.len(), frames.len(), "one verdict for each frame");
-        let ends = verdicts.into_iter().zip(taken).map(|(verdict, frame)| {
-            let left = frame.bytes().to_vec();
-            self.pool.give(frame);
-            (verdict, left)
-        });
-        ends.collect()
+        let Self {
+            pipeline,
+            stages,
+            pool,
+            now,
+            ..
+        } = self;
+        let mut run = |pipeline: &mut SwitchPipeline| -> Vec<_> {
+            let taken = frames.iter().map(|bytes| pool.take_with(bytes).unwrap());
+            let (mut taken, mut verdicts): (Vec<Frame>, _) = (taken.collect(), Vec::new());
+            pipeline.process(ingress, &mut taken, &mut verdicts, *now);
+            assert_eq!(verdicts.len(), frames.len(), "one verdict for each frame");
+            let ends = verdicts.into_iter().zip(taken).map(|(verdict, frame)| {
+                let left = frame.bytes().to_vec();
+                pool.give(frame);
+                (verdict, left)
+            });
+            ends.collect()
+        };
+        let ends = run(pipeline);
+        assert_eq!(ends, run(stages), "the lane, and every stage");
+        ends
     }
 
     pub fn receive(&mut self, ingress: PortId, frame: &[u8]) -> (Verdict, Vec<u8>) {
         self.receive_all(ingress, &[frame.to_vec()]).remove(0)
     }
 
+    /// Has both switches do something with a frame; answers the verdict and what lies in it afterwards.
+    fn with_both(
+        &mut self,
+        frame: &[u8],
+        what: impl Fn(&mut SwitchPipeline, &mut Frame) -> Verdict,
+    ) -> (Verdict, Vec<u8>) {
+        let ends = [&mut self.pipeline, &mut self.stages].map(|pipeline| {
+            let mut taken = self.pool.take_with(frame).unwrap();
+            let verdict = what(pipeline, &mut taken);
+            let left = taken.bytes().to_vec();
+            self.pool.give(taken);
+            (verdict, left)
+        });
+        let [end, by_stages] = ends;
+        assert_eq!(end, by_stages);
+        end
+    }
+
     pub fn originate(&mut self, frame: &[u8], network: NetworkId, from: Location) -> (Verdict, Vec<u8>) {
-        let mut taken = self.pool.take_with(frame).unwrap();
+        let now = self.now;
         let origin = Origin::Bridged { network, from };
-        let verdict = self.pipeline.originate(&mut taken, origin, self.now);
-        let left = taken.bytes().to_vec();
-        self.pool.give(taken);
-        (verdict, left)
+        self.with_both(frame, |pipeline, taken| pipeline.originate(taken, origin, now))
     }
 
     /// What becomes of the copies of a frame, by destination, as a worker makes them.
@@ -239,10 +275,7 @@ impl Switch {
         let mut copies = Vec::new();
         let mut next = self.pipeline.destination(cast, 0);
         while let Some(place) = next {
-            let mut copy = self.pool.take_with(frame).unwrap();
-            let verdict = self.pipeline.finish_copy(&mut copy, cast, place);
-            copies.push((verdict, copy.bytes().to_vec()));
-            self.pool.give(copy);
+            copies.push(self.with_both(frame, |pipeline, copy| pipeline.finish_copy(copy, cast, place)));
             next = self.pipeline.destination(cast, place + 1);
         }
         copies

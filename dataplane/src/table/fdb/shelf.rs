@@ -19,6 +19,9 @@ use modelled::AtomicU64;
 #[cfg(not(crossbeam_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(not(crossbeam_loom))]
+use crate::table::flow::prefetch;
+
 #[cfg(crossbeam_loom)]
 #[path = "../flow/store/modelled.rs"]
 mod modelled;
@@ -89,32 +92,54 @@ impl Shelf {
         Some((line.keys.get(place % WAYS)?, line.values.get(place % WAYS)?))
     }
 
-    /// Reads where a key's entry begins to be looked for, so that the line is on its way from memory while others are asked
-    /// for. The answer means nothing; whoever uses it keeps the read from being left out.
+    /// Asks the memory for the line where a key's entry begins to be looked for, so that it is on its way while others are
+    /// asked for.
     #[inline(always)]
-    pub(super) fn touch(&self, hash: u64) -> u64 {
-        self.line(hash, 0)
-            .map_or(NONE, |(_, line)| line.keys[0].load(Ordering::Relaxed))
+    pub(super) fn prefetch(&self, hash: u64) {
+        #[cfg(not(crossbeam_loom))]
+        if let Some((_, line)) = self.line(hash, 0) {
+            prefetch(&line.keys[0]);
+        }
+        #[cfg(crossbeam_loom)]
+        let _ = hash;
     }
 
     /// The entry of a key.
     #[inline(always)]
     pub(super) fn find(&self, hash: u64, key: u64) -> Option<Found> {
-        for step in 0..REACH {
+        self.find_near(hash, key).or_else(|| self.find_far(hash, key))
+    }
+
+    /// The entry of a key, if it is in the first line, as nearly all are.
+    #[inline(always)]
+    pub(super) fn find_near(&self, hash: u64, key: u64) -> Option<Found> {
+        let (at, line) = self.line(hash, 0)?;
+        Self::find_in(line, at, key)
+    }
+
+    #[inline(never)]
+    fn find_far(&self, hash: u64, key: u64) -> Option<Found> {
+        (1..REACH).find_map(|step| {
             let (at, line) = self.line(hash, step)?;
-            for (way, (named, value)) in line.keys.iter().zip(&line.values).enumerate() {
-                if named.load(Ordering::Relaxed) != key {
-                    continue;
-                }
-                if let Some(word) = Self::read(named, value, key) {
-                    // INVARIANT: made for a number of places of 32 bits.
-                    #[allow(clippy::cast_possible_truncation)]
-                    let place = (at * WAYS + way) as u32;
-                    return Some(Found { place, word });
-                }
-            }
+            Self::find_in(line, at, key)
+        })
+    }
+
+    /// All of a line are compared before one is chosen: which it is no processor can foretell.
+    #[inline(always)]
+    fn find_in(line: &Line, at: usize, key: u64) -> Option<Found> {
+        let hits = line.keys.iter().enumerate().fold(0, |hits, (way, named)| {
+            hits | u32::from(named.load(Ordering::Relaxed) == key) << way
+        });
+        if hits == 0 {
+            return None;
         }
-        None
+        let way = hits.trailing_zeros() as usize & (WAYS - 1);
+        let word = Self::read(&line.keys[way], &line.values[way], key)?;
+        // INVARIANT: made for a number of places of 32 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let place = (at * WAYS + way) as u32;
+        Some(Found { place, word })
     }
 
     /// The value that belongs to `key` at a place, if the place is that key's.

@@ -70,6 +70,7 @@ pub use tuple::{Address, Direction, Tuple, TupleV4, TupleV6};
 use charge::Charges;
 use file::FlowFile;
 use store::Memory;
+pub(super) use store::prefetch;
 
 /// How a table is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,12 @@
-//! Load balancers' addresses handed to a routing daemon: BIRD takes them from a table of the node's and tells two machines on
-//! the rack, one of which has BIRD and the other FRR. Their kernels then go to the node for them, in both families.
+//! Load balancers' addresses handed to a routing daemon: BIRD or FRR takes them from a table of the node's and tells two machines
+//! on the rack, one of which has BIRD and the other FRR. Their kernels then go to the node for them, in both families.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use millrace_tools::lab::plan::Families;
 use millrace_tools::lab::{Lab, MillraceOptions, Namespace, NodeKind, Topology};
 
-use super::speakers::{Bird, Frr, SYSTEM};
+use super::speakers::{Bird, Frr, Frr10, SYSTEM};
 use crate::rig::{address, await_that, daemon, finish, lab, node, pod, row, side_by_side, underlay};
 use crate::services::{Call, Server};
 
@@ -31,6 +31,27 @@ fn of_node((own, own_v6): (Ipv4Addr, Ipv6Addr), machines: &[Ipv4Addr]) -> String
     let channels = format!("ipv4 {{ {told} next hop self; }}; ipv6 {{ {told} next hop address {own_v6}; }};");
     for machine in machines {
         text.push_str(&session(own, *machine, &channels));
+    }
+    text
+}
+
+/// The same for the node's FRR: it tells what is in the table, whatever of it the node's own network stack goes by.
+fn of_node_by_frr(own: Ipv4Addr, machines: &[Ipv4Addr]) -> String {
+    let mut text =
+        format!("frr defaults traditional\nhostname a\nrouter bgp {SYSTEM}\n bgp router-id {own}\n");
+    for machine in machines {
+        text.push_str(&format!(
+            " neighbor {machine} remote-as {SYSTEM}\n neighbor {machine} timers connect 1\n"
+        ));
+    }
+    for family in ["ipv4", "ipv6"] {
+        text.push_str(&format!(
+            " address-family {family} unicast\n  redistribute table-direct 77\n"
+        ));
+        for machine in machines {
+            text.push_str(&format!("  neighbor {machine} activate\n"));
+        }
+        text.push_str(" exit-address-family\n");
     }
     text
 }
@@ -97,7 +118,23 @@ fn table(lab: &Lab, address: IpAddr) -> String {
 }
 
 #[test]
-fn a_balancers_address_is_told_by_a_routing_daemon_while_it_is_served() {
+fn a_balancers_address_is_told_by_bird_while_it_is_served() {
+    told_while_served("told", |lab, (own, own_v6), machines| {
+        let text = of_node((own, own_v6), machines);
+        Bird::start(lab, "node-a", node(lab, "node-a"), &text)
+    });
+}
+
+#[test]
+fn a_balancers_address_is_told_by_frr_while_it_is_served() {
+    told_while_served("told-frr", |lab, (own, _), machines| {
+        let text = of_node_by_frr(own, machines);
+        Frr10::start(lab, "node-a", node(lab, "node-a"), &text)
+    });
+}
+
+/// A node whose routing daemon is what `speak` starts, given the node's addresses and those of the machines that it tells.
+fn told_while_served<S>(name: &str, speak: impl FnOnce(&Lab, (Ipv4Addr, Ipv6Addr), &[Ipv4Addr]) -> S) {
     let _machine = side_by_side();
     let topology = Topology {
         pods_per_node: 1,
@@ -108,7 +145,7 @@ fn a_balancers_address_is_told_by_a_routing_daemon_while_it_is_served() {
         },
         ..Topology::of(&[NodeKind::Millrace])
     };
-    let mut lab = lab("told", &topology);
+    let mut lab = lab(name, &topology);
     let machines = ["c", "d"].map(|name| lab.add_guest(name).unwrap().address());
     let own = underlay(&lab, "node-a");
     let own_v6 = lab
@@ -124,15 +161,8 @@ fn a_balancers_address_is_told_by_a_routing_daemon_while_it_is_served() {
     ];
     let _servers = pods.map(|at| Server::start(pod(&lab, "pod-a1"), "pod-a1", (at, 8080)));
     let guests = [0, 1].map(|place: usize| lab.guests()[place].namespace());
-    let _birds = [
-        Bird::start(
-            &lab,
-            "node-a",
-            node(&lab, "node-a"),
-            &of_node((own, own_v6), &machines),
-        ),
-        Bird::start(&lab, "c", guests[0], &of_machine(machines[0], own)),
-    ];
+    let _speaker = speak(&lab, (own, own_v6), &machines);
+    let _bird = Bird::start(&lab, "c", guests[0], &of_machine(machines[0], own));
     let _frr = Frr::start(&lab, "d", guests[1], &of_frr(machines[1], own));
     let switch = daemon(&lab, "node-a");
     let state = |address: IpAddr| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use millrace_tools::lab::{Lab, Namespace, Process};
@@ -12,12 +12,19 @@ use crate::rig::await_that;
 /// Everyone's autonomous system.
 pub(super) const SYSTEM: u32 = 64512;
 
+/// The environment variable that names the folder where `tools/frr.sh` left FRR 10.
+const FRR_10_VARIABLE: &str = "MILLRACE_FRR";
+
 /// A machine's folder, which FRR's own user may write to. It is not in the lab's, which that user cannot enter.
 struct Folder(PathBuf);
 
 impl Folder {
     fn make(lab: &Lab, name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("{}-routing-{name}", lab.prefix()));
+        Self::make_in(&std::env::temp_dir(), lab, name)
+    }
+
+    fn make_in(parent: &Path, lab: &Lab, name: &str) -> Self {
+        let folder = parent.join(format!("{}-routing-{name}", lab.prefix()));
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
         Self(folder)
@@ -103,6 +110,43 @@ impl Frr {
         line.args(["--vty_socket", &folder]);
         line.args(lines.iter().flat_map(|line| ["-c", line]));
         said(line)
+    }
+}
+
+/// A machine with FRR 10, which Debian 12 has not: it runs in a file system of its own.
+pub(super) struct Frr10 {
+    // They end before their folder does.
+    _processes: Vec<Process>,
+    _folder: Folder,
+}
+
+impl Frr10 {
+    /// Starts it with this configuration.
+    pub(super) fn start(lab: &Lab, name: &str, namespace: &Namespace, text: &str) -> Self {
+        let root = std::env::var_os(FRR_10_VARIABLE).unwrap_or_else(|| {
+            panic!("{FRR_10_VARIABLE} names no folder with FRR 10: run `make test`, or tools/frr.sh FOLDER and set it")
+        });
+        let root = Path::new(&root).join("root");
+        let folder = Folder::make_in(&root.join("tmp"), lab, name);
+        fs::write(folder.join("frr.conf"), text).unwrap();
+        let inside = Path::new("/").join(folder.0.strip_prefix(&root).unwrap());
+        let start = |daemon: &str| {
+            let mut line = namespace.command("chroot");
+            line.arg(&root).arg(format!("/usr/lib/frr/{daemon}"));
+            line.args(["-u", "frr", "-g", "frr", "-f"])
+                .arg(inside.join("frr.conf"));
+            line.arg("-z").arg(inside.join("zserv.api"));
+            line.arg("--vty_socket").arg(&inside);
+            line.arg("-i").arg(inside.join(format!("{daemon}.pid")));
+            Process::spawn(line, &folder.join("log")).unwrap()
+        };
+        let zebra = start("zebra");
+        await_that("zebra to listen", || folder.join("zserv.api").exists());
+        let processes = vec![zebra, start("bgpd")];
+        Self {
+            _folder: folder,
+            _processes: processes,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub(in crate::table::flow) use watched::Memory;
 
 /// Asks the memory for the cache line of a word.
 #[inline]
-pub(super) fn prefetch(word: &AtomicU64) {
+pub(in crate::table) fn prefetch(word: &AtomicU64) {
     #[cfg(all(target_arch = "x86_64", not(crossbeam_loom)))]
     // SAFETY: a prefetch is a hint and touches nothing.
     unsafe {

@@ -47,6 +47,8 @@ pub(super) use remove::Removal;
 
 use entry::Entry;
 use index::Index;
+#[cfg(not(crossbeam_loom))]
+pub(in crate::table) use memory::prefetch;
 use record::{Ends, Record};
 
 /// What is kept as a fixed number of words.
