@@ -489,7 +489,7 @@ impl Node {
             key,
             0,
         ));
-        stages.node_mut().walk_every_stage();
+        stages.walk_every_stage();
         node.stages = Some(stages);
         node.connections_by_stages = Some(connections);
         node
