@@ -12,7 +12,7 @@ use millrace_dataplane::wire::MacAddr;
 
 use super::scene::*;
 use crate::packets::{Body, Family, Ip, cut, patch};
-use crate::rows::{Row, delivered};
+use crate::rows::{Row, delivered, sent};
 use crate::world::{
     self, Node, VNI, VXLAN_PORT, host, node_address, outer, port, station_mac, switch_mac, uplink, vtep_mac,
 };
@@ -38,7 +38,7 @@ fn a_pod_sends_as_itself() {
             &mut node,
             "address",
             at,
-            &from_pod(at, &as_other),
+            &sent(&as_other, at),
             DropReason::SpoofedAddress,
         );
         let good = Ip::udp(own, other);
@@ -190,7 +190,7 @@ fn the_nodes_own_addresses_are_a_pods_in_a_network() {
             ),
         ] {
             let out = Ip::udp(own, far).body(body.clone());
-            let (verdict, left) = node.receive(at, &from_pod(at, &out));
+            let (verdict, left) = node.receive(at, &sent(&out, at));
             Row::new("out", at, Vec::new(), RED.to_node(2, &out.clone().ttl(63))).check(verdict, &left);
             let home = Ip::udp(far, own).body(body);
             let (verdict, left) = node.receive(uplink(), &RED.from_node(2, &home));
@@ -226,7 +226,7 @@ fn nothing_of_a_network_gets_out_of_it_plain() {
                 ..tables_of(RED, 1, &top)
             };
             let mut node = Node::with(with(top, [red]));
-            let (verdict, _) = node.receive(RED.port(2), &from_pod(RED.port(2), &ip));
+            let (verdict, _) = node.receive(RED.port(2), &sent(&ip, RED.port(2)));
             let unreachable = Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing);
             assert_eq!(verdict, unreachable, "{family:?} {target:?}");
         }
@@ -244,7 +244,7 @@ fn the_clusters_own_pods_are_in_no_other_network() {
     }));
     for family in Family::BOTH {
         let yellow = Ip::udp(world::pod(family, 1, 2), YELLOW.pod(family, 1, 2));
-        let (verdict, left) = node.receive(port(2), &from_pod(port(2), &yellow));
+        let (verdict, left) = node.receive(port(2), &sent(&yellow, port(2)));
         // No route names yellow there: the world has it.
         let router = world::router_mac();
         let left_plain = yellow.ttl(63).frame(router, switch_mac(1, uplink()));
