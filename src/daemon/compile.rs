@@ -159,6 +159,7 @@ pub fn compile(
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
+    local.second_ports = second.ports.iter().copied().collect();
     let steering = steering(inputs, &local, services.steering(), &second.ports);
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
@@ -237,6 +238,7 @@ fn local(
             .copied()
             .chain(node_addresses(inputs.store))
             .collect(),
+        second_ports: Vec::new(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_prefixes().filter_map(prefix).collect(),
         pod_networks: Lpm::default(),

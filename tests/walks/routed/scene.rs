@@ -284,6 +284,7 @@ pub fn top(node: u8) -> NodeTables {
     let local = Local {
         pod_networks: Lpm::build(pods.map(|prefix| (prefix, ()))),
         clamps_mss: true,
+        second_ports: ALL.map(|net| net.udp_port).to_vec(),
         ..Local::clone(&base.local)
     };
     NodeTables {
