@@ -275,3 +275,28 @@ fn errors_name_the_file_and_what_was_being_done() {
         "{error}"
     );
 }
+
+/// Its number was another process's, and may be another network's now.
+#[test]
+fn connections_of_other_networks_than_the_clusters_are_left_behind() {
+    let folder = Folder::new("networks");
+    let in_network = |tuple: Tuple<Ipv4Addr>| Tuple {
+        network: NetworkId::new(4),
+        ..tuple
+    };
+    {
+        let (table, _) = open(&folder, 100);
+        table.v4().claim(&tcp(1), at(1)).unwrap();
+        let other = New {
+            original: in_network(tcp(1).original),
+            reply: in_network(tcp(1).reply),
+            ..tcp(1)
+        };
+        table.v4().claim(&other, at(1)).unwrap();
+        assert_eq!(table.v4().len(), 2, "equal tuples of two networks");
+    }
+    let (table, adopted) = open(&folder, 100);
+    assert_eq!((adopted.kept, adopted.lost), (1, 1));
+    assert!(table.v4().lookup(&tcp(1).original).is_some());
+    assert!(table.v4().lookup(&in_network(tcp(1).original)).is_none());
+}
