@@ -276,9 +276,9 @@ fn errors_name_the_file_and_what_was_being_done() {
     );
 }
 
-/// Its number was another process's, and may be another network's now.
+/// Whoever gives networks other numbers has them removed.
 #[test]
-fn connections_of_other_networks_than_the_clusters_are_left_behind() {
+fn connections_stay_in_their_networks() {
     let folder = Folder::new("networks");
     let in_network = |tuple: Tuple<Ipv4Addr>| Tuple {
         network: NetworkId::new(4),
@@ -296,7 +296,13 @@ fn connections_of_other_networks_than_the_clusters_are_left_behind() {
         assert_eq!(table.v4().len(), 2, "equal tuples of two networks");
     }
     let (table, adopted) = open(&folder, 100);
-    assert_eq!((adopted.kept, adopted.lost), (1, 1));
+    assert_eq!((adopted.kept, adopted.lost), (2, 0));
+    for original in [tcp(1).original, in_network(tcp(1).original)] {
+        assert!(table.v4().lookup(&original).is_some());
+    }
+    let removed = table
+        .v4()
+        .remove_where(|connection| connection.original.network == NetworkId::new(4));
+    assert_eq!(removed, 1);
     assert!(table.v4().lookup(&tcp(1).original).is_some());
-    assert!(table.v4().lookup(&in_network(tcp(1).original)).is_none());
 }
