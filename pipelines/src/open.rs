@@ -112,7 +112,7 @@ fn towards<A: Family>(tuple: &Tuple<A>, choice: &Choice) -> Result<Tuple<A>, Exi
 /// packet for another node's.
 fn refuse_tunnel<A: Family>(cx: &Context<'_>, leaving: &Tuple<A>) -> Result<(), Exit> {
     let local = &cx.tables.local;
-    let is_tunnel = leaving.protocol == IpProtocol::UDP && local.has_vxlan_port(leaving.ports.destination);
+    let is_tunnel = leaving.protocol == IpProtocol::UDP && local.is_tunnel_port(leaving.ports.destination);
     if is_tunnel && !cx.entry.is(Role::Host) && local.node_addresses.contains(&leaving.destination.into()) {
         return Err(DropReason::PodTunnel.into());
     }

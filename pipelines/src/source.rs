@@ -108,7 +108,7 @@ impl<A: Family> Source<A> {
             let place = (start + step) % span;
             u16::try_from(u64::from(first) + place).ok()
         });
-        let allowed = move |port: &u16| !local.has_vxlan_port(*port);
+        let allowed = move |port: &u16| !local.is_tunnel_port(*port);
         // A client that keeps its address keeps its port as well, if it can, whatever that is.
         let own = self.own.filter(|port| kept == original || allowed(port));
         own.into_iter().chain(search.filter(allowed))

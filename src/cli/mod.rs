@@ -279,9 +279,9 @@ pub struct ExplainArguments {
     /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT; in a --network a MAC address, IP or IP:PORT
     #[arg(long, value_name = "WHERE")]
     pub to: String,
-    /// The protocol
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp", "sctp", "icmp"])]
-    pub proto: String,
+    /// The protocol [default: tcp]
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp", "sctp", "icmp"])]
+    pub proto: Option<String>,
     /// Ask what would be with the manifests in this folder applied to the objects in force; where no switch runs, with
     /// them alone
     #[arg(long, value_name = "DIR")]
@@ -289,6 +289,11 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The protocol of a connection that is asked about.
+fn default_protocol() -> String {
+    "tcp".to_owned()
 }
 
 /// Arguments of [`ClientCommand::Capture`].
@@ -343,7 +348,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             let ask = protocol::Explain {
                 from: arguments.from,
                 to: arguments.to,
-                protocol: arguments.proto,
+                protocol: arguments.proto.unwrap_or_else(default_protocol),
                 // The daemon has a folder of its own to start from.
                 manifests: arguments
                     .manifests

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::output::{Table, grouped, understand};
-use super::{ExplainArguments, policies, value};
+use super::{ExplainArguments, default_protocol, policies, value};
 use crate::admin::client::Client;
 use crate::admin::protocol::{ExplainFrame, ExplainPacket, Failure, Request, Stations};
 
@@ -44,6 +44,9 @@ pub(super) fn explain(socket: &Path, network: String, arguments: &ExplainArgumen
 
 fn request(network: String, arguments: &ExplainArguments) -> Result<Request, Failure> {
     let Ok(from) = arguments.from.parse() else {
+        if arguments.proto.is_some() {
+            return Err(Failure::wrong("a frame is of any protocol; leave --proto out"));
+        }
         return Ok(Request::ExplainFrame(ExplainFrame {
             network,
             from: value::mac(&arguments.from)?,
@@ -56,7 +59,7 @@ fn request(network: String, arguments: &ExplainArguments) -> Result<Request, Fai
         from,
         to,
         port,
-        protocol: arguments.proto.clone(),
+        protocol: arguments.proto.clone().unwrap_or_else(default_protocol),
     }))
 }
 

@@ -161,6 +161,7 @@ pub fn compile(
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
+    local.second_ports = second.ports.iter().copied().collect();
     // What lies in networks to which the cluster's own leads is met under its own addresses, as pods are.
     let routed = std::mem::take(&mut second.routed);
     local.pod_networks = pod_networks(inputs, &from_kernel, &routed);
@@ -250,6 +251,7 @@ fn local(
             .copied()
             .chain(node_addresses(inputs.store))
             .collect(),
+        second_ports: Vec::new(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_prefixes().filter_map(prefix).collect(),
         pod_networks: Lpm::default(),

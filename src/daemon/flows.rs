@@ -21,10 +21,10 @@ use millrace_pipelines::Connections;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
-use super::compile::PeerWay;
-use super::compile::policies::RuleNames;
 use super::compile::services::ServiceChanges;
+use super::compile::{NetworkNumbers, PeerWay};
 use super::explain::Reasons;
+use super::routed::forget_networks;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
 use crate::objects::RouteTo;
@@ -39,8 +39,8 @@ const AFFINITIES: usize = 1 << 16;
 /// Rows that can be shown at once.
 const ROWS_MAX: usize = 20_000;
 
-/// The connections, with those of the last run.
-pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
+/// The connections, with those of the last run, as far as the numbers of their networks are known.
+pub(super) fn open(config: &Config, networks: &NetworkNumbers) -> anyhow::Result<Connections> {
     let path = config.node.state_dir.join(FILE);
     let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options(), clock::now())?;
     if let Some(refusal) = adopted.refused {
@@ -49,8 +49,11 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
             path.display()
         );
     }
-    if adopted.kept > 0 || adopted.lost > 0 {
-        info!(kept = adopted.kept, lost = adopted.lost, "connections taken over");
+    let known: BTreeSet<NetworkId> = networks.ids().chain([NetworkId::CLUSTER]).collect();
+    let forgotten = forget_networks(&flows, |network| !known.contains(&network));
+    let (kept, lost) = (adopted.kept.saturating_sub(forgotten), adopted.lost + forgotten);
+    if kept > 0 || lost > 0 {
+        info!(kept, lost, "connections taken over");
     }
     Ok(Connections {
         flows: Arc::new(flows),
@@ -78,8 +81,6 @@ pub(super) struct Names {
     pub(super) networks: BTreeMap<NetworkId, String>,
     /// Peers in them, which have numbers of their own.
     pub(super) remotes: BTreeMap<PeerId, String>,
-    /// Policies' rules, by network.
-    pub(super) rules: BTreeMap<NetworkId, RuleNames>,
 }
 
 impl Daemon {
@@ -103,7 +104,6 @@ impl Daemon {
             pods: pods.collect(),
             networks: self.networks.names().collect(),
             remotes: self.networks.peer_names().collect(),
-            rules: self.rule_names(),
             peers: peers
                 .filter_map(|peer| match peer.way {
                     PeerWay::Tunnel(id) => Some((id, peer.node.to_string())),

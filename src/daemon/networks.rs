@@ -25,6 +25,8 @@ pub(super) struct Served {
     stations: Vec<GivenStation>,
     /// Ports in networks.
     ports: BTreeSet<PortId>,
+    /// Whether this is what was made of tables, and not nothing yet.
+    is_begun: bool,
 }
 
 impl Served {
@@ -70,6 +72,7 @@ impl Daemon {
             networks: second.networks,
             stations: second.stations,
             ports: self.members.served().map(|(port, _)| port).collect(),
+            is_begun: true,
         };
         let mut writer = self.bridging.fdb.write();
         let last = &self.networks;
@@ -112,8 +115,12 @@ impl Daemon {
             }
         }
         drop(writer);
+        // At first there may be connections of an earlier run.
+        let (is_first, served) = (!last.is_begun, next.ids());
         self.networks = next;
-        self.forget_connections(gone);
+        if is_first || !gone.is_empty() {
+            self.forget_connections(served);
+        }
     }
 
     /// What a person calls a network.

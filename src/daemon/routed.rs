@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use millrace_dataplane::table::flow::Address;
-use millrace_dataplane::table::{FlowShard, NetworkId, RoutedNetworks, SubjectId, Subjects};
+use millrace_dataplane::table::{FlowShard, FlowTable, NetworkId, RoutedNetworks, SubjectId, Subjects};
 use tracing::{debug, warn};
 
 use super::Daemon;
@@ -42,15 +42,13 @@ impl Daemon {
         compiled.tables.routed = Arc::new(RoutedNetworks::build(dated, ports));
     }
 
-    /// Forgets the connections within networks that are gone, on a thread of its own and after the workers have the new tables:
-    /// whoever gets their numbers next has none of them.
-    pub(super) fn forget_connections(&self, gone: BTreeSet<NetworkId>) {
-        if gone.is_empty() {
-            return;
-        }
+    /// Forgets the connections within networks that are not served, on a thread of its own and after the workers have the new
+    /// tables: whoever gets their numbers next has none of them.
+    pub(super) fn forget_connections(&self, served: BTreeSet<NetworkId>) {
         let flows = Arc::clone(&self.connections.flows);
         let look = move || {
-            let forgotten = forget::<Ipv4Addr>(flows.v4(), &gone) + forget::<Ipv6Addr>(flows.v6(), &gone);
+            let is_gone = |network| network != NetworkId::CLUSTER && !served.contains(&network);
+            let forgotten = forget_networks(&flows, is_gone);
             debug!(forgotten, "connections of networks that are gone");
         };
         if let Err(error) = std::thread::Builder::new()
@@ -62,6 +60,11 @@ impl Daemon {
     }
 }
 
-fn forget<A: Address>(flows: &FlowShard<A>, gone: &BTreeSet<NetworkId>) -> u32 {
-    flows.remove_where(|connection| gone.contains(&connection.original.network))
+/// Forgets the connections within some networks; answers how many. Looks at the whole table.
+pub(super) fn forget_networks(flows: &FlowTable, is_gone: impl Fn(NetworkId) -> bool) -> u32 {
+    forget::<Ipv4Addr>(flows.v4(), &is_gone) + forget::<Ipv6Addr>(flows.v6(), &is_gone)
+}
+
+fn forget<A: Address>(flows: &FlowShard<A>, is_gone: &impl Fn(NetworkId) -> bool) -> u32 {
+    flows.remove_where(|connection| is_gone(connection.original.network))
 }

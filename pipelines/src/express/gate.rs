@@ -9,7 +9,7 @@ use crate::connections::Context;
 use crate::decap::takes_tunnels_at;
 use crate::limit::is_from_us;
 
-/// How many VXLAN ends a node may have that still uses the lane.
+/// How many UDP ports of tunnels a node may have that still uses the lane.
 const TUNNEL_PORTS: usize = 4;
 
 /// What comes in at a port, as far as the lane takes it.
@@ -23,7 +23,7 @@ pub(crate) struct Gate {
     pub(super) is_from_us: bool,
     /// TCP and UDP checksums may be half computed.
     pub(super) finish_checksums: bool,
-    /// The UDP ports of the node's own tunnels, to which no pod may send at a node. Nobody's is 0.
+    /// The UDP ports of tunnels, those of other networks too, to which no pod may send at a node. Nobody's is 0.
     pub(super) tunnel_ports: [u16; TUNNEL_PORTS],
 }
 
@@ -105,14 +105,11 @@ impl Gate {
             Role::Uplink => (None, wire(cx.tables)),
             Role::Segment => return None,
         };
-        let mut tunnel_ports = [0; TUNNEL_PORTS];
         let ports = local.endpoints.iter().filter_map(|end| match end.kind {
             EndpointKind::Vxlan { port, .. } => Some(port),
             EndpointKind::Ipip => None,
         });
-        for (place, port) in ports.enumerate() {
-            *tunnel_ports.get_mut(place)? = port;
-        }
+        let tunnel_ports = distinct(ports.chain(local.second_ports.iter().copied()))?;
         Some(Self {
             link: Link::new(ingress.mac, from),
             entrance,
@@ -122,6 +119,19 @@ impl Gate {
             tunnel_ports,
         })
     }
+}
+
+/// The ports, each once; `None` if there are too many.
+fn distinct(ports: impl Iterator<Item = u16>) -> Option<[u16; TUNNEL_PORTS]> {
+    let mut found = [0; TUNNEL_PORTS];
+    let mut count = 0;
+    for port in ports {
+        if !found.contains(&port) {
+            *found.get_mut(count)? = port;
+            count += 1;
+        }
+    }
+    Some(found)
 }
 
 fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {

@@ -130,6 +130,7 @@ fn a_network_goes_to_all_nodes_and_to_whom_it_names() {
     // Steering takes both ports, each once, and pods cannot play the other end.
     assert_eq!(compiled.steering.tunnel_ports, [8472, 4789]);
     assert!(compiled.tables.local.node_addresses.contains(&ip("192.0.2.77")));
+    assert!(compiled.tables.local.is_tunnel_port(4789));
     assert!(compiled.next_hops.contains(&(UPLINK, ip("192.0.2.77"))));
 }
 

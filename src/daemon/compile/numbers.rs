@@ -37,6 +37,13 @@ impl<K: Ord> Default for Spares<K> {
     }
 }
 
+impl NetworkNumbers {
+    /// Those that are given.
+    pub fn ids(&self) -> impl Iterator<Item = NetworkId> + '_ {
+        self.given.values().map(|number| network_id(*number))
+    }
+}
+
 impl<K: Ord + Clone> Spares<K> {
     /// Whether none was ever given.
     #[must_use]
@@ -132,7 +139,7 @@ impl Numbers {
     /// A network's number; `None` when all are taken.
     pub(super) fn of_network(&mut self, key: &NetworkKey) -> Option<NetworkId> {
         let number = self.networks.number_of(key, NETWORKS_MAX)?;
-        Some(NetworkId::new(number + 1))
+        Some(network_id(number))
     }
 
     /// The number of another end of networks' tunnels; `None` when all are taken.
@@ -171,6 +178,11 @@ impl Numbers {
             .into_iter()
             .map(SubjectId::port)
     }
+}
+
+/// A network's number in the tables, where 0 is the cluster's own.
+fn network_id(number: u16) -> NetworkId {
+    NetworkId::new(number.saturating_add(1))
 }
 
 /// The lowest number that is none of these.

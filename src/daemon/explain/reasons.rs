@@ -25,27 +25,40 @@ const AFFINITIES: usize = 64;
 pub(in crate::daemon) struct Reasons {
     pub(super) tables: NodeTables,
     flows: SharedFlowTable,
-    /// What rules' numbers stand for, by network.
-    rules: BTreeMap<NetworkId, RuleNames>,
+    rules: RuleNames,
     store: Arc<Store>,
     /// This node's pods, by the addresses that they were given.
     pods: HashMap<IpAddr, PodKey>,
     ports: HashMap<PortId, (Role, String)>,
     /// Networks beside the cluster's own.
-    networks: BTreeMap<NetworkId, String>,
+    networks: BTreeMap<NetworkId, Other>,
     affinity: AffinityTable,
 }
 
+/// A network beside the cluster's own.
+struct Other {
+    name: String,
+    /// Its rules' names; `None` where no policy is in force.
+    rules: Option<RuleNames>,
+    pods: HashMap<IpAddr, PodKey>,
+}
+
 impl Daemon {
-    /// What rules' numbers stand for, by network.
-    pub(in crate::daemon) fn rule_names(&self) -> BTreeMap<NetworkId, RuleNames> {
-        let compilers = &self.policing.compilers;
-        let others = self.networks.names().filter_map(|(id, name)| {
-            let compiler = compilers.networks.of(&name.parse().ok()?)?;
-            Some((id, compiler.names()))
+    fn other_networks(&self) -> BTreeMap<NetworkId, Other> {
+        let served = self.networks.networks.iter();
+        let all = served.filter_map(|served| {
+            let compiler = self.policing.compilers.networks.of(&served.record.key);
+            let other = Other {
+                name: served.record.key.to_string(),
+                rules: compiler.map(|compiler| compiler.names()),
+                pods: compiler.map_or_else(HashMap::new, |compiler| {
+                    let pods = compiler.pods_by_address().into_iter();
+                    pods.map(|(address, pod)| (address, pod.clone())).collect()
+                }),
+            };
+            Some((served.id?, other))
         });
-        let own = (NetworkId::CLUSTER, compilers.cluster.names());
-        [own].into_iter().chain(others).collect()
+        all.collect()
     }
 
     /// What there is to be said now.
@@ -61,7 +74,7 @@ impl Daemon {
         Reasons {
             tables: self.tables.clone(),
             flows: SharedFlowTable::clone(&self.connections.flows),
-            rules: self.rule_names(),
+            rules: self.policing.compilers.cluster.names(),
             store: Arc::clone(&self.store),
             pods: pods.collect(),
             ports: self
@@ -69,7 +82,7 @@ impl Daemon {
                 .iter()
                 .map(|(id, port)| (id, (port.facts.role, port.name())))
                 .collect(),
-            networks: self.networks.names().collect(),
+            networks: self.other_networks(),
             affinity: AffinityTable::new(AFFINITIES),
         }
     }
@@ -97,24 +110,43 @@ impl Reasons {
     /// What a person calls a network beside the cluster's own.
     pub(super) fn network(&self, network: NetworkId) -> String {
         let known = self.networks.get(&network);
-        known.map_or_else(|| format!("network {network}"), |name| format!("network {name}"))
+        known.map_or_else(
+            || format!("network {network}"),
+            |other| format!("network {}", other.name),
+        )
     }
 
-    /// A rule of the cluster's own network, for a person.
+    /// What the tables of a network say of a new connection there; `None` if it has none.
+    fn judge_in(&self, network: NetworkId, query: &Query) -> Option<Judgement> {
+        Some(self.tables.of(network)?.policies.judge(query))
+    }
+
+    /// The pod that has an address in a network.
+    fn pod_in(&self, network: NetworkId, address: IpAddr) -> Option<String> {
+        if network == NetworkId::CLUSTER {
+            return self.pod(address);
+        }
+        let pod = self.networks.get(&network)?.pods.get(&address);
+        pod.map(ToString::to_string)
+    }
+
+    /// A rule for a person.
     pub(in crate::daemon) fn rule(&self, rule: RuleId) -> String {
-        self.rule_in(NetworkId::CLUSTER, rule)
-    }
-
-    fn rule_in(&self, network: NetworkId, rule: RuleId) -> String {
-        let rules = self.rules.get(&network).cloned().unwrap_or_default();
-        rules.words(rule)
+        self.rules.words(rule)
     }
 
     /// The rules that decide about a connection; `None` if none has anything to say.
     pub(in crate::daemon) fn of_connection<A: Address>(&self, connection: &Connection<A>) -> Option<String> {
         let network = connection.original.network;
-        let policies = &self.tables.of(network)?.policies;
-        self.rulings(network, &policies.judge(&opened(connection)))
+        self.rulings(network, &self.judge_in(network, &opened(connection))?)
+    }
+
+    /// A rule of a network's policies for a person.
+    pub(super) fn rule_in(&self, network: NetworkId, rule: RuleId) -> String {
+        match self.networks.get(&network).and_then(|other| other.rules.as_ref()) {
+            Some(rules) => rules.words(rule),
+            None => self.rule(rule),
+        }
     }
 
     fn rulings(&self, network: NetworkId, judgement: &Judgement) -> Option<String> {
@@ -139,7 +171,7 @@ impl Reasons {
         verdict: Option<&Verdict>,
     ) -> Option<String> {
         let role = self.ports.get(&port)?.0;
-        let seen = seen(packet, &self.tables.local, role)?;
+        let seen = seen(packet, &self.tables, port, role)?;
         let query = match (seen.source, seen.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 self.query(self.flows.v4(), source, destination, &seen, role)
@@ -149,7 +181,7 @@ impl Reasons {
             }
             _ => return None,
         };
-        let judgement = self.judge(&query);
+        let judgement = self.judge_in(seen.network, &query)?;
         let is_denied = match verdict {
             Some(Verdict::Drop(DropReason::PolicyEgress | DropReason::PolicyIngress)) => true,
             Some(Verdict::Forward(_)) | None => false,
@@ -158,7 +190,7 @@ impl Reasons {
         if judgement.denied().is_some() != is_denied {
             return None;
         }
-        let end = |address: IpAddr| match self.pod(address) {
+        let end = |address: IpAddr| match self.pod_in(seen.network, address) {
             Some(pod) => format!("{pod} ({address})"),
             None => address.to_string(),
         };
@@ -168,7 +200,7 @@ impl Reasons {
             String::new()
         };
         let ends = format!("{} -> {}{port}", end(query.source), end(query.destination));
-        Some(match self.rulings(NetworkId::CLUSTER, &judgement) {
+        Some(match self.rulings(seen.network, &judgement) {
             Some(rulings) => format!("{ends}, {rulings}"),
             None => ends,
         })
@@ -188,7 +220,7 @@ impl Reasons {
             destination,
             protocol: seen.protocol,
             ports: seen.ports,
-            network: NetworkId::CLUSTER,
+            network: seen.network,
         };
         let back = forth.reversed();
         // A packet that is sent goes the other way of the replies that are awaited.
@@ -202,6 +234,9 @@ impl Reasons {
             protocol: seen.protocol,
             port: seen.ports.destination,
         };
+        if seen.network != NetworkId::CLUSTER {
+            return query;
+        }
         let decision = self.tables.services.balance(
             &ServiceQuery {
                 source: seen.source,

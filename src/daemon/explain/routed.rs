@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::policy::{Query, Ruling, Side};
+use millrace_dataplane::table::policy::{Query, RuleId, Ruling, Side};
 use millrace_dataplane::table::{NetworkId, NodeTables, PeerId, Target};
 use millrace_dataplane::verdict::DropReason;
 
@@ -46,9 +46,11 @@ impl Daemon {
         }
         let tables = served.id.and_then(|id| self.tables.of(id));
         let tables = tables.ok_or_else(|| Failure::failed(format!("{} is not served yet", ask.network)))?;
+        let reasons = self.reasons();
         let view = View {
             top: &self.tables,
             names: &self.names(),
+            rule: &|network, rule| reasons.rule_in(network, rule),
         };
         Ok(view.explain(tables, &query))
     }
@@ -58,6 +60,8 @@ impl Daemon {
 struct View<'a> {
     top: &'a NodeTables,
     names: &'a Names,
+    /// A rule of a network's policies for a person.
+    rule: &'a dyn Fn(NetworkId, RuleId) -> String,
 }
 
 impl View<'_> {
@@ -148,24 +152,20 @@ impl View<'_> {
         }
     }
 
-    fn port(&self, port: PortId) -> String {
-        let name = self.names.ports.get(&port).cloned();
-        name.unwrap_or_else(|| format!("port {port}"))
-    }
-
     fn words(&self, network: NetworkId, ruling: Ruling) -> String {
-        let rule = |rule| {
-            let rules = self.names.rules.get(&network).cloned().unwrap_or_default();
-            rules.words(rule)
-        };
         match ruling {
             Ruling::Elsewhere => "it is no pod, no policy protects it".to_owned(),
             Ruling::Node => "always allowed between a pod and its node".to_owned(),
             Ruling::Itself => "always allowed, it is the pod itself".to_owned(),
             Ruling::NotIsolated => "allowed, no policy isolates it".to_owned(),
-            Ruling::Accept(id) => format!("allowed by {}", rule(id)),
-            Ruling::Deny(id) => format!("denied by {}", rule(id)),
+            Ruling::Accept(rule) => format!("allowed by {}", (self.rule)(network, rule)),
+            Ruling::Deny(rule) => format!("denied by {}", (self.rule)(network, rule)),
         }
+    }
+
+    fn port(&self, port: PortId) -> String {
+        let name = self.names.ports.get(&port).cloned();
+        name.unwrap_or_else(|| format!("port {port}"))
     }
 
     fn network(&self, network: NetworkId) -> String {

@@ -107,6 +107,7 @@ fn a_packets_way_is_told_through_both_networks() {
     let view = View {
         top: &top,
         names: &names,
+        rule: &|network, rule| format!("{rule:?} of {network}"),
     };
     let ask = |from: &str, to: &str| {
         let query = Query {

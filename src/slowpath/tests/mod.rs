@@ -11,6 +11,7 @@ mod arp;
 mod errors;
 mod holding;
 mod neighbour;
+mod networks;
 mod own;
 mod random;
 mod threaded;

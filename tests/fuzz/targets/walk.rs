@@ -14,8 +14,8 @@ use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
 use packets::Family;
 use world::{
-    NODES, Node, FROM_SWITCH, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay,
-    uplink, waited,
+    FROM_SWITCH, NODES, Node, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac,
+    underlay, uplink, waited,
 };
 
 #[path = "../conversation.rs"]

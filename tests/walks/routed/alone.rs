@@ -5,7 +5,7 @@ use millrace_dataplane::worker::Origin;
 
 use super::scene::*;
 use crate::packets::{ARP, ArpPacket, Body, Family, Ip, Segment};
-use crate::rows::{Expect, Row, delivered, punt};
+use crate::rows::{Expect, Row, delivered, punt, sent};
 use crate::world::{NARROW_MTU, Node, node_address, station_mac, switch_mac, uplink, vxlan_mtu, world};
 
 fn bodies() -> [Body; 3] {
@@ -38,14 +38,14 @@ fn pods_reach_pods_here_and_on_other_nodes() {
             let name = |what: &str| format!("{family:?} {}: {what}", net.id);
             thrice(
                 &mut node,
-                &Row::new(name("here"), net.port(2), from_pod(net.port(2), &here), {
+                &Row::new(name("here"), net.port(2), sent(&here, net.port(2)), {
                     delivered(&here.ttl(63), net.port(3))
                 }),
             );
             for far in [2, 6] {
                 let there = ip(own, net.pod(family, far, 7));
                 let expect = net.to_node(far, &there.clone().ttl(63));
-                let packet = from_pod(net.port(2), &there);
+                let packet = sent(&there, net.port(2));
                 thrice(&mut node, &Row::new(name("away"), net.port(2), packet, expect));
                 let back = ip(net.pod(family, far, 8), own);
                 let expect = delivered(&back.clone().ttl(63), net.port(2));
@@ -118,7 +118,7 @@ fn what_the_slow_path_answers_says_whose_it_is() {
             ),
         ];
         for (name, ip, reason, detail) in rows {
-            let frame = from_pod(net.port(2), &ip);
+            let frame = sent(&ip, net.port(2));
             let end = node.end_of(net.port(2), &frame);
             let name = format!("{family:?} {}: {name}", net.id);
             Row::new(
@@ -175,7 +175,7 @@ fn what_waited_goes_on_in_its_network() {
         let ip = Ip::udp(net.pod(family, 1, 2), net.pod(family, 2, 9));
         let held = Origin::Held { port, network };
         let row = Row::new("held", port, Vec::new(), net.to_node(2, &ip.clone().ttl(63)));
-        let (verdict, left) = node.originate(held, &from_pod(port, &ip));
+        let (verdict, left) = node.originate(held, &sent(&ip, port));
         row.check(verdict, &left);
         let back = Ip::udp(net.pod(family, 2, 9), net.pod(family, 1, 2));
         let from_wire = Origin::Held {
@@ -213,7 +213,7 @@ fn a_connection_through_a_tunnel_is_told_what_fits() {
             }))
         };
         let fits = vxlan_mtu(1, 2) - if family == Family::V4 { 40 } else { 60 };
-        let (verdict, left) = node.receive(net.port(2), &from_pod(net.port(2), &syn(1460)));
+        let (verdict, left) = node.receive(net.port(2), &sent(&syn(1460), net.port(2)));
         Row::new("SYN", net.port(2), Vec::new(), net.to_node(2, &syn(fits).ttl(63))).check(verdict, &left);
     }
 }
@@ -226,13 +226,13 @@ fn a_port_or_tunnel_of_a_network_without_tables_is_nobodys() {
     let mut node = Node::with(tables);
     use millrace_dataplane::verdict::DropReason::{PortGone, TunnelWrongVni};
     let ip = Ip::udp(RED.pod(Family::V4, 1, 2), RED.pod(Family::V4, 1, 3));
-    let (verdict, _) = node.receive(RED.port(2), &from_pod(RED.port(2), &ip));
+    let (verdict, _) = node.receive(RED.port(2), &sent(&ip, RED.port(2)));
     assert_eq!(verdict, Verdict::Drop(PortGone));
     let from_there = Ip::udp(RED.pod(Family::V4, 2, 2), RED.pod(Family::V4, 1, 3));
     let (verdict, _) = node.receive(uplink(), &RED.from_node(2, &from_there));
     assert_eq!(verdict, Verdict::Drop(TunnelWrongVni), "as any stranger's");
     let blue = Ip::udp(BLUE.pod(Family::V4, 1, 2), BLUE.pod(Family::V4, 1, 3));
-    let (verdict, left) = node.receive(BLUE.port(2), &from_pod(BLUE.port(2), &blue));
+    let (verdict, left) = node.receive(BLUE.port(2), &sent(&blue, BLUE.port(2)));
     let Expect::Forward(exit, bytes) = delivered(&blue.ttl(63), BLUE.port(3)) else {
         panic!("to a port");
     };

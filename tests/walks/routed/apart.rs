@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::scene::*;
 use crate::packets::{Body, Family, Ip, Segment, cut, payload_at};
+use crate::rows::sent;
 use crate::world::{Node, VNI, VXLAN_PORT, outer, pod, pod_port, station_mac, switch_mac, uplink, vtep_mac};
 
 /// The cluster's own network, red and blue, in which all addresses are the same.
@@ -69,13 +70,17 @@ fn one_tuple_is_a_connection_in_each_network() {
         let back = Ip::udp(pod(family, 1, 3), pod(family, 1, 2)).body(Body::Udp(53, 4000, vec![1; 9]));
         for _ in 0..3 {
             for same in SAME {
-                let sent = from_pod(same.port(2), &there);
+                let frame = sent(&there, same.port(2));
                 let expected = same.delivered(&there.clone().ttl(63), 3);
-                assert_eq!(node.receive(same.port(2), &sent), expected, "{family:?} {same:?}");
-                let sent = from_pod(same.port(3), &back);
+                assert_eq!(
+                    node.receive(same.port(2), &frame),
+                    expected,
+                    "{family:?} {same:?}"
+                );
+                let frame = sent(&back, same.port(3));
                 let expected = same.delivered(&back.clone().ttl(63), 2);
                 assert_eq!(
-                    node.receive(same.port(3), &sent),
+                    node.receive(same.port(3), &frame),
                     expected,
                     "{family:?} {same:?}: back"
                 );
@@ -127,9 +132,9 @@ fn pieces_are_put_together_with_those_of_their_network() {
         let mut node = node();
         let whole = Ip::udp(pod(family, 1, 2), pod(family, 1, 3)).body(Body::Udp(7, 8, vec![3; 200]));
         let piece = |same: Same, part: std::ops::Range<usize>, more| {
-            cut(family, &from_pod(same.port(2), &whole), part, more)
+            cut(family, &sent(&whole, same.port(2)), part, more)
         };
-        let len = from_pod(pod_port(2), &whole).len() - payload_at(family);
+        let len = sent(&whole, pod_port(2)).len() - payload_at(family);
         let mut pass = |same: Same, part, more| {
             let frame = piece(same, part, more);
             node.receive(same.port(2), &frame).0
@@ -187,7 +192,7 @@ fn policies_are_those_of_the_network() {
         let mut node = Node::with(of(ports, isolated, &[(3, Side::Ingress, None)])).alone();
         let ip = Ip::udp(pod(family, 1, 2), pod(family, 1, 3));
         for same in SAME {
-            let (verdict, _) = node.receive(same.port(2), &from_pod(same.port(2), &ip));
+            let (verdict, _) = node.receive(same.port(2), &sent(&ip, same.port(2)));
             if same == isolated {
                 assert_eq!(verdict, Verdict::Drop(DropReason::PolicyIngress));
             } else {
@@ -207,10 +212,10 @@ fn a_stored_answer_rests_on_its_own_networks_tables() {
     for family in Family::BOTH {
         let mut node = node();
         let ip = Ip::udp(pod(family, 1, 2), pod(family, 2, 9));
-        let sent = |same: Same| from_pod(same.port(2), &ip);
+        let frame = |same: Same| sent(&ip, same.port(2));
         for same in SAME {
             assert_eq!(
-                node.receive(same.port(2), &sent(same)).0,
+                node.receive(same.port(2), &frame(same)).0,
                 Verdict::Forward(uplink())
             );
         }
@@ -227,7 +232,7 @@ fn a_stored_answer_rests_on_its_own_networks_tables() {
         };
         node.publish(with(top.clone(), [red, tables_of(BLUE, 1, &top)]));
         for same in SAME {
-            let (verdict, _) = node.receive(same.port(2), &sent(same));
+            let (verdict, _) = node.receive(same.port(2), &frame(same));
             match same {
                 Same::Other(RED) => assert!(
                     matches!(verdict, Verdict::Punt(PuntReason::Unreachable, _)),
@@ -294,7 +299,7 @@ impl Step {
     /// The verdict, as it would be in the cluster's own network.
     fn run(self, node: &mut Node, family: Family, same: Same) -> Verdict {
         let at = same.port(self.from);
-        let (verdict, _) = node.receive(at, &from_pod(at, &self.packet(family)));
+        let (verdict, _) = node.receive(at, &sent(&self.packet(family), at));
         match verdict {
             Verdict::Forward(exit) => {
                 let own = [2, 3].into_iter().find(|number| same.port(*number) == exit);

@@ -14,7 +14,7 @@ use super::scene::*;
 use crate::packets::{Body, Family, Ip, Segment, cut, payload_at};
 use crate::rows::{Expect, Row, delivered, punt, sent};
 use crate::services::errors::{port_unreachable, too_big};
-use crate::services::{At, Sketch, services, vip};
+use crate::services::{At, Sketch, client, external, services, vip};
 use crate::world::{
     self, NARROW_MTU, Node, host, node_address, pod, pod_port, uplink, vxlan_mtu, waited, world as the_world,
 };
@@ -507,6 +507,50 @@ fn a_service_may_have_its_endpoint_in_another_network() {
         let end = node.end_of(pod_port(2), &frame);
         let expect = punt(PuntReason::PacketTooBig, PuntDetail::Mtu(NARROW_MTU), &frame);
         Row::new("large", pod_port(2), Vec::new(), expect).check(end.verdict, &end.left);
+    }
+}
+
+/// A client outside of the cluster calls by this node, under whose gateway's address it goes on: so the answer comes back here.
+#[test]
+fn the_world_reaches_a_services_endpoint_in_another_network() {
+    for family in Family::BOTH {
+        for (endpoint, is_far) in [(GREEN.pod(family, 1, 2), false), (GREEN.pod(family, 2, 7), true)] {
+            let called = (external(family, 8), 80);
+            let sketch = Sketch::new(1, At::External(called.0), called.1, &[(endpoint, 8080, false)]);
+            let tables = tables(1);
+            let gateway = pod(family, 1, 1);
+            let mut local = Local::clone(&tables.local);
+            match gateway {
+                IpAddr::V4(gateway) => local.sources_v4.gateway = Some(gateway),
+                IpAddr::V6(gateway) => local.sources_v6.gateway = Some(gateway),
+            }
+            let mut node = Node::with(NodeTables {
+                local: Arc::new(local),
+                services: Arc::new(services(&[sketch])),
+                ..tables
+            });
+            let client = client(family);
+            let call = datagram(client, called);
+            for _ in 0..3 {
+                let frame = call.frame(world::switch_mac(1, uplink()), world::router_mac());
+                let expect = datagram((gateway, client.1), (endpoint, 8080)).ttl(63);
+                let expect = if is_far {
+                    GREEN.to_node(2, &expect)
+                } else {
+                    delivered(&expect, GREEN.port(2))
+                };
+                check(&mut node, "call", uplink(), &frame, expect);
+                let answer = datagram((endpoint, 8080), (gateway, client.1));
+                let (at, frame) = if is_far {
+                    (uplink(), GREEN.from_node(2, &answer))
+                } else {
+                    (GREEN.port(2), sent(&answer, GREEN.port(2)))
+                };
+                let left = datagram(called, client).ttl(63);
+                let left = left.frame(world::router_mac(), world::switch_mac(1, uplink()));
+                check(&mut node, "answer", at, &frame, Expect::Forward(uplink(), left));
+            }
+        }
     }
 }
 

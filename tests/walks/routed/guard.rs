@@ -12,7 +12,8 @@ use millrace_dataplane::wire::MacAddr;
 
 use super::scene::*;
 use crate::packets::{Body, Family, Ip, cut, patch};
-use crate::rows::{Row, delivered};
+use crate::rows::{Row, delivered, sent};
+use crate::services::{At, Sketch, services, vip};
 use crate::world::{
     self, Node, VNI, VXLAN_PORT, host, node_address, outer, port, station_mac, switch_mac, uplink, vtep_mac,
 };
@@ -38,7 +39,7 @@ fn a_pod_sends_as_itself() {
             &mut node,
             "address",
             at,
-            &from_pod(at, &as_other),
+            &sent(&as_other, at),
             DropReason::SpoofedAddress,
         );
         let good = Ip::udp(own, other);
@@ -190,7 +191,7 @@ fn the_nodes_own_addresses_are_a_pods_in_a_network() {
             ),
         ] {
             let out = Ip::udp(own, far).body(body.clone());
-            let (verdict, left) = node.receive(at, &from_pod(at, &out));
+            let (verdict, left) = node.receive(at, &sent(&out, at));
             Row::new("out", at, Vec::new(), RED.to_node(2, &out.clone().ttl(63))).check(verdict, &left);
             let home = Ip::udp(far, own).body(body);
             let (verdict, left) = node.receive(uplink(), &RED.from_node(2, &home));
@@ -226,7 +227,7 @@ fn nothing_of_a_network_gets_out_of_it_plain() {
                 ..tables_of(RED, 1, &top)
             };
             let mut node = Node::with(with(top, [red]));
-            let (verdict, _) = node.receive(RED.port(2), &from_pod(RED.port(2), &ip));
+            let (verdict, _) = node.receive(RED.port(2), &sent(&ip, RED.port(2)));
             let unreachable = Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing);
             assert_eq!(verdict, unreachable, "{family:?} {target:?}");
         }
@@ -244,10 +245,57 @@ fn the_clusters_own_pods_are_in_no_other_network() {
     }));
     for family in Family::BOTH {
         let yellow = Ip::udp(world::pod(family, 1, 2), YELLOW.pod(family, 1, 2));
-        let (verdict, left) = node.receive(port(2), &from_pod(port(2), &yellow));
+        let (verdict, left) = node.receive(port(2), &sent(&yellow, port(2)));
         // No route names yellow there: the world has it.
         let router = world::router_mac();
         let left_plain = yellow.ttl(63).frame(router, switch_mac(1, uplink()));
         assert_eq!((verdict, left), (Verdict::Forward(uplink()), left_plain));
+    }
+}
+
+/// Under this node's address, as all that goes to another node does, a pod's datagram would be taken for the tunnel packet of a
+/// node.
+#[test]
+fn a_pod_of_the_cluster_plays_no_tunnels_end_of_another_network() {
+    for family in Family::BOTH {
+        let tables = tables(1);
+        let local = Local {
+            masquerade: true,
+            ..Local::clone(&tables.local)
+        };
+        let sketch = Sketch::new(
+            1,
+            At::Cluster(vip(family, 1)),
+            80,
+            &[(node_address(family, 2), BLUE.udp_port, false)],
+        );
+        let mut node = Node::with(NodeTables {
+            local: Arc::new(local),
+            services: Arc::new(services(&[sketch])),
+            ..tables
+        });
+        for net in ALL {
+            let inner = net.inner(&Ip::udp(net.pod(family, 1, 9), net.pod(family, 2, 2)));
+            let [_, a, b, c] = net.vni.to_be_bytes();
+            let header = [8, 0, 0, 0, a, b, c, 0];
+            let forged = Body::Udp(40_000, net.udp_port, [&header[..], &inner].concat());
+            let ip = Ip::udp(world::pod(family, 1, 2), node_address(family, 2)).body(forged);
+            drops(
+                &mut node,
+                "forged",
+                port(2),
+                &sent(&ip, port(2)),
+                DropReason::PodTunnel,
+            );
+        }
+        let by_service =
+            Ip::udp(world::pod(family, 1, 2), vip(family, 1)).body(Body::Udp(1, 80, vec![1; 20]));
+        drops(
+            &mut node,
+            "by a Service",
+            port(2),
+            &sent(&by_service, port(2)),
+            DropReason::PodTunnel,
+        );
     }
 }

@@ -24,7 +24,6 @@ use millrace_dataplane::table::{
 use millrace_dataplane::wire::{MacAddr, Vni};
 
 use crate::packets::{Family, Ip, Outer};
-use crate::rows::{Expect, sent};
 use crate::world::{
     self, LINK_MTU, NARROW_MTU, Node, node_address, outer, port, station_mac, switch_mac, underlay, uplink,
     vxlan_mtu,
@@ -105,20 +104,6 @@ impl Net {
     pub fn wrap(self, outer: &Outer, inner: &[u8]) -> Vec<u8> {
         outer.vxlan((40_000, self.udp_port), self.vni, inner)
     }
-
-    /// How a packet leaves node 1 in its tunnel to another.
-    pub fn to_node(self, node: u8, ip: &Ip) -> Expect {
-        let outer = Outer {
-            ecn: ip.ecn,
-            ..outer(1, node)
-        };
-        Expect::Tunnel(uplink(), self.wrap(&outer, &self.inner(ip)))
-    }
-}
-
-/// A packet as a pod of node 1 sends it.
-pub fn from_pod(at: PortId, ip: &Ip) -> Vec<u8> {
-    sent(ip, at)
 }
 
 fn address(ten: u8, family: Family, node: u8, pod: u8) -> IpAddr {
@@ -299,6 +284,7 @@ pub fn top(node: u8) -> NodeTables {
     let local = Local {
         pod_networks: Lpm::build(pods.map(|prefix| (prefix, ()))),
         clamps_mss: true,
+        second_ports: ALL.map(|net| net.udp_port).to_vec(),
         ..Local::clone(&base.local)
     };
     NodeTables {

@@ -16,9 +16,9 @@ use super::claim::Entrant;
 use super::flow::Opened;
 use super::shard::{Family, seen_at};
 use super::store::{Memory, Store};
-use super::tuple::{Address, Tuple};
+use super::tuple::Address;
 use super::{FlowOptions, FlowShard, FlowTable, FlowTableError, protocol};
-use crate::table::{Epoch, HashKey, NetworkId, Tick};
+use crate::table::{Epoch, HashKey, Tick};
 
 /// The version of the file's layout: of the header, of a record, and of what the bits in them mean.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -44,7 +44,7 @@ const MODE: u32 = 0o600;
 pub struct Adopted {
     /// Connections taken over.
     pub kept: u32,
-    /// Connections left behind: not whole, of another network than the cluster's own, or no room for them.
+    /// Connections left behind: not whole, or no room for them.
     pub lost: u32,
     /// Why the file that was found was not read at all, if so.
     pub refused: Option<FileRefusal>,
@@ -314,10 +314,8 @@ impl<A: Address> FlowShard<A> {
                         bound: found.bound,
                     },
                 );
-                // Another network's number, too, was another process's.
-                let is_clusters = |key: &Tuple<A>| key.network == NetworkId::CLUSTER;
                 let kept = original.protocol == reply.protocol
-                    && found.keys.iter().all(is_clusters)
+                    && original.network == reply.network
                     && original != reply
                     && entrant.is_some_and(|entrant| self.enter(&entrant, None).is_ok());
                 adopted.kept += u32::from(kept);

@@ -196,8 +196,8 @@ impl FlowTable {
     /// cannot be read is replaced, and [`Adopted`] says why. A file of other capacities is read like any.
     ///
     /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over,
-    /// nor any connection of another network than the cluster's own, since the numbers of ports, peers, neighbours and networks were another process's:
-    /// call [`Self::assign_openers`] next.
+    /// since the numbers of ports, peers and neighbours were another process's: call [`Self::assign_openers`] next. Networks
+    /// are taken to have the numbers that they had; who gives them others has their connections removed first.
     ///
     /// # Errors
     /// [`FlowTableError`].

@@ -3,6 +3,7 @@
 use super::*;
 use crate::table::{Location, NetworkId};
 use crate::verdict::Audience;
+use crate::wire::MacAddr;
 
 /// Sends what comes in at a port to all others of so many, and one place beyond, which drops it. The first byte of a frame
 /// may ask for nobody to be there, or for a second replication.

@@ -27,6 +27,19 @@ fn all_meet(rig: &Routed, stations: &[&Station]) {
     }
 }
 
+/// Whether the connection of the echoes is there three times, once in each network.
+fn echoes_in_all(rig: &Routed, to: &str) {
+    let flows = rig.json(1, &["show", "flows", "--address", to]);
+    let of_echo = flows["flows"].as_array().unwrap().iter();
+    let of_echo = of_echo.filter(|row| row["protocol"] == "icmp" && row["original"]["source_port"] == 77);
+    let networks: Vec<&str> = of_echo
+        .map(|row| row["network"].as_str().unwrap_or("cluster"))
+        .collect();
+    let distinct: BTreeSet<&str> = networks.iter().copied().collect();
+    let expected = ["cluster", "lab/amber", "lab/violet"].into();
+    assert_eq!((networks.len(), distinct), (3, expected), "{flows}");
+}
+
 #[test]
 fn the_same_addresses_in_the_clusters_network_and_in_two_others_never_meet() {
     let rig = Routed::new("overlap", &[Millrace, Millrace], &[AMBER, VIOLET]);
@@ -56,18 +69,7 @@ fn the_same_addresses_in_the_clusters_network_and_in_two_others_never_meet() {
         let (answered, said) = from.run("ping", &["-n", "-c", "2", "-e", IDENTIFIER, &to]);
         assert!(answered, "{}: {said}\n{}", from.name(), rig.told());
     }
-    let flows = rig.json(1, &["show", "flows", "--address", &to]);
-    let of_echo = flows["flows"].as_array().unwrap().iter();
-    let of_echo = of_echo.filter(|row| row["protocol"] == "icmp" && row["original"]["source_port"] == 77);
-    let networks: Vec<&str> = of_echo
-        .map(|row| row["network"].as_str().unwrap_or("cluster"))
-        .collect();
-    let distinct: BTreeSet<&str> = networks.iter().copied().collect();
-    assert_eq!(
-        (networks.len(), distinct),
-        (3, ["cluster", "lab/amber", "lab/violet"].into()),
-        "{flows}"
-    );
+    echoes_in_all(&rig, &to);
     let of_amber = rig.json(1, &["show", "flows", "--network", "lab/amber", "--address", &to]);
     let of_amber = of_amber["flows"].as_array().unwrap();
     assert!(
@@ -75,9 +77,36 @@ fn the_same_addresses_in_the_clusters_network_and_in_two_others_never_meet() {
         "{of_amber:?}"
     );
     rig.restart(1);
+    echoes_in_all(&rig, &to);
     for [one, other] in [&cluster, &amber, &violet] {
         all_meet(&rig, &[one, other]);
     }
+    rig.finish();
+}
+
+#[test]
+fn a_network_that_goes_leaves_its_ports_in_none_and_comes_back_with_them() {
+    let rig = Routed::new("gone", &[Millrace], &[AMBER, VIOLET]);
+    let cluster = [rig.cluster_pod(1, "one"), rig.cluster_pod(1, "two")];
+    let [amber, other] = [rig.pod(AMBER, 1, 100), rig.pod(AMBER, 1, 101)];
+    let violet = rig.pod(VIOLET, 1, 101);
+    all_meet(&rig, &[&amber, &other]);
+    rig.undefine(AMBER);
+    // Not even to the cluster's pods, whose addresses are amber's too.
+    for to in [&other, &cluster[0], &cluster[1], &violet] {
+        amber.cannot_ping(to.addresses()[0]);
+    }
+    amber.cannot_ping(AMBER.gateways()[0]);
+    all_meet(&rig, &[&cluster[0], &cluster[1]]);
+    let flows = rig.json(1, &["show", "flows"]);
+    let all = flows["flows"].as_array().unwrap();
+    assert!(
+        all.iter()
+            .all(|row| row["network"].as_str().unwrap_or("cluster") == "cluster"),
+        "{flows}"
+    );
+    rig.define(&[AMBER]);
+    all_meet(&rig, &[&amber, &other]);
     rig.finish();
 }
 

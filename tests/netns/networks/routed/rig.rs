@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use millrace_tools::lab::{Daemon, Lab, Namespace, Node, NodeKind, Process, Topology, wait_until};
+use millrace_tools::lab::{Daemon, Lab, LabError, Namespace, Node, NodeKind, Process, Topology, wait_until};
 use serde_json::{Value, json};
 
 use crate::rig::PATIENCE;
@@ -84,6 +84,10 @@ impl Net {
         ]
     }
 
+    fn file(self) -> String {
+        format!("{}.yaml", self.name.trim_start_matches("lab/"))
+    }
+
     fn definition(self) -> String {
         let blocks = [(1, "node-a"), (2, "node-b"), (3, "node-c")];
         let blocks = blocks.map(|(node, name)| (name.to_owned(), json!(self.blocks(node))));
@@ -117,23 +121,46 @@ impl Routed {
             ..Topology::of(nodes)
         };
         let lab = Lab::bring_up(name, &topology).unwrap_or_else(|error| panic!("lab {name}: {error}"));
-        for daemon in lab.nodes().iter().filter_map(Node::daemon) {
-            for network in networks {
-                let file = format!("{}.yaml", network.name.trim_start_matches("lab/"));
-                daemon.write_manifest(&file, &network.definition()).unwrap();
-            }
-            wait_until("the networks", PATIENCE, || {
-                let there = daemon.json(&["show", "networks"])?;
-                let there = there.as_array().map_or(&[][..], Vec::as_slice);
-                Ok(there.iter().filter(|row| row["fault"].is_null()).count() == networks.len())
-            })
-            .unwrap_or_else(|error| panic!("{error}\n{}", daemon.log_end()));
-        }
-        Self {
+        let rig = Self {
             lab: RefCell::new(lab),
             places: RefCell::default(),
             echoes: RefCell::default(),
-        }
+        };
+        rig.define(networks);
+        rig
+    }
+
+    /// Has networks in force on all Millrace nodes.
+    pub(crate) fn define(&self, networks: &[Net]) {
+        self.on_all(|daemon| {
+            for network in networks {
+                daemon
+                    .write_manifest(&network.file(), &network.definition())
+                    .unwrap();
+            }
+            wait_until("the networks", PATIENCE, || {
+                let there = served(daemon)?;
+                Ok(networks
+                    .iter()
+                    .all(|network| there.iter().any(|name| name == network.name)))
+            })
+            .unwrap_or_else(|error| panic!("{error}\n{}", daemon.log_end()));
+        });
+    }
+
+    /// Takes a network away.
+    pub(crate) fn undefine(&self, network: Net) {
+        self.on_all(|daemon| {
+            daemon.remove_manifest(&network.file()).unwrap();
+            wait_until("the network's end", PATIENCE, || {
+                Ok(!served(daemon)?.iter().any(|name| name == network.name))
+            })
+            .unwrap();
+        });
+    }
+
+    fn on_all(&self, work: impl Fn(&Daemon)) {
+        self.with(|lab| lab.nodes().iter().filter_map(Node::daemon).for_each(work));
     }
 
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Lab) -> T) -> T {
@@ -241,6 +268,16 @@ impl Scene for Routed {
     fn folder(&self) -> PathBuf {
         self.with(|lab| lab.folder().to_owned())
     }
+}
+
+/// The networks that a node serves.
+fn served(daemon: &Daemon) -> Result<Vec<String>, LabError> {
+    let there = daemon.json(&["show", "networks"])?;
+    let there = there.as_array().map_or(&[][..], Vec::as_slice).iter();
+    let served = there.filter(|row| row["fault"].is_null());
+    Ok(served
+        .filter_map(|row| row["network"].as_str().map(str::to_owned))
+        .collect())
 }
 
 fn node_name(node: u8) -> &'static str {

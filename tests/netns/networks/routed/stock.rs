@@ -47,11 +47,7 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
                 "up",
             ],
         );
-        for gateway in network.addresses(node, 1) {
-            let address = format!("{gateway}/{}", if gateway.is_ipv4() { 32 } else { 128 });
-            own(lab, &["address", "add", &address, "dev", DEVICE]);
-        }
-        for (number, other) in (1..).zip(lab.nodes()).filter(|(number, _)| *number != node) {
+        for number in (1..).take(lab.nodes().len()).filter(|number| *number != node) {
             let (address, namespace) = (
                 underlay(lab, number),
                 lab.nodes()[usize::from(node) - 1].namespace(),
@@ -81,7 +77,6 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
                     &["route", "add", &block, "via", &via, "dev", DEVICE, "onlink"],
                 );
             }
-            drop(other);
         }
         own(
             lab,
@@ -91,6 +86,10 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
             ],
         );
         own(lab, &["link", "set", PORT, "up"]);
+        for gateway in network.addresses(node, 1) {
+            let address = format!("{gateway}/{}", if gateway.is_ipv4() { 32 } else { 128 });
+            own(lab, &["address", "add", &address, "dev", PORT]);
+        }
         far.ip(&["link", "set", "net1", "up"]).unwrap();
         for address in network.addresses(node, host) {
             let whole = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
@@ -105,7 +104,7 @@ pub(crate) fn station(rig: &Routed, network: Net, node: u8, host: u8) -> Station
                 .unwrap();
         }
         let namespace = lab.nodes()[usize::from(node) - 1].namespace();
-        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             namespace.set(key, "1").unwrap();
         }
     });

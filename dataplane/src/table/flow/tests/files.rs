@@ -275,3 +275,34 @@ fn errors_name_the_file_and_what_was_being_done() {
         "{error}"
     );
 }
+
+/// Whoever gives networks other numbers has them removed.
+#[test]
+fn connections_stay_in_their_networks() {
+    let folder = Folder::new("networks");
+    let in_network = |tuple: Tuple<Ipv4Addr>| Tuple {
+        network: NetworkId::new(4),
+        ..tuple
+    };
+    {
+        let (table, _) = open(&folder, 100);
+        table.v4().claim(&tcp(1), at(1)).unwrap();
+        let other = New {
+            original: in_network(tcp(1).original),
+            reply: in_network(tcp(1).reply),
+            ..tcp(1)
+        };
+        table.v4().claim(&other, at(1)).unwrap();
+        assert_eq!(table.v4().len(), 2, "equal tuples of two networks");
+    }
+    let (table, adopted) = open(&folder, 100);
+    assert_eq!((adopted.kept, adopted.lost), (2, 0));
+    for original in [tcp(1).original, in_network(tcp(1).original)] {
+        assert!(table.v4().lookup(&original).is_some());
+    }
+    let removed = table
+        .v4()
+        .remove_where(|connection| connection.original.network == NetworkId::new(4));
+    assert_eq!(removed, 1);
+    assert!(table.v4().lookup(&tcp(1).original).is_some());
+}
