@@ -24,6 +24,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::table::NetworkId;
+
 pub use pool::{Census, Holder, Memory, NotHeld, Pool};
 pub(crate) use runs::Parts;
 
@@ -68,6 +70,7 @@ pub struct Frame {
     head: u16,
     len: u16,
     lane: u16,
+    network: NetworkId,
     /// Bytes of its memory: of a chunk, or of a run.
     room: u16,
 }
@@ -242,6 +245,19 @@ impl Frame {
     #[inline]
     pub fn set_lane(&mut self, lane: u16) {
         self.lane = lane;
+    }
+
+    /// The routed network whose packet it is, while it walks. A frame that was just taken, or received, is in the cluster's own.
+    #[inline]
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// Says whose packet it is.
+    #[inline]
+    pub fn set_network(&mut self, network: NetworkId) {
+        self.network = network;
     }
 
     /// The packet's offset from the start of the pool's memory, in bytes: the address in an AF_XDP descriptor.

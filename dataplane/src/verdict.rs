@@ -290,6 +290,8 @@ reasons! {
         BridgeTooBig => "bridge_too_big",
         /// The link address of the next hop towards another node of a bridged network is not known yet.
         BridgeUnresolved => "bridge_unresolved",
+        /// A route leads it on into another network, from where it may not go: out of a network that it was routed into already.
+        NetworkTransit => "network_transit",
     }
 }
 

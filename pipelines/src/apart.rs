@@ -6,24 +6,24 @@
 
 use std::net::IpAddr;
 
-use millrace_dataplane::table::{HashKey, Local};
+use millrace_dataplane::table::{HashKey, NodeTables, SegmentTunnel};
 use millrace_dataplane::wire::{EtherType, Ethernet, IpProtocol, Ipv4, Ipv6, Ports, Udp, Vxlan, ipip};
 
 use crate::packet::{halves, transport_word};
 
 /// The hash of the flow in a tunnel packet to one of our ends; `None` for any other, and for a tunnel packet in pieces.
 #[inline]
-pub(crate) fn inner_flow(key: &HashKey, local: &Local, packet: &[u8]) -> Option<u32> {
+pub(crate) fn inner_flow(key: &HashKey, tables: &NodeTables, packet: &[u8]) -> Option<u32> {
     let ethernet = Ethernet::parse(packet).ok()?;
     match ethernet.ether_type() {
         EtherType::IPV4 => {
             let outer = Ipv4::parse(ethernet.payload()).ok()?;
             match outer.protocol() {
                 _ if outer.is_fragment() => None,
-                IpProtocol::IPIP if local.is_ipip_endpoint(outer.destination()) => {
+                IpProtocol::IPIP if tables.local.is_ipip_endpoint(outer.destination()) => {
                     flow_v4(key, ipip::parse_inner(outer.payload()).ok()?)
                 }
-                IpProtocol::UDP => in_vxlan(key, local, outer.destination().into(), outer.payload()),
+                IpProtocol::UDP => in_vxlan(key, tables, outer.destination().into(), outer.payload()),
                 _ => None,
             }
         }
@@ -31,7 +31,7 @@ pub(crate) fn inner_flow(key: &HashKey, local: &Local, packet: &[u8]) -> Option<
             let outer = Ipv6::parse(ethernet.payload()).ok()?;
             let is_udp = outer.next_header() == IpProtocol::UDP;
             is_udp
-                .then(|| in_vxlan(key, local, outer.destination().into(), outer.payload()))
+                .then(|| in_vxlan(key, tables, outer.destination().into(), outer.payload()))
                 .flatten()
         }
         _ => None,
@@ -40,10 +40,17 @@ pub(crate) fn inner_flow(key: &HashKey, local: &Local, packet: &[u8]) -> Option<
 
 /// The hash of the flow in a UDP datagram to `end`, if that is VXLAN's.
 #[inline]
-fn in_vxlan(key: &HashKey, local: &Local, end: IpAddr, datagram: &[u8]) -> Option<u32> {
+fn in_vxlan(key: &HashKey, tables: &NodeTables, end: IpAddr, datagram: &[u8]) -> Option<u32> {
     let datagram = Udp::parse(datagram).ok()?;
-    local.vxlan_endpoint(end, datagram.destination_port())?;
-    let inner = Ethernet::parse(Vxlan::parse(datagram.payload()).ok()?.payload()).ok()?;
+    let (port, tunnel) = (datagram.destination_port(), Vxlan::parse(datagram.payload()));
+    let is_clusters = tables.local.vxlan_endpoint(end, port).is_some();
+    let tunnel = tunnel.ok().filter(|tunnel| {
+        let vni = tunnel.vni();
+        let network = || tables.networks.by_tunnel(SegmentTunnel { vni, port });
+        let second = || tables.routed.get(network()?);
+        is_clusters || second().is_some_and(|second| second.local.vxlan_endpoint(end, port).is_some())
+    })?;
+    let inner = Ethernet::parse(tunnel.payload()).ok()?;
     match inner.ether_type() {
         EtherType::IPV4 => flow_v4(key, Ipv4::parse(inner.payload()).ok()?),
         EtherType::IPV6 => flow_v6(key, Ipv6::parse(inner.payload()).ok()?),

@@ -22,7 +22,15 @@ pub(crate) fn clamp(cx: &Context<'_>, frame: &mut Frame, packet: &Packet, way: &
     if packet.protocol != IpProtocol::TCP || !by_tunnel || !is_syn(frame, packet) {
         return Ok(());
     }
-    lower(cx, frame, packet, way)
+    lower(cx, frame, packet, Some(way))
+}
+
+/// The same before a packet goes on into another network, whose own tunnels [`clamp`] there knows of.
+pub(crate) fn clamp_crossing(cx: &Context<'_>, frame: &mut Frame, packet: &Packet) -> Result<(), Exit> {
+    if packet.protocol != IpProtocol::TCP || !packet.is_tunnelled || !is_syn(frame, packet) {
+        return Ok(());
+    }
+    lower(cx, frame, packet, None)
 }
 
 /// Whether a TCP segment is a SYN.
@@ -34,13 +42,13 @@ fn is_syn(frame: &Frame, packet: &Packet) -> bool {
 }
 
 #[cold]
-fn lower(cx: &Context<'_>, frame: &mut Frame, packet: &Packet, way: &Way<'_>) -> Result<(), Exit> {
+fn lower(cx: &Context<'_>, frame: &mut Frame, packet: &Packet, way: Option<&Way<'_>>) -> Result<(), Exit> {
     if !cx.tables.local.clamps_mss || packet.carries != Carries::Connection {
         return Ok(());
     }
     let inwards = match way {
-        Way::Tunnel { mtu, .. } => Some(*mtu),
-        Way::Link { .. } => None,
+        Some(Way::Tunnel { mtu, .. }) => Some(*mtu),
+        Some(Way::Link { .. }) | None => None,
     };
     let outwards = packet.is_tunnelled.then(|| came_by(cx, packet)).flatten();
     let Some(mtu) = inwards.into_iter().chain(outwards).min() else {

@@ -255,7 +255,7 @@ pub(crate) fn is_neighbour_discovery(kind: u8) -> bool {
 #[inline]
 fn refuse_tunnels(tables: &NodeTables, packet: &Packet) -> Result<(), Exit> {
     let is_tunnel = match (packet.protocol, packet.ports) {
-        (IpProtocol::UDP, Some(ports)) => tables.local.has_vxlan_port(ports.destination),
+        (IpProtocol::UDP, Some(ports)) => tables.local.is_tunnel_port(ports.destination),
         (IpProtocol::IPIP, _) => true,
         _ => false,
     };

@@ -2,7 +2,7 @@
 
 use millrace_dataplane::table::flow::Timeouts;
 use millrace_dataplane::table::service::Caller;
-use millrace_dataplane::table::{NodeTables, Role, SharedAffinityTable, SharedFlowTable, Tick};
+use millrace_dataplane::table::{NetworkId, NodeTables, Role, SharedAffinityTable, SharedFlowTable, Tick};
 
 use crate::entry::Entry;
 use crate::packet::Packet;
@@ -23,7 +23,10 @@ pub struct Connections {
 /// What a stage knows beside the packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'t> {
+    /// The tables of the network that the packets are in.
     pub(crate) tables: &'t NodeTables,
+    /// The cluster's own network's, in which all others are.
+    pub(crate) top: &'t NodeTables,
     pub(crate) connections: &'t Connections,
     /// Where the packets come from.
     pub(crate) entry: Entry<'t>,
@@ -33,6 +36,12 @@ pub(crate) struct Context<'t> {
 }
 
 impl Context<'_> {
+    /// The network that the packets are in.
+    #[inline]
+    pub(crate) fn network(&self) -> NetworkId {
+        self.tables.network
+    }
+
     /// Whether a packet came from the wire as it is.
     #[inline]
     pub(crate) fn is_plain(&self, packet: &Packet) -> bool {
@@ -46,6 +55,7 @@ impl Context<'_> {
             Some(Role::Pod) => Caller::LocalPod,
             Some(Role::Uplink) if packet.is_tunnelled => Caller::Peer,
             Some(Role::Uplink) => Caller::External,
+            // What comes from another network is not asked either: there are no Services for it.
             Some(Role::Host) | None => Caller::Host,
             // Never asked: what comes from there is bridged.
             Some(Role::Segment) => Caller::LocalPod,

@@ -5,7 +5,6 @@ use millrace_dataplane::table::flow::Candidate;
 use millrace_dataplane::verdict::Exit;
 
 use crate::connections::Context;
-use crate::entry::Entry;
 use crate::family::Family;
 use crate::packet::{Carries, Packet};
 use crate::pass::pass;
@@ -24,14 +23,14 @@ pub(crate) fn converse<'t, A: Family>(
     addresses: (A, A),
     candidate: Option<Candidate>,
 ) -> Result<Course<'t, A>, Exit> {
-    if matches!(cx.entry, Entry::Switch) {
+    if cx.entry.is_own() {
         return pass(cx, packet, false);
     }
     if let Some(fragment) = packet.fragment {
         return piece(cx, pieces, frame, (packet, fragment), addresses);
     }
     match packet.carries {
-        Carries::Connection => match tuple(packet, addresses) {
+        Carries::Connection => match tuple(cx, packet, addresses) {
             Some(tuple) => track(cx, frame, packet, &tuple, candidate),
             None => pass(cx, packet, false),
         },

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::frame::Frame;
-use millrace_dataplane::table::{Local, NodeTables, Peer, PeerId, PortFacts, Tunnel, TunnelKind};
+use millrace_dataplane::table::{Local, NetworkId, NodeTables, Peer, PeerId, PortFacts, Tunnel, TunnelKind};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::{
     Ecn, EtherType, Ethernet, IpProtocol, Ipv4, Ipv4Mut, Ipv6, Ipv6Mut, MacAddr, Ports, Udp, Vxlan, eth,
@@ -76,8 +76,7 @@ pub(crate) fn decap(tables: &NodeTables, ingress: &PortFacts, frame: &mut Frame)
 #[inline]
 fn open_v4(tables: &NodeTables, outer: Ipv4<'_>) -> Result<Option<Inner>, Exit> {
     outer.verify_checksum()?;
-    let local = &*tables.local;
-    if local.owns(IpAddr::V4(outer.destination())) {
+    if takes_tunnels_at(tables, IpAddr::V4(outer.destination())) {
         let inner = match outer.protocol() {
             IpProtocol::UDP if outer.is_fragment() => {
                 refuse_piece(tables, outer.fragment_offset() == 0, outer.payload()).map(|()| None)?
@@ -107,7 +106,7 @@ fn refuse_piece(tables: &NodeTables, is_first: bool, piece: &[u8]) -> Result<(),
 /// An IPv6 packet from the wire: one of our tunnels'; `None` if it stays as it is.
 #[inline]
 fn open_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, Exit> {
-    if tables.local.owns(IpAddr::V6(outer.destination())) {
+    if takes_tunnels_at(tables, IpAddr::V6(outer.destination())) {
         let inner = open_vxlan_v6(tables, outer)?;
         if inner.is_some() {
             return Ok(inner);
@@ -136,8 +135,24 @@ fn open_vxlan_v6(tables: &NodeTables, outer: Ipv6<'_>) -> Result<Option<Inner>, 
     open_vxlan(tables, datagram)
 }
 
-/// An untunnelled packet: not from an address that only ever comes through a tunnel.
+/// Whether tunnel packets to this address of the underlay are for us. To the cluster's own network all addresses of the node's
+/// are: those in it are some of these. In another network an address of the underlay means nothing, and may be somebody's.
+#[inline]
+pub(crate) fn takes_tunnels_at(tables: &NodeTables, address: IpAddr) -> bool {
+    let local = &*tables.local;
+    if tables.network == NetworkId::CLUSTER {
+        local.owns(address)
+    } else {
+        local.endpoints.iter().any(|end| end.local == address)
+    }
+}
+
+/// An untunnelled packet: not from an address that only ever comes through a tunnel, and none of another network than the
+/// cluster's.
 fn plain(tables: &NodeTables, source: IpAddr) -> Result<Option<Inner>, Exit> {
+    if tables.network != NetworkId::CLUSTER {
+        return Err(DropReason::TunnelWrongKind.into());
+    }
     if may_come_plain(tables, source) {
         Ok(None)
     } else {

@@ -2,15 +2,17 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::flow::Rewrite;
 use millrace_dataplane::verdict::Exit;
 
 use crate::clamp::clamp;
 use crate::connections::Context;
 use crate::encap::{Wrapper, encap};
 use crate::family::Family;
+use crate::limit::Hop;
 use crate::packet::Packet;
 use crate::rewrite::rewrite;
-use crate::track::Course;
+use crate::route::Way;
 use crate::translate::translate;
 
 /// Writes a packet's changes into it; answers the port it leaves by.
@@ -23,13 +25,13 @@ pub(crate) fn depart<A: Family>(
     wrapper: &mut Wrapper,
     frame: &mut Frame,
     packet: &Packet,
-    course: Course<'_, A>,
+    (way, hop, change): (Way<'_>, Hop, Option<Rewrite<A>>),
 ) -> Result<PortId, Exit> {
-    if let Some(change) = &course.rewrite {
+    if let Some(change) = &change {
         translate(frame, packet, change)?;
     }
-    clamp(cx, frame, packet, &course.way)?;
-    rewrite(frame, packet, &course.way, course.hop)?;
-    encap(wrapper, frame, packet, &course.way)?;
-    Ok(course.way.port())
+    clamp(cx, frame, packet, &way)?;
+    rewrite(frame, packet, &way, hop)?;
+    encap(wrapper, frame, (packet, cx.network()), &way)?;
+    Ok(way.port())
 }

@@ -4,7 +4,7 @@ use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::outer::{
     IPIP_LEN, Inherited, OuterFields, VXLAN_LEN, VXLAN_V6_LEN, VxlanV6Outer,
 };
-use millrace_dataplane::table::{HashKey, OuterHeader};
+use millrace_dataplane::table::{HashKey, NetworkId, OuterHeader};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::checksum::{Sum, packet_sum};
 use millrace_dataplane::wire::{Ecn, EtherType, eth};
@@ -82,7 +82,7 @@ impl Inner {
 pub(crate) fn encap(
     wrapper: &mut Wrapper,
     frame: &mut Frame,
-    packet: &Packet,
+    (packet, network): (&Packet, NetworkId),
     way: &Way<'_>,
 ) -> Result<(), Exit> {
     let Way::Tunnel { outer, .. } = way else {
@@ -92,7 +92,7 @@ pub(crate) fn encap(
         len: packet.len,
         ecn: packet.ecn,
         ether_type: packet.addresses.ether_type(),
-        flow: packet.flow_hash(wrapper.key()),
+        flow: packet.flow_hash(wrapper.key(), network),
     };
     wrap(wrapper, frame, outer, &inner)
 }

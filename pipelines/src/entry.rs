@@ -18,16 +18,21 @@ pub(crate) enum Entry<'t> {
     },
     /// The switch made it.
     Switch,
+    /// It was routed here from another network, where it has been admitted, followed and policed.
+    Crossed {
+        /// Whether the switch made it there.
+        is_own: bool,
+    },
 }
 
 impl<'t> Entry<'t> {
-    /// The entry of a packet that does not come in at a port now.
+    /// The entry of a packet that does not come in at a port now, in the network whose `tables` these are.
     #[inline]
     pub(crate) fn of(tables: &'t NodeTables, origin: Origin) -> Result<Self, Exit> {
         let (port, is_steered) = match origin {
-            Origin::Switch => return Ok(Entry::Switch),
-            Origin::Held(port) => (port, false),
-            Origin::Steered(port) => (port, true),
+            Origin::Switch(_) => return Ok(Entry::Switch),
+            Origin::Held { port, .. } => (port, false),
+            Origin::Steered { port, .. } => (port, true),
             // Not routed; whoever takes it for that has the wrong pipeline.
             Origin::Bridged { .. } => return Err(DropReason::OriginatedStuck.into()),
         };
@@ -43,8 +48,20 @@ impl<'t> Entry<'t> {
     pub(crate) fn port(self) -> Option<(PortId, &'t PortFacts)> {
         match self {
             Entry::Port(port, facts) | Entry::Held { port, facts, .. } => Some((port, facts)),
-            Entry::Switch => None,
+            Entry::Switch | Entry::Crossed { .. } => None,
         }
+    }
+
+    /// Whether the switch made it.
+    #[inline]
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Entry::Switch | Entry::Crossed { is_own: true })
+    }
+
+    /// Whether it comes from another network.
+    #[inline]
+    pub(crate) fn is_crossed(self) -> bool {
+        matches!(self, Entry::Crossed { .. })
     }
 
     /// Whether it came in at a port of this role.

@@ -17,6 +17,7 @@ mod clamp;
 mod classify;
 mod connections;
 mod converse;
+mod cross;
 mod decap;
 mod depart;
 mod encap;

@@ -65,11 +65,12 @@ impl NodePipeline {
         }
     }
 
-    /// [`Pipeline::process`] with tables that are pinned already.
+    /// [`Pipeline::process`] with tables that are pinned already. `IS_SECOND` says whether they are another network's than
+    /// the cluster's own, whose tables are `top`.
     #[inline(always)]
-    pub(crate) fn process_in(
+    pub(crate) fn process_in<const IS_SECOND: bool>(
         &mut self,
-        tables: &NodeTables,
+        (top, tables): (&NodeTables, &NodeTables),
         ingress: PortId,
         frames: &mut [Frame],
         verdicts: &mut Vec<Verdict>,
@@ -82,7 +83,7 @@ impl NodePipeline {
             own: &mut self.own,
             batch: &mut self.batch,
         };
-        walker.walk(tables, ingress, frames, verdicts, now);
+        walker.walk::<IS_SECOND>((top, tables), ingress, frames, verdicts, now);
     }
 
     /// Takes no packet onto the express lane from now on, so that a test can compare it with the stages.
@@ -102,9 +103,9 @@ struct Walker<'p> {
 
 impl Walker<'_> {
     #[inline(always)]
-    fn walk(
+    fn walk<const IS_SECOND: bool>(
         self,
-        tables: &NodeTables,
+        (top, tables): (&NodeTables, &NodeTables),
         ingress: PortId,
         frames: &mut [Frame],
         verdicts: &mut Vec<Verdict>,
@@ -117,6 +118,7 @@ impl Walker<'_> {
         };
         let cx = Context {
             tables,
+            top,
             connections: self.connections,
             entry: Entry::Port(ingress, facts),
             worker: self.worker,
@@ -124,7 +126,8 @@ impl Walker<'_> {
         };
         let gate = Gate::of(&cx, facts).filter(|_| self.has_express);
         for batch in frames.chunks_mut(BATCH_MAX) {
-            self.batch.walk(&cx, gate.as_ref(), self.own, batch, verdicts);
+            self.batch
+                .walk::<IS_SECOND>(&cx, gate.as_ref(), self.own, batch, verdicts);
         }
     }
 }
@@ -136,7 +139,7 @@ impl Batch {
     };
 
     /// Walks a batch: while one packet's flow is fetched from memory, others are read.
-    fn walk(
+    fn walk<const IS_SECOND: bool>(
         &mut self,
         cx: &Context<'_>,
         gate: Option<&Gate>,
@@ -149,7 +152,7 @@ impl Batch {
         if gate.is_some_and(Gate::is_wire) {
             frames.iter().for_each(Frame::prefetch_second_line);
         }
-        self.read(cx, gate, own, frames);
+        self.read::<IS_SECOND>(cx, gate, own, frames);
         self.look(cx, frames.len());
         self.go(cx, gate, own, frames, verdicts);
     }
@@ -158,10 +161,17 @@ impl Batch {
     ///
     /// Like its two sisters by itself: each is a loop whose values fit the processor's registers.
     #[inline(never)]
-    fn read(&mut self, cx: &Context<'_>, gate: Option<&Gate>, own: &mut Own, frames: &mut [Frame]) {
+    fn read<const IS_SECOND: bool>(
+        &mut self,
+        cx: &Context<'_>,
+        gate: Option<&Gate>,
+        own: &mut Own,
+        frames: &mut [Frame],
+    ) {
         let flows = cx.connections.flows.v4();
         for ((plain, step), frame) in self.plains.iter_mut().zip(&mut self.steps).zip(frames) {
-            *plain = gate.and_then(|gate| express::read(gate, cx.tables, flows, &mut own.senders, frame));
+            *plain = gate
+                .and_then(|gate| express::read::<IS_SECOND>(gate, cx.tables, flows, &mut own.senders, frame));
             if plain.is_none() {
                 step.enter(cx, frame);
             }
@@ -238,17 +248,30 @@ impl Pipeline for NodePipeline {
             own: &mut self.own,
             batch: &mut self.batch,
         };
-        walker.walk(&tables, ingress, frames, verdicts, now);
+        walker.walk::<false>((&tables, &tables), ingress, frames, verdicts, now);
     }
 
     fn originate(&mut self, frame: &mut Frame, origin: Origin, now: Tick) -> Verdict {
-        let tables = self.tables.pin();
-        let entry = match Entry::of(&tables, origin) {
+        let top = self.tables.pin();
+        let network = match origin {
+            Origin::Switch(network) | Origin::Held { network, .. } | Origin::Steered { network, .. } => {
+                network
+            }
+            // Not routed; whoever takes it for that has the wrong pipeline.
+            Origin::Bridged { .. } => return Verdict::Drop(DropReason::OriginatedStuck),
+        };
+        let Some(tables) = top.of(network) else {
+            // The network has left the tables, and with it all ports in it.
+            return Verdict::Drop(DropReason::PortGone);
+        };
+        frame.set_network(network);
+        let entry = match Entry::of(tables, origin) {
             Ok(entry) => entry,
             Err(exit) => return Verdict::from(exit),
         };
         let cx = Context {
-            tables: &tables,
+            tables,
+            top: &top,
             connections: &self.connections,
             entry,
             worker: self.worker,
@@ -269,7 +292,7 @@ impl Pipeline for NodePipeline {
             .is_some_and(|facts| facts.role == Role::Uplink)
         {
             let key = self.own.wrapper.key();
-            let flow = |frame: &Frame| inner_flow(key, &tables.local, frame.bytes());
+            let flow = |frame: &Frame| inner_flow(key, &tables, frame.bytes());
             flows.extend(frames.iter().map(flow));
         }
     }

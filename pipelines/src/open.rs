@@ -11,10 +11,10 @@ use millrace_dataplane::wire::IpProtocol;
 
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::{is_from_us, limit};
+use crate::limit::{is_from_us, limit_leads};
 use crate::packet::Packet;
 use crate::police::police;
-use crate::route::{Way, route};
+use crate::route::{Leads, route};
 use crate::source::{Source, source};
 use crate::track::{Course, answer, steer_answers};
 
@@ -36,18 +36,19 @@ pub(crate) fn open<'t, A: Family>(
     let flows = A::flows(&cx.connections.flows);
     flows.prefetch_bucket(flows.hash(&leaving.reversed()));
     let judgement = police(cx, tuple, &leaving)?;
-    let found = route(
-        cx.tables,
-        cx.entry,
-        leaving.destination.into(),
-        choice.is_some(),
-        || tuple.hash_with(&Spread::KEY),
-    )?;
-    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
+    let found = route(cx, leaving.destination.into(), choice.is_some(), || {
+        tuple.hash_with(&Spread::KEY)
+    })?;
+    let hop = limit_leads(is_from_us(cx.entry), (packet.hops, packet.len), &found.leads)?;
     let masquerade = choice
-        .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.way, &leaving))
-        || is_masqueraded(cx, &found.way, leaving.source.into(), leaving.destination.into());
-    let source = source(cx, &found.way, &leaving, masquerade)?;
+        .is_some_and(|choice| choice.masquerade || is_answered_past_us(cx, &found.leads, &leaving))
+        || is_masqueraded(
+            cx,
+            &found.leads,
+            leaving.source.into(),
+            leaving.destination.into(),
+        );
+    let source = source(cx, &found.leads, &leaving, masquerade)?;
     let Some((claimed, leaving)) = claim(cx, tuple, leaving, &source, choice.as_ref(), segment)? else {
         return Ok(None);
     };
@@ -63,14 +64,18 @@ pub(crate) fn open<'t, A: Family>(
     let backend = choice.map_or(SubjectId::NONE, |choice| choice.backend.subject());
     A::flows(&cx.connections.flows).store_answer(claimed.original, &answer(cx, &found, backend));
     Ok(Some(Course {
-        way: found.way,
+        leads: found.leads,
         hop,
         rewrite: (leaving != *tuple).then(|| Rewrite::between(tuple, &leaving)),
     }))
 }
 
-/// Asks the Services. What comes plain from the wire must be for one, or for a pod of ours.
+/// Asks the Services. What comes plain from the wire must be for one, or for a pod of ours. What comes from another network
+/// has none: a backend's answers would go there past the node that has to turn them back.
 pub(crate) fn balance(cx: &Context<'_>, packet: &Packet) -> Result<Option<Choice>, Exit> {
+    if cx.entry.is_crossed() {
+        return Ok(None);
+    }
     let (source, destination) = (packet.addresses.source(), packet.addresses.destination());
     let ports = packet.ports.filter(|_| packet.protocol.has_ports());
     let query = Query {
@@ -107,7 +112,7 @@ fn towards<A: Family>(tuple: &Tuple<A>, choice: &Choice) -> Result<Tuple<A>, Exi
 /// packet for another node's.
 fn refuse_tunnel<A: Family>(cx: &Context<'_>, leaving: &Tuple<A>) -> Result<(), Exit> {
     let local = &cx.tables.local;
-    let is_tunnel = leaving.protocol == IpProtocol::UDP && local.has_vxlan_port(leaving.ports.destination);
+    let is_tunnel = leaving.protocol == IpProtocol::UDP && local.is_tunnel_port(leaving.ports.destination);
     if is_tunnel && !cx.entry.is(Role::Host) && local.node_addresses.contains(&leaving.destination.into()) {
         return Err(DropReason::PodTunnel.into());
     }
@@ -115,16 +120,22 @@ fn refuse_tunnel<A: Family>(cx: &Context<'_>, leaving: &Tuple<A>) -> Result<(), 
 }
 
 /// Whether a pod leaves the cluster this way, under this node's address.
-pub(crate) fn is_masqueraded(cx: &Context<'_>, way: &Way<'_>, source: IpAddr, destination: IpAddr) -> bool {
-    way.is_to_wire() && cx.entry.is(Role::Pod) && cx.tables.local.masquerades(source, destination)
+pub(crate) fn is_masqueraded(
+    cx: &Context<'_>,
+    leads: &Leads<'_>,
+    source: IpAddr,
+    destination: IpAddr,
+) -> bool {
+    leads.is_to_wire() && cx.entry.is(Role::Pod) && cx.tables.local.masquerades(source, destination)
 }
 
 /// Whether a backend's answers to the client itself would never come by here, so that nobody would turn them back. A
 /// server in this node's own network answers whoever is outside of the overlay by the uplink, without us, also where the
 /// traffic policy would have it see the client; and a server outside of the overlay answers another node's pod likewise.
-fn is_answered_past_us<A: Family>(cx: &Context<'_>, way: &Way<'_>, leaving: &Tuple<A>) -> bool {
+fn is_answered_past_us<A: Family>(cx: &Context<'_>, leads: &Leads<'_>, leaving: &Tuple<A>) -> bool {
     let is_in_overlay = cx.tables.local.is_pod(leaving.source.into());
-    cx.entry.is(Role::Uplink) && ((way.is_to_host() && !is_in_overlay) || (way.is_to_wire() && is_in_overlay))
+    cx.entry.is(Role::Uplink)
+        && ((leads.is_to_host() && !is_in_overlay) || (leads.is_to_wire() && is_in_overlay))
 }
 
 /// Claims the connection, with the first source port that is free; answers the tuple that its packets leave with.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use millrace_dataplane::table::HashKey;
+use millrace_dataplane::table::{HashKey, NetworkId};
 use millrace_dataplane::wire::{Ecn, EtherType, Fragment, IpProtocol, Ports};
 
 /// Source and destination, of one family.
@@ -13,6 +13,15 @@ pub(crate) enum Addresses {
 }
 
 impl Addresses {
+    /// Both addresses, if they are of one family.
+    pub(crate) fn of(source: IpAddr, destination: IpAddr) -> Option<Self> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4 { source, destination }),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Self::V6 { source, destination }),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+
     #[inline]
     pub(crate) fn source(&self) -> IpAddr {
         match *self {
@@ -93,27 +102,28 @@ impl Packet {
         is_tunnelled: false,
     };
 
-    /// The keyed hash of the packet's flow. A fragment counts without its ports, since only the first of them has
+    /// The keyed hash of the packet's flow in its network. A fragment counts without its ports, since only the first of them has
     /// any and all must go the same way.
     #[inline]
-    pub(crate) fn flow_hash(&self, key: &HashKey) -> u64 {
+    pub(crate) fn flow_hash(&self, key: &HashKey, network: NetworkId) -> u64 {
         let has_ports = self.fragment.is_none() && self.protocol.has_ports();
         let ports = self.ports.filter(|_| has_ports);
+        let last = transport_word(self.protocol, ports) | u64::from(network.number());
         match self.addresses {
             Addresses::V4 { source, destination } => {
                 let addresses = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-                key.hash([addresses, transport_word(self.protocol, ports)])
+                key.hash([addresses, last])
             }
             Addresses::V6 { source, destination } => {
                 let [a, b] = halves(source);
                 let [c, d] = halves(destination);
-                key.hash([a, b, c, d, transport_word(self.protocol, ports)])
+                key.hash([a, b, c, d, last])
             }
         }
     }
 }
 
-/// Ports and protocol in one word, as in the key of a flow (`KeyV4`).
+/// Ports and protocol in one word, as in the key of a flow of the cluster's own network (`KeyV4`).
 #[inline]
 pub(crate) fn transport_word(protocol: IpProtocol, ports: Option<Ports>) -> u64 {
     let ports = ports.map_or(0, |ports| {

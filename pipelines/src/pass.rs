@@ -6,7 +6,7 @@ use millrace_dataplane::verdict::{DropReason, Exit};
 
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::{is_from_us, limit};
+use crate::limit::{is_from_us, limit_leads};
 use crate::open::{balance, is_masqueraded};
 use crate::packet::{Carries, Packet};
 use crate::police::police_loose;
@@ -20,15 +20,15 @@ pub(crate) fn pass<'t, A: Family>(
     is_related: bool,
 ) -> Result<Course<'t, A>, Exit> {
     let destination = packet.addresses.destination();
-    let is_loose = cx.entry.port().is_some() && !is_related;
+    let is_loose = !cx.entry.is_own() && !is_related;
     if is_loose {
         admit_loose(cx, packet)?;
         police_loose(cx, packet)?;
     }
-    let found = route(cx.tables, cx.entry, destination, false, || {
-        packet.flow_hash(&Spread::KEY)
+    let found = route(cx, destination, false, || {
+        packet.flow_hash(&Spread::KEY, cx.network())
     })?;
-    if is_loose && is_masqueraded(cx, &found.way, packet.addresses.source(), destination) {
+    if is_loose && is_masqueraded(cx, &found.leads, packet.addresses.source(), destination) {
         // Under whose address it would leave, only its connection could tell; and nobody leaves under its own.
         let reason = match packet.carries {
             Carries::LaterPiece => DropReason::FragmentUnknown,
@@ -37,9 +37,9 @@ pub(crate) fn pass<'t, A: Family>(
         };
         return Err(reason.into());
     }
-    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
+    let hop = limit_leads(is_from_us(cx.entry), (packet.hops, packet.len), &found.leads)?;
     Ok(Course {
-        way: found.way,
+        leads: found.leads,
         hop,
         rewrite: None,
     })

@@ -22,7 +22,7 @@ pub(crate) fn piece<'t, A: Family>(
     addresses: (A, A),
 ) -> Result<Course<'t, A>, Exit> {
     let span = span(frame, packet, fragment)?;
-    let known = pieces.judge((packet, fragment), span, cx.now)?;
+    let known = pieces.judge((cx.network(), packet, fragment), span, cx.now)?;
     let (course, first) = if fragment.is_first() {
         let first = First {
             protocol: packet.protocol,
@@ -39,7 +39,7 @@ pub(crate) fn piece<'t, A: Family>(
             None,
         )
     };
-    pieces.note((packet, fragment), span, first, cx.now);
+    pieces.note((cx.network(), packet, fragment), span, first, cx.now);
     Ok(course)
 }
 
@@ -76,7 +76,7 @@ fn follow_first<'t, A: Family>(
     addresses: (A, A),
     (first, known_end): (&First, u16),
 ) -> Result<Course<'t, A>, Exit> {
-    let Some(tuple) = tuple(packet, addresses) else {
+    let Some(tuple) = tuple(cx, packet, addresses) else {
         return pass(cx, packet, false);
     };
     let course = track(cx, frame, packet, &tuple, None)?;
@@ -100,7 +100,7 @@ fn follow_later<'t, A: Family>(
             ports: first.ports,
             ..*packet
         };
-        Some((whole, tuple(&whole, addresses)?, first.reaching(span.end)))
+        Some((whole, tuple(cx, &whole, addresses)?, first.reaching(span.end)))
     });
     let followed = match &of_whole {
         Some((whole, tuple, segment)) => track_piece(cx, whole, tuple, segment.as_ref())?,

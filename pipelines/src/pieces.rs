@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use millrace_dataplane::table::flow::TcpSegment;
-use millrace_dataplane::table::{HashKey, Tick};
+use millrace_dataplane::table::{HashKey, NetworkId, Tick};
 use millrace_dataplane::verdict::DropReason;
 use millrace_dataplane::wire::{Fragment, IpProtocol, Ports};
 
@@ -28,6 +28,7 @@ const SPANS: usize = 8;
 /// What all pieces of one packet have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Whole {
+    network: NetworkId,
     source: IpAddr,
     destination: IpAddr,
     /// In IPv6 it is no part of what tells packets apart (RFC 8200 section 4.5).
@@ -107,11 +108,11 @@ impl Pieces {
     /// [`DropReason::FragmentOverlap`], [`DropReason::FragmentScattered`].
     pub(crate) fn judge(
         &mut self,
-        (packet, fragment): (&Packet, Fragment),
+        (network, packet, fragment): (NetworkId, &Packet, Fragment),
         span: Span,
         now: Tick,
     ) -> Result<Known, DropReason> {
-        let Some(entry) = self.find(&Whole::of(packet, fragment), now) else {
+        let Some(entry) = self.find(&Whole::of(network, packet, fragment), now) else {
             return Ok(Known::default());
         };
         if entry.is_spoilt {
@@ -151,12 +152,12 @@ impl Pieces {
     /// Keeps in mind that a piece has passed, which [`Self::judge`] let; `first` is what it says if it is the first.
     pub(crate) fn note(
         &mut self,
-        (packet, fragment): (&Packet, Fragment),
+        (network, packet, fragment): (NetworkId, &Packet, Fragment),
         span: Span,
         first: Option<First>,
         now: Tick,
     ) {
-        let whole = Whole::of(packet, fragment);
+        let whole = Whole::of(network, packet, fragment);
         let place = self.place(&whole);
         let Some(slot) = self
             .sets
@@ -181,7 +182,8 @@ impl Pieces {
     }
 
     fn place(&self, whole: &Whole) -> usize {
-        let last = u64::from(whole.id) << 8 | whole.protocol.map_or(0, |protocol| u64::from(protocol.0));
+        let protocol = whole.protocol.map_or(0, |protocol| u64::from(protocol.0));
+        let last = u64::from(whole.network.number()) << 48 | u64::from(whole.id) << 8 | protocol;
         let hash = match (whole.source, whole.destination) {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let ([a, b], [c, d]) = (halves(source), halves(destination));
@@ -261,9 +263,10 @@ impl Entry {
 }
 
 impl Whole {
-    fn of(packet: &Packet, fragment: Fragment) -> Self {
+    fn of(network: NetworkId, packet: &Packet, fragment: Fragment) -> Self {
         let is_v4 = matches!(packet.addresses, Addresses::V4 { .. });
         Self {
+            network,
             source: packet.addresses.source(),
             destination: packet.addresses.destination(),
             protocol: is_v4.then_some(packet.protocol),

@@ -11,7 +11,7 @@ use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, Por
 use crate::classify::{NO_PORTS, echo_ports};
 use crate::connections::Context;
 use crate::family::Family;
-use crate::limit::{is_from_us, limit};
+use crate::limit::{is_from_us, limit_leads};
 use crate::packet::Packet;
 use crate::route::route;
 use crate::track::Course;
@@ -78,6 +78,7 @@ fn quoted_tuple<A: Family>(cx: &Context<'_>, bytes: &[u8]) -> Option<Tuple<A>> {
         destination: quoted.destination,
         protocol: quoted.protocol,
         ports,
+        network: cx.network(),
     })
 }
 
@@ -90,11 +91,11 @@ pub(crate) fn relate<'t, A: Family>(
     (answer, rewrite): (Tuple<A>, Rewrite<A>),
     source: A,
 ) -> Result<Course<'t, A>, Exit> {
-    let to = rewrite.tuple(answer.protocol);
-    let found = route(cx.tables, cx.entry, to.destination.into(), true, || {
-        packet.flow_hash(&Spread::KEY)
+    let to = rewrite.tuple(answer.protocol, answer.network);
+    let found = route(cx, to.destination.into(), true, || {
+        packet.flow_hash(&Spread::KEY, cx.network())
     })?;
-    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &found.way)?;
+    let hop = limit_leads(is_from_us(cx.entry), (packet.hops, packet.len), &found.leads)?;
     let new_source = if to.source == answer.source {
         source
     } else {
@@ -102,7 +103,7 @@ pub(crate) fn relate<'t, A: Family>(
     };
     write::<A>(frame, packet, (new_source, to.destination), (answer, rewrite))?;
     Ok(Course {
-        way: found.way,
+        leads: found.leads,
         hop,
         rewrite: None,
     })
@@ -127,7 +128,7 @@ fn write<A: Family>(
         .ok_or(DropReason::TransportMalformed)?;
     // Errors are few: the sums of the whole quote before and after say what became of it.
     let before = Sum::ZERO.add_bytes(body).fold();
-    let as_sent = rewrite.tuple(answer.protocol).reversed();
+    let as_sent = rewrite.tuple(answer.protocol, answer.network).reversed();
     let transport = A::readdress_quoted(body, &as_sent)?;
     write_quoted::<A>(transport, &as_sent, rewrite.transport())?;
     let mut change = Delta::u16(before, Sum::ZERO.add_bytes(body).fold());

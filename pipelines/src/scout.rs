@@ -67,19 +67,24 @@ fn scout(cx: &Context<'_>, packet: &Packet) -> Scouted {
 #[inline(always)]
 fn ask<A: Family>(cx: &Context<'_>, packet: &Packet, addresses: (A, A)) -> Option<Hash> {
     let flows = A::flows(&cx.connections.flows);
-    let hash = flows.hash(&tuple(packet, addresses)?);
+    let hash = flows.hash(&tuple(cx, packet, addresses)?);
     flows.prefetch_bucket(hash);
     Some(hash)
 }
 
 /// The tuple of a packet whose ports are known.
 #[inline]
-pub(crate) fn tuple<A: Family>(packet: &Packet, (source, destination): (A, A)) -> Option<Tuple<A>> {
+pub(crate) fn tuple<A: Family>(
+    cx: &Context<'_>,
+    packet: &Packet,
+    (source, destination): (A, A),
+) -> Option<Tuple<A>> {
     Some(Tuple {
         source,
         destination,
         protocol: packet.protocol,
         ports: packet.ports?,
+        network: cx.network(),
     })
 }
 

@@ -6,7 +6,7 @@ use millrace_dataplane::verdict::{DropReason, Exit};
 
 use crate::connections::Context;
 use crate::family::Family;
-use crate::route::Way;
+use crate::route::{Leads, Way};
 
 /// How many ports are tried beside the client's own: a full range costs a bounded time, and is a drop of its own.
 const TRIES: u16 = 64;
@@ -33,7 +33,7 @@ pub(crate) struct Source<A> {
 #[inline]
 pub(crate) fn source<A: Family>(
     cx: &Context<'_>,
-    way: &Way<'_>,
+    leads: &Leads<'_>,
     leaving: &Tuple<A>,
     masquerade: bool,
 ) -> Result<Source<A>, Exit> {
@@ -42,7 +42,7 @@ pub(crate) fn source<A: Family>(
     let is_portless = is_portless(leaving);
     if !masquerade {
         // Were its port taken, another is found: two connections of one client may have got the same backend.
-        let is_hosts = way.is_to_wire() && local.owns(leaving.source.into());
+        let is_hosts = leads.is_to_wire() && local.owns(leaving.source.into());
         return Ok(Source {
             address: leaving.source,
             own: Some(client),
@@ -56,12 +56,14 @@ pub(crate) fn source<A: Family>(
         });
     }
     let sources = A::sources(local);
-    let (address, range) = match way {
-        Way::Tunnel { .. } => (sources.overlay, (FIRST_PORT, LAST_PORT)),
-        Way::Link { exit, .. } => match exit.role {
+    let (address, range) = match leads {
+        Leads::Out(Way::Tunnel { .. }) => (sources.overlay, (FIRST_PORT, LAST_PORT)),
+        Leads::Out(Way::Link { exit, .. }) => match exit.role {
             Role::Uplink => (sources.uplink, local.uplink_ports),
             Role::Host | Role::Pod | Role::Segment => (sources.gateway, (FIRST_PORT, LAST_PORT)),
         },
+        // In a prefix of this node's pods, so that answers come back here to be turned back.
+        Leads::Into(_) => (sources.gateway, (FIRST_PORT, LAST_PORT)),
     };
     let range = if is_portless { NO_PORT } else { range };
     Ok(Source {
@@ -106,7 +108,7 @@ impl<A: Family> Source<A> {
             let place = (start + step) % span;
             u16::try_from(u64::from(first) + place).ok()
         });
-        let allowed = move |port: &u16| !local.has_vxlan_port(*port);
+        let allowed = move |port: &u16| !local.is_tunnel_port(*port);
         // A client that keeps its address keeps its port as well, if it can, whatever that is.
         let own = self.own.filter(|port| kept == original || allowed(port));
         own.into_iter().chain(search.filter(allowed))

@@ -4,7 +4,7 @@
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{
-    Address, Answer, Candidate, Direction, Flow, Freshness, Rewrite, TcpSegment, TcpVerdict, Tuple,
+    Address, Answer, Candidate, Direction, Flow, Freshness, Onward, Rewrite, TcpSegment, TcpVerdict, Tuple,
 };
 use millrace_dataplane::table::service::Serving;
 use millrace_dataplane::table::{Spread, SubjectId};
@@ -16,11 +16,11 @@ use crate::depart::depart;
 use crate::encap::Wrapper;
 use crate::entry::Entry;
 use crate::family::Family;
-use crate::limit::{Hop, is_from_us, limit};
+use crate::limit::{Hop, is_from_us, limit, limit_leads};
 use crate::open::open;
 use crate::packet::Packet;
 use crate::police::{police_again, subject};
-use crate::route::{Route, Way, recall, route};
+use crate::route::{Leads, Route, Way, into_network, recall, route};
 
 /// How often a packet is looked up at most: its connection may be over, or be another worker's doing.
 const LOOKUPS_MAX: u32 = 4;
@@ -28,7 +28,7 @@ const LOOKUPS_MAX: u32 = 4;
 /// Where a packet goes, and what changes in it.
 #[derive(Debug)]
 pub(crate) struct Course<'t, A: Address> {
-    pub(crate) way: Way<'t>,
+    pub(crate) leads: Leads<'t>,
     pub(crate) hop: Hop,
     pub(crate) rewrite: Option<Rewrite<A>>,
 }
@@ -60,8 +60,7 @@ pub(crate) fn track_at_once<A: Family>(
         }
     }
     touch(cx, &flow, freshness);
-    let rewrite = flow.rewrite;
-    Some(depart(cx, wrapper, frame, packet, Course { way, hop, rewrite }))
+    Some(depart(cx, wrapper, frame, packet, (way, hop, flow.rewrite)))
 }
 
 /// Follows the connection of `tuple`, or begins it. `candidate` is where a look ahead has seen it.
@@ -161,17 +160,20 @@ fn follow<'t, A: Family>(
         }
     }
     let freshness = freshness(cx, flow);
-    let way = match standing(cx, flow, freshness)? {
-        Some(way) => way,
-        None => match renew(cx, packet, tuple, flow)? {
-            Some(way) => way,
-            None => return Ok(None),
+    let leads = match standing(cx, flow, freshness)? {
+        Some(way) => Leads::Out(way),
+        None => match standing_network(cx, flow, freshness)? {
+            Some(leads) => leads,
+            None => match renew(cx, packet, tuple, flow)? {
+                Some(leads) => leads,
+                None => return Ok(None),
+            },
         },
     };
-    let hop = limit(is_from_us(cx.entry), (packet.hops, packet.len), &way)?;
+    let hop = limit_leads(is_from_us(cx.entry), (packet.hops, packet.len), &leads)?;
     touch(cx, flow, freshness);
     Ok(Some(Course {
-        way,
+        leads,
         hop,
         rewrite: flow.rewrite,
     }))
@@ -187,7 +189,7 @@ pub(crate) fn touch<A: Family>(cx: &Context<'_>, flow: &Flow<A>, freshness: Fres
     }
 }
 
-/// The way that the flow remembers, if what it rests on has not changed.
+/// The way out that the flow remembers, if it leads out and what it rests on has not changed.
 #[inline(always)]
 pub(crate) fn standing<'t, A: Family>(
     cx: &Context<'t>,
@@ -197,6 +199,21 @@ pub(crate) fn standing<'t, A: Family>(
     match (&flow.answer, freshness) {
         (Some(answer), Freshness::Fresh | Freshness::Restamp) => recall(cx.tables, answer.onward, A::IS_V6),
         (None, _) | (_, Freshness::Stale) => Ok(None),
+    }
+}
+
+/// The network that the flow leads into, if it does and what that rests on has not changed.
+fn standing_network<'t, A: Family>(
+    cx: &Context<'t>,
+    flow: &Flow<A>,
+    freshness: Freshness,
+) -> Result<Option<Leads<'t>>, Exit> {
+    match (flow.answer.map(|answer| answer.onward), freshness) {
+        (Some(Onward::Network(network)), Freshness::Fresh | Freshness::Restamp) => {
+            into_network(cx, network).map(Some)
+        }
+        (Some(Onward::Port(_) | Onward::Neighbour(_) | Onward::Peer(_) | Onward::Refused(_)) | None, _)
+        | (Some(Onward::Network(_)), Freshness::Stale) => Ok(None),
     }
 }
 
@@ -216,11 +233,11 @@ fn renew<'t, A: Family>(
     packet: &Packet,
     tuple: &Tuple<A>,
     flow: &Flow<A>,
-) -> Result<Option<Way<'t>>, Exit> {
+) -> Result<Option<Leads<'t>>, Exit> {
     let flows = A::flows(&cx.connections.flows);
     let leaving = flow
         .rewrite
-        .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol));
+        .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol, tuple.network));
     let mut backend = SubjectId::NONE;
     if flow.id.direction() == Direction::Original {
         match bound_to(cx, tuple, flow) {
@@ -240,18 +257,14 @@ fn renew<'t, A: Family>(
     if police_again(cx, flow)?.is_none() {
         return Ok(None);
     }
-    let found = route(
-        cx.tables,
-        cx.entry,
-        leaving.destination.into(),
-        flow.rewrite.is_some(),
-        || tuple.hash_with(&Spread::KEY),
-    )?;
+    let found = route(cx, leaving.destination.into(), flow.rewrite.is_some(), || {
+        tuple.hash_with(&Spread::KEY)
+    })?;
     if flow.answer.is_none() && !packet.protocol.has_ports() {
         steer_answers(cx, tuple, &leaving, &found)?;
     }
     flows.store_answer(flow.id, &answer(cx, &found, backend));
-    Ok(Some(found.way))
+    Ok(Some(found.leads))
 }
 
 /// What a connection is bound to.
@@ -300,7 +313,8 @@ pub(crate) fn steer_answers<A: Family>(
     leaving: &Tuple<A>,
     found: &Route<'_>,
 ) -> Result<(), Exit> {
-    let is_ours = found.way.is_to_wire() && leaving.source != tuple.source && leaving.ports.destination == 0;
+    let is_ours =
+        found.leads.is_to_wire() && leaving.source != tuple.source && leaving.ports.destination == 0;
     let is_steered = matches!(cx.entry, Entry::Held { is_steered: true, .. });
     if is_ours && !is_steered {
         let (reason, awaited) = if tuple.protocol == A::ICMP_PROTOCOL {

@@ -148,6 +148,7 @@ async fn control(mut calls: mpsc::Receiver<Call>, seen: Arc<Seen>, mut stopped: 
             | Request::ShowDns
             | Request::Explain(_)
             | Request::ExplainFrame(_)
+            | Request::ExplainPacket(_)
             | Request::Denied
             | Request::ShowFlows(_)
             | Request::Attach(_)

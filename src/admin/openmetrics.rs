@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::protocol::Stats;
+use super::protocol::{PortStats, Stats};
 
 /// What is written of a worker.
 #[derive(Debug, Deserialize)]
@@ -253,7 +253,8 @@ fn ports(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
     for port in &stats.ports {
         for queue in &port.queues {
             let queue = Queue::deserialize(queue)?;
-            let labels = vec![("port", port.name.clone()), ("queue", queue.queue.to_string())];
+            let mut labels = port_labels(port);
+            labels.push(("queue", queue.queue.to_string()));
             queues.push((labels, queue));
         }
     }
@@ -261,10 +262,9 @@ fn ports(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
     let steering = stats.ports.iter().flat_map(|port| {
         let counts = port.steering.iter();
         counts.map(|(name, count)| {
-            (
-                vec![("port", port.name.clone()), ("name", name.clone())],
-                count.to_string(),
-            )
+            let mut labels = port_labels(port);
+            labels.push(("name", name.clone()));
+            (labels, count.to_string())
         })
     });
     page.counter(
@@ -273,6 +273,12 @@ fn ports(page: &mut Page, stats: &Stats) -> Result<(), serde_json::Error> {
         steering,
     );
     Ok(())
+}
+
+/// By what a port is told from others, and its network where it is not in the cluster's own.
+fn port_labels(port: &PortStats) -> Vec<(&'static str, String)> {
+    let network = port.network.clone().map(|network| ("network", network));
+    [("port", port.name.clone())].into_iter().chain(network).collect()
 }
 
 /// A daemon's answer, for tests.

@@ -26,12 +26,12 @@ pub use dns::{DnsFacts, DnsRow, DnsUpstreamRow};
 pub use health::HealthReport;
 pub use load_balancers::LoadBalancerRow;
 pub use networks::{
-    Join, Joined, MemberEnd, MemberName, NetworkFacts, NetworkRow, PodInterface, RemoteRow, TapDevice,
-    TrunkVlan,
+    Join, Joined, MemberEnd, MemberName, MemberRoute, NetworkFacts, NetworkRow, PodInterface, RemoteRow,
+    TapDevice, TrunkVlan,
 };
 pub use policies::{DeniedPackets, DeniedRow, Explain, ExplainedStage, Explanation, PolicyRow, RuleRow};
 pub use services::{EndpointCounts, EndpointRow, ServiceCounts, ServicePortRow, ServiceRow, ShowFilter};
-pub use stations::{ExplainFrame, StationRow, Stations};
+pub use stations::{ExplainFrame, ExplainPacket, StationRow, Stations};
 
 /// Longest line either side accepts, in bytes.
 pub const LINE_MAX_BYTES: usize = 16 << 20;
@@ -68,6 +68,8 @@ pub enum Request {
     Explain(Explain),
     /// Where a frame between two stations of a bridged network would go.
     ExplainFrame(ExplainFrame),
+    /// Whether a packet between two addresses of a routed network, or of one that it is routed to, would arrive, and by what.
+    ExplainPacket(ExplainPacket),
     /// What policies have denied since this was last asked for; nobody but who goes on asking is told of all.
     Denied,
     /// Make a port for a pod.
@@ -199,6 +201,9 @@ pub struct Totals {
 pub struct PortStats {
     /// Its name: the interface's, with the pod's where it is one.
     pub name: String,
+    /// The network beside the cluster's own, `NAMESPACE/NAME`, of its frames without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Per queue: `dataplane::stats::QueueCounters`.
     pub queues: Vec<serde_json::Value>,
     /// The steering program's own counters, by name.
@@ -272,7 +277,7 @@ pub struct QueueRow {
 pub struct RouteRow {
     /// Destination, `ADDRESS/LENGTH`.
     pub prefix: String,
-    /// What kind of way it is: port, tunnel, via, on-link, switch, blackhole, unreachable.
+    /// What kind of way it is: port, tunnel, via, on-link, switch, network, blackhole, unreachable.
     pub kind: String,
     /// In words: the pod, the peer, the gateway.
     pub to: String,
@@ -351,6 +356,9 @@ pub struct Flows {
 /// A row of [`Request::ShowFlows`]: a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRow {
+    /// The network beside the cluster's own, `NAMESPACE/NAME`, that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// tcp, udp, icmp, icmpv6, sctp, or the protocol's number.
     pub protocol: String,
     /// How far it has come. TCP: syn-sent, syn-received, picked-up, established, half-closed, closing, time-wait,

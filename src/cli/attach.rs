@@ -9,7 +9,8 @@ use super::output::understand;
 use super::{output, show, value};
 use crate::admin::client::Client;
 use crate::admin::protocol::{
-    Attach, Failure, Join, Joined, MemberEnd, MemberName, PodInterface, Request, TapDevice, TrunkVlan,
+    Attach, Bandwidth, Failure, Join, Joined, MemberEnd, MemberName, PodInterface, Request, TapDevice,
+    TrunkVlan,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:\n  millrace attach default/web-0 --netns /run/netns/web-0\n  \
@@ -122,6 +123,7 @@ fn wanted(arguments: AttachArguments) -> Result<(String, Request), Failure> {
         mac: arguments.mac,
         addresses: arguments.addresses,
         container: None,
+        bandwidth: Bandwidth::default(),
     };
     Ok((name, Request::Join(join)))
 }

@@ -54,6 +54,8 @@ fn every_command_of_the_contract_is_understood() {
         "explain --from shop/web --to shop/db:5432",
         "explain --from shop/web --to 10.96.0.1:53 --proto udp --manifests new --json",
         "explain --network shop/blue --from 02:00:00:00:00:01 --to ff:ff:ff:ff:ff:ff --json",
+        "explain --network shop/blue --from 10.9.0.7 --to [fd09::7]:80 --proto udp",
+        "show flows --network shop/blue",
         "denied",
         "denied --follow --json",
         "show services --pod default/web-0 --address 10.96.0.1 --port 443 --state ready --json",
@@ -101,7 +103,7 @@ fn wrong_usage_is_said_with_status_2() {
         ),
         ("explain --from web --to shop/db:1", ErrorKind::ValueValidation),
         (
-            "explain --network shop/blue --from 02:00:00:00:00:01 --to 02:00:00:00:00:02 --proto tcp",
+            "explain --network shop/blue --from 02:00:00:00:00:01 --to 02:00:00:00:00:02 --manifests m",
             ErrorKind::ArgumentConflict,
         ),
         ("capture", ErrorKind::MissingRequiredArgument),
@@ -147,6 +149,11 @@ fn requests_reach_the_daemon_and_its_failures_come_back() {
             "explain --network a/b --from 02:00:00:00:00:01 --to db:80",
             "no MAC address",
         ),
+        (
+            "explain --network a/b --from 02:00:00:00:00:01 --to 02:00:00:00:00:02 --proto tcp",
+            "leave --proto out",
+        ),
+        ("explain --network a/b --from 10.9.0.7 --to db:80", "IP:PORT"),
     ];
     for (line, said) in rows {
         let failure = execute(&lab.path(), client(line)).unwrap_err();

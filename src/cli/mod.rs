@@ -217,7 +217,7 @@ pub struct FilterArguments {
     /// Only what is in this state
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
-    /// Only stations of this network
+    /// Only flows or stations of this network
     #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network)]
     pub network: Option<String>,
     /// So many flows or stations at most [default: 1000]
@@ -270,18 +270,18 @@ pub enum Subject {
 /// Arguments of [`ClientCommand::Explain`].
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
-    /// The bridged network, of a frame between two of its stations
-    #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network, conflicts_with_all = ["proto", "manifests"])]
+    /// The network: a bridged one, of a frame between two of its stations, or a routed one, of a packet from one of its addresses
+    #[arg(long, value_name = "NAMESPACE/NETWORK", value_parser = value::network, conflicts_with = "manifests")]
     pub network: Option<String>,
-    /// The pod that would open the connection; of a frame, the MAC address that would send it
-    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod_or_mac)]
+    /// The pod that would open the connection; in a --network the MAC address or the IP address that would send
+    #[arg(long, value_name = "NAMESPACE/POD", value_parser = value::pod_or_station)]
     pub from: String,
-    /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT; of a frame, a MAC address
+    /// To whom: NAMESPACE/POD:PORT, NAMESPACE/SERVICE:PORT or IP:PORT; in a --network a MAC address, IP or IP:PORT
     #[arg(long, value_name = "WHERE")]
     pub to: String,
-    /// The protocol
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = ["tcp", "udp", "sctp", "icmp"])]
-    pub proto: String,
+    /// The protocol [default: tcp]
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp", "sctp", "icmp"])]
+    pub proto: Option<String>,
     /// Ask what would be with the manifests in this folder applied to the objects in force; where no switch runs, with
     /// them alone
     #[arg(long, value_name = "DIR")]
@@ -289,6 +289,11 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The protocol of a connection that is asked about.
+fn default_protocol() -> String {
+    "tcp".to_owned()
 }
 
 /// Arguments of [`ClientCommand::Capture`].
@@ -343,7 +348,7 @@ pub fn execute(socket: &Path, command: ClientCommand) -> Result<(), Failure> {
             let ask = protocol::Explain {
                 from: arguments.from,
                 to: arguments.to,
-                protocol: arguments.proto,
+                protocol: arguments.proto.unwrap_or_else(default_protocol),
                 // The daemon has a folder of its own to start from.
                 manifests: arguments
                     .manifests

@@ -15,6 +15,7 @@ pub(super) fn table(rows: &[NetworkRow]) -> Table {
         ">MTU",
         "PORTS-HERE",
         ">STATIONS",
+        "ROUTES-TO",
         "REMOTES",
         "STATE",
     ]);
@@ -36,7 +37,9 @@ pub(super) fn table(rows: &[NetworkRow]) -> Table {
             list(&row.subnets),
             or_nothing(row.mtu.map(|mtu| mtu.to_string())),
             list(&row.members),
-            row.stations.to_string(),
+            // In a routed one nobody is learned.
+            or_nothing((row.kind != "routed").then(|| row.stations.to_string())),
+            list(&row.routes_to),
             list(&remotes),
             row.fault.clone().unwrap_or_else(|| "served".to_owned()),
         ]);
@@ -56,6 +59,9 @@ mod tests {
              "mtu": 1450, "members": ["vm7", "mr1 (shop/db-0)"], "stations": 3, "fault": null,
              "remotes": [{"address": "192.0.2.2", "node": "node-b", "ready": true},
                  {"address": "192.0.2.9", "node": null, "ready": false}]},
+            {"network": "shop/amber", "kind": "routed", "vni": 101, "port": 8472, "subnets": ["10.8.0.0/16"], "mtu": 1450,
+             "members": ["mr2 (shop/db-0)"], "stations": 0, "fault": null, "routes_to": ["shop/cyan", "cluster"],
+             "gateways": ["10.8.0.1"], "remotes": [{"address": "192.0.2.2", "node": "node-b", "mac": "02:4d:c0:00:02:02", "ready": true}]},
             {"network": "shop/red", "kind": "bridged", "vni": 1, "port": 8472, "subnets": [], "mtu": null,
              "members": [], "stations": 0, "remotes": [], "fault": "it is the cluster's own number"},
         ]))
@@ -63,9 +69,15 @@ mod tests {
         let text = table(&rows).render("");
         let lines: Vec<&str> = text.lines().collect();
         assert!(
-            lines[1].contains("vm7,mr1 (shop/db-0)         3  node-b,192.0.2.9 (unresolved)  served"),
+            lines[1].contains(
+                "vm7,mr1 (shop/db-0)         3  -                  node-b,192.0.2.9 (unresolved)  served"
+            ),
             "{text}"
         );
-        assert!(lines[2].contains("it is the cluster's own number"), "{text}");
+        assert!(
+            lines[2].contains("mr2 (shop/db-0)             -  shop/cyan,cluster  node-b "),
+            "{text}"
+        );
+        assert!(lines[3].contains("it is the cluster's own number"), "{text}");
     }
 }

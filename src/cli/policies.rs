@@ -14,10 +14,12 @@ use crate::daemon::explain_alone;
 /// How often the daemon is asked what was denied.
 const DENIED_PAUSE: Duration = Duration::from_millis(250);
 
-/// A row for each rule.
+/// A row for each rule; where there are policies of networks beside the cluster's own, with the network.
 pub(super) fn table(rows: &[PolicyRow]) -> Table {
-    let mut table = Table::new(&[
+    let has_networks = rows.iter().any(|row| row.network.is_some());
+    let columns = [
         "POLICY",
+        "NETWORK",
         "TIER",
         "FOR",
         ">PODS",
@@ -26,22 +28,24 @@ pub(super) fn table(rows: &[PolicyRow]) -> Table {
         "ACTION",
         "PEERS",
         ">CONNECTIONS",
-    ]);
+    ];
+    let shown = |column: &&str| has_networks || *column != "NETWORK";
+    let mut table = Table::new(&columns.into_iter().filter(shown).collect::<Vec<_>>());
     for row in rows {
+        let network = row.network.clone().map(|network| match network.as_str() {
+            "" => "none".to_owned(),
+            _ => network,
+        });
+        let network = has_networks.then(|| network.unwrap_or_else(|| "-".to_owned()));
         let head = || {
-            [
-                row.policy.clone(),
-                row.tier.clone(),
-                row.subject.clone(),
-                row.pods.to_string(),
-            ]
+            let rest = [row.tier.clone(), row.subject.clone(), row.pods.to_string()];
+            [row.policy.clone()]
+                .into_iter()
+                .chain(network.clone())
+                .chain(rest)
         };
         if row.rules.is_empty() {
-            table.row(
-                head()
-                    .into_iter()
-                    .chain(["-", "-", "-", "-", "-"].map(str::to_owned)),
-            );
+            table.row(head().chain(["-", "-", "-", "-", "-"].map(str::to_owned)));
         }
         for rule in &row.rules {
             let number = rule.rule.map_or_else(|| "-".to_owned(), |rule| rule.to_string());
@@ -56,7 +60,7 @@ pub(super) fn table(rows: &[PolicyRow]) -> Table {
                 rule.peers.clone(),
                 grouped(rule.connections),
             ];
-            table.row(head().into_iter().chain(rest));
+            table.row(head().chain(rest));
         }
     }
     table
@@ -125,7 +129,8 @@ pub(super) fn denied(socket: &Path, is_followed: bool, is_json: bool) -> Result<
             };
             output::print(&(line + "\n"))?;
         }
-        let lost = packets.lost - lost_before.unwrap_or(packets.lost);
+        // Less than before, where a network has gone with its log.
+        let lost = packets.lost.saturating_sub(lost_before.unwrap_or(packets.lost));
         lost_before = Some(packets.lost);
         if lost > 0 {
             output::print(&if is_json {
@@ -145,12 +150,14 @@ fn denied_line(row: &DeniedRow) -> String {
         None => address.to_string(),
     };
     let port = row.port.map(|port| format!(" port {port}")).unwrap_or_default();
+    let network = row.network.as_ref();
+    let network = network.map_or_else(String::new, |network| format!(" in network {network}"));
     let service = row
         .service
         .map(|address| format!(", sent to {address}"))
         .unwrap_or_default();
     format!(
-        "{} -> {}{port} {}{service}: {} denied by {} ({})",
+        "{} -> {}{port} {}{service}{network}: {} denied by {} ({})",
         end(row.source, &row.source_pod),
         end(row.destination, &row.destination_pod),
         row.protocol,
@@ -166,6 +173,35 @@ mod tests {
     use super::*;
     use crate::admin::protocol::ExplainedStage;
 
+    fn policy(policy: &str, network: Option<&str>) -> PolicyRow {
+        PolicyRow {
+            policy: policy.into(),
+            network: network.map(str::to_owned),
+            tier: "NetworkPolicy".into(),
+            subject: "shop/*".into(),
+            pods: 2,
+            rules: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn networks_are_shown_where_policies_are_for_some() {
+        let own = policy("NetworkPolicy shop/a", None);
+        let text = table(std::slice::from_ref(&own)).render("");
+        assert!(!text.contains("NETWORK "), "{text}");
+        let others = [
+            policy("MultiNetworkPolicy shop/b", Some("shop/red")),
+            policy("MultiNetworkPolicy shop/c", Some("")),
+        ];
+        let rows = [&[own][..], &others].concat();
+        let text = table(&rows).render("");
+        let column: Vec<&str> = text
+            .lines()
+            .map(|line| line.split_whitespace().nth(2).unwrap())
+            .collect();
+        assert_eq!(column[1..], ["-", "shop/red", "none"], "{text}");
+    }
+
     #[test]
     fn words_for_a_person() {
         let row = DeniedRow {
@@ -173,6 +209,7 @@ mod tests {
             source_pod: Some("shop/web".into()),
             destination: "10.244.1.3".parse().unwrap(),
             destination_pod: None,
+            network: None,
             service: Some("10.96.0.1".parse().unwrap()),
             protocol: "TCP".into(),
             port: Some(80),
@@ -184,6 +221,12 @@ mod tests {
             denied_line(&row),
             "shop/web (10.244.1.2) -> 10.244.1.3 port 80 TCP, sent to 10.96.0.1: ingress denied by NetworkPolicy shop/deny, which isolates the pod for ingress (3)"
         );
+        let row = DeniedRow {
+            service: None,
+            network: Some("shop/red".into()),
+            ..row
+        };
+        assert!(denied_line(&row).contains("10.244.1.3 port 80 TCP in network shop/red: ingress denied by"));
         let explanation = Explanation {
             allowed: false,
             stages: vec![ExplainedStage {

@@ -47,7 +47,7 @@ pub(super) fn request(what: Subject, filter: ShowFilter) -> Result<Request, Fail
 
 /// That what is asked for can be chosen from in this way.
 fn check_filter(what: Subject, filter: &ShowFilter) -> Result<(), Failure> {
-    // What chooses among stations, and what among Services and connections.
+    // What chooses among stations, and what among Services; connections are chosen by all of it.
     let of_stations = ShowFilter {
         network: filter.network.clone(),
         limit: filter.limit,
@@ -59,14 +59,15 @@ fn check_filter(what: Subject, filter: &ShowFilter) -> Result<(), Failure> {
     };
     let allowed = match what {
         Subject::Fdb => &of_stations,
-        Subject::Services | Subject::Flows => &others,
+        Subject::Services => &others,
+        Subject::Flows => filter,
         _ => &ShowFilter::default(),
     };
     if filter == allowed {
         return Ok(());
     }
     Err(Failure::wrong(
-        "--pod, --address, --port and --state choose among services and flows, --network among stations (fdb); leave them out",
+        "--pod, --address, --port and --state choose among services and flows, --network among flows and stations (fdb); leave them out",
     ))
 }
 
@@ -265,7 +266,10 @@ fn workers(rows: Vec<WorkerRow>) -> Table {
 
 /// The connections, and how many there are that are not shown.
 fn flows(answer: Flows) -> String {
-    let mut table = Table::new(&[
+    // Most clusters have one network.
+    let has_networks = answer.flows.iter().any(|row| row.network.is_some());
+    let network = if has_networks { &["NETWORK"][..] } else { &[] };
+    let columns = [
         "PROTOCOL",
         "STATE",
         "FROM",
@@ -277,10 +281,12 @@ fn flows(answer: Flows) -> String {
         ">AGE",
         ">IDLE",
         "POLICIES",
-    ]);
+    ];
+    let mut table = Table::new(&[network, &columns].concat());
     let shown = answer.flows.len();
     for row in answer.flows {
-        table.row([
+        let network = has_networks.then(|| or_nothing(row.network));
+        table.row(network.into_iter().chain([
             row.protocol,
             row.state,
             end(row.original.source, row.original.source_port),
@@ -292,7 +298,7 @@ fn flows(answer: Flows) -> String {
             format!("{} s", row.age_seconds),
             format!("{} s", row.idle_seconds),
             or_nothing(row.policies),
-        ]);
+        ]));
     }
     let mut text = if table.is_empty() {
         String::new()
@@ -428,7 +434,7 @@ mod tests {
             "reply": tuple("10.244.2.3", "10.244.1.2"), "opener": "default/a", "binding": [1, 2],
             "onward": "tunnel to node-b", "policies": "allowed by NetworkPolicy default/dns, egress rule 0",
             "age_seconds": 7, "idle_seconds": 0});
-        let answer = json!({"connections": 1234, "capacity": 4096, "matching": 2, "flows": [row]});
+        let answer = json!({"connections": 1234, "capacity": 4096, "matching": 2, "flows": [&row]});
         assert_eq!(
             table(Subject::Flows, answer),
             [
@@ -438,6 +444,16 @@ mod tests {
                  tunnel to node-b  7 s   0 s  allowed by NetworkPolicy default/dns, egress rule 0",
                 "1 of 2 matching flows; 1,234 connections, room for 4,096",
             ]
+        );
+        let mut other = row.clone();
+        other["network"] = json!("shop/blue");
+        let answer = json!({"connections": 2, "capacity": 4096, "matching": 2, "flows": [row, other]});
+        let lines = table(Subject::Flows, answer);
+        assert!(
+            lines[0].starts_with("NETWORK    PROTOCOL")
+                && lines[1].starts_with("-          udp ")
+                && lines[2].starts_with("shop/blue  udp "),
+            "{lines:?}"
         );
         let filter = ShowFilter {
             port: Some(53),
@@ -450,7 +466,7 @@ mod tests {
         let wrong = [
             (Subject::Peers, &filter),
             (Subject::Fdb, &filter),
-            (Subject::Flows, &blue),
+            (Subject::Services, &blue),
             (Subject::Networks, &blue),
         ];
         for (what, filter) in wrong {

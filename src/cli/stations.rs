@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::output::{Table, grouped, understand};
-use super::{ExplainArguments, policies, value};
+use super::{ExplainArguments, default_protocol, policies, value};
 use crate::admin::client::Client;
-use crate::admin::protocol::{ExplainFrame, Failure, Request, Stations};
+use crate::admin::protocol::{ExplainFrame, ExplainPacket, Failure, Request, Stations};
 
 /// One line for each station, and how many there are.
 pub(super) fn page(answer: &Stations) -> String {
@@ -33,16 +33,34 @@ pub(super) fn page(answer: &Stations) -> String {
     text
 }
 
-/// Asks where a frame of a network would go; says so, and answers with the exit status whether it would go anywhere.
+/// Asks where a frame of a network would go, or a packet of a routed one; says so, and answers with the exit status whether it
+/// would go anywhere.
 pub(super) fn explain(socket: &Path, network: String, arguments: &ExplainArguments) -> Result<(), Failure> {
-    let ask = ExplainFrame {
-        network,
-        from: value::mac(&arguments.from)?,
-        to: value::mac(&arguments.to)?,
-    };
-    let answer = Client::connect(socket)?.request(&Request::ExplainFrame(ask))?;
+    let request = request(network, arguments)?;
+    let answer = Client::connect(socket)?.request(&request)?;
     let explanation = understand(answer.clone())?;
     policies::conclude(&answer, &explanation, arguments.json, "forwarded")
+}
+
+fn request(network: String, arguments: &ExplainArguments) -> Result<Request, Failure> {
+    let Ok(from) = arguments.from.parse() else {
+        if arguments.proto.is_some() {
+            return Err(Failure::wrong("a frame is of any protocol; leave --proto out"));
+        }
+        return Ok(Request::ExplainFrame(ExplainFrame {
+            network,
+            from: value::mac(&arguments.from)?,
+            to: value::mac(&arguments.to)?,
+        }));
+    };
+    let (to, port) = value::address_and_port(&arguments.to)?;
+    Ok(Request::ExplainPacket(ExplainPacket {
+        network,
+        from,
+        to,
+        port,
+        protocol: arguments.proto.clone().unwrap_or_else(default_protocol),
+    }))
 }
 
 #[cfg(test)]

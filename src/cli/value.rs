@@ -1,5 +1,6 @@
 //! Checks of what is given on the command line, so far as they need no daemon.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use millrace_dataplane::wire::MacAddr;
@@ -32,12 +33,24 @@ pub(super) fn mac(text: &str) -> Result<String, Failure> {
     Ok(mac.to_string())
 }
 
-/// A pod, or a station's MAC address.
-pub(super) fn pod_or_mac(text: &str) -> Result<String, String> {
-    if text.parse::<MacAddr>().is_ok() {
+/// A pod, or the MAC address or IP address of a station.
+pub(super) fn pod_or_station(text: &str) -> Result<String, String> {
+    if text.parse::<MacAddr>().is_ok() || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
-    pod(text).map_err(|reason| format!("{reason}; a station of a --network is 02:00:00:00:00:01, say"))
+    pod(text)
+        .map_err(|reason| format!("{reason}; a station of a --network is 02:00:00:00:00:01 or 10.9.0.7, say"))
+}
+
+/// An address, with or without a port.
+pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), Failure> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, None));
+    }
+    let both = text.parse::<SocketAddr>();
+    let both =
+        both.map_err(|_| Failure::wrong(format!("{text} is neither IP nor IP:PORT, such as 10.9.0.7:80")))?;
+    Ok((both.ip(), Some(both.port())))
 }
 
 /// A network namespace, as an absolute path: the daemon is another process, with another working directory.
@@ -75,6 +88,30 @@ mod tests {
         assert_eq!(pod("default/web-0"), Ok("default/web-0".to_owned()));
         for wrong in ["", "web-0", "/web-0", "default/", "a/b/c", "/"] {
             assert!(pod(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn who_sends_and_to_where_is_a_pod_or_a_station() {
+        for right in ["default/a", "02:00:00:00:00:01", "10.9.0.7", "fd09::7"] {
+            assert_eq!(pod_or_station(right), Ok(right.to_owned()));
+        }
+        assert!(pod_or_station("10.9.0.7:80").is_err());
+        for (text, address, port) in [
+            ("10.9.0.7", "10.9.0.7", None),
+            ("10.9.0.7:80", "10.9.0.7", Some(80)),
+            ("fd09::7", "fd09::7", None),
+            ("[fd09::7]:80", "fd09::7", Some(80)),
+        ] {
+            let expected = address.parse::<IpAddr>().map(|address| (address, port)).ok();
+            assert_eq!(address_and_port(text).ok(), expected, "{text}");
+        }
+        for wrong in ["", "10.9.0.7:x", "a/b:80", "10.9.0.7:65536"] {
+            assert_eq!(
+                address_and_port(wrong).map_err(|failure| failure.status),
+                Err(2),
+                "{wrong}"
+            );
         }
     }
 

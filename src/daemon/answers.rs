@@ -45,13 +45,14 @@ impl Daemon {
                 self.balancing
                     .rows(&self.config.load_balancer, &self.config.node.name),
             ),
-            Request::ShowPolicies => to_value(self.policing.compiler.rows()),
+            Request::ShowPolicies => to_value(self.policing.compilers.rows(&self.store)),
             Request::ShowDns => to_value(self.resolver.as_ref().map(|dns| dns.row(&self.config.dns))),
             Request::Explain(ask) => {
                 self.explain(ask, answer);
                 return;
             }
             Request::ExplainFrame(ask) => self.explain_frame(&ask).and_then(to_value),
+            Request::ExplainPacket(ask) => self.explain_packet(&ask).and_then(to_value),
             Request::Denied => to_value(self.denied()),
             Request::Attach(attach) => self.attach(&attach).await.and_then(to_value),
             Request::Detach { pod } => self.detach_pod(&pod).await,
@@ -99,8 +100,9 @@ impl Daemon {
             add(&mut totals.punted, &counters.punted);
             workers.push(json!(counters));
         }
-        let ports = self.ports.iter().map(|(_, port)| PortStats {
+        let ports = self.ports.iter().map(|(id, port)| PortStats {
             name: port.name(),
+            network: self.members.get(id).and_then(|member| member.network.clone()),
             queues: port
                 .attached
                 .seats
@@ -190,6 +192,7 @@ impl Daemon {
                 Target::Via { port, next_hop } => ("via", next_hop.to_string(), Some(name(port))),
                 Target::OnLink { port } => ("on-link", "the destination itself".into(), Some(name(port))),
                 Target::Switch => ("switch", "the switch itself".into(), None),
+                Target::Network(network) => ("network", self.network_name(network), None),
                 Target::Blackhole => ("blackhole", "nowhere, silently".into(), None),
                 Target::Unreachable => ("unreachable", "nowhere, the sender is told".into(), None),
             };

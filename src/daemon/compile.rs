@@ -10,6 +10,7 @@ mod next_hops;
 mod numbers;
 mod peers;
 pub mod policies;
+pub mod routed;
 mod routes;
 pub mod services;
 mod steering;
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NodeTables, PeerId, PeerTable, PortFacts,
-    PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
+    Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NetworkId, NodeTables, PeerId, PeerTable,
+    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
@@ -37,9 +38,10 @@ use crate::objects::{NodeName, NodeRecord, PodKey, Store};
 use ends::{OwnEnds, endpoints, is_link_local_v6, own_ends};
 use kernel_routes::KernelRoutes;
 use networks::{SecondNetworks, second_networks};
-pub use numbers::Numbers;
+pub use numbers::{NetworkNumbers, Numbers};
 use peers::Peers;
-use policies::{PolicyCompiler, PolicyInputs, addresses_of_node, local_ports};
+use policies::{PolicyCompilers, PolicyInputs, addresses_of_node, local_ports};
+use routed::{Routed, Shared};
 use routes::{inner_sources, routes};
 use services::{HostListens, PodHostPorts, ServiceCompiler, ServiceInputs};
 use steering::steering;
@@ -136,7 +138,7 @@ pub fn compile(
     inputs: &Inputs<'_>,
     numbers: &mut Numbers,
     services: &mut ServiceCompiler,
-    policies: &mut PolicyCompiler,
+    policies: &mut PolicyCompilers,
     epoch: Epoch,
 ) -> Compiled {
     let uplink = inputs.ports.iter().find(|port| port.facts.role == Role::Uplink);
@@ -146,33 +148,47 @@ pub fn compile(
     let peers = Peers::collect(inputs, numbers, uplink, ends, &mut warnings);
     let from_kernel = KernelRoutes::collect(inputs, uplink, host, &peers, &mut warnings);
     let mut local = local(inputs, (uplink, host), ends, endpoints(inputs, ends, &peers));
-    local.pod_networks = pod_networks(inputs, &from_kernel);
     local.node_addresses.extend(peers.remotes());
     update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
-    policies.update(&PolicyInputs {
+    policies.cluster.update(&PolicyInputs {
         store: inputs.store,
         ports: &local_ports(inputs.ports),
         node_addresses: &addresses_of_node(inputs, &local),
     });
-    warnings.extend_from_slice(policies.warnings());
+    policies.networks.update(inputs.store, inputs.members);
+    warnings.extend(policies.warnings());
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
+    local.second_ports = second.ports.iter().copied().collect();
+    // What lies in networks to which the cluster's own leads is met under its own addresses, as pods are.
+    let routed = std::mem::take(&mut second.routed);
+    local.pod_networks = pod_networks(inputs, &from_kernel, &routed);
     let steering = steering(inputs, &local, services.steering(), &second.ports);
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
     let own_services = host_path::own_services(inputs, host, &local, services.steering());
-    let routes = routes(inputs, host, &local, &peers, &from_kernel);
+    let routes = routes(inputs, host, &local, &peers, (&from_kernel, &routed));
     let inner_sources = inner_sources(&local, &peers, &from_kernel);
     let plain_sources = peers.plain_sources(inputs.own);
+    let ports = inputs.ports.iter().map(|port| (port.id, routed.facts(port)));
+    let ports = Arc::new(PortTable::build(ports));
+    second.routed_ports.clone_from(&routed.ports);
+    let neighbours = Arc::new(neighbours(inputs, numbers, uplink));
+    let routed = routed.tables(&Shared {
+        ports: &ports,
+        neighbours: &neighbours,
+        policies: &policies.networks,
+        epoch,
+    });
     let tables = NodeTables {
-        ports: Arc::new(PortTable::build(
-            inputs.ports.iter().map(|port| (port.id, port.facts.clone())),
-        )),
+        network: NetworkId::CLUSTER,
+        routed: Arc::new(routed),
+        ports,
         routes: Arc::new(RouteTable::with_spreads(routes, from_kernel.spreads)),
         services: Arc::clone(services.table()),
-        policies: Arc::clone(policies.table()),
-        neighbours: Arc::new(neighbours(inputs, numbers, uplink)),
+        policies: Arc::clone(policies.cluster.table()),
+        neighbours,
         local: Arc::new(local),
         networks: Arc::new(std::mem::take(&mut second.tables)),
         peers: Arc::new(
@@ -235,6 +251,7 @@ fn local(
             .copied()
             .chain(node_addresses(inputs.store))
             .collect(),
+        second_ports: Vec::new(),
         gateways: inputs.own.gateway_addresses().collect(),
         pod_prefixes: inputs.own.pod_prefixes().filter_map(prefix).collect(),
         pod_networks: Lpm::default(),
@@ -262,8 +279,8 @@ pub(super) fn overhead(bytes: usize) -> u16 {
 }
 
 /// The prefixes of every node's pods, also of nodes to which there is no tunnel, and what lies behind tunnels without an
-/// object that says so. A way to everywhere makes not the whole world pods.
-fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes) -> Lpm<()> {
+/// object that says so, and networks beside the cluster's own to which it leads. A way to everywhere makes not the whole world pods.
+fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes, routed: &Routed) -> Lpm<()> {
     let nodes = inputs.store.nodes().chain([inputs.own]);
     let tunnelled = from_kernel
         .tunnelled
@@ -273,7 +290,8 @@ fn pod_networks(inputs: &Inputs<'_>, from_kernel: &KernelRoutes) -> Lpm<()> {
     let prefixes = nodes.flat_map(NodeRecord::pod_cidrs);
     // An address of a pool is a pod's, if not now then in a moment.
     let prefixes = prefixes.chain(inputs.store.pools().iter().copied());
-    let prefixes = prefixes.filter_map(prefix).chain(tunnelled);
+    let routed = routed.cluster_routes.iter().map(|(prefix, _)| *prefix);
+    let prefixes = prefixes.filter_map(prefix).chain(tunnelled).chain(routed);
     Lpm::build(prefixes.map(|prefix| (prefix, ())))
 }
 

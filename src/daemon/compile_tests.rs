@@ -19,6 +19,8 @@ use crate::objects::{Family, Folder};
 mod kernel_routes;
 #[path = "compile/networks_tests.rs"]
 mod networks;
+#[path = "compile/routed_tests.rs"]
+mod routed;
 
 const UPLINK: u32 = 2;
 const HOST: u32 = 3;
@@ -192,16 +194,16 @@ fn compiled_for(
     kernel: &KernelState,
     numbers: &mut Numbers,
 ) -> Compiled {
-    compiled_with_members(config, objects, kernel, numbers, &[])
+    compiled_with_members(config, objects, kernel, numbers, (&[], &[]))
 }
 
-/// As [`compiled_for`], with ports in networks beside the cluster's own.
+/// As [`compiled_for`], with ports in networks beside the cluster's own, and what is known of ports beyond the three.
 fn compiled_with_members(
     config: &str,
     (manifests, pod): (&str, &str),
     kernel: &KernelState,
     numbers: &mut Numbers,
-    members: &[(PortId, MemberRow)],
+    (members, more): (&[(PortId, MemberRow)], &[PortInput]),
 ) -> Compiled {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("nodes.yaml"), manifests).unwrap();
@@ -210,22 +212,23 @@ fn compiled_with_members(
     let mut manifests = Folder::new(folder.path()).in_network(config.overlay.network);
     manifests.scan();
     let store = manifests.store(&config.node.name, &[]);
+    let own = [
+        port(0, HOST, Role::Host, &[]),
+        port(1, UPLINK, Role::Uplink, &[]),
+        port(2, 20, Role::Pod, &[pod]),
+    ];
     let inputs = Inputs {
         config: &config,
         own: store.own_node().unwrap(),
         store: &store,
         kernel,
-        ports: &[
-            port(0, HOST, Role::Host, &[]),
-            port(1, UPLINK, Role::Uplink, &[]),
-            port(2, 20, Role::Pod, &[pod]),
-        ],
+        ports: &[&own[..], more].concat(),
         key,
         listens: HostListens(&|_, _, _| Ok(false)),
         members,
     };
     let mut services = ServiceCompiler::new(&config.services, key, 1);
-    let mut policies = PolicyCompiler::new(key, 1);
+    let mut policies = PolicyCompilers::new(key, 1);
     compile(&inputs, numbers, &mut services, &mut policies, Epoch(7))
 }
 

@@ -11,7 +11,8 @@ use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Onward, ProtocolState, Tuple};
 use millrace_dataplane::table::{
-    AffinityTable, FlowShard, FlowTable, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable, Tick,
+    AffinityTable, FlowShard, FlowTable, NetworkId, NodeTables, PeerId, Role, ServiceTable, SharedFlowTable,
+    Tick,
 };
 use millrace_dataplane::verdict::Awaited;
 use millrace_dataplane::wire::{IpProtocol, Ports};
@@ -20,11 +21,13 @@ use millrace_pipelines::Connections;
 use tracing::{debug, info, warn};
 
 use super::Daemon;
-use super::compile::PeerWay;
 use super::compile::services::ServiceChanges;
+use super::compile::{NetworkNumbers, PeerWay};
 use super::explain::Reasons;
+use super::routed::forget_networks;
 use crate::admin::protocol::{FlowRow, FlowTuple, Flows, ShowFilter};
 use crate::config::Config;
+use crate::objects::RouteTo;
 use crate::slowpath::SteerRequest;
 
 /// The flow table's file in the state folder.
@@ -36,8 +39,8 @@ const AFFINITIES: usize = 1 << 16;
 /// Rows that can be shown at once.
 const ROWS_MAX: usize = 20_000;
 
-/// The connections, with those of the last run.
-pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
+/// The connections, with those of the last run, as far as the numbers of their networks are known.
+pub(super) fn open(config: &Config, networks: &NetworkNumbers) -> anyhow::Result<Connections> {
     let path = config.node.state_dir.join(FILE);
     let (flows, adopted) = FlowTable::open(&path, boot()?, &config.flows.options(), clock::now())?;
     if let Some(refusal) = adopted.refused {
@@ -46,8 +49,11 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Connections> {
             path.display()
         );
     }
-    if adopted.kept > 0 || adopted.lost > 0 {
-        info!(kept = adopted.kept, lost = adopted.lost, "connections taken over");
+    let known: BTreeSet<NetworkId> = networks.ids().chain([NetworkId::CLUSTER]).collect();
+    let forgotten = forget_networks(&flows, |network| !known.contains(&network));
+    let (kept, lost) = (adopted.kept.saturating_sub(forgotten), adopted.lost + forgotten);
+    if kept > 0 || lost > 0 {
+        info!(kept, lost, "connections taken over");
     }
     Ok(Connections {
         flows: Arc::new(flows),
@@ -68,21 +74,36 @@ fn boot() -> anyhow::Result<u64> {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) ports: BTreeMap<PortId, String>,
-    pub(super) pods: BTreeMap<String, Vec<IpAddr>>,
+    /// Pods' addresses, by network and pod.
+    pub(super) pods: BTreeMap<(NetworkId, String), Vec<IpAddr>>,
     pub(super) peers: BTreeMap<PeerId, String>,
+    /// Networks beside the cluster's own.
+    pub(super) networks: BTreeMap<NetworkId, String>,
+    /// Peers in them, which have numbers of their own.
+    pub(super) remotes: BTreeMap<PeerId, String>,
 }
 
 impl Daemon {
     pub(super) fn names(&self) -> Names {
-        let ports = self.ports.iter();
-        let pods = self.ports.iter().filter_map(|(_, port)| {
-            let pod = port.pod.as_ref()?.to_string();
-            Some((pod, port.facts.sources.clone()))
+        let member_pod = |id: PortId| self.members.get(id).and_then(|member| member.pod());
+        let ports = self.ports.iter().map(|(id, port)| {
+            let pod = member_pod(id).cloned();
+            (id, pod.unwrap_or_else(|| port.name()))
+        });
+        let pods = self.ports.iter().filter_map(|(id, port)| {
+            let network = self.network_of_port(id);
+            let pod = port.pod.as_ref().map(ToString::to_string);
+            Some((
+                (network, pod.or_else(|| member_pod(id).cloned())?),
+                port.facts.sources.clone(),
+            ))
         });
         let peers = self.peers.iter();
         Names {
-            ports: ports.map(|(id, port)| (id, port.name())).collect(),
+            ports: ports.collect(),
             pods: pods.collect(),
+            networks: self.networks.names().collect(),
+            remotes: self.networks.peer_names().collect(),
             peers: peers
                 .filter_map(|peer| match peer.way {
                     PeerWay::Tunnel(id) => Some((id, peer.node.to_string())),
@@ -107,15 +128,26 @@ impl Daemon {
 
     /// Charges every connection of an earlier run to the pod that opened it.
     pub(super) fn assign_openers(&self) {
-        let owners: BTreeMap<IpAddr, PortId> = self
+        let owners: BTreeMap<(NetworkId, IpAddr), PortId> = self
             .ports
             .iter()
-            .filter(|(_, port)| port.pod.is_some())
-            .flat_map(|(id, port)| port.facts.sources.iter().map(move |address| (*address, id)))
+            .filter(|(id, port)| port.pod.is_some() || self.tables.routed.of_port(*id).is_some())
+            .flat_map(|(id, port)| {
+                let network = self.network_of_port(id);
+                port.facts
+                    .sources
+                    .iter()
+                    .map(move |address| ((network, *address), id))
+            })
             .collect();
         self.connections
             .flows
-            .assign_openers(|address| owners.get(&address).copied());
+            .assign_openers(|network, address| owners.get(&(network, address)).copied());
+    }
+
+    /// The network that a port's packets are routed in.
+    fn network_of_port(&self, id: PortId) -> NetworkId {
+        self.tables.routed.of_port(id).unwrap_or(NetworkId::CLUSTER)
     }
 }
 
@@ -218,6 +250,7 @@ fn forget<A: Address>(flows: &FlowShard<A>, services: &ServiceTable) -> u32 {
     flows.remove_where(|connection| {
         let to = &connection.original;
         connection.binding.is_none()
+            && to.network == NetworkId::CLUSTER
             && to.protocol != IpProtocol::TCP
             && services
                 .frontend(
@@ -243,6 +276,7 @@ fn answer<A>(remote: A, own: A, icmp: IpProtocol, awaited: Awaited) -> Tuple<A> 
             source: 0,
             destination: id,
         },
+        network: NetworkId::CLUSTER,
     }
 }
 
@@ -285,7 +319,7 @@ impl View<'_> {
         let limit = self.filter.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
         for connection in connections {
             let row = self.row(&connection);
-            if !self.matches(&row) {
+            if !self.matches(connection.original.network, &row) {
                 continue;
             }
             shown.matching += 1;
@@ -297,7 +331,7 @@ impl View<'_> {
         }
     }
 
-    fn matches(&self, row: &FlowRow) -> bool {
+    fn matches(&self, network: NetworkId, row: &FlowRow) -> bool {
         let filter = self.filter;
         let tuples = [&row.original, &row.reply];
         let has_address = |address: &IpAddr| {
@@ -315,19 +349,22 @@ impl View<'_> {
                 || self
                     .names
                     .pods
-                    .get(pod)
+                    .get(&(network, pod.clone()))
                     .is_some_and(|addresses| addresses.iter().any(has_address))
         };
         filter.pod.as_ref().is_none_or(is_pods)
             && filter.address.as_ref().is_none_or(has_address)
             && filter.port.as_ref().is_none_or(has_port)
             && filter.state.as_ref().is_none_or(|state| *state == row.state)
+            && (filter.network.is_none() || filter.network == row.network)
     }
 
     fn row<A: Address>(&self, connection: &Connection<A>) -> FlowRow {
         let last = connection.original_seen.latest(connection.reply_seen);
         let [answer, _] = &connection.answers;
+        let network = connection.original.network;
         FlowRow {
+            network: (network != NetworkId::CLUSTER).then(|| self.network(network)),
             protocol: protocol_name(connection.original.protocol),
             state: state_name(connection.state),
             original: tuple(&connection.original),
@@ -336,7 +373,7 @@ impl View<'_> {
             binding: connection
                 .binding
                 .map(|binding| (binding.service, binding.backend)),
-            onward: answer.map(|answer| self.onward(answer.onward)),
+            onward: answer.map(|answer| self.onward(network, answer.onward)),
             policies: None,
             age_seconds: self.now.since(connection.created),
             idle_seconds: self.now.since(last),
@@ -348,7 +385,15 @@ impl View<'_> {
         name.unwrap_or_else(|| format!("port {port}"))
     }
 
-    fn onward(&self, onward: Onward) -> String {
+    fn network(&self, network: NetworkId) -> String {
+        if network == NetworkId::CLUSTER {
+            return RouteTo::Cluster.to_string();
+        }
+        let name = self.names.networks.get(&network).cloned();
+        name.unwrap_or_else(|| format!("network {network}"))
+    }
+
+    fn onward(&self, within: NetworkId, onward: Onward) -> String {
         match onward {
             Onward::Port(port) => self.port(port),
             Onward::Neighbour(id) => match self.tables.neighbours.get(id) {
@@ -356,10 +401,16 @@ impl View<'_> {
                 None => "a neighbour that is not known any more".into(),
             },
             Onward::Peer(peer) => {
-                let name = self.names.peers.get(&peer).cloned();
+                let names = if within == NetworkId::CLUSTER {
+                    &self.names.peers
+                } else {
+                    &self.names.remotes
+                };
+                let name = names.get(&peer).cloned();
                 format!("tunnel to {}", name.unwrap_or_else(|| format!("peer {peer}")))
             }
             Onward::Refused(reason) => format!("drop {reason}"),
+            Onward::Network(network) => format!("into {}", self.network(network)),
         }
     }
 }

@@ -7,6 +7,7 @@ use millrace_dataplane::table::{Epoch, Fdb, HashKey, Listeners, NodeTables, Publ
 use millrace_pipelines::{Bridging, Connections};
 use tokio::sync::mpsc;
 
+use super::compile::NetworkNumbers;
 use super::fabric::{Fabric, FromWorkers};
 use super::links::packets_of;
 use super::look::ClaimedDevice;
@@ -43,8 +44,9 @@ pub(super) struct Machine {
 pub(super) fn start_machine(
     config: &Config,
     (uplink, device): (&Link, &ClaimedDevice),
+    networks: &NetworkNumbers,
 ) -> anyhow::Result<Machine> {
-    let connections = flows::open(config)?;
+    let connections = flows::open(config, networks)?;
     let tables = before(connections.flows.first_epoch());
     let (publisher, key) = (Publisher::new(tables.clone()), HashKey::random());
     let learned = Learned {

@@ -3,6 +3,7 @@
 //! As with pods' first ports, one is written down before it is made, and taken up after a restart.
 
 mod container;
+mod routed;
 mod rows;
 mod wanted;
 
@@ -13,7 +14,6 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::xsk::FillPolicy;
 use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::wire::MacAddr;
-use millrace_dataplane::worker::Limits;
 use millrace_dataplane::xdp::{self, ProgramKind, XdpMode};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -22,9 +22,10 @@ use super::Daemon;
 use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
+use super::pods::limits;
 use super::ports::Port;
-use crate::admin::protocol::{Bandwidth, Failure, Join, Joined, MemberEnd, MemberName};
-use crate::kernel::{self, KernelError, Link, MemberPortSpec, TapWish, member_interface_name};
+use crate::admin::protocol::{Failure, Join, Joined, MemberEnd, MemberName, MemberRoute};
+use crate::kernel::{self, KernelError, Link, MemberPortSpec, RouteSpec, TapWish, member_interface_name};
 pub use rows::MemberRow;
 
 /// Ports in networks beside the cluster's own.
@@ -160,6 +161,7 @@ impl Daemon {
                     netns_path: end.netns.clone(),
                     mac_pod: row.mac.map_or([0; 6], crate::objects::UnicastMac::octets),
                     addresses: row.addresses.clone(),
+                    routes: self.routes_of_member(row).into_iter().map(route).collect(),
                     mtu,
                     queues: u32::try_from(self.fabric.workers().len()).unwrap_or(u32::MAX),
                 };
@@ -197,33 +199,43 @@ impl Daemon {
         let attached = self.fabric.attach(spec);
         let attached = attached.map_err(|error| Failure::failed(error.to_string()))?;
         self.settle_mode(&row.interface, &attached.attachment).await;
+        let limits = limits(&row.bandwidth);
+        // In the workers' queues of orders it is behind the port's own sockets, and before the first packet.
+        let limited = self.fabric.limit(id, &limits);
         self.ports.insert(Port {
             interface: row.interface.clone(),
             pod: None,
             facts: PortFacts {
+                // A port in a routed network is a pod's there, and nowhere once that network is gone: the tables say so.
                 role: Role::Segment,
                 mac: MacAddr(mac),
                 peer_mac: MacAddr(row.mac.map_or([0; 6], crate::objects::UnicastMac::octets)),
-                sources: Vec::new(),
+                sources: row.addresses.iter().map(IpNet::addr).collect(),
                 mtu: overhead(link.mtu as usize),
                 finish_checksums: true,
             },
             attached,
             attachment: row.attachment.clone(),
             host_ports: Vec::new(),
-            bandwidth: Bandwidth::default(),
-            limits: Limits::default(),
+            bandwidth: row.bandwidth,
+            limits,
         });
         self.members.served.insert(id, row.clone());
         self.publish().await;
-        let up = self.kernel.set_up(&row.interface, true).await;
-        if let Err(error) = up {
+        let failed = match limited {
+            Ok(()) => {
+                let up = self.kernel.set_up(&row.interface, true).await;
+                up.err().map(|error| error.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = failed {
             self.members.forget(id);
             if let Some(port) = self.ports.remove(id) {
                 self.publish().await;
                 self.close(port);
             }
-            return Err(failed(error));
+            return Err(Failure::failed(reason));
         }
         Ok(())
     }
@@ -339,6 +351,15 @@ pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> R
     match row.end {
         MemberEnd::Tap(_) => kernel.remove_tap(&row.interface).await,
         MemberEnd::Pod(_) => kernel.detach_pod(&row.interface).await,
+    }
+}
+
+fn route(route: MemberRoute) -> RouteSpec {
+    RouteSpec {
+        prefix: route.destination,
+        gateway: Some(route.gateway),
+        onlink: false,
+        source: None,
     }
 }
 

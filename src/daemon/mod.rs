@@ -24,6 +24,7 @@ mod networks;
 pub(crate) mod nic;
 mod pods;
 pub mod ports;
+mod routed;
 mod sources;
 mod stalls;
 mod stand_in;
@@ -260,7 +261,7 @@ impl Daemon {
             },
             &mut self.numbers,
             &mut self.services,
-            &mut self.policing.compiler,
+            &mut self.policing.compilers,
             epoch,
         )
     }
@@ -273,8 +274,13 @@ impl Daemon {
         changed.extend(self.numbers.take_renumbered());
         let service_changes = self.services.take_changes();
         changed.extend(service_changes.subjects());
-        changed.extend(self.policing.compiler.take_changes());
+        changed.extend(self.policing.compilers.cluster.take_changes());
         compiled.tables.subjects = self.tables.subjects.with_changes(&changed, compiled.tables.epoch);
+        self.date_routed(&mut compiled);
+        // Connections name networks by their numbers, and outlive this process.
+        if let Err(error) = self.remember() {
+            warn!("{error}");
+        }
         // Remembered before a worker can store anything with it.
         self.connections.flows.remember_epoch(compiled.tables.epoch);
         self.report(&compiled);

@@ -7,13 +7,15 @@ use millrace_dataplane::clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::DeviceStatistics;
 use millrace_dataplane::table::fdb::Bounds;
-use millrace_dataplane::table::{NetworkId, RemoteId};
+use millrace_dataplane::table::{NetworkId, PeerId, RemoteId};
 use tracing::warn;
 
 use super::Daemon;
 use super::compile::networks::{GivenStation, SecondNetworks, ServedNetwork};
+use super::compile::routed::{peer_id, router_mac};
 use super::members::MemberRow;
 use crate::admin::protocol::{NetworkRow, PortRow, RemoteRow};
+use crate::objects::RouteTo;
 
 /// Networks as they are served.
 #[derive(Debug, Default)]
@@ -23,11 +25,38 @@ pub(super) struct Served {
     stations: Vec<GivenStation>,
     /// Ports in networks.
     ports: BTreeSet<PortId>,
+    /// Whether this is what was made of tables, and not nothing yet.
+    is_begun: bool,
 }
 
 impl Served {
     fn ids(&self) -> BTreeSet<NetworkId> {
         self.networks.iter().filter_map(|served| served.id).collect()
+    }
+
+    /// What people call the networks.
+    pub(super) fn names(&self) -> impl Iterator<Item = (NetworkId, String)> + '_ {
+        let all = self.networks.iter();
+        all.filter_map(|served| Some((served.id?, served.record.key.to_string())))
+    }
+
+    /// What people call the peers of routed networks.
+    pub(super) fn peer_names(&self) -> impl Iterator<Item = (PeerId, String)> + '_ {
+        let all = self.networks.iter().flat_map(|served| &served.remotes);
+        all.map(|remote| (peer_id(remote), remote.name()))
+    }
+
+    /// What a person calls a network.
+    pub(super) fn name(&self, network: NetworkId) -> String {
+        if network == NetworkId::CLUSTER {
+            return RouteTo::Cluster.to_string();
+        }
+        let mut all = self.networks.iter();
+        let known = all.find(|served| served.id == Some(network));
+        known.map_or_else(
+            || format!("network {network}"),
+            |served| served.record.key.to_string(),
+        )
     }
 
     fn remotes(&self) -> BTreeSet<RemoteId> {
@@ -43,10 +72,12 @@ impl Daemon {
             networks: second.networks,
             stations: second.stations,
             ports: self.members.served().map(|(port, _)| port).collect(),
+            is_begun: true,
         };
         let mut writer = self.bridging.fdb.write();
         let last = &self.networks;
-        for network in last.ids().difference(&next.ids()) {
+        let gone: BTreeSet<NetworkId> = last.ids().difference(&next.ids()).copied().collect();
+        for network in &gone {
             writer.forget_network(*network);
         }
         for remote in last.remotes().difference(&next.remotes()) {
@@ -63,10 +94,12 @@ impl Daemon {
             writer.remove(gone.network, gone.mac);
         }
         for served in &next.networks {
-            let Some(network) = served.id else { continue };
+            let (Some(network), Some(bridge)) = (served.id, served.record.bridge()) else {
+                continue;
+            };
             let bounds = Bounds {
-                per_port: served.record.mac_limit,
-                ageing_s: served.record.ageing_s,
+                per_port: bridge.mac_limit,
+                ageing_s: bridge.ageing_s,
                 ..Bounds::default()
             };
             writer.set_bounds(network, bounds);
@@ -82,7 +115,17 @@ impl Daemon {
             }
         }
         drop(writer);
+        // At first there may be connections of an earlier run.
+        let (is_first, served) = (!last.is_begun, next.ids());
         self.networks = next;
+        if is_first || !gone.is_empty() {
+            self.forget_connections(served);
+        }
+    }
+
+    /// What a person calls a network.
+    pub(super) fn network_name(&self, network: NetworkId) -> String {
+        self.networks.name(network)
     }
 
     /// What stands behind ports in networks.
@@ -129,10 +172,11 @@ impl Daemon {
         let row = |served: &ServedNetwork| {
             let record = &served.record;
             let name = record.key.to_string();
+            let is_routed = record.routing().is_some();
             let members = self.members.served();
             let members = members.filter_map(|(_, row)| words(row, &name));
             NetworkRow {
-                kind: "bridged".to_owned(),
+                kind: record.kind.name().to_owned(),
                 vni: record.vni.get(),
                 port: record.port,
                 subnets: record.subnets.clone(),
@@ -142,12 +186,15 @@ impl Daemon {
                     .id
                     .and_then(|id| stations.get(&id).copied())
                     .unwrap_or_default(),
+                routes_to: served.routes_to.iter().map(ToString::to_string).collect(),
+                gateways: record.gateways.iter().copied().filter(|_| is_routed).collect(),
                 remotes: served
                     .remotes
                     .iter()
                     .map(|remote| RemoteRow {
                         address: remote.address,
                         node: remote.node.as_ref().map(ToString::to_string),
+                        mac: is_routed.then(|| router_mac(remote.address).to_string()),
                         ready: remote.ready,
                     })
                     .collect(),

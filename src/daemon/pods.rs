@@ -4,7 +4,7 @@ mod addresses;
 mod attachments;
 mod bandwidth;
 
-pub(super) use bandwidth::limit_rows;
+pub(super) use bandwidth::{differs as bandwidth_differs, limit_rows, limits};
 
 use std::net::IpAddr;
 
@@ -308,9 +308,11 @@ impl Daemon {
     pub(super) fn remember(&mut self) -> Result<(), StateError> {
         let rows: Vec<_> = self.rows().collect();
         let members: Vec<_> = self.members.rows().cloned().collect();
-        if rows == self.saved.ports && members == self.saved.members {
+        let networks = self.numbers.networks();
+        if rows == self.saved.ports && members == self.saved.members && *networks == self.saved.networks {
             return Ok(());
         }
+        self.saved.networks.clone_from(networks);
         (self.saved.ports, self.saved.members) = (rows, members);
         self.saved.store(&self.config.node.state_dir)
     }

@@ -9,7 +9,7 @@ use millrace_dataplane::table::{PortFacts, Role};
 use millrace_dataplane::worker::Limits;
 use serde::{Deserialize, Serialize};
 
-use super::compile::PortInput;
+use super::compile::{NetworkNumbers, PortInput};
 use super::fabric::AttachedPort;
 use super::members::MemberRow;
 use super::nic::NicBefore;
@@ -183,6 +183,9 @@ pub struct Saved {
     /// Ports in networks beside the cluster's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberRow>,
+    /// The numbers of networks beside the cluster's own, by which connections name them.
+    #[serde(default, skip_serializing_if = "NetworkNumbers::is_empty")]
+    pub networks: NetworkNumbers,
     /// Interfaces on which receive merging was turned off, to be turned on again by uninstall.
     #[serde(default)]
     pub gro_was_on: Vec<String>,
@@ -279,7 +282,15 @@ mod tests {
                 mac: Some("02:00:00:00:00:07".parse().unwrap()),
                 addresses: vec!["10.9.0.7/16".parse().unwrap()],
                 attachment: None,
+                bandwidth: Bandwidth {
+                    ingress: Some(PortRate {
+                        rate: NonZeroU64::new(5_000_000).unwrap(),
+                        burst: NonZeroU64::new(9_000_000),
+                    }),
+                    egress: None,
+                },
             }],
+            networks: serde_json::from_str(r#"{"given": {"shop/blue": 7}, "next": 8}"#).unwrap(),
             gro_was_on: vec!["eth1".into()],
             reserved_ports: "61000-65535".into(),
             nic: None,

@@ -12,7 +12,7 @@ use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::port::tun::Tun;
-use millrace_dataplane::table::{HashKey, Role};
+use millrace_dataplane::table::{HashKey, NetworkId, Role};
 use millrace_dataplane::wire::{EtherType, Ipv4, MacAddr, eth, ipip};
 use millrace_dataplane::worker::{Injection, Origin, Way, WorkerHandle};
 use tracing::{info, warn};
@@ -168,7 +168,10 @@ impl Carrier {
             let turn = key.hash(addresses) % self.workers.len().max(1) as u64;
             let worker = self.workers.get(usize::try_from(turn).ok()?)?;
             let injection = Injection {
-                way: Way::Walk(Origin::Held(self.host)),
+                way: Way::Walk(Origin::Held {
+                    port: self.host,
+                    network: NetworkId::CLUSTER,
+                }),
                 packet: PacketCopy::new(frame),
             };
             worker.inject(injection).ok()

@@ -76,7 +76,7 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
     let mut stores = source.subscribe();
     let (store, kernel) = (stores.borrow_and_update().clone(), Kernel::open()?);
     let (own, uplink, device, saved) = look(&config, &store, &kernel).await?;
-    let machine = start_machine(&config, (&uplink, &device))?;
+    let machine = start_machine(&config, (&uplink, &device), &saved.networks)?;
     let (slow_path, slow_path_stats, (neighbours, steering)) = machine.slow_path;
     let server = AdminServer::bind(&config.node.state_dir.join(super::SOCKET_NAME))?;
     let (follower, (requests_in, requests)) = (KernelFollower::start().await?, mpsc::channel(REQUESTS));
@@ -99,13 +99,13 @@ async fn start(config: Config, source: &Sources, balance: Balance) -> anyhow::Re
         members: Members::found(saved.members.clone()),
         nic_changes: None,
         nic_found: saved.nic.clone(),
+        numbers: Numbers::with_networks(saved.networks.clone()),
         saved,
         tables: machine.tables,
         connections: machine.connections,
         bridging: machine.bridging,
         awaited: flows::AwaitedAnswers::default(),
         publisher: machine.publisher,
-        numbers: Numbers::default(),
         resolver: None,
         policing: Policing::new(key, workers),
         health: Health::new(),

@@ -9,6 +9,7 @@ use super::error::KernelError;
 use super::names::check_interface_name;
 use super::namespace::{Namespace, within_namespace};
 use super::request::Kernel;
+use super::route::RouteSpec;
 use super::state::{Link, MacAddr};
 use super::sysctl::{Family, Setting};
 use super::veth::{VethEnd, VethPair, check_unicast, set_ipv6};
@@ -30,6 +31,8 @@ pub struct MemberPortSpec {
     pub mac_pod: MacAddr,
     /// Its addresses with the prefixes of their subnets; none at all is right for who gets theirs from elsewhere.
     pub addresses: Vec<IpNet>,
+    /// Routes by routers in those subnets.
+    pub routes: Vec<RouteSpec>,
     /// The longest packet in bytes, without the Ethernet header.
     pub mtu: u32,
     /// Receive queues, and as many transmit queues, of each end; at least 1.
@@ -138,7 +141,11 @@ impl Kernel {
         for address in &spec.addresses {
             self.add_address(&link.name, link.ifindex, *address).await?;
         }
-        self.set_up(&link.name, true).await
+        self.set_up(&link.name, true).await?;
+        for route in &spec.routes {
+            self.ensure_route(&link.name, route).await?;
+        }
+        Ok(())
     }
 }
 

@@ -51,7 +51,7 @@ pub struct CheckCounts {
     pub pods: usize,
     /// Those of them that are ports of this node's switch.
     pub own_pods: usize,
-    /// Good NetworkPolicies and ClusterNetworkPolicies.
+    /// Good NetworkPolicies, ClusterNetworkPolicies and MultiNetworkPolicies.
     pub policies: usize,
     /// Good networks beside the cluster's own.
     pub networks: usize,

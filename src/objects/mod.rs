@@ -22,6 +22,7 @@ mod mirror;
 mod name;
 mod namespace;
 mod network;
+mod network_status;
 mod node;
 mod notice;
 mod object;
@@ -35,7 +36,8 @@ mod watched;
 
 pub use address::{MacError, UnicastMac, Vni, VniError, refused_address_class, refused_class};
 pub use attachment::{
-    AttachmentFault, NetworkAttachmentDefinition, NetworkKey, NetworkRecord, PLUGIN_TYPE, PeerChoice,
+    AttachmentFault, Bridge, NetworkAttachmentDefinition, NetworkKey, NetworkKind, NetworkRecord,
+    PLUGIN_TYPE, PeerChoice, RouteOverlap, RouteTo, Routing,
 };
 pub use calico::{
     Block, BlockAffinity, BlockRecord, CalicoFault, CalicoNode, Encapsulation, IpPool, IpamBlock, PoolMode,
@@ -50,13 +52,14 @@ pub use mirror::{Mirror, Reference};
 pub use name::{NameError, NodeName, ObjectId, PodKey, check_label, check_subdomain};
 pub use namespace::NamespaceRecord;
 pub use network::{Network, NetworkChoice};
+pub use network_status::NetworkAddresses;
 pub use node::{NodeRecord, gateway_of};
 pub use notice::{Notice, Origin, Severity};
 pub use object::{DEFAULT_NAMESPACE, Object, ObjectFault, namespace_of};
 pub use pod::{NamedPort, PodRecord};
 pub use policy::{
-    ClusterNetworkPolicy, NamespaceScope, PodSelector, PolicyFault, PolicyKey, PolicyKind, PolicyPeer,
-    PolicyPort, PolicyRecord, PolicyRule, PolicyTier, RuleAction,
+    ClusterNetworkPolicy, MultiNetworkPolicy, NamespaceScope, PodSelector, PolicyFault, PolicyKey,
+    PolicyKind, PolicyPeer, PolicyPort, PolicyRecord, PolicyRule, PolicyTier, RuleAction,
 };
 pub use selector::{Labels, Selector};
 pub use service::{

@@ -12,7 +12,7 @@ use super::attachment::{ATTACHMENT_API_VERSION, NetworkAttachmentDefinition};
 use super::calico::{BlockAffinity, CALICO_API_VERSIONS, IpPool, IpamBlock};
 use super::fault::Fault;
 use super::name::ObjectId;
-use super::policy::ClusterNetworkPolicy;
+use super::policy::{ClusterNetworkPolicy, MULTI_API_VERSIONS, MultiNetworkPolicy};
 
 /// Namespace of an object that names none, as `kubectl apply` has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -44,6 +44,8 @@ pub enum Object {
     NetworkPolicy(Box<NetworkPolicy>),
     /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
     ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    /// A MultiNetworkPolicy.
+    MultiNetworkPolicy(Box<MultiNetworkPolicy>),
     /// Calico's IPPool, as it is stored or as its API server has it.
     IpPool(Box<IpPool>),
     /// Calico's IPAMBlock.
@@ -55,11 +57,12 @@ pub enum Object {
 }
 
 /// Kinds that live in a Namespace.
-const NAMESPACED: [&str; 5] = [
+const NAMESPACED: [&str; 6] = [
     Pod::KIND,
     Service::KIND,
     EndpointSlice::KIND,
     NetworkPolicy::KIND,
+    MultiNetworkPolicy::KIND,
     NetworkAttachmentDefinition::KIND,
 ];
 
@@ -150,6 +153,11 @@ impl Object {
                 &policy.metadata,
             ),
             Self::ClusterNetworkPolicy(policy) => (ClusterNetworkPolicy::KIND, "", &policy.metadata),
+            Self::MultiNetworkPolicy(policy) => (
+                MultiNetworkPolicy::KIND,
+                namespace_of(&policy.metadata),
+                &policy.metadata,
+            ),
             Self::IpPool(pool) => (IpPool::KIND, "", &pool.metadata),
             Self::IpamBlock(block) => (IpamBlock::KIND, "", &block.metadata),
             Self::BlockAffinity(affinity) => (BlockAffinity::KIND, "", &affinity.metadata),
@@ -191,6 +199,9 @@ impl Object {
             }
             (ClusterNetworkPolicy::API_VERSION, ClusterNetworkPolicy::KIND) => {
                 typed(tree).map(Box::new).map(Self::ClusterNetworkPolicy)
+            }
+            (version, MultiNetworkPolicy::KIND) if MULTI_API_VERSIONS.contains(&version) => {
+                typed(tree).map(Box::new).map(Self::MultiNetworkPolicy)
             }
             (version, IpPool::KIND) if CALICO_API_VERSIONS.contains(&version) => {
                 typed(tree).map(Box::new).map(Self::IpPool)

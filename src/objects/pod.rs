@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use serde::Serialize;
 
+use super::attachment::NetworkKey;
 use super::fault::Fault;
 use super::name::{NodeName, PodKey, check_subdomain};
+use super::network_status::{self, NETWORK_STATUS, NetworkAddresses};
 use super::node::read_address;
 use super::object::namespace_of;
 use super::policy::PolicyFault;
@@ -31,6 +33,8 @@ pub struct PodRecord {
     pub labels: Labels,
     /// The ports of its containers that have a name, in ascending order.
     pub named_ports: Vec<NamedPort>,
+    /// Its addresses in networks beside the cluster's own, by its annotation `k8s.v1.cni.cncf.io/network-status`.
+    pub networks: Box<[NetworkAddresses]>,
 }
 
 /// A port of a container that has a name, by which policies mean it.
@@ -45,12 +49,13 @@ pub struct NamedPort {
 }
 
 impl PodRecord {
-    /// Reads a Pod object; `None` for one that has ended, whose addresses may long be another's.
+    /// Reads a Pod object, with what is only worth a warning; `None` for one that has ended, whose addresses may long be
+    /// another's.
     ///
     /// # Errors
     /// [`Fault`] if any part of it makes no sense by itself; conflicts with other objects are the store's to
     /// find.
-    pub fn read(pod: &Pod) -> Result<Option<Self>, Fault> {
+    pub fn read(pod: &Pod) -> Result<(Option<Self>, Vec<Fault>), Fault> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = namespace_of(&pod.metadata);
         check_subdomain(name).map_err(|error| Fault::Name {
@@ -79,7 +84,7 @@ impl PodRecord {
             .and_then(|status| status.phase.as_deref())
             .unwrap_or_default();
         if FINISHED_PHASES.contains(&phase) {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
         let ips = pod.status.as_ref().map(read_ips).transpose()?.unwrap_or_default();
         let host_network = pod
@@ -88,14 +93,26 @@ impl PodRecord {
             .and_then(|spec| spec.host_network)
             .unwrap_or(false);
         let named_ports = pod.spec.as_ref().map(read_named_ports).transpose()?;
-        Ok(Some(Self {
+        let annotations = pod.metadata.annotations.as_ref();
+        let status = annotations.and_then(|annotations| annotations.get(NETWORK_STATUS));
+        let (networks, faults) = status.map(|text| network_status::read(text)).unwrap_or_default();
+        let record = Self {
             key,
             node_name,
             ips,
             host_network,
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             named_ports: named_ports.unwrap_or_default(),
-        }))
+            networks: networks.into(),
+        };
+        Ok((Some(record), faults))
+    }
+
+    /// Its addresses in a network beside the cluster's own.
+    #[must_use]
+    pub fn ips_in(&self, network: &NetworkKey) -> &[IpAddr] {
+        let known = self.networks.iter().find(|known| known.network == *network);
+        known.map(|known| known.ips.as_slice()).unwrap_or_default()
     }
 }
 

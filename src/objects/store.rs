@@ -12,6 +12,7 @@ mod entry;
 mod networks;
 mod overlay;
 mod peer;
+mod policies;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::attachment::{NetworkKey, NetworkRecord};
+use super::attachment::{NetworkKey, NetworkRecord, RouteTo};
 use super::calico::{Encapsulation, PoolRecord};
 use super::endpoint_slice::SliceRecord;
 use super::flannel::Family;
@@ -47,6 +48,8 @@ pub struct Store {
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
     networks: BTreeMap<NetworkKey, Arc<NetworkRecord>>,
+    /// Between which of them is routed, each pair from both sides.
+    network_routes: BTreeMap<NetworkKey, Vec<RouteTo>>,
     choice: NetworkChoice,
     network: Network,
     /// Calico's objects, to be kept; what follows from them is in the nodes.

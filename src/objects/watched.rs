@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::attachment::{ATTACHMENT_API_VERSION, NetworkAttachmentDefinition};
 use super::calico::{BlockAffinity, CALICO_API_VERSIONS, IpPool, IpamBlock};
 use super::name::ObjectId;
-use super::policy::ClusterNetworkPolicy;
+use super::network_status::{self, NETWORK_STATUS};
+use super::policy::{ClusterNetworkPolicy, MULTI_API_VERSIONS, MultiNetworkPolicy};
 
 /// A kind of object that is watched.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ const fn served(api_version: &'static str, path: &'static str) -> Served {
 }
 
 /// Every kind that is watched. Nodes, Namespaces and what policies say come first: what the rest is judged by.
-pub static WATCHED: [Watched; 11] = [
+pub static WATCHED: [Watched; 12] = [
     Watched {
         kind: Node::KIND,
         served: &[served(Node::API_VERSION, "/api/v1/nodes")],
@@ -78,6 +79,21 @@ pub static WATCHED: [Watched; 11] = [
         )],
         is_optional: true,
         kept: &["spec"],
+    },
+    Watched {
+        kind: MultiNetworkPolicy::KIND,
+        served: &[
+            served(
+                MULTI_API_VERSIONS[0],
+                "/apis/k8s.cni.cncf.io/v1beta2/multi-networkpolicies",
+            ),
+            served(
+                MULTI_API_VERSIONS[1],
+                "/apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
+            ),
+        ],
+        is_optional: true,
+        kept: &["metadata.annotations.k8s.v1.cni.cncf.io/policy-for", "spec"],
     },
     Watched {
         kind: IpPool::KIND,
@@ -129,6 +145,8 @@ pub static WATCHED: [Watched; 11] = [
         served: &[served(Pod::API_VERSION, "/api/v1/pods")],
         is_optional: false,
         kept: &[
+            // Of this what network_status::essence leaves.
+            "metadata.annotations.k8s.v1.cni.cncf.io/network-status",
             "spec.nodeName",
             "spec.hostNetwork",
             "spec.containers.name",
@@ -248,9 +266,23 @@ impl Watched {
     fn cut_down(&self, tree: &mut Value) {
         let paths: Vec<&'static str> = KEPT_OF_ALL.iter().chain(self.kept).copied().collect();
         keep(tree, &paths);
-        let annotations = tree.pointer_mut("/metadata/annotations");
-        if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
-            annotations.remove(LAST_APPLIED);
+        let Some(metadata) = tree.get_mut("metadata") else {
+            return;
+        };
+        let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) else {
+            return;
+        };
+        annotations.remove(LAST_APPLIED);
+        if let Some(Value::String(status)) = annotations.get_mut(NETWORK_STATUS) {
+            match network_status::essence(std::mem::take(status)) {
+                Some(essence) => *status = essence,
+                None => drop(annotations.remove(NETWORK_STATUS)),
+            }
+        }
+        if annotations.is_empty()
+            && let Some(metadata) = metadata.as_object_mut()
+        {
+            metadata.remove("annotations");
         }
     }
 }

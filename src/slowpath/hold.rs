@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::NetworkId;
 
 use super::onward::NextHop;
 
@@ -28,6 +29,8 @@ pub(super) struct Held {
     pub(super) worker: usize,
     /// Where it came in.
     pub(super) ingress: PortId,
+    /// The network that it came in.
+    pub(super) network: NetworkId,
     /// Whom it is for.
     pub(super) destination: IpAddr,
     /// The packet, Ethernet header first.
@@ -167,6 +170,7 @@ mod tests {
         Held {
             worker: 0,
             ingress: port(ingress),
+            network: NetworkId::CLUSTER,
             destination: IpAddr::from([192, 0, 2, mark]),
             packet: Box::new([mark]),
         }

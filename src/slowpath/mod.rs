@@ -20,16 +20,15 @@ mod onward;
 mod original;
 mod rate;
 mod segment;
+mod speak;
 mod stats;
 mod thread;
 mod to_switch;
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::clock;
-use millrace_dataplane::stats::Counter;
 use millrace_dataplane::table::{HashKey, NodeTables, Role, Target};
 use millrace_dataplane::verdict::{Awaited, PuntDetail, PuntReason};
 use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
@@ -37,7 +36,7 @@ use millrace_dataplane::worker::{Injection, Lesson, Origin, Punt, Way};
 pub use actions::{Actions, NeighbourRequest, SteerRequest};
 use complaint::Complaint;
 use hold::{Held, HoldTable};
-use onward::{NextHop, Onward, onward, send_back, send_on, whereabouts};
+use onward::{NextHop, Of, Onward, onward, send_back, send_on, whereabouts};
 use original::Original;
 pub(crate) use rate::Limiter;
 pub use segment::Learned;
@@ -45,7 +44,6 @@ use segment::{Now, Segments};
 use stats::Silence;
 pub use stats::{SharedSlowPathStats, SlowPathStats};
 pub use thread::{Feeds, SlowPathError, SlowPathEvent, spawn};
-use to_switch::Answer;
 
 /// What the slow path may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +106,15 @@ impl SlowPath {
     /// packets for one next hop came.
     pub fn tables_changed(&mut self, tables: &NodeTables) -> Vec<(usize, Injection)> {
         self.segments.follow(tables);
-        let released = self
-            .holds
-            .release(|held| onward(tables, held.destination) == Onward::Clear);
+        let released = self.holds.release(|held| {
+            // What waits in a network that is gone waits in vain, and expires.
+            let of = Of::network(tables, held.network);
+            of.is_some_and(|of| onward(of, held.destination) == Onward::Clear)
+        });
         self.stats.released.add(released.len() as u64);
         released
             .into_iter()
-            .map(|held| (held.worker, send_on(held.ingress, &held.packet)))
+            .map(|held| (held.worker, send_on((held.ingress, held.network), &held.packet)))
             .collect()
     }
 
@@ -126,8 +126,12 @@ impl SlowPath {
         self.stats.held_expired.add(expired.len() as u64);
         let mut errors = Vec::new();
         for held in expired {
-            let told = Original::parse(&held.packet)
-                .and_then(|original| self.complain(&original, Complaint::HostUnreachable, tables, now));
+            let told = Of::network(tables, held.network)
+                .ok_or(Silence::PortGone)
+                .and_then(|of| Ok((of.tables, Original::parse(&held.packet)?)))
+                .and_then(|(tables, original)| {
+                    self.complain(&original, Complaint::HostUnreachable, tables, now)
+                });
             match told {
                 Ok(injection) => errors.push((held.worker, injection)),
                 Err(silence) => self.stats.silent(silence),
@@ -158,6 +162,9 @@ impl SlowPath {
             };
             return Ok(Actions::from(injection));
         }
+        // All that is said about a packet is said in its network.
+        let of = Of::network(tables, punt.network).ok_or(Silence::PortGone)?;
+        let tables = of.tables;
         let read = || Original::parse(punt.packet.bytes());
         let injection = match punt.reason {
             PuntReason::Arp => {
@@ -171,17 +178,21 @@ impl SlowPath {
             PuntReason::ToSwitch => {
                 let original = read()?;
                 let id = self.next_id();
-                self.speak(to_switch::answer(tables, &original, id)?, &original, now)?
+                self.speak(
+                    to_switch::answer(of, &original, id)?,
+                    (&original, punt.network),
+                    now,
+                )?
             }
             PuntReason::ServiceReject | PuntReason::EndpointGone => {
                 let original = read()?;
-                self.speak(to_switch::refuse(&original)?, &original, now)?
+                self.speak(to_switch::refuse(&original)?, (&original, punt.network), now)?
             }
             PuntReason::NeighbourAdvertisement | PuntReason::GroupMembership => {
                 return Err(Silence::NeighbourIgnored);
             }
             PuntReason::EchoId | PuntReason::Portless => return self.announce(punt),
-            PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, tables, now),
+            PuntReason::NeighbourUnresolved => return self.wait(punt, &read()?, of, now),
             PuntReason::TimeExceeded => self.complain(&read()?, Complaint::TimeExceeded, tables, now)?,
             PuntReason::PacketTooBig => {
                 let PuntDetail::Mtu(mtu) = punt.detail else {
@@ -191,7 +202,9 @@ impl SlowPath {
             }
             PuntReason::Unreachable => {
                 let original = read()?;
-                let complaint = match tables.routes.lookup(original.destination) {
+                let leading = of.leading_to(original.destination);
+                let target = leading.and_then(|tables| tables.routes.lookup(original.destination));
+                let complaint = match target {
                     // Such a route says that the destination would be there if anyone was.
                     Some(Target::Unreachable) => Complaint::HostUnreachable,
                     _ => Complaint::NoRoute,
@@ -200,28 +213,6 @@ impl SlowPath {
             }
         };
         Ok(Actions::from(injection))
-    }
-
-    /// Sends what a host at the packet's destination would answer.
-    fn speak(&mut self, answer: Answer, original: &Original<'_>, now: Instant) -> Result<Injection, Silence> {
-        let packet = match answer {
-            Answer::Echo(packet) => {
-                self.stats.echo_replies.add(1);
-                packet
-            }
-            Answer::Reset(packet) => {
-                self.check_rate(original, now)?;
-                self.stats.resets_sent.add(1);
-                packet
-            }
-            Answer::Complain(complaint) => {
-                return self.complain_from(original.destination, original, complaint, now);
-            }
-        };
-        Ok(Injection {
-            way: Way::Walk(Origin::Switch),
-            packet,
-        })
     }
 
     /// Has the control plane tell the uplink's steering of answers to come; it sends the packet on afterwards.
@@ -235,7 +226,10 @@ impl SlowPath {
             remote,
             worker: punt.worker,
             injection: Injection {
-                way: Way::Walk(Origin::Steered(punt.ingress)),
+                way: Way::Walk(Origin::Steered {
+                    port: punt.ingress,
+                    network: punt.network,
+                }),
                 packet: PacketCopy::new(punt.packet.bytes()),
             },
         };
@@ -250,9 +244,10 @@ impl SlowPath {
         &mut self,
         punt: &Punt,
         original: &Original<'_>,
-        tables: &NodeTables,
+        of: Of<'_>,
         now: Instant,
     ) -> Result<Actions, Silence> {
+        let tables = of.tables;
         let Some(ingress) = tables.ports.get(punt.ingress) else {
             return Err(Silence::PortGone);
         };
@@ -260,12 +255,15 @@ impl SlowPath {
             return Err(Silence::Malformed);
         };
         // These may be newer tables than those that the worker had.
-        let (destination, way) = whereabouts(tables, original.destination, (port, address));
+        let (destination, way) = whereabouts(of, original.destination, (port, address));
         let (next_hop, mtu) = match way {
             Onward::Waits { next_hop, mtu } => (next_hop, mtu),
             Onward::Clear => {
                 self.stats.released.add(1);
-                return Ok(Actions::from(send_on(punt.ingress, punt.packet.bytes())));
+                return Ok(Actions::from(send_on(
+                    (punt.ingress, punt.network),
+                    punt.packet.bytes(),
+                )));
             }
             Onward::Nowhere => {
                 return self
@@ -288,6 +286,7 @@ impl SlowPath {
         let held = Held {
             worker: punt.worker,
             ingress: punt.ingress,
+            network: punt.network,
             destination,
             packet: punt.packet.bytes().into(),
         };
@@ -312,67 +311,6 @@ impl SlowPath {
                 address: next_hop.1,
             }
         })
-    }
-
-    /// Makes an ICMP error about a packet that goes through the switch.
-    fn complain(
-        &mut self,
-        original: &Original<'_>,
-        complaint: Complaint,
-        tables: &NodeTables,
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        original.check_error_allowed()?;
-        if tables.local.gateways.contains(&original.source) {
-            // It would come back here.
-            return Err(Silence::Address);
-        }
-        let source = complaint::source(tables, original.source)?;
-        self.complain_from(source, original, complaint, now)
-    }
-
-    /// Makes an ICMP error from a given address, if there have not been too many.
-    fn complain_from(
-        &mut self,
-        source: IpAddr,
-        original: &Original<'_>,
-        complaint: Complaint,
-        now: Instant,
-    ) -> Result<Injection, Silence> {
-        self.check_rate(original, now)?;
-        let id = self.next_id();
-        let packet = complaint
-            .compose(original, source, id)
-            .ok_or(Silence::Malformed)?;
-        self.sent(complaint).add(1);
-        Ok(Injection {
-            way: Way::Walk(Origin::Switch),
-            packet,
-        })
-    }
-
-    fn check_rate(&mut self, original: &Original<'_>, now: Instant) -> Result<(), Silence> {
-        if self.limiter.take(original.source, now) {
-            Ok(())
-        } else {
-            Err(Silence::RateLimited)
-        }
-    }
-
-    /// The counter of a complaint that is sent.
-    fn sent(&self, complaint: Complaint) -> &Counter {
-        match complaint {
-            Complaint::TimeExceeded => &self.stats.time_exceeded_sent,
-            Complaint::TooBig { .. } => &self.stats.too_big_sent,
-            Complaint::NoRoute | Complaint::HostUnreachable => &self.stats.unreachable_sent,
-            Complaint::PortUnreachable => &self.stats.port_unreachable_sent,
-            Complaint::ProtocolUnreachable => &self.stats.protocol_unreachable_sent,
-        }
-    }
-
-    fn next_id(&mut self) -> u16 {
-        self.id = self.id.wrapping_add(1);
-        self.id
     }
 }
 

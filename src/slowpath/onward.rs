@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::stats::Counter;
-use millrace_dataplane::table::{NodeTables, Role, Target};
+use millrace_dataplane::table::{NetworkId, NodeTables, Role, Target};
 use millrace_dataplane::worker::{Injection, Origin, Way};
 
 /// A station on a port's link, whose link address packets wait for.
@@ -27,8 +27,35 @@ pub(super) enum Onward {
     Nowhere,
 }
 
+/// The tables of one network, and the cluster's own network's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Of<'t> {
+    pub(super) top: &'t NodeTables,
+    pub(super) tables: &'t NodeTables,
+}
+
+impl<'t> Of<'t> {
+    /// A network's; `None` if it is gone.
+    pub(super) fn network(top: &'t NodeTables, network: NetworkId) -> Option<Self> {
+        let tables = top.of(network)?;
+        Some(Self { top, tables })
+    }
+
+    /// Those by which packets of this network go to `destination`: another's, if its own lead there. From that they go on no
+    /// further.
+    pub(super) fn leading_to(self, destination: IpAddr) -> Option<&'t NodeTables> {
+        match self.tables.routes.lookup(destination) {
+            Some(Target::Network(network)) => self.top.of(network),
+            Some(_) | None => Some(self.tables),
+        }
+    }
+}
+
 /// Finds the way as the pipeline's `route` does, save for what the packet itself decides.
-pub(super) fn onward(tables: &NodeTables, destination: IpAddr) -> Onward {
+pub(super) fn onward(of: Of<'_>, destination: IpAddr) -> Onward {
+    let Some(tables) = of.leading_to(destination) else {
+        return Onward::Nowhere;
+    };
     let Some(target) = tables.routes.lookup(destination) else {
         return Onward::Nowhere;
     };
@@ -66,14 +93,15 @@ fn to_end(tables: &NodeTables, target: Target, destination: IpAddr) -> Onward {
         },
         // The worker knows what to do with these.
         Target::Switch | Target::Blackhole => Onward::Clear,
-        Target::Unreachable | Target::Spread(_) => Onward::Nowhere,
+        // Neither a spread nor another network leads on to such.
+        Target::Unreachable | Target::Spread(_) | Target::Network(_) => Onward::Nowhere,
     }
 }
 
 /// Where a packet goes, and by which way, that a worker could not send to `next_hop`. It is held as it came: if a
 /// connection gives it another destination, that is not known here, and the next hop itself stands for it.
-pub(super) fn whereabouts(tables: &NodeTables, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
-    let way = onward(tables, destination);
+pub(super) fn whereabouts(of: Of<'_>, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
+    let (tables, way) = (of.tables, onward(of, destination));
     let by_destination = match way {
         Onward::Waits { next_hop: found, .. } => found == next_hop,
         Onward::Clear => false,
@@ -83,7 +111,7 @@ pub(super) fn whereabouts(tables: &NodeTables, destination: IpAddr, next_hop: Ne
     if by_destination || tables.neighbours.lookup(next_hop.0, next_hop.1).is_some() {
         (destination, way)
     } else {
-        (next_hop.1, onward(tables, next_hop.1))
+        (next_hop.1, onward(of, next_hop.1))
     }
 }
 
@@ -110,9 +138,12 @@ pub(super) fn send_back(port: PortId, packet: PacketCopy, sent: &Counter) -> Inj
 }
 
 /// A packet that waited, on its way again.
-pub(super) fn send_on(ingress: PortId, packet: &[u8]) -> Injection {
+pub(super) fn send_on((ingress, network): (PortId, NetworkId), packet: &[u8]) -> Injection {
     Injection {
-        way: Way::Walk(Origin::Held(ingress)),
+        way: Way::Walk(Origin::Held {
+            port: ingress,
+            network,
+        }),
         packet: PacketCopy::new(packet),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use millrace_dataplane::table::HashKey;
+use millrace_dataplane::table::{HashKey, NetworkId};
 
 /// Answers that may be sent at once after a quiet time.
 pub(super) const BURST: u32 = 50;
@@ -77,10 +77,15 @@ impl Limiter {
 
     /// Whether `source` may get an answer now; if so, it counts.
     pub(crate) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+        self.take_in(NetworkId::CLUSTER, source, now)
+    }
+
+    /// The same for who has that address in this network.
+    pub(crate) fn take_in(&mut self, network: NetworkId, source: IpAddr, now: Instant) -> bool {
         let Some((pace, share)) = self.paces else {
             return false;
         };
-        let place = self.bucket(source);
+        let place = self.bucket(network, source);
         let Some(bucket) = self.sources.get_mut(place) else {
             return false;
         };
@@ -91,14 +96,17 @@ impl Limiter {
         true
     }
 
-    fn bucket(&self, source: IpAddr) -> usize {
+    fn bucket(&self, network: NetworkId, source: IpAddr) -> usize {
         let bits = match source {
             IpAddr::V4(address) => u128::from(address.to_bits()),
             IpAddr::V6(address) => address.to_bits(),
         };
         // INVARIANT: both are halves of 128 bits, and the remainder is below SOURCE_BUCKETS.
         #[allow(clippy::cast_possible_truncation)]
-        let place = self.key.hash([(bits >> 64) as u64, bits as u64]) as usize % SOURCE_BUCKETS;
+        let place = {
+            let words = [(bits >> 64) as u64, bits as u64, u64::from(network.number())];
+            self.key.hash(words) as usize % SOURCE_BUCKETS
+        };
         place
     }
 }
@@ -126,7 +134,9 @@ mod tests {
     #[test]
     fn senders_fall_into_different_buckets() {
         let limiter = limiter(RATE);
-        let buckets: std::collections::HashSet<_> = (0..8).map(|n| limiter.bucket(source(n))).collect();
+        let buckets: std::collections::HashSet<_> = (0..8)
+            .map(|n| limiter.bucket(NetworkId::CLUSTER, source(n)))
+            .collect();
         assert_eq!(buckets.len(), 8, "the other tests rest on it");
     }
 

@@ -2,13 +2,13 @@
 //! listens, tells everyone else so.
 
 use millrace_dataplane::capture::PacketCopy;
-use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::wire::{
     Icmp, IcmpFamily, IcmpMut, IcmpType, IpProtocol, Ports, Tcp, TcpFields, TcpFlags, Udp, checksum, tcp,
 };
 
 use super::complaint::Complaint;
 use super::compose::Envelope;
+use super::onward::Of;
 use super::original::Original;
 use super::stats::Silence;
 
@@ -27,13 +27,15 @@ pub(super) enum Answer {
 ///
 /// # Errors
 /// Why it gets no answer.
-pub(super) fn answer(tables: &NodeTables, original: &Original<'_>, id: u16) -> Result<Answer, Silence> {
+pub(super) fn answer(of: Of<'_>, original: &Original<'_>, id: u16) -> Result<Answer, Silence> {
     original.check_answerable()?;
-    let gateways = &tables.local.gateways;
-    if !gateways.contains(&original.destination) || original.is_source_routed {
+    // The gateway may be another network's, into which the packet's own leads.
+    let leading = of.leading_to(original.destination);
+    let is_ours = leading.is_some_and(|tables| tables.local.gateways.contains(&original.destination));
+    if !is_ours || original.is_source_routed {
         return Err(Silence::ToSwitch);
     }
-    if gateways.contains(&original.source) {
+    if of.tables.local.gateways.contains(&original.source) {
         // The answer would come back here.
         return Err(Silence::Address);
     }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace::cluster::Pace;
-use millrace::objects::{PodKey, Source as _, Store};
+use millrace::objects::{NetworkKey, PodKey, Source as _, Store};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Fault};
@@ -375,6 +375,59 @@ fn a_kind_that_the_server_does_not_have_is_looked_for() {
         patiently("the moment", || (bench.fake.faults_left() == 0).then_some(()));
         bench.fake.withdraw(path);
         bench.node.wait("no pool", |store| store.pools().is_empty());
+    }
+}
+
+/// Policies of networks come with their kind, in whichever of its versions, and the addresses of Pods there by an annotation.
+#[test]
+fn policies_of_networks_are_followed_where_there_is_such_a_kind() {
+    let status = |ips: &[&str]| {
+        let interfaces = json!([
+            {"name": "cbr0", "interface": "eth0", "ips": ["10.244.0.9"], "default": true, "dns": {}},
+            {"name": "shop/red", "interface": "net1", "ips": ips, "mac": "02:00:00:00:00:09", "dns": {}},
+        ]);
+        json!({"k8s.v1.cni.cncf.io/network-status": interfaces.to_string()})
+    };
+    let attached = |ips: &[&str]| {
+        let mut pod = numbered(0);
+        pod["metadata"]["annotations"] = status(ips);
+        pod
+    };
+    let bench = Bench::start_with(pace(), 2, |fake| {
+        fake.put(PODS, attached(&["10.9.1.5"]));
+    });
+    let red: NetworkKey = "shop/red".parse().unwrap();
+    let ips = |store: &Store| -> Vec<String> {
+        let ips = store.pods().flat_map(|pod| pod.ips_in(&red));
+        ips.map(ToString::to_string).collect()
+    };
+    bench.node.wait("the address", |store| ips(store) == ["10.9.1.5"]);
+    bench.fake.put(PODS, attached(&["10.9.1.5", "fd09::5"]));
+    bench
+        .node
+        .wait("both", |store| ips(store) == ["10.9.1.5", "fd09::5"]);
+    for version in ["v1beta1", "v1beta2"] {
+        let path = match version {
+            "v1beta1" => "/apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
+            _ => "/apis/k8s.cni.cncf.io/v1beta2/multi-networkpolicies",
+        };
+        bench.fake.serve(path);
+        let policy = json!({"apiVersion": format!("k8s.cni.cncf.io/{version}"), "kind": "MultiNetworkPolicy",
+            "metadata": {"name": "closed", "namespace": "shop",
+                "annotations": {"k8s.v1.cni.cncf.io/policy-for": "red"}},
+            "spec": {"podSelector": {}}});
+        bench.fake.put(path, policy);
+        let store = bench.node.wait("the policy", |store| store.policies().len() == 1);
+        assert!(store.policies().values().all(|policy| policy.is_for(Some(&red))));
+        let notices: Vec<String> = store.notices().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            notices,
+            [
+                "API server: warning: MultiNetworkPolicy shop/closed: annotation k8s.v1.cni.cncf.io/policy-for: there is no network shop/red; it would be a NetworkAttachmentDefinition of type millrace-cni with `\"kind\": \"routed\"`"
+            ]
+        );
+        bench.fake.withdraw(path);
+        bench.node.wait("no policy", |store| store.policies().is_empty());
     }
 }
 

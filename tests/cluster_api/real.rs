@@ -188,6 +188,13 @@ fn the_rights_of_deploy_are_what_the_daemon_needs() {
         "NetworkAttachmentDefinition",
     );
     made.make(DEFINITIONS, networks);
+    let policies = definition(
+        "k8s.cni.cncf.io",
+        "v1beta1",
+        "multi-networkpolicies",
+        "MultiNetworkPolicy",
+    );
+    made.make(DEFINITIONS, policies);
     for (plural, kind) in [
         ("ippools", "IPPool"),
         ("ipamblocks", "IPAMBlock"),

@@ -11,14 +11,13 @@ use etherparse::{NetSlice, SlicedPacket};
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::{PuntDetail, PuntReason, Verdict};
-use millrace_dataplane::worker::Origin;
 
 use crate::packets::{Body, Family, Ip, Segment, cut, patch, patch_ipv4, payload_at};
 use crate::served::{NODE_PORT, PORT, VIPS, every_backend, node};
 use crate::sketch::{external, vip};
 use crate::world::{
-    Node, VNI, VXLAN_PORT, host, node_address, outer, pod, pod_port, router_mac, station_mac, switch_mac,
-    uplink, vtep_mac, world,
+    Node, VNI, VXLAN_PORT, after_steering, host, node_address, outer, pod, pod_port, router_mac, station_mac,
+    switch_mac, uplink, vtep_mac, world,
 };
 
 /// Bytes of one step, and how many steps a conversation has at most.
@@ -318,7 +317,7 @@ impl Talk<'_> {
         }
         let (mut verdict, mut left) = self.node.receive(from.port(), &packet);
         if let Verdict::Punt(PuntReason::EchoId, PuntDetail::Answers(..)) = verdict {
-            (verdict, left) = self.node.originate(Origin::Steered(from.port()), &frame);
+            (verdict, left) = self.node.originate(after_steering(from.port()), &frame);
         }
         let Verdict::Forward(exit) = verdict else {
             return None;

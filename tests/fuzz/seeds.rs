@@ -6,7 +6,8 @@ use std::path::Path;
 use std::{fs, io};
 
 use millrace_dataplane::wire::MacAddr;
-use packets::{ArpPacket, Body, Family, Ip, ethernet, patch_ipv4};
+use packets::{ArpPacket, Body, Family, Ip, cut, ethernet, patch_ipv4};
+use routed::{ALL, BLUE, GREEN, Net, RED, YELLOW};
 use world::{
     VNI, VXLAN_PORT, host, node_address, node_v4, outer, pod, pod_port, station_mac, switch_mac, uplink,
     vtep_mac, world as outside,
@@ -15,6 +16,9 @@ use world::{
 #[allow(dead_code, reason = "the walks' tests use the rest")]
 #[path = "../walks/packets.rs"]
 mod packets;
+#[allow(dead_code, reason = "the walks' tests use the rest")]
+#[path = "../walks/routed/scene.rs"]
+mod routed;
 #[allow(dead_code, reason = "the walks' tests use the rest")]
 #[path = "../walks/world.rs"]
 mod world;
@@ -35,6 +39,7 @@ fn main() -> io::Result<()> {
     let seeds = [
         walks(),
         bridges(),
+        networks(),
         headers(),
         transports(),
         tunnels(),
@@ -177,6 +182,107 @@ fn bridges() -> Vec<Seed> {
     ];
     let seed = |(name, at, frame): (&'static str, u8, Vec<u8>)| ("bridge", name, [vec![at], frame].concat());
     rows.into_iter().map(seed).collect()
+}
+
+/// First byte of a seed of `routed`: a pod's port of a network, in the order that they have there.
+fn at_network(net: Net) -> u8 {
+    let place = ALL.iter().position(|known| *known == net).expect("one of them");
+    7 + u8::try_from(place).expect("a few")
+}
+
+/// Of which a series of packets is told from.
+const SERIES: u8 = 128;
+
+fn networks() -> Vec<Seed> {
+    const AT_CLUSTERS_POD: u8 = 5;
+    let sent = |ip: &Ip, at| ip.frame(switch_mac(1, at), station_mac(1, at));
+    let from = |net: Net, to: IpAddr| {
+        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        sent(&Ip::udp(net.pod(family, 1, 2), to), net.port(2))
+    };
+    let wire = |net: Net, node: u8, to: IpAddr| {
+        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        net.from_node(node, &Ip::udp(net.pod(family, node, 7), to))
+    };
+    let piece = cut(Family::V4, &from(RED, RED.pod(Family::V4, 1, 3)), 0..16, true);
+    let rows = [
+        ("red-here", at_network(RED), from(RED, RED.pod(Family::V4, 1, 3))),
+        (
+            "red-here-v6",
+            at_network(RED),
+            from(RED, RED.pod(Family::V6, 1, 3)),
+        ),
+        ("red-piece", at_network(RED), piece),
+        (
+            "blue-away",
+            at_network(BLUE),
+            from(BLUE, BLUE.pod(Family::V4, 2, 9)),
+        ),
+        (
+            "blue-away-over-v6",
+            at_network(BLUE),
+            from(BLUE, BLUE.pod(Family::V6, 6, 9)),
+        ),
+        (
+            "green-gateway",
+            at_network(GREEN),
+            from(GREEN, GREEN.gateway(Family::V4)),
+        ),
+        (
+            "green-to-yellow",
+            at_network(GREEN),
+            from(GREEN, YELLOW.pod(Family::V4, 1, 2)),
+        ),
+        ("green-to-cluster", at_network(GREEN), from(GREEN, v4(1, 2))),
+        (
+            "yellow-to-green",
+            at_network(YELLOW),
+            from(YELLOW, GREEN.pod(Family::V6, 1, 2)),
+        ),
+        (
+            "cluster-to-green",
+            AT_CLUSTERS_POD,
+            at_pod(&from_pod(GREEN.pod(Family::V4, 1, 2))),
+        ),
+        (
+            "cluster-to-green-away",
+            AT_CLUSTERS_POD,
+            at_pod(&from_pod(GREEN.pod(Family::V6, 2, 2))),
+        ),
+        (
+            "red-from-node",
+            AT_UPLINK,
+            wire(RED, 2, RED.pod(Family::V4, 1, 2)),
+        ),
+        (
+            "blue-from-node",
+            AT_UPLINK,
+            wire(BLUE, 6, BLUE.pod(Family::V6, 1, 2)),
+        ),
+        ("green-from-node-to-cluster", AT_UPLINK, wire(GREEN, 2, v4(1, 2))),
+    ];
+    let packets = rows
+        .into_iter()
+        .map(|(name, at, frame)| ("routed", name, [vec![at], frame].concat()));
+    // A call from the cluster into green and its answer, then from green; TCP; and the same addresses in red and blue.
+    let series = [
+        (
+            "series-cross",
+            vec![[0, 3, 0, 1, 9, 0], [3, 0, 0, 4, 9, 0], [3, 4, 0, 1, 9, 0]],
+        ),
+        (
+            "series-tcp",
+            vec![[0, 67, 9, 1, 0, 0], [67, 0, 13, 4, 0, 0], [0, 67, 5, 1, 16, 0]],
+        ),
+        (
+            "series-same",
+            vec![[0, 32, 0, 1, 9, 0], [1, 33, 0, 1, 9, 0], [2, 34, 0, 1, 9, 0]],
+        ),
+    ];
+    let series = series
+        .into_iter()
+        .map(|(name, steps)| ("routed", name, [vec![SERIES], steps.concat()].concat()));
+    packets.chain(series).collect()
 }
 
 fn walks() -> Vec<Seed> {

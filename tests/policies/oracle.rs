@@ -25,6 +25,17 @@ pub(crate) struct Sent<'o> {
 
 /// Whether a connection may be opened.
 pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Sent<'_>) -> bool {
+    both_allow(from, to, |direction, pod, peer| {
+        decides(objects, direction, pod, peer, to, sent)
+    })
+}
+
+/// Whether the pods at both ends allow it, each by what `decides` says of the direction, the pod and its peer.
+pub(crate) fn both_allow(
+    from: End<'_>,
+    to: End<'_>,
+    decides: impl Fn(&str, &Value, End<'_>) -> bool,
+) -> bool {
     // A pod cannot block itself.
     if from.address == to.address {
         return true;
@@ -33,7 +44,7 @@ pub(crate) fn is_allowed(objects: &[Value], from: End<'_>, to: End<'_>, sent: Se
         None => true,
         // Traffic between a pod and its node is always allowed.
         Some(_) if peer.pod.is_none() && peer.node == own.node => true,
-        Some(pod) => decides(objects, direction, pod, peer, to, sent),
+        Some(pod) => decides(direction, pod, peer),
     };
     allows("egress", from, to) && allows("ingress", to, from)
 }
@@ -47,24 +58,36 @@ fn decides(
     to: End<'_>,
     sent: Sent<'_>,
 ) -> bool {
-    if let Some(allowed) = cluster_tier(objects, "Admin", direction, pod, peer, to, sent) {
-        return allowed;
-    }
+    let is_one = |policy: &Value| policy["kind"] == "NetworkPolicy";
+    cluster_tier(objects, "Admin", direction, pod, peer, to, sent)
+        .or_else(|| isolated(objects, is_one, direction, pod, peer, to, sent))
+        .or_else(|| cluster_tier(objects, "Baseline", direction, pod, peer, to, sent))
+        .unwrap_or(true)
+}
+
+/// What the policies that count say that isolate a pod; `None` if none does.
+pub(crate) fn isolated(
+    objects: &[Value],
+    counts: impl Fn(&Value) -> bool,
+    direction: &str,
+    pod: &Value,
+    peer: End<'_>,
+    to: End<'_>,
+    sent: Sent<'_>,
+) -> Option<bool> {
     let isolating: Vec<&Value> = objects
         .iter()
-        .filter(|object| object["kind"] == "NetworkPolicy")
+        .filter(|object| counts(object))
         .filter(|policy| namespace(policy) == namespace(pod))
         .filter(|policy| selects(&policy["spec"]["podSelector"], &pod["metadata"]["labels"]))
         .filter(|policy| has_type(policy, direction))
         .collect();
-    if !isolating.is_empty() {
-        return isolating.iter().any(|policy| {
-            list(&policy["spec"][direction])
-                .iter()
-                .any(|rule| network_rule(objects, policy, direction, rule, peer, to, sent))
-        });
-    }
-    cluster_tier(objects, "Baseline", direction, pod, peer, to, sent).unwrap_or(true)
+    let allowed = isolating.iter().any(|policy| {
+        list(&policy["spec"][direction])
+            .iter()
+            .any(|rule| network_rule(objects, policy, direction, rule, peer, to, sent))
+    });
+    (!isolating.is_empty()).then_some(allowed)
 }
 
 /// Whether a NetworkPolicy isolates the pods it selects in a direction.
@@ -259,7 +282,7 @@ fn namespace_labels(objects: &[Value], name: &str) -> Value {
     labels
 }
 
-fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or("default")
 }
 

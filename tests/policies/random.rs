@@ -12,7 +12,7 @@ use super::switch::Switches;
 use super::world::{Placement, SENT, ends, objects};
 
 /// Runs that are always repeated; what a new one finds is added here.
-const SEEDS: [u64; 12] = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233];
+pub(super) const SEEDS: [u64; 12] = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233];
 /// Sets of policies of one run, each a change of the one before.
 const STEPS: usize = 24;
 /// Packets that are asked about in each step.
@@ -21,10 +21,15 @@ const PACKETS: usize = 400;
 const PAIRS_MIN: usize = 100_000;
 
 /// Numbers that look random (xorshift64*), the same for the same seed.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// The numbers of a run.
+    pub(super) fn of_seed(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -32,11 +37,11 @@ impl Random {
         usize::try_from(number).unwrap() % limit
     }
 
-    fn one_in(&mut self, times: usize) -> bool {
+    pub(super) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
+    pub(super) fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
         &values[self.below(values.len())]
     }
 
@@ -148,7 +153,7 @@ impl Random {
         rule
     }
 
-    fn network_policy(&mut self, name: usize) -> Value {
+    pub(super) fn network_policy(&mut self, name: usize) -> Value {
         let mut spec = json!({"podSelector": self.pod_selector()});
         if !self.one_in(3) {
             spec["ingress"] = self.some(3, |random| random.rule("from")).into();
@@ -227,7 +232,7 @@ impl Random {
     }
 
     /// Changes the cluster in one or a few places.
-    fn change(&mut self, cluster: &mut Vec<Value>, number: usize) {
+    pub(super) fn change(&mut self, cluster: &mut Vec<Value>, number: usize) {
         let is_policy = |object: &Value| object["kind"].as_str().unwrap().ends_with("Policy");
         for change in 0..=self.below(3) {
             let name = number * 8 + change;
@@ -270,7 +275,7 @@ impl Random {
 
 /// One run; answers how many pairs were compared, and how many of the packets passed.
 fn run(seed: u64) -> (usize, usize) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::of_seed(seed);
     let placement = *random.of(&[Placement::Spread, Placement::Together]);
     let mut cluster = objects(placement);
     let mut switches = Switches::new();

@@ -82,20 +82,7 @@ impl Switches {
 
     /// What the switches of both ends say: a packet has to pass both.
     pub(crate) fn judge(&self, from: IpAddr, to: IpAddr, sent: Sent<'_>) -> Vec<Judgement> {
-        let protocol = match sent.protocol {
-            "TCP" => IpProtocol::TCP,
-            "UDP" => IpProtocol::UDP,
-            "SCTP" => IpProtocol::SCTP,
-            "ICMP" if from.is_ipv4() => IpProtocol::ICMP,
-            "ICMP" => IpProtocol::ICMPV6,
-            other => panic!("no protocol: {other}"),
-        };
-        let query = Query {
-            source: from,
-            destination: to,
-            protocol,
-            port: sent.port,
-        };
+        let query = query(from, to, sent);
         self.0
             .iter()
             .map(|compiler| compiler.table().judge(&query))
@@ -107,5 +94,23 @@ impl Switches {
         self.judge(from, to, sent)
             .iter()
             .all(|judgement| judgement.denied().is_none())
+    }
+}
+
+/// What is asked of a packet.
+pub(crate) fn query(from: IpAddr, to: IpAddr, sent: Sent<'_>) -> Query {
+    let protocol = match sent.protocol {
+        "TCP" => IpProtocol::TCP,
+        "UDP" => IpProtocol::UDP,
+        "SCTP" => IpProtocol::SCTP,
+        "ICMP" if from.is_ipv4() => IpProtocol::ICMP,
+        "ICMP" => IpProtocol::ICMPV6,
+        other => panic!("no protocol: {other}"),
+    };
+    Query {
+        source: from,
+        destination: to,
+        protocol,
+        port: sent.port,
     }
 }

@@ -261,7 +261,7 @@ fn a_push_without_headroom_drops_the_packet() {
 #[test]
 fn a_flow_keeps_its_lane_and_flows_spread_over_lanes() {
     let mut node = Node::new(1);
-    let mut lane = |ip: &Ip| node.lane(pod_port(2), &sent(ip, pod_port(2)));
+    let mut lane = |ip: &Ip| node.end_of(pod_port(2), &sent(ip, pod_port(2))).lane;
     for family in Family::BOTH {
         let flow = |port| Ip::udp(pod(family, 1, 2), pod(family, 2, 2)).body(Body::Udp(port, 53, vec![1]));
         let first = lane(&flow(1));

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::Tick;
 use millrace_dataplane::table::flow::{
     FlowOptions, FlowShard, FlowTable, New, ProtocolState, TcpState, Tuple, TupleV4,
 };
+use millrace_dataplane::table::{NetworkId, Tick};
 use millrace_dataplane::verdict::{DropReason, Verdict};
 use millrace_dataplane::wire::{IpProtocol, Ports};
 
@@ -79,6 +79,7 @@ impl Talk {
                 source: self.port,
                 destination: SERVER_PORT,
             },
+            network: NetworkId::CLUSTER,
         }
     }
 
@@ -506,6 +507,7 @@ fn tuple(source: u32, port: u16) -> TupleV4 {
             source: port,
             destination: 53,
         },
+        network: NetworkId::CLUSTER,
     }
 }
 

@@ -15,6 +15,7 @@ mod bridge;
 mod checksum;
 mod clamp;
 mod decap;
+mod direct;
 mod ecn;
 mod encap;
 mod floods;

@@ -7,11 +7,13 @@ use proptest::prelude::*;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::verdict::Verdict;
-use millrace_dataplane::worker::Origin;
 
 use crate::packets::Family;
 use crate::rows;
-use crate::world::{NODES, Node, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink};
+use crate::world::{
+    FROM_SWITCH, NODES, Node, gone, host, narrow, node_address, node_v4, pod, pod_port, underlay, uplink,
+    waited,
+};
 
 /// One thing done to a packet.
 #[derive(Debug, Clone)]
@@ -167,8 +169,8 @@ proptest! {
             damages.iter().for_each(|damage| damage.apply(&mut packet));
             let ingress = if moved == 0 { elsewhere } else { row.ingress };
             run(&mut node, ingress, std::slice::from_ref(&packet))?;
-            node.originate(Origin::Held(ingress), &packet);
-            node.originate(Origin::Switch, &packet);
+            node.originate(waited(ingress), &packet);
+            node.originate(FROM_SWITCH, &packet);
         }
     }
 }

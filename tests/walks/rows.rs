@@ -116,7 +116,7 @@ pub fn punt(reason: PuntReason, detail: PuntDetail, packet: &[u8]) -> Expect {
 pub fn all() -> Vec<Row> {
     let sets = [
         crate::admit::rows(),
-        crate::routed::rows(),
+        crate::direct::rows(),
         crate::decap::rows(),
         crate::ecn::rows(),
         crate::plain::rows(),
@@ -193,6 +193,7 @@ fn every_reason_of_the_pipeline_has_a_row() {
     let mut drops = HashSet::from(crate::services::DROPS);
     drops.extend(crate::policies::DROPS);
     drops.extend(crate::bridge::DROPS);
+    drops.extend(crate::routed::DROPS);
     let mut punts = HashSet::from(crate::services::PUNTS);
     punts.extend(crate::bridge::PUNTS);
     for row in all() {

@@ -16,14 +16,14 @@ use millrace_dataplane::table::SubjectId;
 use millrace_dataplane::table::flow::{Address, FlowOptions, FlowShard, Timeouts};
 use millrace_dataplane::table::service::BackendId;
 use millrace_dataplane::table::{
-    AffinityTable, Endpoint, EndpointKind, FlowTable, HashKey, Local, NeighbourId, NeighbourTable,
-    NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role,
-    RouteTable, Target, Tick, Tunnel, TunnelEnds, Underlay,
+    AffinityTable, Endpoint, EndpointKind, Fdb, FlowTable, HashKey, Listeners, Local, NeighbourId,
+    NeighbourTable, NetworkId, NodeTables, OuterLink, Peer, PeerId, PeerTable, PortFacts, PortTable, Prefix,
+    Publisher, Role, RouteTable, Target, Tick, Tunnel, TunnelEnds, Underlay,
 };
 use millrace_dataplane::verdict::Verdict;
 use millrace_dataplane::wire::{MacAddr, Vni};
 use millrace_dataplane::worker::{Origin, Pipeline};
-use millrace_pipelines::{Connections, NodePipeline};
+use millrace_pipelines::{Bridging, Connections, SwitchPipeline};
 
 use crate::packets::{Family, Outer};
 
@@ -340,32 +340,21 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         local: node_address(family, node),
         kind,
     };
-    let end = |kind| end_at(Family::V4, kind);
     let mac = vtep_mac(node);
+    let vxlan = |number, port| EndpointKind::Vxlan {
+        vni: vni(number),
+        port,
+        mac,
+    };
     let both = |address: fn(Family, u8) -> IpAddr, node| Family::BOTH.map(|family| address(family, node));
     let local = Local {
         addresses: both(node_address, node).to_vec(),
         node_addresses: NODES.flat_map(|n| both(node_address, n)).collect(),
         endpoints: vec![
-            end(EndpointKind::Vxlan {
-                vni: vni(VNI),
-                port: VXLAN_PORT,
-                mac,
-            }),
-            end(EndpointKind::Vxlan {
-                vni: vni(WINDOWS_VNI),
-                port: WINDOWS_PORT,
-                mac,
-            }),
-            end(EndpointKind::Ipip),
-            end_at(
-                Family::V6,
-                EndpointKind::Vxlan {
-                    vni: vni(VNI),
-                    port: VXLAN_PORT,
-                    mac,
-                },
-            ),
+            end_at(Family::V4, vxlan(VNI, VXLAN_PORT)),
+            end_at(Family::V4, vxlan(WINDOWS_VNI, WINDOWS_PORT)),
+            end_at(Family::V4, EndpointKind::Ipip),
+            end_at(Family::V6, vxlan(VNI, VXLAN_PORT)),
         ],
         gateways: Family::BOTH
             .iter()
@@ -376,21 +365,14 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         host: Some(host()),
         ..Local::default()
     };
+    let known = |family, n| (uplink(), node_address(family, n), switch_mac(n, uplink()));
     let neighbours = [
         (uplink(), IpAddr::V4(ROUTER), router_mac()),
         (uplink(), ROUTER_V6.parse().unwrap(), router_mac()),
-        (uplink(), node_address(Family::V4, 2), switch_mac(2, uplink())),
-        (uplink(), node_address(Family::V6, 2), switch_mac(2, uplink())),
-        (
-            uplink(),
-            node_address(Family::V4, ROUTED),
-            switch_mac(ROUTED, uplink()),
-        ),
-        (
-            uplink(),
-            node_address(Family::V6, ROUTED),
-            switch_mac(ROUTED, uplink()),
-        ),
+        known(Family::V4, 2),
+        known(Family::V6, 2),
+        known(Family::V4, ROUTED),
+        known(Family::V6, ROUTED),
     ];
     let neighbours = (0..).map(NeighbourId::new).zip(neighbours);
     let neighbours = neighbours.map(|(id, (port, address, mac))| (id, port, address, mac));
@@ -402,6 +384,21 @@ pub fn tables_of_mtu(node: u8, link_mtu: u16) -> NodeTables {
         local: Arc::new(local),
         ..NodeTables::default()
     }
+}
+
+/// What the switch itself sends.
+pub const FROM_SWITCH: Origin = Origin::Switch(NetworkId::CLUSTER);
+
+/// What came in at this port, and waited.
+pub fn waited(port: PortId) -> Origin {
+    let network = NetworkId::CLUSTER;
+    Origin::Held { port, network }
+}
+
+/// The same, once its answers are steered.
+pub fn after_steering(port: PortId) -> Origin {
+    let network = NetworkId::CLUSTER;
+    Origin::Steered { port, network }
 }
 
 /// Few enough connections for a test that makes a node again and again.
@@ -427,6 +424,26 @@ fn connections_in(flows: FlowTable, affinity: usize) -> Connections {
     }
 }
 
+/// What bridged networks take, of which there are none.
+fn bridging() -> Bridging {
+    Bridging {
+        fdb: Arc::new(Fdb::new(1, HashKey::random())),
+        storms: Arc::default(),
+        listeners: Publisher::new(Listeners::default()).reader(),
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, PartialEq)]
+pub struct End {
+    pub verdict: Verdict,
+    /// What lies in its frame afterwards.
+    pub left: Vec<u8>,
+    pub lane: u16,
+    /// Whose packet it is, if it is punted.
+    pub network: NetworkId,
+}
+
 /// One node's switch, and the frames to run it on.
 ///
 /// Behind it stands a second one that walks every packet through every stage, and must not differ: what the express lane
@@ -434,9 +451,9 @@ fn connections_in(flows: FlowTable, affinity: usize) -> Connections {
 pub struct Node {
     publisher: Publisher<NodeTables>,
     /// On the heap, as a worker's is: a test thread's stack is small.
-    pipeline: Box<NodePipeline>,
+    pipeline: Box<SwitchPipeline>,
     pub connections: Connections,
-    stages: Option<Box<NodePipeline>>,
+    stages: Option<Box<SwitchPipeline>>,
     /// The second one's.
     connections_by_stages: Option<Connections>,
     pool: Pool,
@@ -465,7 +482,13 @@ impl Node {
         let mut node = Self::keyed(tables, table(), key);
         let connections = table();
         let reader = node.publisher.reader();
-        let mut stages = Box::new(NodePipeline::new(reader, connections.clone(), key, 0));
+        let mut stages = Box::new(SwitchPipeline::new(
+            reader,
+            connections.clone(),
+            bridging(),
+            key,
+            0,
+        ));
         stages.walk_every_stage();
         node.stages = Some(stages);
         node.connections_by_stages = Some(connections);
@@ -488,7 +511,13 @@ impl Node {
     fn keyed(tables: NodeTables, connections: Connections, key: HashKey) -> Self {
         let publisher = Publisher::new(tables);
         let reader = publisher.reader();
-        let pipeline = Box::new(NodePipeline::new(reader, connections.clone(), key, 0));
+        let pipeline = Box::new(SwitchPipeline::new(
+            reader,
+            connections.clone(),
+            bridging(),
+            key,
+            0,
+        ));
         Self {
             publisher,
             pipeline,
@@ -537,17 +566,16 @@ impl Node {
     }
 
     /// The switch, and the one behind it.
-    fn pipelines(&mut self) -> impl Iterator<Item = &mut Box<NodePipeline>> {
+    fn pipelines(&mut self) -> impl Iterator<Item = &mut Box<SwitchPipeline>> {
         [&mut self.pipeline].into_iter().chain(&mut self.stages)
     }
 
-    /// Has both switches take packets; answers each packet's verdict, what lies in its frame afterwards, and the frame's
-    /// lane, as the first one has them.
+    /// Has both switches take packets; answers what became of each, as the first one has it.
     fn take(
         &mut self,
         packets: &[Vec<u8>],
-        mut walk: impl FnMut(&mut NodePipeline, &mut [Frame], &mut Vec<Verdict>, Tick),
-    ) -> Vec<(Verdict, Vec<u8>, u16)> {
+        mut walk: impl FnMut(&mut SwitchPipeline, &mut [Frame], &mut Vec<Verdict>, Tick),
+    ) -> Vec<End> {
         let Self {
             pipeline,
             stages,
@@ -555,13 +583,18 @@ impl Node {
             now,
             ..
         } = self;
-        let mut run = |pipeline: &mut Box<NodePipeline>| {
+        let mut run = |pipeline: &mut Box<SwitchPipeline>| {
             let taken = packets.iter().map(|bytes| pool.take_with(bytes).unwrap());
             let (mut frames, mut verdicts): (Vec<_>, _) = (taken.collect(), Vec::new());
             walk(pipeline, &mut frames, &mut verdicts, *now);
             assert_eq!(verdicts.len(), packets.len(), "one verdict for each packet");
             let ends = verdicts.iter().zip(frames).map(|(verdict, frame)| {
-                let end = (*verdict, frame.bytes().to_vec(), frame.lane());
+                let end = End {
+                    verdict: *verdict,
+                    left: frame.bytes().to_vec(),
+                    lane: frame.lane(),
+                    network: frame.network(),
+                };
                 pool.give(frame);
                 end
             });
@@ -570,8 +603,8 @@ impl Node {
         let ends = run(pipeline);
         for (end, other) in ends.iter().zip(stages.as_mut().map_or(Vec::new(), run)) {
             // What lies in the frame of a packet that is dropped, nobody looks at.
-            let is_same = match end.0 {
-                Verdict::Drop(_) => end.0 == other.0,
+            let is_same = match end.verdict {
+                Verdict::Drop(_) => end.verdict == other.verdict,
                 Verdict::Forward(_) | Verdict::Punt(..) | Verdict::Replicate(_) => *end == other,
             };
             assert!(is_same, "by the express lane {end:?}, by every stage {other:?}");
@@ -580,34 +613,35 @@ impl Node {
         ends
     }
 
+    /// Walks a batch; answers what became of each packet.
+    pub fn ends_of(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<End> {
+        self.take(packets, |pipeline, frames, verdicts, now| {
+            pipeline.process(ingress, frames, verdicts, now);
+        })
+    }
+
+    /// The same of one.
+    #[allow(dead_code, reason = "the fuzzer has no use for it")]
+    pub fn end_of(&mut self, ingress: PortId, packet: &[u8]) -> End {
+        self.ends_of(ingress, &[packet.to_vec()]).remove(0)
+    }
+
     /// Walks a batch; answers each packet's verdict, and what lies in its frame afterwards.
     pub fn receive_all(&mut self, ingress: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
-        let ends = self.take(packets, |pipeline, frames, verdicts, now| {
-            pipeline.process(ingress, frames, verdicts, now);
-        });
-        ends.into_iter()
-            .map(|(verdict, left, _)| (verdict, left))
-            .collect()
+        let ends = self.ends_of(ingress, packets).into_iter();
+        ends.map(|end| (end.verdict, end.left)).collect()
     }
 
     pub fn receive(&mut self, ingress: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.receive_all(ingress, &[packet.to_vec()]).remove(0)
     }
 
-    /// In which lane a packet leaves.
-    pub fn lane(&mut self, ingress: PortId, packet: &[u8]) -> u16 {
-        let ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
-            pipeline.process(ingress, frames, verdicts, now);
-        });
-        ends[0].2
-    }
-
     pub fn originate(&mut self, origin: Origin, packet: &[u8]) -> (Verdict, Vec<u8>) {
         let mut ends = self.take(&[packet.to_vec()], |pipeline, frames, verdicts, now| {
             verdicts.push(pipeline.originate(&mut frames[0], origin, now));
         });
-        let (verdict, left, _) = ends.remove(0);
-        (verdict, left)
+        let end = ends.remove(0);
+        (end.verdict, end.left)
     }
 
     /// Both switches remember the same of every connection.

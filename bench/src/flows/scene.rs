@@ -8,7 +8,7 @@ use millrace_dataplane::table::flow::{
     Address, Answer, Candidate, FlowId, FlowOptions, Hash, New, Onward, SweepCursor, TcpSegment, Timeouts,
     Tuple,
 };
-use millrace_dataplane::table::{Epoch, FlowShard, FlowTable, PeerId, SubjectId, Tick};
+use millrace_dataplane::table::{Epoch, FlowShard, FlowTable, NetworkId, PeerId, SubjectId, Tick};
 use millrace_dataplane::wire::{IpProtocol, Ports, TcpFlags};
 
 use crate::random::Random;
@@ -138,6 +138,7 @@ fn connection<A: Family>(number: u32) -> New<A> {
             source: ports.0,
             destination: ports.1,
         },
+        network: NetworkId::CLUSTER,
     };
     New {
         original: tuple(client, service, (client_port, 80)),

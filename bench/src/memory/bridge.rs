@@ -50,7 +50,7 @@ pub(super) fn networks() -> anyhow::Result<Networks> {
     };
     let members: Option<Vec<_>> = members.into_iter().collect();
     let members = members.context("there is no such port number")?;
-    Ok(Networks::build(members, [(NETWORK, segment)], []))
+    Ok(Networks::build(members, [(NETWORK, segment)], [], []))
 }
 
 /// A database that knows the stations of so many flows.

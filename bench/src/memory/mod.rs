@@ -15,6 +15,7 @@ mod packets;
 mod pipeline;
 mod policies;
 mod scene;
+mod second;
 mod services;
 mod walk;
 

@@ -18,6 +18,7 @@ use millrace_dataplane::wire::{MacAddr, Vni, ipip, vxlan};
 use super::bridge::networks;
 use super::family::Family;
 use super::policies::policy_table;
+use super::second;
 use super::services::service_table;
 use super::walk::Walk;
 
@@ -110,9 +111,10 @@ fn pod_prefix(family: Family, node: u8) -> anyhow::Result<Prefix> {
 pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
     let (family, overlay) = (walk.family(), walk.overlay());
     let (uplink, host) = (port(UPLINK)?, port(HOST)?);
+    let vni = if walk.is_second() { second::VNI } else { VNI };
     let (mut peers, mut inner_sources, mut routes) = (Vec::new(), Vec::new(), Vec::new());
     for (id, node) in (0..).map(PeerId::new).zip(1..=PEERS) {
-        peers.push((id, peer(overlay, uplink, node)?));
+        peers.push((id, peer(overlay, (uplink, vni), node)?));
         inner_sources.push((pod_prefix(family, node)?, id));
         inner_sources.push((Prefix::host(IpAddr::V4(underlay_address(node))), id));
         routes.push((pod_prefix(family, node)?, Target::Tunnel(id)));
@@ -148,7 +150,7 @@ pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
     } else {
         PolicyTable::default()
     };
-    Ok(NodeTables {
+    let tables = NodeTables {
         policies: Arc::new(policies),
         networks: Arc::new(networks),
         ports: Arc::new(PortTable::build(ports.collect::<anyhow::Result<Vec<_>>>()?)),
@@ -158,16 +160,21 @@ pub(super) fn tables(walk: Walk, size: &Size) -> anyhow::Result<NodeTables> {
         local: Arc::new(local(family, overlay, uplink, host)?),
         services: Arc::new(service_table(family, size)?),
         ..NodeTables::default()
-    })
+    };
+    if walk.is_second() {
+        second::within(tables)
+    } else {
+        Ok(tables)
+    }
 }
 
-fn peer(overlay: Overlay, uplink: PortId, node: u8) -> anyhow::Result<Peer> {
+fn peer(overlay: Overlay, (uplink, vni): (PortId, u32), node: u8) -> anyhow::Result<Peer> {
     let (tunnel, overhead) = match overlay {
         Overlay::Ipip => (Tunnel::Ipip, ipip::MTU_OVERHEAD),
         Overlay::Vxlan => {
             let (local_mac, remote_mac) = (tunnel_mac(0), tunnel_mac(node));
             let tunnel = Tunnel::Vxlan {
-                vni: Vni::try_from(VNI)?,
+                vni: Vni::try_from(vni)?,
                 port: vxlan::LINUX_PORT,
                 local_mac,
                 remote_mac,

@@ -33,6 +33,8 @@ pub(crate) enum Walk {
     Bridge,
     /// From a pod into a VXLAN tunnel
     VxlanPush,
+    /// The same in a routed network beside the cluster's own
+    Routed,
     /// From a VXLAN tunnel to a pod
     VxlanPull,
     /// From a pod into an IP-in-IP tunnel
@@ -95,6 +97,7 @@ impl Walk {
             Self::Forward => "forward",
             Self::Bridge => "bridge",
             Self::VxlanPush => "vxlan-push",
+            Self::Routed => "routed",
             Self::VxlanPull => "vxlan-pull",
             Self::IpipPush => "ipip-push",
             Self::IpipPull => "ipip-pull",
@@ -152,7 +155,7 @@ impl Walk {
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Forward | Self::Bridge | Self::Forward6 | Self::Policy | Self::Policy6 => Kind::Local,
-            Self::VxlanPush | Self::VxlanPush6 | Self::IpipPush => Kind::Push,
+            Self::VxlanPush | Self::Routed | Self::VxlanPush6 | Self::IpipPush => Kind::Push,
             Self::VxlanPull | Self::VxlanPull6 | Self::IpipPull | Self::ChainBack | Self::ChainBack6 => {
                 Kind::Pull
             }
@@ -227,6 +230,11 @@ impl Walk {
     /// Whether its ports are in a bridged network.
     pub(super) fn is_bridged(self) -> bool {
         self == Self::Bridge
+    }
+
+    /// Whether its ports are in a routed network beside the cluster's own.
+    pub(super) fn is_second(self) -> bool {
+        self == Self::Routed
     }
 
     /// Whether each packet is the first of its connection.

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use super::runs::Runs;
 use super::{CHUNK_LEN, Frame, HEADROOM, MAX_PACKET_LEN, RUN_LEN};
+use crate::table::NetworkId;
 
 /// Who has a chunk. Ports get theirs from [`Holder::port`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -280,6 +281,7 @@ impl Pool {
             head,
             len,
             lane: 0,
+            network: NetworkId::CLUSTER,
             room,
         }
     }

@@ -66,6 +66,8 @@ pub struct Local {
     pub node_addresses: HashSet<IpAddr>,
     /// Our ends of the tunnels.
     pub endpoints: Vec<Endpoint>,
+    /// The UDP ports of the tunnels of networks beside the cluster's own, as far as these are its tables.
+    pub second_ports: Vec<u16>,
     /// The addresses that the switch itself has: the pods' gateways.
     pub gateways: Vec<IpAddr>,
     /// The prefixes of this node's pods.
@@ -139,6 +141,13 @@ impl Local {
         self.endpoints
             .iter()
             .any(|end| matches!(end.kind, EndpointKind::Vxlan { port, .. } if port == udp_port))
+    }
+
+    /// Whether another node may take what comes to this UDP port for a tunnel packet, of this network or of another.
+    #[inline]
+    #[must_use]
+    pub fn is_tunnel_port(&self, udp_port: u16) -> bool {
+        self.has_vxlan_port(udp_port) || self.second_ports.contains(&udp_port)
     }
 
     /// The end of a VXLAN tunnel at this address and UDP port: its network and MAC address.

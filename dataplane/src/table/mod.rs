@@ -24,6 +24,7 @@ pub mod port;
 pub mod prefix;
 pub mod publish;
 pub mod route;
+pub mod routed;
 pub mod service;
 pub mod storm;
 pub mod subject;
@@ -47,6 +48,7 @@ pub use port::{PortFacts, PortTable, Role};
 pub use prefix::{InvalidPrefix, Prefix};
 pub use publish::{Pinned, Publisher, Reader};
 pub use route::{Hop, Lpm, RouteTable, Spread, SpreadId, Target};
+pub use routed::RoutedNetworks;
 pub use service::ServiceTable;
 pub use storm::{StormLimit, Storms};
 pub use subject::{Epoch, SubjectId, SubjectKind, Subjects};
@@ -65,8 +67,14 @@ pub type SharedFdb = Arc<Fdb>;
 pub type SharedStorms = Arc<Storms>;
 
 /// All that a node's pipeline has to know, as one snapshot: a reader never sees half of a change.
+///
+/// These are the tables of the cluster's own network, or, below `routed`, of another one that is routed. There `ports` and
+/// `neighbours` are the same, since all have one underlay; `services`, `networks` and `routed` are empty; and all else is that
+/// network's own, by whose numbers alone its subjects, peers and policies go.
 #[derive(Debug, Clone, Default)]
 pub struct NodeTables {
+    /// Whose tables they are.
+    pub network: NetworkId,
     /// The ports, by number.
     pub ports: Arc<PortTable>,
     /// Where a destination address leads.
@@ -81,10 +89,25 @@ pub struct NodeTables {
     pub services: Arc<ServiceTable>,
     /// Who may talk with this node's pods, and they with whom.
     pub policies: Arc<PolicyTable>,
-    /// Bridged networks, and which ports are in them.
+    /// Bridged networks, and which ports are in them; and the tunnels of all that are not the cluster's own.
     pub networks: Arc<Networks>,
+    /// Routed networks beside the cluster's own, and which ports are in them.
+    pub routed: Arc<RoutedNetworks>,
     /// When each thing that stored answers rest on last changed.
     pub subjects: Subjects,
     /// The snapshot's number, to tell one from another: what is found in these tables is stored with it.
     pub epoch: Epoch,
+}
+
+impl NodeTables {
+    /// The tables of a routed network: these, which are the cluster's own, or those of another. `None` if there is none.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, network: NetworkId) -> Option<&Self> {
+        if network == NetworkId::CLUSTER {
+            Some(self)
+        } else {
+            self.routed.get(network)
+        }
+    }
 }

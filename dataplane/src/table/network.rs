@@ -1,8 +1,9 @@
-//! Bridged networks: which port is in which, and where a frame of one may go.
+//! Networks beside the cluster's own, as far as their tunnels tell them apart; and the bridged ones: which port is in which,
+//! and where a frame of one may go.
 //!
 //! A network is told by a small number, and a *segment* is what of it is on this node: ports that are its members, and the
 //! other nodes that have members too, each behind a VXLAN tunnel. Network 0 is the cluster's own, which is routed and has no
-//! segment.
+//! segment. Others that are routed have none either, but tables of their own ([`RoutedNetworks`](super::RoutedNetworks)).
 
 mod member;
 
@@ -21,7 +22,7 @@ use crate::wire::{MacAddr, Vni};
 pub use member::{Guard, Member};
 
 /// A network's number: dense, from 1; 0 is the cluster's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
 #[serde(transparent)]
 pub struct NetworkId(u16);
 
@@ -221,7 +222,7 @@ struct Place {
     exits: Box<[(PortId, Option<VlanId>)]>,
 }
 
-/// The bridged networks of a node.
+/// The bridged networks of a node, and which tunnels are whose.
 #[derive(Debug, Clone)]
 pub struct Networks {
     /// Indexed by [`PortId::index`].
@@ -234,18 +235,20 @@ pub struct Networks {
 
 impl Default for Networks {
     fn default() -> Self {
-        Self::build([], [], [])
+        Self::build([], [], [], [])
     }
 }
 
 impl Networks {
     /// Builds the tables. `remotes` are the other nodes' underlay addresses. A member of a network that has no segment is
-    /// no member of it. Of two segments of one VNI and UDP port, the one with the higher number gets the packets.
+    /// no member of it. `routed` are the tunnels of routed networks. Of two networks of one VNI and UDP port, a bridged one or else
+    /// the one with the higher number gets the packets.
     #[must_use]
     pub fn build(
         members: impl IntoIterator<Item = (PortId, Member)>,
         segments: impl IntoIterator<Item = (NetworkId, Segment)>,
         remotes: impl IntoIterator<Item = (IpAddr, RemoteId)>,
+        routed: impl IntoIterator<Item = (NetworkId, SegmentTunnel)>,
     ) -> Self {
         let key = HashKey::random();
         let mut networks = Self {
@@ -254,6 +257,12 @@ impl Networks {
             by_tunnel: HashMap::with_hasher(key),
             remotes: HashMap::with_hasher(key),
         };
+        let mut routed: Vec<_> = routed.into_iter().collect();
+        routed.sort_by_key(|(network, _)| *network);
+        let tunnels = routed.into_iter();
+        networks
+            .by_tunnel
+            .extend(tunnels.map(|(network, tunnel)| (tunnel.word(), network)));
         for (port, member) in members {
             put(&mut networks.members, port.index(), member);
         }
@@ -401,6 +410,11 @@ mod tests {
                 (green, segment(Some(tunnel(100, 4789)), &[2])),
             ],
             [("192.0.2.2".parse().unwrap(), RemoteId::new(2).unwrap())],
+            [
+                (NetworkId::new(12), tunnel(300, 8472)),
+                (NetworkId::new(11), tunnel(300, 8472)),
+                (NetworkId::new(13), tunnel(100, 4789)),
+            ],
         );
         assert_eq!(networks.exits(red), [(port(3), Some(vlan(10))), (port(7), None)]);
         assert_eq!(networks.exits(blue), [(port(3), Some(vlan(20))), (port(5), None)]);
@@ -408,7 +422,14 @@ mod tests {
         assert_eq!(networks.exits(NetworkId::new(4)), [], "no segment");
         assert!(networks.has_tunnels() && !Networks::default().has_tunnels());
         assert_eq!(networks.by_tunnel(tunnel(100, 8472)), Some(blue));
-        assert_eq!(networks.by_tunnel(tunnel(100, 4789)), Some(green));
+        assert_eq!(
+            networks.by_tunnel(tunnel(100, 4789)),
+            Some(green),
+            "the bridged one's"
+        );
+        let routed = NetworkId::new(12);
+        assert_eq!(networks.by_tunnel(tunnel(300, 8472)), Some(routed));
+        assert!(networks.segment(routed).is_none() && networks.exits(routed).is_empty());
         assert_eq!(networks.by_tunnel(tunnel(101, 4789)), None);
         let remote = networks.remote("192.0.2.2".parse().unwrap()).unwrap();
         let segment = networks.segment(blue).unwrap();

@@ -12,6 +12,7 @@ use crate::capture::{PacketCopy, Tap};
 use crate::frame::Holder;
 use crate::port::PortId;
 use crate::stats::{QueueStats, SharedStats};
+use crate::table::NetworkId;
 use crate::verdict::{PuntDetail, PuntReason};
 
 /// Commands that may wait for a worker at once.
@@ -26,6 +27,8 @@ pub struct Punt {
     pub worker: usize,
     /// Where the packet came in.
     pub ingress: PortId,
+    /// The routed network that it came in; means nothing for what [`PuntDetail::Segment`] says is in a bridged one.
+    pub network: NetworkId,
     /// Why it is here.
     pub reason: PuntReason,
     /// What else there is to know.

@@ -8,6 +8,7 @@ mod belt;
 mod handle;
 mod limit;
 mod orders;
+mod origin;
 mod relay;
 mod replicate;
 mod rota;
@@ -26,6 +27,7 @@ use crossbeam::channel::Sender;
 
 pub use handle::{Command, Handover, Injection, Punt, Relay, Way, WorkerError, WorkerHandle};
 pub use limit::Limits;
+pub use origin::{Lesson, Origin};
 pub use spread::{Spread, SpreadMode, spread};
 
 use crate::capture::Tap;
@@ -33,9 +35,8 @@ use crate::clock::{Clock, TickWatch};
 use crate::frame::{Frame, Holder, Pool};
 use crate::port::{Port, PortId};
 use crate::stats::{Histograms, QueueStats, SharedStats, WorkerStats};
-use crate::table::{Location, NetworkId, Tick};
+use crate::table::Tick;
 use crate::verdict::{Cast, DropReason, Verdict};
-use crate::wire::MacAddr;
 use handle::Inbox;
 use relay::Outlet;
 use rota::Rota;
@@ -47,36 +48,6 @@ pub const BATCH_MAX: usize = 64;
 
 /// Queues of one port that one worker can own.
 pub const QUEUES_PER_PORT_MAX: usize = 16;
-
-/// Where a packet that did not come in at a port comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The switch made it: its TTL is as it should be.
-    Switch,
-    /// It came in at this port and waited in the slow path: what is decided about it is decided as if it came in now.
-    Held(PortId),
-    /// As [`Origin::Held`], and what it waited for was the steering of its answers, which is settled.
-    Steered(PortId),
-    /// It is in a bridged network, as if it had come from there, with its Ethernet addresses as they are and without a tag;
-    /// it is not handed to the slow path again.
-    Bridged {
-        /// The network.
-        network: NetworkId,
-        /// Where it comes from.
-        from: Location,
-    },
-}
-
-/// Where a station of a bridged network was seen and is not known to be: for the slow path, which learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lesson {
-    /// The network.
-    pub network: NetworkId,
-    /// The station.
-    pub mac: MacAddr,
-    /// Where it was seen.
-    pub location: Location,
-}
 
 /// What a worker asks of a pipeline.
 pub trait Pipeline {

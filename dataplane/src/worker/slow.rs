@@ -42,6 +42,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
         let punt = Punt {
             worker: self.config.index,
             ingress,
+            network: frame.network(),
             reason,
             detail,
             packet: PacketCopy::new(frame.bytes()),
@@ -66,7 +67,7 @@ impl<P: Port, L: Pipeline> Worker<P, L> {
                 Way::Exit(port) => Verdict::Forward(port),
                 Way::Walk(origin) => self.pipeline.originate(&mut frame, origin, now),
             };
-            if let (Way::Walk(Origin::Held(port)), Verdict::Punt(reason, detail)) = (way, verdict)
+            if let (Way::Walk(Origin::Held { port, .. }), Verdict::Punt(reason, detail)) = (way, verdict)
                 && reason.may_follow_a_wait()
                 && self.hand_up(port, &frame, reason, detail)
             {

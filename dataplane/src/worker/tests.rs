@@ -13,6 +13,7 @@ use super::*;
 use crate::capture::{Captured, Direction, PacketCopy};
 use crate::port::QueueId;
 use crate::port::memory::{MemoryPort, Wire};
+use crate::table::NetworkId;
 use crate::verdict::{DropReason, PuntDetail, PuntReason};
 
 /// Sends port 0's packets to port 1 and back; the first byte may ask for another exit.
@@ -36,7 +37,10 @@ impl Pipeline for Patch {
     fn process(&mut self, ingress: PortId, frames: &mut [Frame], verdicts: &mut Vec<Verdict>, _: Tick) {
         verdicts.extend(frames.iter_mut().map(|frame| match frame.bytes()[0] {
             DROP => Verdict::Drop(DropReason::NotForUs),
-            PUNT => Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing),
+            PUNT => {
+                frame.set_network(NetworkId::new(frame.bytes()[1].into()));
+                Verdict::Punt(PuntReason::Arp, PuntDetail::Nothing)
+            }
             NOWHERE => Verdict::Forward(port(9)),
             _ => {
                 frame.bytes_mut()[1] = 0xff;
@@ -60,7 +64,10 @@ impl Pipeline for Patch {
         false
     }
 
-    fn originate(&mut self, frame: &mut Frame, _: Origin, _: Tick) -> Verdict {
+    fn originate(&mut self, frame: &mut Frame, origin: Origin, _: Tick) -> Verdict {
+        if let Origin::Held { network, .. } = origin {
+            frame.set_network(network);
+        }
         match frame.bytes()[0] {
             PUNT => Verdict::Punt(PuntReason::Unreachable, PuntDetail::Nothing),
             ECHO => Verdict::Punt(PuntReason::EchoId, PuntDetail::Nothing),
@@ -226,7 +233,7 @@ fn injected_packets_are_originated() {
     bench
         .handle
         .inject(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet: packet(),
         })
         .unwrap();
@@ -248,7 +255,11 @@ fn injected_packets_are_originated() {
 
 #[test]
 fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
-    for (origin, punted) in [(Origin::Held(port(0)), 1), (Origin::Steered(port(0)), 0)] {
+    let (port, network) = (port(0), NetworkId::new(7));
+    for (origin, punted) in [
+        (Origin::Held { port, network }, 1),
+        (Origin::Steered { port, network }, 0),
+    ] {
         let mut bench = bench(2, 1, 32);
         let packet = PacketCopy::new(&[ECHO; 60]);
         let way = Way::Walk(origin);
@@ -261,7 +272,23 @@ fn a_packet_that_waited_goes_to_the_slow_path_once_more_for_its_echo_id() {
             counters.dropped.get("originated_stuck").copied().unwrap_or(0),
             1 - punted
         );
-        assert_eq!(bench.punts.try_recv().is_ok(), punted == 1, "{origin:?}");
+        let again = bench.punts.try_recv().ok();
+        let expected = (punted == 1).then_some(network);
+        assert_eq!(again.map(|punt| punt.network), expected, "{origin:?}");
+    }
+}
+
+#[test]
+fn a_packet_for_the_slow_path_bears_its_network_and_the_next_in_its_frame_none() {
+    let mut bench = bench(2, 1, 1);
+    for number in [3, 0, 7] {
+        bench.wires[0].put(&[PUNT, number, 0, 0]);
+        bench.settle();
+        let network = bench.punts.try_recv().unwrap().network;
+        assert_eq!(network, NetworkId::new(number.into()));
+        let frame = bench.worker.pool_mut().take().unwrap();
+        assert_eq!(frame.network(), NetworkId::CLUSTER);
+        bench.worker.pool_mut().give(frame);
     }
 }
 
@@ -272,7 +299,7 @@ fn an_originated_packet_never_goes_round_through_the_slow_path() {
     bench
         .handle
         .inject(Injection {
-            way: Way::Walk(Origin::Switch),
+            way: Way::Walk(Origin::Switch(NetworkId::CLUSTER)),
             packet,
         })
         .unwrap();

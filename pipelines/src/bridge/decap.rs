@@ -25,7 +25,7 @@ struct Outer<'p> {
     payload: &'p [u8],
 }
 
-/// The network that a frame from the wire is in, if it is a bridged one's: by UDP port and VNI alone. All else is
+/// The network that a frame from the wire is in, if it is not the cluster's own: by UDP port and VNI alone. All else of a bridged one is
 /// [`open`]'s to judge.
 #[inline]
 pub(crate) fn network_of(tables: &NodeTables, frame: &Frame) -> Option<NetworkId> {

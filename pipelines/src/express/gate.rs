@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{Endpoint, EndpointKind, Local, PortFacts, Role};
+use millrace_dataplane::table::{Endpoint, EndpointKind, NetworkId, NodeTables, PortFacts, Role};
 use millrace_dataplane::wire::{EtherType, MacAddr, Vni, eth};
 
 use crate::connections::Context;
+use crate::decap::takes_tunnels_at;
 use crate::limit::is_from_us;
 
-/// How many VXLAN ends a node may have that still uses the lane.
+/// How many UDP ports of tunnels a node may have that still uses the lane.
 const TUNNEL_PORTS: usize = 4;
 
 /// What comes in at a port, as far as the lane takes it.
@@ -16,11 +17,13 @@ const TUNNEL_PORTS: usize = 4;
 pub(crate) struct Gate {
     pub(super) link: Link,
     pub(super) entrance: Entrance,
+    /// The network that all of it is in.
+    pub(super) network: NetworkId,
     /// Whether packets come from this node itself ([`is_from_us`]).
     pub(super) is_from_us: bool,
     /// TCP and UDP checksums may be half computed.
     pub(super) finish_checksums: bool,
-    /// The UDP ports of the node's own tunnels, to which no pod may send at a node. Nobody's is 0.
+    /// The UDP ports of tunnels, those of other networks too, to which no pod may send at a node. Nobody's is 0.
     pub(super) tunnel_ports: [u16; TUNNEL_PORTS],
 }
 
@@ -99,25 +102,36 @@ impl Gate {
         let (from, entrance) = match ingress.role {
             Role::Pod => (Some(ingress.peer_mac), Entrance::Pod(first_v4(&ingress.sources)?)),
             Role::Host => (Some(ingress.peer_mac), Entrance::Host),
-            Role::Uplink => (None, wire(local)),
+            Role::Uplink => (None, wire(cx.tables)),
             Role::Segment => return None,
         };
-        let mut tunnel_ports = [0; TUNNEL_PORTS];
         let ports = local.endpoints.iter().filter_map(|end| match end.kind {
             EndpointKind::Vxlan { port, .. } => Some(port),
             EndpointKind::Ipip => None,
         });
-        for (place, port) in ports.enumerate() {
-            *tunnel_ports.get_mut(place)? = port;
-        }
+        let tunnel_ports = distinct(ports.chain(local.second_ports.iter().copied()))?;
         Some(Self {
             link: Link::new(ingress.mac, from),
             entrance,
+            network: cx.network(),
             is_from_us: is_from_us(cx.entry),
             finish_checksums: ingress.finish_checksums,
             tunnel_ports,
         })
     }
+}
+
+/// The ports, each once; `None` if there are too many.
+fn distinct(ports: impl Iterator<Item = u16>) -> Option<[u16; TUNNEL_PORTS]> {
+    let mut found = [0; TUNNEL_PORTS];
+    let mut count = 0;
+    for port in ports {
+        if !found.contains(&port) {
+            *found.get_mut(count)? = port;
+            count += 1;
+        }
+    }
+    Some(found)
 }
 
 fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
@@ -128,8 +142,9 @@ fn first_v4(sources: &[IpAddr]) -> Option<Ipv4Addr> {
 }
 
 /// What comes from the wire.
-fn wire(local: &Local) -> Entrance {
-    let ours = || local.endpoints.iter().filter(|end| local.owns(end.local));
+fn wire(tables: &NodeTables) -> Entrance {
+    let ends = &tables.local.endpoints;
+    let ours = || ends.iter().filter(|end| takes_tunnels_at(tables, end.local));
     Entrance::Wire {
         vxlan: ours().find_map(vxlan),
         ipip: ours().find_map(|end| match (end.kind, end.local) {

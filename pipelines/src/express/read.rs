@@ -145,10 +145,13 @@ impl Plain {
 
 /// Reads a frame that came in at the port of `gate`; `None` if it is to walk the stages.
 ///
+/// `IS_SECOND` says that the network is another than the cluster's own. A word by which that one's flows are found is the same as if there
+/// were no others, and costs nothing to make.
+///
 /// That no address is one that no packet may bear is not asked here: the lane goes by a flow's stored answer, and a flow has
 /// one only once the stages have let a packet with these very addresses pass.
 #[inline(always)]
-pub(crate) fn read(
+pub(crate) fn read<const IS_SECOND: bool>(
     gate: &Gate,
     tables: &NodeTables,
     flows: &FlowShard<Ipv4Addr>,
@@ -167,12 +170,17 @@ pub(crate) fn read(
             (found.ip.source() == *address && !may_be_tunnel).then_some((0, found))?
         }
         Entrance::Host => (0, found(packet)?),
-        Entrance::Wire { vxlan, ipip } => from_wire(tables, senders, packet, gate, (vxlan.as_ref(), *ipip))?,
+        Entrance::Wire { vxlan, ipip } => {
+            from_wire::<IS_SECOND>(tables, senders, packet, gate, (vxlan.as_ref(), *ipip))?
+        }
     };
     if gate.finish_checksums && found.is_partial() {
         finish_checksum(frame, pull, found.ip)?;
     }
-    let key = KeyV4::new(found.ip.addresses, found.ports, found.ip.protocol);
+    let mut key = KeyV4::new(found.ip.addresses, found.ports, found.ip.protocol);
+    if IS_SECOND {
+        key = key.in_network(gate.network);
+    }
     if pull == 0 {
         frame.prefetch_headroom();
     }
@@ -247,7 +255,7 @@ fn found(packet: &[u8]) -> Option<Found> {
 /// Reads the plain packet that comes from the wire, out of a tunnel to one of our ends or as it is, from somebody who may
 /// send it so; answers the length of the tunnel's headers, too.
 #[inline(always)]
-fn from_wire(
+fn from_wire<const IS_SECOND: bool>(
     tables: &NodeTables,
     senders: &mut Senders,
     packet: &[u8],
@@ -268,7 +276,11 @@ fn from_wire(
         let ours = (outer.ip.destination(), outer.destination_port());
         let end = vxlan.filter(|end| (end.local, end.port) == ours)?;
         let inner = in_vxlan(packet.get(ipv4::HEADER_LEN..)?, end)?;
-        let sent = Sent::Vxlan(end.port);
+        let sent = if IS_SECOND {
+            Sent::Network(gate.network)
+        } else {
+            Sent::Vxlan(end.port)
+        };
         return may_send(tables, senders, &outer.ip, &inner, sent).then_some((PULL_VXLAN, inner));
     }
     let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source());

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use millrace_dataplane::table::{Epoch, NodeTables, Tunnel, TunnelKind};
+use millrace_dataplane::table::{Epoch, NetworkId, NodeTables, Tunnel, TunnelKind};
 
 use crate::decap::may_come_plain;
 
@@ -28,8 +28,10 @@ struct Known {
 /// How a packet came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// In VXLAN to this UDP port.
+    /// In VXLAN to this UDP port, in the cluster's own network.
     Vxlan(u16),
+    /// In the VXLAN of this other network, to the one UDP port that it has.
+    Network(NetworkId),
     /// In IP in IP.
     Ipip,
     /// In no tunnel.
@@ -93,17 +95,20 @@ fn ask(tables: &NodeTables, outer: Ipv4Addr, inner: Ipv4Addr, sent: Sent) -> boo
     let inner = IpAddr::V4(inner);
     let kind = match sent {
         Sent::Plain => return may_come_plain(tables, inner),
-        Sent::Vxlan(_) => TunnelKind::Vxlan,
+        Sent::Vxlan(_) | Sent::Network(_) => TunnelKind::Vxlan,
         Sent::Ipip => TunnelKind::Ipip,
     };
     let Some((id, peer)) = tables.peers.by_outer_source(IpAddr::V4(outer), kind) else {
         return false;
     };
-    let agreed = match peer.tunnel {
-        Tunnel::Vxlan { port, .. } => Sent::Vxlan(port),
-        Tunnel::Ipip => Sent::Ipip,
+    let is_agreed = match (peer.tunnel, sent) {
+        (Tunnel::Vxlan { port, .. }, Sent::Vxlan(to)) => port == to,
+        (Tunnel::Vxlan { port, .. }, Sent::Network(_)) => tables.local.has_vxlan_port(port),
+        (Tunnel::Ipip, Sent::Ipip) => true,
+        (Tunnel::Vxlan { .. }, Sent::Ipip | Sent::Plain) => false,
+        (Tunnel::Ipip, Sent::Vxlan(_) | Sent::Network(_) | Sent::Plain) => false,
     };
-    agreed == sent && tables.peers.may_send(id, inner)
+    is_agreed && tables.peers.may_send(id, inner)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::Role;
 use millrace_dataplane::table::flow::Candidate;
+use millrace_dataplane::table::{NetworkId, Role};
 use millrace_dataplane::verdict::Exit;
 use millrace_dataplane::wire::eth;
 
@@ -14,12 +14,14 @@ use crate::admit::admit;
 use crate::classify::classify;
 use crate::connections::Context;
 use crate::converse::converse;
+use crate::cross::cross;
 use crate::decap::decap;
 use crate::depart::depart;
 use crate::entry::Entry;
 use crate::express::Plain;
 use crate::family::Family;
 use crate::packet::{Addresses, Packet};
+use crate::route::Leads;
 use crate::scout::{Place, Scouted, tuple};
 use crate::track::track_at_once;
 
@@ -120,7 +122,7 @@ impl Step {
         let packet = &self.packet;
         // Pieces are noted down, which is more than to follow a connection.
         if let (Some(candidate), None) = (self.scouted.candidate, packet.fragment)
-            && let Some(tuple) = tuple(packet, addresses)
+            && let Some(tuple) = tuple(cx, packet, addresses)
             && let Some(left) = track_at_once(cx, &mut own.wrapper, frame, packet, &tuple, candidate)
         {
             return left;
@@ -140,7 +142,14 @@ fn leave_slowly<A: Family>(
     candidate: Option<Candidate>,
 ) -> Result<PortId, Exit> {
     let course = converse(cx, &mut own.pieces, frame, packet, addresses, candidate)?;
-    depart(cx, &mut own.wrapper, frame, packet, course)
+    let (hop, change) = (course.hop, course.rewrite);
+    match course.leads {
+        Leads::Out(way) => depart(cx, &mut own.wrapper, frame, packet, (way, hop, change)),
+        Leads::Into(network) => {
+            let memory = (&mut own.wrapper, &mut own.pieces);
+            cross(cx, memory, frame, packet, (network, hop, change))
+        }
+    }
 }
 
 /// The first half of a walk: everything that needs nothing but the packet and the tables.
@@ -164,6 +173,10 @@ fn enter(cx: &Context<'_>, frame: &mut Frame, place: Place<'_>) -> Result<(), Ex
 /// other way, but for the peers' own addresses, which the wire may use as well.
 #[cold]
 fn came_by_tunnel(cx: &Context<'_>, packet: &Packet) -> bool {
+    if cx.network() != NetworkId::CLUSTER {
+        // By no other way does anything of another network come from the wire.
+        return cx.entry.is(Role::Uplink);
+    }
     let source = packet.addresses.source();
     cx.entry.is(Role::Uplink)
         && cx.tables.peers.by_inner_source(source).is_some()

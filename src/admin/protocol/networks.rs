@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Container;
+use super::{Bandwidth, Container};
 
 /// See [`Request::Join`](super::Request::Join).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Join {
     /// Whose it is, where a container runtime asks. Such a request may be repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// What it may send and be sent in a second.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// What is at the other end of a port.
@@ -90,8 +93,20 @@ pub struct Joined {
     pub addresses: Vec<IpNet>,
     /// The network's routers.
     pub gateways: Vec<IpAddr>,
+    /// The routes that a pod was given, to networks that its own is routed to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<MemberRoute>,
     /// The longest packet that may be sent, in bytes, without the Ethernet header.
     pub mtu: u32,
+}
+
+/// A route of a pod's interface beside its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRoute {
+    /// Where to.
+    pub destination: IpNet,
+    /// By which router.
+    pub gateway: IpAddr,
 }
 
 /// A port in networks beside the cluster's own, to be taken away.
@@ -133,7 +148,7 @@ pub struct NetworkFacts {
 pub struct NetworkRow {
     /// The network, `NAMESPACE/NAME`.
     pub network: String,
-    /// bridged.
+    /// bridged or routed.
     pub kind: String,
     /// Its VXLAN network identifier.
     pub vni: u32,
@@ -145,8 +160,14 @@ pub struct NetworkRow {
     pub mtu: Option<u32>,
     /// Its ports on this node: the interface, behind it the pod or the VLAN where there is one.
     pub members: Vec<String>,
-    /// Stations that are known, wherever they are.
+    /// Stations of a bridged network that are known, wherever they are.
     pub stations: usize,
+    /// The networks that a routed one is routed to, as its definition names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes_to: Vec<String>,
+    /// The switch's own addresses in a routed network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<IpAddr>,
     /// Where its frames go beside this node.
     pub remotes: Vec<RemoteRow>,
     /// Why it is not served, one line; `None` if it is.
@@ -160,6 +181,9 @@ pub struct RemoteRow {
     pub address: IpAddr,
     /// The node, if it is one.
     pub node: Option<String>,
+    /// The MAC address of its router, in a routed network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
     /// Whether frames can be sent to it now.
     pub ready: bool,
 }

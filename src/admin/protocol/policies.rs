@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct PolicyRow {
     /// Which policy.
     pub policy: String,
+    /// The network beside the cluster's own that it is for, `NAMESPACE/NAME`, where it is shown once for each; empty if it names
+    /// none. Absent for the cluster's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// When it counts.
     pub tier: String,
     /// The pods that it is about.
@@ -92,6 +96,9 @@ pub struct DeniedRow {
     pub destination: IpAddr,
     /// That pod, if it is one.
     pub destination_pod: Option<String>,
+    /// The network beside the cluster's own in which both are, `NAMESPACE/NAME`; absent for the cluster's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The Service's address that they were sent to, if it was one.
     pub service: Option<IpAddr>,
     /// The protocol.

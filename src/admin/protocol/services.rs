@@ -16,7 +16,7 @@ pub struct ShowFilter {
     pub port: Option<u16>,
     /// In this state.
     pub state: Option<String>,
-    /// In this network, `NAMESPACE/NAME`; only of stations.
+    /// In this network, `NAMESPACE/NAME`; only of connections and stations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// So many at most; only of connections, of which there may be a million, and of stations.

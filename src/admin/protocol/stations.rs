@@ -1,4 +1,4 @@
-//! Stations of bridged networks.
+//! Stations of bridged networks, and what becomes of frames and packets in networks.
 
 use std::net::IpAddr;
 
@@ -70,4 +70,21 @@ pub struct ExplainFrame {
     pub from: String,
     /// The MAC address that it would be sent to.
     pub to: String,
+}
+
+/// Would a packet of a routed network arrive? Answered by an [`Explanation`](super::Explanation).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainPacket {
+    /// The network of who would send it, `NAMESPACE/NAME`.
+    pub network: String,
+    /// The address of who would send it.
+    pub from: IpAddr,
+    /// The address that it would be sent to.
+    pub to: IpAddr,
+    /// The port that it would be sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// tcp, udp, sctp or icmp.
+    pub protocol: String,
 }

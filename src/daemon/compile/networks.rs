@@ -8,16 +8,18 @@ use std::sync::Arc;
 use millrace_dataplane::clock::Clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Guard, Location, Member, NetworkId, Networks, RemoteExit, RemoteId, Segment, SegmentTunnel, StormLimit,
+    Guard, Location, Member, NetworkId, Networks, OuterLink, RemoteExit, RemoteId, Segment, SegmentTunnel,
+    StormLimit, TunnelEnds,
 };
 use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::wire::{MacAddr, Vni, vxlan};
 
 use super::ends::OwnEnds;
 use super::peers::link;
+use super::routed::Routed;
 use super::{FAIL_SAFE_PORTS, Inputs, Numbers, PortInput, overhead};
 use crate::daemon::members::MemberRow;
-use crate::objects::{NetworkRecord, NodeName, NodeRecord};
+use crate::objects::{Bridge, NetworkKind, NetworkRecord, NodeName, NodeRecord, RouteTo};
 
 /// What of a second's frames may be flooded at once is one of so many parts.
 const STORM_BURSTS_PER_SECOND: u32 = 10;
@@ -33,6 +35,8 @@ pub struct ServedNetwork {
     pub mtu: Option<u16>,
     /// Where its frames go beside this node.
     pub remotes: Vec<NamedRemote>,
+    /// The networks that it is routed to.
+    pub routes_to: Vec<RouteTo>,
     /// Why it is not served, one line.
     pub fault: Option<String>,
 }
@@ -50,6 +54,16 @@ pub struct NamedRemote {
     pub next_hop: IpAddr,
     /// Whether frames can be sent to it now.
     pub ready: bool,
+}
+
+impl NamedRemote {
+    /// What a person calls it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.node
+            .as_ref()
+            .map_or_else(|| self.address.to_string(), ToString::to_string)
+    }
 }
 
 /// A station that is known without being heard.
@@ -76,6 +90,10 @@ pub struct SecondNetworks {
     pub stations: Vec<GivenStation>,
     /// UDP ports of their tunnels.
     pub ports: BTreeSet<u16>,
+    /// What there is of routed ones.
+    pub(super) routed: Routed,
+    /// Ports in routed ones.
+    pub routed_ports: BTreeMap<PortId, NetworkId>,
     /// Next hops of their tunnels, to be kept resolved.
     pub(super) next_hops: Vec<(u32, IpAddr)>,
 }
@@ -113,20 +131,28 @@ pub(super) fn second_networks(
         .flat_map(|network| addresses_of(inputs, network, ends));
     let wanted: BTreeSet<IpAddr> = wanted.map(|(address, _)| address).collect();
     numbers.keep_remotes(&wanted);
+    let mut ways = BTreeMap::new();
     for record in inputs.store.networks() {
         let mut served = ServedNetwork {
             id: None,
             record: Arc::clone(record),
             mtu: uplink.map(|uplink| mtu_of(record, inputs.own, uplink.facts.mtu)),
             remotes: Vec::new(),
+            routes_to: Vec::new(),
             fault: fault(inputs, record),
         };
         let id = numbers.of_network(&record.key);
         match (&served.fault, id) {
             (None, Some(id)) => {
-                let segment = made.segment(inputs, numbers, (uplink, ends), &mut served);
+                let found = made.ways(inputs, numbers, (uplink, ends), record);
+                served.remotes = found.iter().map(|way| way.remote.clone()).collect();
                 remotes.extend(served.remotes.iter().map(|remote| (remote.address, remote.id)));
-                segments.push((id, segment));
+                match &record.kind {
+                    NetworkKind::Bridged(bridge) => segments.push((id, segment(&served, bridge, &found))),
+                    NetworkKind::Routed(_) => {
+                        ways.insert(id, found);
+                    }
+                }
                 made.ports.insert(record.port);
                 served.id = Some(id);
             }
@@ -141,6 +167,7 @@ pub(super) fn second_networks(
     let ids: BTreeMap<String, NetworkId> = made
         .networks
         .iter()
+        .filter(|served| served.record.bridge().is_some())
         .filter_map(|served| Some((served.record.key.to_string(), served.id?)))
         .collect();
     let members: Vec<(PortId, Member)> = inputs
@@ -149,8 +176,58 @@ pub(super) fn second_networks(
         .filter_map(|(port, row)| Some((*port, member(row, &ids)?)))
         .collect();
     made.give_stations(inputs, &ids);
-    made.tables = Networks::build(members, segments, remotes);
+    made.routed = Routed::collect(inputs, (uplink, ends), &mut made.networks, &ways, warnings);
+    let routed = made
+        .networks
+        .iter()
+        .filter(|served| served.record.routing().is_some());
+    let tunnels: Vec<_> = routed
+        .filter_map(|served| Some((served.id?, tunnel_of(&served.record)?)))
+        .collect();
+    made.tables = Networks::build(members, segments, remotes, tunnels);
     made
+}
+
+/// The way to another end of a network's tunnels.
+pub(super) struct WayTo {
+    pub(super) remote: NamedRemote,
+    pub(super) uplink: PortId,
+    pub(super) ends: TunnelEnds,
+    pub(super) link: Option<OuterLink>,
+}
+
+/// How a network's packets are told from others'.
+pub(super) fn tunnel_of(record: &NetworkRecord) -> Option<SegmentTunnel> {
+    // INVARIANT: a record's number is within the range of both types.
+    let vni = Vni::try_from(record.vni.get()).ok()?;
+    Some(SegmentTunnel {
+        vni,
+        port: record.port,
+    })
+}
+
+/// What of a bridged network is on this node.
+fn segment(served: &ServedNetwork, bridge: &Bridge, ways: &[WayTo]) -> Segment {
+    let tunnel = tunnel_of(&served.record);
+    let exit = |way: &WayTo| {
+        Some(RemoteExit::new(
+            way.remote.id,
+            way.uplink,
+            way.ends,
+            tunnel?,
+            way.link,
+        ))
+    };
+    Segment {
+        tunnel,
+        remotes: ways.iter().filter_map(exit).collect(),
+        learns_from_ports: true,
+        learns_from_remotes: bridge.learning,
+        suppresses: bridge.suppression,
+        snoops: bridge.snooping,
+        storm: bridge.storm_limit.map(storm_limit),
+        mtu: served.mtu.unwrap_or_default(),
+    }
 }
 
 impl SecondNetworks {
@@ -160,24 +237,17 @@ impl SecondNetworks {
         all.map(|remote| remote.address)
     }
 
-    /// What of a network is on this node.
-    fn segment(
+    /// The ways to the other ends of a network's tunnels, whose next hops are kept resolved.
+    fn ways(
         &mut self,
         inputs: &Inputs<'_>,
         numbers: &mut Numbers,
         (uplink, ends): (Option<&PortInput>, OwnEnds),
-        served: &mut ServedNetwork,
-    ) -> Segment {
-        let record = Arc::clone(&served.record);
-        // INVARIANT: a record's number is within the range of both types.
-        let vni = Vni::try_from(record.vni.get()).ok();
-        let tunnel = vni.map(|vni| SegmentTunnel {
-            vni,
-            port: record.port,
-        });
-        let mut exits = Vec::new();
-        for (address, node) in addresses_of(inputs, &record, ends) {
-            let (Some(uplink), Some(tunnel), Some(ends)) = (uplink, tunnel, ends.to(address)) else {
+        record: &NetworkRecord,
+    ) -> Vec<WayTo> {
+        let mut ways = Vec::new();
+        for (address, node) in addresses_of(inputs, record, ends) {
+            let (Some(uplink), Some(ends)) = (uplink, ends.to(address)) else {
                 continue;
             };
             let Some(id) = numbers.of_remote(address) else {
@@ -187,25 +257,21 @@ impl SecondNetworks {
             let next_hop = hop.and_then(|hop| hop.gateway).unwrap_or(address);
             self.next_hops.push((uplink.ifindex, next_hop));
             let link = link(inputs, uplink, next_hop);
-            served.remotes.push(NamedRemote {
+            let remote = NamedRemote {
                 id,
                 address,
                 node,
                 next_hop,
                 ready: link.is_some(),
+            };
+            ways.push(WayTo {
+                remote,
+                uplink: uplink.id,
+                ends,
+                link,
             });
-            exits.push(RemoteExit::new(id, uplink.id, ends, tunnel, link));
         }
-        Segment {
-            tunnel,
-            remotes: exits.into(),
-            learns_from_ports: true,
-            learns_from_remotes: record.learning,
-            suppresses: record.suppression,
-            snoops: record.snooping,
-            storm: record.storm_limit.map(storm_limit),
-            mtu: served.mtu.unwrap_or_default(),
-        }
+        ways
     }
 
     /// Members whose MAC addresses were given, and those stations of other nodes that definitions tell of.
@@ -228,8 +294,10 @@ impl SecondNetworks {
             });
         }
         for served in &self.networks {
-            let Some(network) = served.id else { continue };
-            for (mac, at) in &served.record.stations {
+            let (Some(network), Some(bridge)) = (served.id, served.record.bridge()) else {
+                continue;
+            };
+            for (mac, at) in &bridge.stations {
                 let Some(remote) = served.remotes.iter().find(|remote| remote.address == *at) else {
                     continue;
                 };

@@ -4,7 +4,7 @@ use millrace_dataplane::table::{Location, Member, SegmentTunnel};
 use millrace_dataplane::wire::vlan::VlanId;
 
 use super::*;
-use crate::admin::protocol::{MemberEnd, TapDevice, TrunkVlan};
+use crate::admin::protocol::{Bandwidth, MemberEnd, TapDevice, TrunkVlan};
 
 const NETWORKS: &str = r#"
 ---
@@ -36,7 +36,7 @@ metadata: {name: bgp, namespace: shop}
 spec: {config: '{"type": "millrace-cni", "network": {"kind": "bridged", "vni": 7, "port": 179}}'}
 "#;
 
-fn member(interface: &str, network: Option<&str>, trunk: &[(u16, &str)]) -> MemberRow {
+pub(super) fn member(interface: &str, network: Option<&str>, trunk: &[(u16, &str)]) -> MemberRow {
     MemberRow {
         interface: interface.to_owned(),
         end: MemberEnd::Tap(TapDevice {
@@ -56,13 +56,14 @@ fn member(interface: &str, network: Option<&str>, trunk: &[(u16, &str)]) -> Memb
         mac: None,
         addresses: Vec::new(),
         attachment: None,
+        bandwidth: Bandwidth::default(),
     }
 }
 
 fn made(members: &[(PortId, MemberRow)], numbers: &mut Numbers) -> Compiled {
     let kernel = kernel(vec![neighbour("192.0.2.77", 77), neighbour("192.0.2.254", 254)]);
     let objects = format!("{MANIFESTS}{NETWORKS}");
-    compiled_with_members(CONFIG, (&objects, "10.244.1.2"), &kernel, numbers, members)
+    compiled_with_members(CONFIG, (&objects, "10.244.1.2"), &kernel, numbers, (members, &[]))
 }
 
 #[test]
@@ -129,6 +130,7 @@ fn a_network_goes_to_all_nodes_and_to_whom_it_names() {
     // Steering takes both ports, each once, and pods cannot play the other end.
     assert_eq!(compiled.steering.tunnel_ports, [8472, 4789]);
     assert!(compiled.tables.local.node_addresses.contains(&ip("192.0.2.77")));
+    assert!(compiled.tables.local.is_tunnel_port(4789));
     assert!(compiled.next_hops.contains(&(UPLINK, ip("192.0.2.77"))));
 }
 
@@ -197,7 +199,13 @@ fn numbers_stay_and_one_that_was_given_up_is_the_last_to_be_given_again() {
     let first = ids(&made(&[], &mut numbers));
     assert_eq!(first, ids(&made(&[], &mut numbers)));
     let kernel = kernel(Vec::new());
-    let none = compiled_with_members(CONFIG, (MANIFESTS, "10.244.1.2"), &kernel, &mut numbers, &[]);
+    let none = compiled_with_members(
+        CONFIG,
+        (MANIFESTS, "10.244.1.2"),
+        &kernel,
+        &mut numbers,
+        (&[], &[]),
+    );
     assert!(none.second.networks.is_empty() && !none.tables.networks.has_tunnels());
     let again = ids(&made(&[], &mut numbers));
     assert!(

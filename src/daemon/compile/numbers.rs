@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{NeighbourId, NetworkId, PeerId, RemoteId, SubjectId, TunnelKind};
+use serde::{Deserialize, Serialize};
 
 use crate::objects::{Family, NetworkKey, NodeName};
 
@@ -16,13 +17,18 @@ const NETWORKS_MAX: u16 = 4096;
 
 /// Numbers of things that come and go, of which one just given up is the last to be given again: what is remembered by it
 /// somewhere is gone by then.
-#[derive(Debug)]
-struct Spares<K> {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "K: Ord + Deserialize<'de>"))]
+pub struct Spares<K: Ord> {
     given: BTreeMap<K, u16>,
+    /// Where the search for a free one begins.
     next: u16,
 }
 
-impl<K> Default for Spares<K> {
+/// Numbers of networks beside the cluster's own, as they are written down: connections name networks by them.
+pub type NetworkNumbers = Spares<NetworkKey>;
+
+impl<K: Ord> Default for Spares<K> {
     fn default() -> Self {
         Self {
             given: BTreeMap::new(),
@@ -31,7 +37,20 @@ impl<K> Default for Spares<K> {
     }
 }
 
+impl NetworkNumbers {
+    /// Those that are given.
+    pub fn ids(&self) -> impl Iterator<Item = NetworkId> + '_ {
+        self.given.values().map(|number| network_id(*number))
+    }
+}
+
 impl<K: Ord + Clone> Spares<K> {
+    /// Whether none was ever given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty() && self.next == 0
+    }
+
     /// A number below `limit`; `None` when all are taken.
     fn number_of(&mut self, key: &K, limit: u16) -> Option<u16> {
         if let Some(number) = self.given.get(key) {
@@ -61,7 +80,7 @@ pub struct Numbers {
     peers: BTreeMap<PeerKey, u16>,
     neighbours: BTreeMap<(PortId, IpAddr), u16>,
     /// Networks beside the cluster's own, from 1.
-    networks: Spares<NetworkKey>,
+    networks: NetworkNumbers,
     /// Other ends of their tunnels, from 0.
     remotes: Spares<IpAddr>,
     /// Ports on which numbers of neighbours were given anew.
@@ -69,6 +88,21 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// As they were written down.
+    #[must_use]
+    pub fn with_networks(networks: NetworkNumbers) -> Self {
+        Self {
+            networks,
+            ..Self::default()
+        }
+    }
+
+    /// To be written down.
+    #[must_use]
+    pub fn networks(&self) -> &NetworkNumbers {
+        &self.networks
+    }
+
     /// Forgets the nodes that are gone, and next hops through tunnels that no route has, so that their numbers are free:
     /// the routes to them are gone as well, and with them every stored answer.
     pub(super) fn keep_peers(
@@ -105,7 +139,7 @@ impl Numbers {
     /// A network's number; `None` when all are taken.
     pub(super) fn of_network(&mut self, key: &NetworkKey) -> Option<NetworkId> {
         let number = self.networks.number_of(key, NETWORKS_MAX)?;
-        Some(NetworkId::new(number + 1))
+        Some(network_id(number))
     }
 
     /// The number of another end of networks' tunnels; `None` when all are taken.
@@ -144,6 +178,11 @@ impl Numbers {
             .into_iter()
             .map(SubjectId::port)
     }
+}
+
+/// A network's number in the tables, where 0 is the cluster's own.
+fn network_id(number: u16) -> NetworkId {
+    NetworkId::new(number.saturating_add(1))
 }
 
 /// The lowest number that is none of these.

@@ -7,6 +7,7 @@ use millrace_dataplane::table::{Local, Prefix, Role, Senders, Target};
 
 use super::kernel_routes::KernelRoutes;
 use super::peers::Peers;
+use super::routed::Routed;
 use super::{Inputs, PortInput};
 use crate::objects::Network;
 
@@ -16,7 +17,7 @@ pub(super) fn routes(
     host: Option<&PortInput>,
     local: &Local,
     peers: &Peers,
-    kernel: &KernelRoutes,
+    (kernel, routed): (&KernelRoutes, &Routed),
 ) -> Vec<(Prefix, Target)> {
     let mut routes = kernel.routes.clone();
     // Pod addresses that are nobody's: their senders are told, as by a router whose neighbour does not answer; in a Calico
@@ -27,6 +28,7 @@ pub(super) fn routes(
     };
     routes.extend(local.pod_prefixes.iter().map(|prefix| (*prefix, nobody)));
     routes.extend(peers.routes.iter().copied());
+    routes.extend(routed.cluster_routes.iter().copied());
     if let Some(host) = host {
         routes.extend(
             local

@@ -1,12 +1,10 @@
 //! `millrace denied`: what policies have denied, for whoever goes on asking.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_dataplane::table::policy::{Denied, Query, Side};
+use millrace_dataplane::table::policy::{Denied, Query, RuleId, Side};
 
-use super::Reasons;
 use crate::admin::protocol::{DeniedPackets, DeniedRow};
 use crate::daemon::Daemon;
 
@@ -18,21 +16,38 @@ const DENIED_FOLLOWED: Duration = Duration::from_secs(10);
 impl Daemon {
     /// What was denied since this was last asked; the first time nothing, and from then on it is remembered.
     pub(in crate::daemon) fn denied(&mut self) -> DeniedPackets {
-        let log = Arc::clone(self.policing.compiler.denied());
-        if self.policing.denied_asked.replace(Instant::now()).is_none() {
-            log.follow(true);
-        }
+        self.policing.denied_asked = Some(Instant::now());
         let reasons = self.reasons();
         let mut rows: BTreeMap<DeniedRow, u64> = BTreeMap::new();
-        for denied in log.take(DENIED_ROWS_MAX) {
-            *rows.entry(denied_row(&reasons, &denied)).or_default() += 1;
+        let mut lost: u64 = 0;
+        for (network, compiler) in self.policing.compilers.iter() {
+            let log = compiler.denied();
+            // One that has come since is followed from now on.
+            log.follow(true);
+            lost = lost.saturating_add(log.lost());
+            let taken = log.take(DENIED_ROWS_MAX);
+            if taken.is_empty() {
+                continue;
+            }
+            let (pods, rules) = (compiler.pods_by_address(), compiler.names());
+            for denied in taken {
+                let mut row = denied_row(&denied, |rule| rules.words(rule));
+                let pod = |address| match network {
+                    None => reasons.pod(address),
+                    Some(_) => pods.get(&address).map(ToString::to_string),
+                };
+                row.source_pod = pod(row.source);
+                row.destination_pod = pod(row.destination);
+                row.network = network.map(ToString::to_string);
+                *rows.entry(row).or_default() += 1;
+            }
         }
         DeniedPackets {
             rows: rows
                 .into_iter()
                 .map(|(row, packets)| DeniedRow { packets, ..row })
                 .collect(),
-            lost: log.lost(),
+            lost,
         }
     }
 
@@ -44,12 +59,15 @@ impl Daemon {
             .is_some_and(|asked| asked.elapsed() > DENIED_FOLLOWED)
         {
             self.policing.denied_asked = None;
-            self.policing.compiler.denied().follow(false);
+            for (_, compiler) in self.policing.compilers.iter() {
+                compiler.denied().follow(false);
+            }
         }
     }
 }
 
-fn denied_row(reasons: &Reasons, denied: &Denied) -> DeniedRow {
+/// A denied packet, without the names of who is at its ends.
+fn denied_row(denied: &Denied, words: impl Fn(RuleId) -> String) -> DeniedRow {
     let Query {
         source,
         destination,
@@ -58,14 +76,15 @@ fn denied_row(reasons: &Reasons, denied: &Denied) -> DeniedRow {
     } = denied.query;
     DeniedRow {
         source,
-        source_pod: reasons.pod(source),
+        source_pod: None,
         destination,
-        destination_pod: reasons.pod(destination),
+        destination_pod: None,
+        network: None,
         service: (denied.sent_to != destination).then_some(denied.sent_to),
         protocol: protocol.to_string(),
         port: protocol.has_ports().then_some(port),
         side: side(denied.side).to_owned(),
-        by: reasons.rule(denied.rule),
+        by: words(denied.rule),
         packets: 0,
     }
 }

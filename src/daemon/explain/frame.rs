@@ -215,7 +215,7 @@ impl View<'_> {
         group: Option<MacAddr>,
         said: &mut Said,
     ) -> Result<(), DropReason> {
-        let limit = match self.served.record.storm_limit {
+        let limit = match self.served.record.bridge().and_then(|bridge| bridge.storm_limit) {
             Some(limit) => format!("{limit} frames a second from one port or node, what is more is dropped"),
             None => "any number".to_owned(),
         };

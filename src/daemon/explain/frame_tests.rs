@@ -10,7 +10,7 @@ use millrace_dataplane::wire::vlan::VlanId;
 
 use super::*;
 use crate::daemon::compile::networks::NamedRemote;
-use crate::objects::{NetworkKey, NetworkRecord, NodeName, PeerChoice, Vni};
+use crate::objects::{Bridge, NetworkKey, NetworkKind, NetworkRecord, NodeName, PeerChoice, Vni};
 
 const BLUE: NetworkId = NetworkId::new(1);
 const POD: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -47,14 +47,16 @@ fn served() -> ServedNetwork {
             nodes: true,
             addresses: Vec::new(),
         },
-        stations: Vec::new(),
-        learning: true,
-        suppression: true,
-        snooping: false,
-        storm_limit: std::num::NonZeroU32::new(1000),
-        mac_limit: 1024,
-        ageing_s: 300,
         mtu: None,
+        kind: NetworkKind::Bridged(Bridge {
+            stations: Vec::new(),
+            learning: true,
+            suppression: true,
+            snooping: false,
+            storm_limit: std::num::NonZeroU32::new(1000),
+            mac_limit: 1024,
+            ageing_s: 300,
+        }),
     };
     let named = |last: u8, node: Option<&str>, ready| NamedRemote {
         id: remote(last.into()),
@@ -67,6 +69,7 @@ fn served() -> ServedNetwork {
         id: Some(BLUE),
         record: Arc::new(record),
         mtu: Some(1450),
+        routes_to: Vec::new(),
         remotes: vec![named(2, Some("node-b"), true), named(9, None, false)],
         fault: None,
     }
@@ -112,6 +115,7 @@ fn tables() -> NodeTables {
             [(port(1), access), (port(2), trunk)],
             [(BLUE, segment)],
             [(address(2), remote(2)), (address(9), remote(9))],
+            [],
         )),
         ..NodeTables::default()
     }

@@ -6,6 +6,7 @@ mod frame;
 mod manifests;
 mod packet;
 mod reasons;
+mod routed;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Daemon;
 use super::answers::to_value;
-use super::compile::policies::{LocalPort, PolicyCompiler, PolicyInputs};
+use super::compile::policies::{LocalPort, PolicyCompiler, PolicyCompilers, PolicyInputs};
 use crate::admin::protocol::{Explain, ExplainedStage, Explanation, Failure, Response};
 use crate::admin::server::Answer;
 use crate::dns::service::ResolverService;
@@ -35,7 +36,7 @@ pub(super) use reasons::Reasons;
 /// Policies, and who is told about them.
 pub(super) struct Policing {
     /// What makes them.
-    pub(super) compiler: PolicyCompiler,
+    pub(super) compilers: PolicyCompilers,
     /// When someone last asked what is denied.
     denied_asked: Option<Instant>,
     /// For captures: what there is to be said, kept up to date while one runs.
@@ -46,7 +47,7 @@ impl Policing {
     /// Without any policy yet.
     pub(super) fn new(key: HashKey, workers: usize) -> Self {
         Self {
-            compiler: PolicyCompiler::new(key, workers),
+            compilers: PolicyCompilers::new(key, workers),
             denied_asked: None,
             reasons: watch::Sender::new(None),
         }
@@ -332,6 +333,7 @@ impl Judge<'_> {
             Some(Target::OnLink { .. }) => "to a neighbour on the uplink".to_owned(),
             Some(Target::Spread(_)) => "by one of several ways, as its flow falls".to_owned(),
             Some(Target::Switch) => "to the switch itself".to_owned(),
+            Some(Target::Network(network)) => format!("into {}", live.network(network)),
             Some(Target::Blackhole) => "nowhere, silently".to_owned(),
             Some(Target::Unreachable) | None => "nowhere, the sender is told".to_owned(),
         };

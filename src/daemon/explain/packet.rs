@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice};
-use millrace_dataplane::table::{EndpointKind, Local, Role};
-use millrace_dataplane::wire::{IpProtocol, Ports};
+use millrace_dataplane::port::PortId;
+use millrace_dataplane::table::{EndpointKind, NetworkId, NodeTables, Role, SegmentTunnel};
+use millrace_dataplane::wire::{IpProtocol, Ports, Vni};
 
 /// Bytes of a VXLAN header (RFC 7348, section 5).
 const VXLAN_LEN: usize = 8;
@@ -18,21 +19,38 @@ pub(super) struct Seen {
     /// As far as the protocol has any.
     pub(super) ports: Ports,
     pub(super) was_tunnelled: bool,
+    /// The network that it is routed in.
+    pub(super) network: NetworkId,
 }
 
-/// Reads a packet that was copied at a port of this role; `None` if it belongs to no connection that it names itself.
-pub(super) fn seen(packet: &[u8], local: &Local, role: Role) -> Option<Seen> {
+/// Reads a packet that was copied at a port of this role; `None` if it belongs to no connection that it names itself, or that is
+/// routed.
+pub(super) fn seen(packet: &[u8], tables: &NodeTables, port: PortId, role: Role) -> Option<Seen> {
     let outer = SlicedPacket::from_ethernet(packet).ok()?;
     let seen = read(&outer)?;
     if role != Role::Uplink {
-        return Some(seen);
+        let network = match role {
+            Role::Segment => tables.routed.of_port(port)?,
+            Role::Uplink | Role::Host | Role::Pod => NetworkId::CLUSTER,
+        };
+        return Some(Seen { network, ..seen });
     }
     let is_vxlan = |port: u16| {
-        let mut ends = local.endpoints.iter();
+        let mut ends = tables.local.endpoints.iter();
         ends.any(|end| matches!(end.kind, EndpointKind::Vxlan { port: of_end, .. } if of_end == port))
     };
+    let mut network = NetworkId::CLUSTER;
     let inner = match &outer.transport {
-        Some(TransportSlice::Udp(udp)) if is_vxlan(udp.destination_port()) => {
+        Some(TransportSlice::Udp(udp)) => {
+            let port = udp.destination_port();
+            let other =
+                vni(udp.payload()).and_then(|vni| tables.networks.by_tunnel(SegmentTunnel { vni, port }));
+            match other {
+                // What is inside of a bridged one's is nobody's connection.
+                Some(other) => network = tables.of(other)?.network,
+                None if is_vxlan(port) => {}
+                None => return Some(seen),
+            }
             SlicedPacket::from_ethernet(udp.payload().get(VXLAN_LEN..)?).ok()?
         }
         _ if seen.protocol == IpProtocol(IpNumber::IPV4.0) => {
@@ -42,8 +60,15 @@ pub(super) fn seen(packet: &[u8], local: &Local, role: Role) -> Option<Seen> {
     };
     Some(Seen {
         was_tunnelled: true,
+        network,
         ..read(&inner)?
     })
+}
+
+/// The network identifier of what a UDP datagram carries, if that were VXLAN.
+fn vni(payload: &[u8]) -> Option<Vni> {
+    let [_, _, _, _, a, b, c, _] = *payload.first_chunk::<VXLAN_LEN>()?;
+    Vni::try_from(u32::from_be_bytes([0, a, b, c])).ok()
 }
 
 fn read(packet: &SlicedPacket<'_>) -> Option<Seen> {
@@ -80,6 +105,7 @@ fn read(packet: &SlicedPacket<'_>) -> Option<Seen> {
             destination: ports.1,
         },
         was_tunnelled: false,
+        network: NetworkId::CLUSTER,
     })
 }
 
@@ -87,12 +113,40 @@ fn read(packet: &SlicedPacket<'_>) -> Option<Seen> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use etherparse::PacketBuilder;
-    use millrace_dataplane::table::Endpoint;
-    use millrace_dataplane::wire::{MacAddr, Vni};
+    use std::sync::Arc;
+
+    use millrace_dataplane::table::{Endpoint, Local, Networks, RoutedNetworks};
+    use millrace_dataplane::wire::MacAddr;
 
     use super::*;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    const BLUE: NetworkId = NetworkId::new(3);
+
+    fn port(number: u16) -> PortId {
+        PortId::new(number).unwrap()
+    }
+
+    fn tunnel(vni: u32) -> SegmentTunnel {
+        let vni = Vni::try_from(vni).unwrap();
+        SegmentTunnel { vni, port: 4789 }
+    }
+
+    /// With a routed network, in which port 7 is, and one that is bridged.
+    fn tables() -> NodeTables {
+        let blue = NodeTables {
+            network: BLUE,
+            ..NodeTables::default()
+        };
+        let tunnels = [(BLUE, tunnel(100)), (NetworkId::new(4), tunnel(200))];
+        NodeTables {
+            local: Arc::new(local()),
+            networks: Arc::new(Networks::build([], [], [], tunnels)),
+            routed: Arc::new(RoutedNetworks::build([blue], [(port(7), BLUE)])),
+            ..NodeTables::default()
+        }
+    }
 
     fn local() -> Local {
         let vxlan = EndpointKind::Vxlan {
@@ -134,6 +188,7 @@ mod tests {
             protocol,
             ports: Ports { source, destination },
             was_tunnelled,
+            network: NetworkId::CLUSTER,
         }
     }
 
@@ -157,7 +212,22 @@ mod tests {
                 expected(IpProtocol(47), 0, 0, false),
             ),
         ] {
-            assert_eq!(seen(packet, &local(), role), Some(wanted));
+            assert_eq!(seen(packet, &tables(), port(2), role), Some(wanted));
+        }
+        let other = |vni: u8| udp(4789, &[&[8, 0, 0, 0, 0, 0, vni, 0][..], &inner].concat());
+        let in_blue = |was_tunnelled| Seen {
+            network: BLUE,
+            ..expected(IpProtocol::UDP, 4000, 53, was_tunnelled)
+        };
+        let strange = expected(IpProtocol::UDP, 4000, 4789, false);
+        for (packet, number, role, wanted) in [
+            (&other(100), 1, Role::Uplink, Some(in_blue(true))),
+            (&other(200), 1, Role::Uplink, None),
+            (&other(77), 1, Role::Uplink, Some(strange)),
+            (&inner, 7, Role::Segment, Some(in_blue(false))),
+            (&inner, 8, Role::Segment, None),
+        ] {
+            assert_eq!(seen(packet, &tables(), port(number), role), wanted, "{number}");
         }
     }
 
@@ -168,7 +238,7 @@ mod tests {
         let cut = &udp(53, &[0; 64])[..20];
         let arp = [&MAC[..], &MAC, &[8, 6], &[0; 28]].concat();
         for packet in [&later_piece[..], cut, &arp, &[]] {
-            assert_eq!(seen(packet, &local(), Role::Uplink), None, "{packet:?}");
+            assert_eq!(seen(packet, &tables(), port(1), Role::Uplink), None, "{packet:?}");
         }
     }
 }

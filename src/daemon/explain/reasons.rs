@@ -1,6 +1,6 @@
 //! Why packets and connections pass or not, for whoever looks at them: the rules that decide, and the pods at both ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{Address, Connection, Tuple};
 use millrace_dataplane::table::policy::{Judgement, Query, RuleId, Ruling};
 use millrace_dataplane::table::service::{Caller, Decision, Query as ServiceQuery};
-use millrace_dataplane::table::{AffinityTable, FlowShard, NodeTables, Role, SharedFlowTable, Tick};
+use millrace_dataplane::table::{
+    AffinityTable, FlowShard, NetworkId, NodeTables, Role, SharedFlowTable, Tick,
+};
 use millrace_dataplane::verdict::{DropReason, Verdict};
-use millrace_dataplane::wire::Ports;
 
 use super::packet::{Seen, seen};
 use crate::daemon::Daemon;
@@ -29,10 +30,37 @@ pub(in crate::daemon) struct Reasons {
     /// This node's pods, by the addresses that they were given.
     pods: HashMap<IpAddr, PodKey>,
     ports: HashMap<PortId, (Role, String)>,
+    /// Networks beside the cluster's own.
+    networks: BTreeMap<NetworkId, Other>,
     affinity: AffinityTable,
 }
 
+/// A network beside the cluster's own.
+struct Other {
+    name: String,
+    /// Its rules' names; `None` where no policy is in force.
+    rules: Option<RuleNames>,
+    pods: HashMap<IpAddr, PodKey>,
+}
+
 impl Daemon {
+    fn other_networks(&self) -> BTreeMap<NetworkId, Other> {
+        let served = self.networks.networks.iter();
+        let all = served.filter_map(|served| {
+            let compiler = self.policing.compilers.networks.of(&served.record.key);
+            let other = Other {
+                name: served.record.key.to_string(),
+                rules: compiler.map(|compiler| compiler.names()),
+                pods: compiler.map_or_else(HashMap::new, |compiler| {
+                    let pods = compiler.pods_by_address().into_iter();
+                    pods.map(|(address, pod)| (address, pod.clone())).collect()
+                }),
+            };
+            Some((served.id?, other))
+        });
+        all.collect()
+    }
+
     /// What there is to be said now.
     pub(in crate::daemon) fn reasons(&self) -> Reasons {
         let own = self
@@ -46,7 +74,7 @@ impl Daemon {
         Reasons {
             tables: self.tables.clone(),
             flows: SharedFlowTable::clone(&self.connections.flows),
-            rules: self.policing.compiler.names(),
+            rules: self.policing.compilers.cluster.names(),
             store: Arc::clone(&self.store),
             pods: pods.collect(),
             ports: self
@@ -54,6 +82,7 @@ impl Daemon {
                 .iter()
                 .map(|(id, port)| (id, (port.facts.role, port.name())))
                 .collect(),
+            networks: self.other_networks(),
             affinity: AffinityTable::new(AFFINITIES),
         }
     }
@@ -78,6 +107,29 @@ impl Reasons {
         known.map_or_else(|| format!("port {port}"), |(_, name)| name.clone())
     }
 
+    /// What a person calls a network beside the cluster's own.
+    pub(super) fn network(&self, network: NetworkId) -> String {
+        let known = self.networks.get(&network);
+        known.map_or_else(
+            || format!("network {network}"),
+            |other| format!("network {}", other.name),
+        )
+    }
+
+    /// What the tables of a network say of a new connection there; `None` if it has none.
+    fn judge_in(&self, network: NetworkId, query: &Query) -> Option<Judgement> {
+        Some(self.tables.of(network)?.policies.judge(query))
+    }
+
+    /// The pod that has an address in a network.
+    fn pod_in(&self, network: NetworkId, address: IpAddr) -> Option<String> {
+        if network == NetworkId::CLUSTER {
+            return self.pod(address);
+        }
+        let pod = self.networks.get(&network)?.pods.get(&address);
+        pod.map(ToString::to_string)
+    }
+
     /// A rule for a person.
     pub(in crate::daemon) fn rule(&self, rule: RuleId) -> String {
         self.rules.words(rule)
@@ -85,13 +137,22 @@ impl Reasons {
 
     /// The rules that decide about a connection; `None` if none has anything to say.
     pub(in crate::daemon) fn of_connection<A: Address>(&self, connection: &Connection<A>) -> Option<String> {
-        self.rulings(&self.judge(&opened(connection)))
+        let network = connection.original.network;
+        self.rulings(network, &self.judge_in(network, &opened(connection))?)
     }
 
-    fn rulings(&self, judgement: &Judgement) -> Option<String> {
+    /// A rule of a network's policies for a person.
+    pub(super) fn rule_in(&self, network: NetworkId, rule: RuleId) -> String {
+        match self.networks.get(&network).and_then(|other| other.rules.as_ref()) {
+            Some(rules) => rules.words(rule),
+            None => self.rule(rule),
+        }
+    }
+
+    fn rulings(&self, network: NetworkId, judgement: &Judgement) -> Option<String> {
         let words = |ruling: Ruling| match ruling {
-            Ruling::Accept(rule) => Some(format!("allowed by {}", self.rule(rule))),
-            Ruling::Deny(rule) => Some(format!("denied by {}", self.rule(rule))),
+            Ruling::Accept(rule) => Some(format!("allowed by {}", self.rule_in(network, rule))),
+            Ruling::Deny(rule) => Some(format!("denied by {}", self.rule_in(network, rule))),
             Ruling::Elsewhere | Ruling::Node | Ruling::Itself | Ruling::NotIsolated => None,
         };
         let rulings: Vec<String> = [judgement.egress, judgement.ingress]
@@ -110,7 +171,7 @@ impl Reasons {
         verdict: Option<&Verdict>,
     ) -> Option<String> {
         let role = self.ports.get(&port)?.0;
-        let seen = seen(packet, &self.tables.local, role)?;
+        let seen = seen(packet, &self.tables, port, role)?;
         let query = match (seen.source, seen.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 self.query(self.flows.v4(), source, destination, &seen, role)
@@ -120,7 +181,7 @@ impl Reasons {
             }
             _ => return None,
         };
-        let judgement = self.judge(&query);
+        let judgement = self.judge_in(seen.network, &query)?;
         let is_denied = match verdict {
             Some(Verdict::Drop(DropReason::PolicyEgress | DropReason::PolicyIngress)) => true,
             Some(Verdict::Forward(_)) | None => false,
@@ -129,7 +190,7 @@ impl Reasons {
         if judgement.denied().is_some() != is_denied {
             return None;
         }
-        let end = |address: IpAddr| match self.pod(address) {
+        let end = |address: IpAddr| match self.pod_in(seen.network, address) {
             Some(pod) => format!("{pod} ({address})"),
             None => address.to_string(),
         };
@@ -139,7 +200,7 @@ impl Reasons {
             String::new()
         };
         let ends = format!("{} -> {}{port}", end(query.source), end(query.destination));
-        Some(match self.rulings(&judgement) {
+        Some(match self.rulings(seen.network, &judgement) {
             Some(rulings) => format!("{ends}, {rulings}"),
             None => ends,
         })
@@ -159,16 +220,9 @@ impl Reasons {
             destination,
             protocol: seen.protocol,
             ports: seen.ports,
+            network: seen.network,
         };
-        let back = Tuple {
-            source: destination,
-            destination: source,
-            protocol: seen.protocol,
-            ports: Ports {
-                source: seen.ports.destination,
-                destination: seen.ports.source,
-            },
-        };
+        let back = forth.reversed();
         // A packet that is sent goes the other way of the replies that are awaited.
         let known = flows.lookup(&forth).or_else(|| flows.lookup(&back));
         if let Some(connection) = known.and_then(|flow| flows.connection(flow.id)) {
@@ -180,6 +234,9 @@ impl Reasons {
             protocol: seen.protocol,
             port: seen.ports.destination,
         };
+        if seen.network != NetworkId::CLUSTER {
+            return query;
+        }
         let decision = self.tables.services.balance(
             &ServiceQuery {
                 source: seen.source,

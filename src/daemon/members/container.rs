@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::{MemberRow, failed};
-use crate::admin::protocol::{Attachment, Failure, Joined, MemberEnd, Retain};
+use crate::admin::protocol::{Attachment, Failure, Joined, MemberEnd, Retain, Verify};
 use crate::daemon::Daemon;
+use crate::daemon::pods::bandwidth_differs;
 use crate::kernel;
 
 impl Daemon {
@@ -54,11 +55,14 @@ impl Daemon {
     pub(in crate::daemon) async fn verify_member(
         &self,
         attachment: &Attachment,
-        netns: &Path,
+        verify: &Verify,
     ) -> Option<Result<(), Failure>> {
         let mut rows = self.members.rows();
         let row = rows.find(|row| row.attachment.as_ref() == Some(attachment))?;
-        Some(self.check_member(row, netns).await)
+        if let Some(wanted) = verify.bandwidth.filter(|wanted| *wanted != row.bandwidth) {
+            return Some(Err(bandwidth_differs(&row.interface, &row.bandwidth, &wanted)));
+        }
+        Some(self.check_member(row, &verify.netns).await)
     }
 
     pub(super) async fn check_member(&self, row: &MemberRow, netns: &Path) -> Result<(), Failure> {
@@ -102,6 +106,10 @@ impl Daemon {
             mac: row.mac.map(|mac| mac.to_string()),
             addresses: row.addresses.clone(),
             gateways: network.map_or_else(Vec::new, |network| network.gateways.clone()),
+            routes: match row.end {
+                MemberEnd::Pod(_) => self.routes_of_member(row),
+                MemberEnd::Tap(_) => Vec::new(),
+            },
             mtu: u32::from(port.facts.mtu),
         })
     }

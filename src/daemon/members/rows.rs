@@ -5,7 +5,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::protocol::{Attachment, MemberEnd, TrunkVlan};
+use crate::admin::protocol::{Attachment, Bandwidth, MemberEnd, TrunkVlan};
 use crate::objects::UnicastMac;
 
 /// What a port is remembered by.
@@ -34,6 +34,9 @@ pub struct MemberRow {
     /// By what a container runtime knows it, if one asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
+    /// What it may send and be sent in a second.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 impl MemberRow {

@@ -43,7 +43,10 @@ impl Daemon {
             mac: self.wanted_mac(join)?,
             addresses: self.wanted_addresses(join)?,
             attachment: None,
+            bandwidth: join.bandwidth,
         };
+        let wrong = |reason| Failure::wrong(format!("bandwidth of {}: {reason}", row.interface));
+        row.bandwidth.check().map_err(wrong)?;
         if let (MemberEnd::Pod(end), Some(container)) = (&join.end, &join.container) {
             row.attachment = Some(Attachment {
                 network: container.network.clone(),
@@ -59,6 +62,7 @@ impl Daemon {
             return Err(Failure::wrong(reason));
         }
         self.check_networks(&row)?;
+        self.check_routed(&row)?;
         self.check_claims(&row)?;
         Ok(row)
     }

@@ -64,7 +64,7 @@ impl Daemon {
     /// Whether a container's port is served, and its end in the container as it was made.
     pub(in crate::daemon) async fn verify(&self, verify: &Verify) -> Result<Value, Failure> {
         let wanted = &verify.attachment;
-        if let Some(verified) = self.verify_member(wanted, &verify.netns).await {
+        if let Some(verified) = self.verify_member(wanted, verify).await {
             return verified.map(|()| json!({}));
         }
         let row = self.row_of(wanted).ok_or_else(|| {
@@ -81,12 +81,7 @@ impl Daemon {
             )));
         }
         if let Some(wanted) = verify.bandwidth.filter(|wanted| *wanted != row.bandwidth) {
-            return Err(Failure::failed(format!(
-                "the bandwidth of {} is {}, and should be {}",
-                row.pod,
-                bandwidth::words(&row.bandwidth),
-                bandwidth::words(&wanted)
-            )));
+            return Err(bandwidth::differs(&row.pod, &row.bandwidth, &wanted));
         }
         let pod = parse_pod(&row.pod)?;
         self.is_whole(&pod, &verify.netns, &wanted.interface).await?;

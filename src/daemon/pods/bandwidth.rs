@@ -35,7 +35,7 @@ impl Daemon {
 }
 
 /// Full buckets for what is asked for.
-pub(super) fn limits(bandwidth: &Bandwidth) -> Limits {
+pub(in crate::daemon) fn limits(bandwidth: &Bandwidth) -> Limits {
     let bucket = |rate: PortRate| {
         let cycles_per_second = Clock::calibrated().cycles_per_second();
         Arc::new(Bucket::new(effective(rate), cycles_per_second, clock::cycles()))
@@ -63,6 +63,14 @@ pub(in crate::daemon) fn limit_rows(port: &Port) -> Vec<LimitRow> {
         })
     });
     rows.collect()
+}
+
+/// What is said where a port is held to something else than it should be.
+pub(in crate::daemon) fn differs(port: &str, there: &Bandwidth, wanted: &Bandwidth) -> Failure {
+    let (there, wanted) = (words(there), words(wanted));
+    Failure::failed(format!(
+        "the bandwidth of {port} is {there}, and should be {wanted}"
+    ))
 }
 
 /// As it is said.

@@ -33,13 +33,61 @@ pub enum AttachmentFault {
     NoNetwork,
     /// A kind of network that there is not.
     #[error(
-        "spec.config: network.kind `{}` is not there; `bridged` is the one that is",
+        "spec.config: network.kind `{}` is not there; `bridged` and `routed` are",
         value_excerpt(.0)
     )]
     Kind(String),
-    /// A kind of network that this version does not have.
-    #[error("spec.config: network.kind: this version has no routed networks, only bridged ones")]
-    Routed,
+    /// A key that only the other kind of network has.
+    #[error("spec.config: network.{key} is a key of {of} networks, and this one is {kind}; leave it out")]
+    OtherKind {
+        /// The key.
+        key: &'static str,
+        /// Whose it is.
+        of: &'static str,
+        /// What this one is.
+        kind: &'static str,
+    },
+    /// A key that a routed network needs.
+    #[error("spec.config: network.{key} is missing: a routed network needs it, as in {example}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// How it could read.
+        example: &'static str,
+    },
+    /// Peers that are no Nodes, in a routed network.
+    #[error(
+        "spec.config: network.peers.addresses: in a routed network nothing is behind an address that is no Node's; leave it out, \
+         and name prefixes by Nodes in network.nodeBlocks"
+    )]
+    RoutedPeers,
+    /// A subnet of a routed network with no room for the switch's own address and one more.
+    #[error(
+        "spec.config: network.subnets: {0} has no room for a gateway beside others; /30 and /126 are the longest that do"
+    )]
+    Narrow(IpNet),
+    /// Something in `routesTo` that is no network's name.
+    #[error("spec.config: network.routesTo: `{}` is no network, write NAMESPACE/NAME or `cluster`", value_excerpt(.0))]
+    RouteName(String),
+    /// A network that routes to itself.
+    #[error("spec.config: network.routesTo: {0} is this network itself; leave it out")]
+    RouteToItself(String),
+    /// A network that is named and not there.
+    #[error("spec.config: network.routesTo: there is no routed network {0}, so nothing is routed to it")]
+    RouteToNobody(String),
+    /// A network that is named and does not name this one.
+    #[error(
+        "spec.config: network.routesTo: {other} does not name {own} in its own, so nothing is routed between the two until it does"
+    )]
+    RouteOneSided {
+        /// This network.
+        own: String,
+        /// The other.
+        other: String,
+    },
+    /// Networks that name each other, and whose addresses could not be told apart.
+    #[error("spec.config: network.routesTo: {0}")]
+    RouteOverlap(Box<RouteOverlap>),
     /// A number that is out of its range.
     #[error("spec.config: network.{field}: {value} is not within {least}..={most}")]
     Number {
@@ -108,12 +156,30 @@ pub enum AttachmentFault {
     },
 }
 
+/// Prefixes that keep two networks apart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing is routed between {own} and {to}: {cidr} of {of} overlaps {other} of {other_of}")]
+pub struct RouteOverlap {
+    /// A network.
+    pub own: String,
+    /// The one it would be routed to.
+    pub to: String,
+    /// A prefix.
+    pub cidr: IpNet,
+    /// Whose it is.
+    pub of: String,
+    /// The prefix that it overlaps.
+    pub other: IpNet,
+    /// Whose that is.
+    pub other_of: String,
+}
+
 impl AttachmentFault {
     /// How much of the object is in force with this said about it.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::NoPeer(_) => Severity::Warning,
+            Self::NoPeer(_) | Self::RouteToNobody(_) | Self::RouteOneSided { .. } => Severity::Warning,
             _ => Severity::Refused,
         }
     }

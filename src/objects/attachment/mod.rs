@@ -1,4 +1,5 @@
-//! Networks beside the cluster's own: bridged ones, over all nodes, for second interfaces of pods and for virtual machines.
+//! Networks beside the cluster's own, over all nodes, for second interfaces of pods and for virtual machines: bridged ones, each an
+//! Ethernet, and routed ones, in which the switch is everybody's router as it is in the cluster's own.
 //!
 //! A network is a NetworkAttachmentDefinition (`k8s.cni.cncf.io/v1`) whose `spec.config` is a CNI configuration of this
 //! program's plugin with an object `network` in it; those of other plugins are left alone.
@@ -6,21 +7,23 @@
 mod fault;
 mod field;
 mod key;
+mod kind;
 mod read;
+mod routed;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use fault::AttachmentFault;
+pub use fault::{AttachmentFault, RouteOverlap};
 pub use key::NetworkKey;
+pub use kind::{Bridge, NetworkKind, RouteTo, Routing};
 pub(super) use read::ATTACHMENT_API_VERSION;
 pub use read::{NetworkAttachmentDefinition, PLUGIN_TYPE};
 
-use super::address::{UnicastMac, Vni};
+use super::address::Vni;
 use super::name::NodeName;
 
 /// UDP port of a network's tunnels unless its definition says otherwise: that of Linux' own VXLAN devices
@@ -34,7 +37,7 @@ const MAC_LIMIT_DEFAULT: u32 = 1024;
 /// For how long a silent station is remembered, in seconds, unless the definition says otherwise (IEEE 802.1Q, table 8-6).
 const AGEING_DEFAULT_S: u32 = 300;
 
-/// A bridged network.
+/// A network beside the cluster's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NetworkRecord {
@@ -48,28 +51,18 @@ pub struct NetworkRecord {
     pub port: u16,
     /// Prefixes of its stations' addresses. None overlaps another, and their host bits are zero.
     pub subnets: Vec<IpNet>,
-    /// Routers of which its pods are told, each in one of the subnets.
+    /// Routers of which its pods are told, each in one of the subnets; of a routed network the switch's own addresses in it, on
+    /// every node.
     pub gateways: Vec<IpAddr>,
-    /// The parts of the subnets from which each node gives its pods addresses; none overlaps another.
+    /// The parts of the subnets from which each node gives its pods addresses; none overlaps another. In a routed network they
+    /// are what is behind each node.
     pub node_blocks: BTreeMap<NodeName, Vec<IpNet>>,
     /// Where its frames go beside this node.
     pub peers: PeerChoice,
-    /// Stations elsewhere that are known without being heard.
-    pub stations: Vec<(UnicastMac, IpAddr)>,
-    /// Whether stations of other nodes are learned from the frames that come from there.
-    pub learning: bool,
-    /// Whether questions for addresses of stations that are known are answered here.
-    pub suppression: bool,
-    /// Whether multicasts go only to who asked for them.
-    pub snooping: bool,
-    /// Frames a second that a port may have copied; `None`: any number.
-    pub storm_limit: Option<NonZeroU32>,
-    /// Stations that are learned from one port.
-    pub mac_limit: u32,
-    /// For how long a silent station is remembered, in seconds.
-    pub ageing_s: u32,
     /// Largest packet in its frames, in bytes; `None`: what the uplink takes, less the tunnel's headers.
     pub mtu: Option<u16>,
+    /// What it is, and what only its kind has.
+    pub kind: NetworkKind,
 }
 
 /// Where a network's frames go beside this node.
@@ -89,6 +82,30 @@ impl NetworkRecord {
             .iter()
             .copied()
             .find(|subnet| subnet.contains(&address))
+    }
+
+    /// What only a bridged network has; `None` if it is another kind of network.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.kind {
+            NetworkKind::Bridged(bridge) => Some(bridge),
+            NetworkKind::Routed(_) => None,
+        }
+    }
+
+    /// What only a routed network has; `None` if it is another kind of network.
+    #[must_use]
+    pub fn routing(&self) -> Option<&Routing> {
+        match &self.kind {
+            NetworkKind::Bridged(_) => None,
+            NetworkKind::Routed(routing) => Some(routing),
+        }
+    }
+
+    /// The prefixes of its addresses that are behind a node.
+    #[must_use]
+    pub fn blocks_of(&self, node: &NodeName) -> &[IpNet] {
+        self.node_blocks.get(node).map_or(&[], Vec::as_slice)
     }
 }
 

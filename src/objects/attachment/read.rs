@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -10,12 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::field::{address, addresses, bounded, check_within, cidr, cidrs, overlap, overlaps, within};
-use super::{
-    AGEING_DEFAULT_S, AttachmentFault, MAC_LIMIT_DEFAULT, NetworkKey, NetworkRecord, PORT_DEFAULT,
-    PeerChoice, STORM_LIMIT_DEFAULT,
-};
-use crate::objects::address::{UnicastMac, Vni};
+use super::field::{addresses, bounded, check_within, cidr, cidrs, overlap, overlaps, within};
+use super::kind::NetworkKind;
+use super::{AttachmentFault, NetworkKey, NetworkRecord, PORT_DEFAULT, PeerChoice, routed};
+use crate::objects::address::Vni;
 use crate::objects::fault::Fault;
 use crate::objects::name::NodeName;
 use crate::objects::object::namespace_of;
@@ -30,12 +27,7 @@ const CONFIG_MAX_BYTES: usize = 256 << 10;
 const SUBNETS_MAX: usize = 16;
 /// A frame to everybody is copied for each of them.
 const ADDRESSES_MAX: usize = 256;
-const STATIONS_MAX: usize = 1024;
 const BLOCKS_MAX: usize = 4096;
-const STORM_LIMITS: RangeInclusive<u64> = 0..=10_000_000;
-const MAC_LIMITS: RangeInclusive<u64> = 1..=65_536;
-/// As IEEE 802.1Q has it (table 8-6), in seconds.
-const AGEING_S: RangeInclusive<u64> = 10..=1_000_000;
 /// From what IPv4 needs of every link (RFC 791) to what the switch forwards.
 const MTUS: RangeInclusive<u64> = 576..=9000;
 
@@ -58,7 +50,7 @@ struct Spec {
 /// What stands in `network`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawNetwork {
+pub(super) struct RawNetwork {
     kind: String,
     vni: u32,
     #[serde(default)]
@@ -72,21 +64,17 @@ struct RawNetwork {
     #[serde(default)]
     peers: RawPeers,
     #[serde(default)]
-    stations: Vec<RawStation>,
-    #[serde(default = "yes")]
-    learning: bool,
-    #[serde(default = "yes")]
-    suppression: bool,
-    #[serde(default)]
-    snooping: bool,
-    #[serde(default)]
-    storm_limit: Option<u64>,
-    #[serde(default)]
-    mac_limit: Option<u64>,
-    #[serde(default)]
-    ageing_seconds: Option<u64>,
-    #[serde(default)]
     mtu: Option<u64>,
+    // Of bridged networks alone.
+    pub(super) stations: Option<Vec<RawStation>>,
+    pub(super) learning: Option<bool>,
+    pub(super) suppression: Option<bool>,
+    pub(super) snooping: Option<bool>,
+    pub(super) storm_limit: Option<u64>,
+    pub(super) mac_limit: Option<u64>,
+    pub(super) ageing_seconds: Option<u64>,
+    // Of routed networks alone.
+    pub(super) routes_to: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,9 +88,9 @@ struct RawPeers {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawStation {
-    mac: String,
-    at: String,
+pub(super) struct RawStation {
+    pub(super) mac: String,
+    pub(super) at: String,
 }
 
 impl Default for RawPeers {
@@ -152,7 +140,8 @@ impl NetworkRecord {
         let record = network.checked(key, cni_name)?;
         let addresses = &record.peers.addresses;
         let is_stray = |at: &IpAddr| !addresses.contains(at);
-        let strays = record.stations.iter().map(|(_, at)| *at).filter(is_stray);
+        let stations = record.bridge().map_or(&[][..], |bridge| &bridge.stations);
+        let strays = stations.iter().map(|(_, at)| *at).filter(is_stray);
         let warnings = strays.map(|at| AttachmentFault::NoPeer(at).into()).collect();
         Ok((Some(record), warnings))
     }
@@ -206,11 +195,6 @@ fn is_cni_name(name: &str) -> bool {
 
 impl RawNetwork {
     fn checked(self, key: NetworkKey, cni_name: String) -> Result<NetworkRecord, Fault> {
-        match self.kind.as_str() {
-            "bridged" => {}
-            "routed" => return Err(AttachmentFault::Routed.into()),
-            _ => return Err(AttachmentFault::Kind(self.kind).into()),
-        }
         let vni = Vni::new(self.vni).map_err(|_| AttachmentFault::Number {
             field: "vni",
             value: self.vni.into(),
@@ -218,8 +202,12 @@ impl RawNetwork {
             most: Vni::MAX.into(),
         })?;
         let subnets = cidrs("subnets", &self.subnets, SUBNETS_MAX)?;
-        let storm_limit = within("stormLimit", self.storm_limit, STORM_LIMITS)?;
-        Ok(NetworkRecord {
+        let kind = match self.kind.as_str() {
+            "bridged" => NetworkKind::Bridged(self.bridged()?),
+            "routed" => NetworkKind::Routed(self.routed(&key)?),
+            _ => return Err(AttachmentFault::Kind(self.kind).into()),
+        };
+        let mut record = NetworkRecord {
             vni,
             port: within("port", self.port, 1..=u64::from(u16::MAX))?.unwrap_or(PORT_DEFAULT),
             gateways: gateways(&self.gateways, &subnets)?,
@@ -228,19 +216,16 @@ impl RawNetwork {
                 nodes: self.peers.nodes,
                 addresses: addresses("peers.addresses", &self.peers.addresses, ADDRESSES_MAX)?,
             },
-            stations: stations(&self.stations)?,
-            learning: self.learning,
-            suppression: self.suppression,
-            snooping: self.snooping,
-            // 0 says that there is no limit.
-            storm_limit: NonZeroU32::new(storm_limit.unwrap_or(STORM_LIMIT_DEFAULT)),
-            mac_limit: within("macLimit", self.mac_limit, MAC_LIMITS)?.unwrap_or(MAC_LIMIT_DEFAULT),
-            ageing_s: within("ageingSeconds", self.ageing_seconds, AGEING_S)?.unwrap_or(AGEING_DEFAULT_S),
             mtu: within("mtu", self.mtu, MTUS)?,
             key,
             cni_name,
             subnets,
-        })
+            kind,
+        };
+        if record.routing().is_some() {
+            routed::complete(&mut record)?;
+        }
+        Ok(record)
     }
 }
 
@@ -281,28 +266,4 @@ fn node_blocks(
         }
     }
     Ok(blocks)
-}
-
-fn stations(raw: &[RawStation]) -> Result<Vec<(UnicastMac, IpAddr)>, Fault> {
-    bounded("stations", raw.len(), STATIONS_MAX)?;
-    let mut stations: BTreeMap<UnicastMac, IpAddr> = BTreeMap::new();
-    for station in raw {
-        let mac: UnicastMac =
-            station
-                .mac
-                .parse()
-                .map_err(|error: crate::objects::MacError| AttachmentFault::Config {
-                    field: "network.stations".to_owned(),
-                    reason: error.to_string(),
-                })?;
-        if stations.insert(mac, address("stations", &station.at)?).is_some() {
-            let value = mac.to_string();
-            return Err(AttachmentFault::Twice {
-                field: "stations",
-                value,
-            }
-            .into());
-        }
-    }
-    Ok(stations.into_iter().collect())
 }

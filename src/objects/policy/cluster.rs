@@ -180,6 +180,7 @@ impl PolicyRecord {
                 namespace: String::new(),
                 name,
             },
+            networks: Vec::new(),
             tier,
             subject,
             ingress: Some(ingress).filter(|rules| !rules.is_empty()),

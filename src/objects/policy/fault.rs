@@ -1,8 +1,14 @@
 //! What can be wrong with a policy, with one of its rules, or with what policies select by.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
+use super::multi::POLICY_FOR;
+use crate::objects::attachment::NetworkKey;
 use crate::objects::fault::value_excerpt;
+use crate::objects::name::{NodeName, PodKey};
+use crate::objects::network_status::NETWORK_STATUS;
 use crate::objects::notice::Severity;
 
 /// What is wrong with a policy or a part of it.
@@ -116,6 +122,70 @@ pub enum PolicyFault {
     /// No subject, or two.
     #[error("spec.subject: it must name exactly one of namespaces, pods")]
     Subject,
+    /// A MultiNetworkPolicy that does not say for which networks it is.
+    #[error(
+        "annotation {POLICY_FOR}: it names no network, so the policy is in force nowhere; write it as `NAMESPACE/NAME,NAME`"
+    )]
+    ForNoNetwork,
+    /// A name there that no network can have.
+    #[error("annotation {POLICY_FOR}: `{}` is no network's name; write it as NAMESPACE/NAME, or as NAME for one in the policy's own namespace", value_excerpt(.0))]
+    NetworkName(String),
+    /// A network that there is not.
+    #[error(
+        "annotation {POLICY_FOR}: there is no network {0}; it would be a NetworkAttachmentDefinition of type millrace-cni with `\"kind\": \"routed\"`"
+    )]
+    NetworkUnknown(NetworkKey),
+    /// A network in which nothing is policed.
+    #[error(
+        "annotation {POLICY_FOR}: network {0} is bridged, where no policy is in force; name routed networks only"
+    )]
+    NetworkBridged(NetworkKey),
+    /// What a Pod says of its addresses in other networks, not readable.
+    #[error(
+        "annotation {NETWORK_STATUS}: {}; policies of networks beside the cluster's own do not know {}",
+        value_excerpt(reason),
+        unknown
+    )]
+    NetworkStatus {
+        /// What is wrong with it.
+        reason: String,
+        /// What is not known now.
+        unknown: &'static str,
+    },
+    /// An address in another network that is another pod's.
+    #[error(
+        "annotation {NETWORK_STATUS}: {address} in network {network} is that of Pod {pod}, which came first and keeps it"
+    )]
+    NetworkAddressShared {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: NetworkKey,
+        /// Whose it is.
+        pod: PodKey,
+    },
+    /// An address in another network that cannot be there.
+    #[error(
+        "annotation {NETWORK_STATUS}: {address} is in none of the subnets of network {network}, so policies there do not know it"
+    )]
+    NetworkAddressOutside {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: NetworkKey,
+    },
+    /// An address in a routed network that is not behind the Pod's node.
+    #[error(
+        "annotation {NETWORK_STATUS}: {address} is in none of the nodeBlocks of {node} in network {network}, so policies there do not know it"
+    )]
+    NetworkAddressElsewhere {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: NetworkKey,
+        /// The Pod's node.
+        node: NodeName,
+    },
 }
 
 impl PolicyFault {
@@ -123,7 +193,15 @@ impl PolicyFault {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::ExceptOutside { .. } => Severity::Warning,
+            Self::ExceptOutside { .. }
+            | Self::ForNoNetwork
+            | Self::NetworkName(_)
+            | Self::NetworkUnknown(_)
+            | Self::NetworkBridged(_)
+            | Self::NetworkStatus { .. }
+            | Self::NetworkAddressShared { .. }
+            | Self::NetworkAddressOutside { .. }
+            | Self::NetworkAddressElsewhere { .. } => Severity::Warning,
             _ => Severity::Refused,
         }
     }

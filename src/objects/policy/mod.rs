@@ -1,12 +1,14 @@
 //! Policies as the switch sees them: which pods each selects, and the rules it has for them.
 //!
 //! NetworkPolicies (<https://kubernetes.io/docs/concepts/services-networking/network-policies/>) and
-//! ClusterNetworkPolicies (<https://github.com/kubernetes-sigs/network-policy-api>) come to one record. What is wrong with a
+//! ClusterNetworkPolicies (<https://github.com/kubernetes-sigs/network-policy-api>) come to one record, and so do
+//! MultiNetworkPolicies, which are for networks beside the cluster's own. What is wrong with a
 //! part of a policy never opens anything: that part allows nobody, or denies everybody, and the fault is reported; the
 //! rest of the policy is in force, its isolation of pods too.
 
 mod cluster;
 mod fault;
+mod multi;
 mod network;
 mod read;
 #[cfg(test)]
@@ -17,12 +19,15 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use super::attachment::NetworkKey;
 use super::name::ObjectId;
 use super::selector::Selector;
 use super::service::Protocol;
 
 pub use cluster::ClusterNetworkPolicy;
 pub use fault::PolicyFault;
+pub(super) use multi::MULTI_API_VERSIONS;
+pub use multi::MultiNetworkPolicy;
 
 /// What kind of policy it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,6 +36,8 @@ pub enum PolicyKind {
     NetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`.
     ClusterNetworkPolicy,
+    /// `k8s.cni.cncf.io/v1beta1` or `v1beta2`.
+    MultiNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -40,6 +47,7 @@ impl PolicyKind {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => ClusterNetworkPolicy::KIND,
+            Self::MultiNetworkPolicy => MultiNetworkPolicy::KIND,
         }
     }
 }
@@ -88,7 +96,7 @@ impl Serialize for PolicyKey {
 pub enum PolicyTier {
     /// `Admin` with its priority: before everything else.
     Admin(u16),
-    /// That of NetworkPolicies.
+    /// That of NetworkPolicies, and of MultiNetworkPolicies in their networks.
     NetworkPolicy,
     /// `Baseline` with its priority: for pods that no NetworkPolicy isolates.
     Baseline(u16),
@@ -109,6 +117,9 @@ impl fmt::Display for PolicyTier {
 pub struct PolicyRecord {
     /// Which policy.
     pub key: PolicyKey,
+    /// The networks that a MultiNetworkPolicy is for, in ascending order, whether there are such or not; those of the other
+    /// kinds are for the cluster's own, which has no name.
+    pub networks: Vec<NetworkKey>,
     /// When it counts.
     pub tier: PolicyTier,
     /// The pods that it is about.
@@ -124,6 +135,15 @@ impl PolicyRecord {
     #[must_use]
     pub fn isolates(&self) -> bool {
         self.tier == PolicyTier::NetworkPolicy
+    }
+
+    /// Whether it has anything to say in a network; `None` is the cluster's own.
+    #[must_use]
+    pub fn is_for(&self, network: Option<&NetworkKey>) -> bool {
+        match network {
+            Some(network) => self.networks.binary_search(network).is_ok(),
+            None => self.key.kind != PolicyKind::MultiNetworkPolicy,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
-//! NetworkPolicies, read.
+//! NetworkPolicies, read; and the spec that MultiNetworkPolicies share with them.
 
-use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::read::{all_ports, cidr, port_name, port_number};
@@ -26,12 +29,22 @@ impl PolicyRecord {
     /// # Errors
     /// [`Fault`] if it cannot be told which pods it is about.
     pub fn read_network_policy(policy: &NetworkPolicy) -> Result<(Self, Vec<Fault>), Fault> {
-        let name = policy.metadata.name.clone().unwrap_or_default();
-        let namespace = namespace_of(&policy.metadata).to_owned();
+        let spec = policy.spec.as_ref();
+        Self::read_spec(PolicyKind::NetworkPolicy, &policy.metadata, spec)
+    }
+
+    /// Reads a policy of a kind that has the spec of a NetworkPolicy.
+    pub(super) fn read_spec(
+        kind: PolicyKind,
+        metadata: &ObjectMeta,
+        spec: Option<&NetworkPolicySpec>,
+    ) -> Result<(Self, Vec<Fault>), Fault> {
+        let name = metadata.name.clone().unwrap_or_default();
+        let namespace = namespace_of(metadata).to_owned();
         let named = |field| move |error| Fault::Name { field, error };
         check_subdomain(&name).map_err(named("metadata.name"))?;
         check_label(&namespace).map_err(named("metadata.namespace"))?;
-        let spec = policy.spec.clone().unwrap_or_default();
+        let spec = spec.cloned().unwrap_or_default();
         let pods = Selector::read("spec.podSelector", &spec.pod_selector.unwrap_or_default())?;
         let ingress: Option<Rules<'_>> = spec.ingress.as_ref().map(|rules| {
             let rules = rules.iter();
@@ -75,10 +88,11 @@ impl PolicyRecord {
                 pods,
             },
             key: PolicyKey {
-                kind: PolicyKind::NetworkPolicy,
+                kind,
                 namespace,
                 name,
             },
+            networks: Vec::new(),
             tier: PolicyTier::NetworkPolicy,
             ingress,
             egress,

@@ -21,6 +21,68 @@ fn read(kind: &str, spec: &str) -> Result<(PolicyRecord, Vec<String>), String> {
     Ok((record, faults.iter().map(Fault::to_string).collect()))
 }
 
+/// Reads a MultiNetworkPolicy: the networks that it is for, and what is said about it.
+fn read_multi(metadata: &str) -> (PolicyRecord, Vec<String>) {
+    let text = format!(
+        "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: MultiNetworkPolicy\nmetadata: {{name: p, namespace: shop{metadata}}}\nspec: {{podSelector: {{}}, egress: [{{to: [{{ipBlock: {{cidr: 10.9.0.0/16}}}}]}}]}}\n"
+    );
+    let tree: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    // Both versions say the same.
+    let mut newer = tree.clone();
+    newer["apiVersion"] = MULTI_API_VERSIONS[0].into();
+    let [older, newer] = [tree, newer].map(|tree| match Object::from_tree(tree) {
+        Ok(Object::MultiNetworkPolicy(policy)) => PolicyRecord::read_multi(&policy).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(older, newer);
+    (newer.0, newer.1.iter().map(Fault::to_string).collect())
+}
+
+#[test]
+fn a_policy_of_networks_is_a_network_policy_for_those_it_names() {
+    for (text, networks, faults) in [
+        ("blue", &["shop/blue"][..], &[][..]),
+        ("lab/red, blue,shop/blue , ,", &["lab/red", "shop/blue"], &[]),
+        (
+            "Blue, lab/red/x, lab/red",
+            &["lab/red"],
+            &[
+                "annotation k8s.v1.cni.cncf.io/policy-for: `Blue` is no network's name; write it as NAMESPACE/NAME, or as NAME for one in the policy's own namespace",
+                "annotation k8s.v1.cni.cncf.io/policy-for: `lab/red/x` is no network's name",
+            ],
+        ),
+        (
+            " ",
+            &[],
+            &[
+                "annotation k8s.v1.cni.cncf.io/policy-for: it names no network, so the policy is in force nowhere",
+            ],
+        ),
+    ] {
+        let annotations = format!(", annotations: {{k8s.v1.cni.cncf.io/policy-for: '{text}'}}");
+        let (record, said) = read_multi(&annotations);
+        let named: Vec<String> = record.networks.iter().map(ToString::to_string).collect();
+        assert_eq!(named, networks, "{text}");
+        assert_eq!(said.len(), faults.len(), "{said:?}");
+        for (said, fault) in said.iter().zip(faults) {
+            assert!(said.starts_with(fault), "{said}");
+        }
+        assert_eq!(record.key.to_string(), "MultiNetworkPolicy shop/p");
+        assert!(record.isolates() && !record.is_for(None));
+        for network in ["shop/blue", "lab/red"] {
+            let is_for = record.is_for(Some(&network.parse().unwrap()));
+            assert_eq!(is_for, networks.contains(&network), "{text} {network}");
+        }
+        // As of a NetworkPolicy: ingress always, egress because there is a rule.
+        assert_eq!(record.ingress, Some(Vec::new()));
+        assert_eq!(record.egress.map(|rules| rules.len()), Some(1));
+    }
+    let (record, said) = read_multi("");
+    assert_eq!((record.networks.len(), said.len()), (0, 1));
+    let (record, _) = read("NetworkPolicy", "{podSelector: {}}").unwrap();
+    assert!(record.is_for(None) && !record.is_for(Some(&"shop/blue".parse().unwrap())));
+}
+
 /// The only ingress rule of a NetworkPolicy, and what is said about it.
 fn ingress(rule: &str) -> (PolicyRule, Vec<String>) {
     let (record, faults) = read(

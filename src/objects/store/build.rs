@@ -12,14 +12,16 @@ use super::entry::{node_id, pod_id};
 use super::registry::{Cidrs, Registry, covering};
 use super::{Entry, Peer, Record, Store};
 use crate::objects::address::UnicastMac;
+use crate::objects::attachment::{NetworkKey, NetworkRecord, RouteTo};
 use crate::objects::calico::Shares;
 use crate::objects::fault::Fault;
 use crate::objects::flannel::Family;
-use crate::objects::name::{NodeName, ObjectId};
+use crate::objects::name::{NodeName, ObjectId, PodKey};
 use crate::objects::network::{Network, NetworkChoice};
 use crate::objects::node::NodeRecord;
 use crate::objects::notice::{Notice, Origin};
 use crate::objects::pod::PodRecord;
+use crate::objects::policy::PolicyKind;
 
 /// [`Store::assemble`].
 pub(super) fn build(
@@ -36,7 +38,7 @@ pub(super) fn build(
     let mut builder = Builder::new(own.clone(), notices, entries.len());
     builder.store.choice = choice;
     builder.store.network = network(own, choice, &entries);
-    let mut pods = Vec::new();
+    let (mut pods, mut multi) = (Vec::new(), Vec::new());
     let mut shares = Shares::default();
     for entry in entries {
         if !builder.is_first(entry) {
@@ -52,6 +54,9 @@ pub(super) fn build(
                 builder.store.namespaces.insert(name, Arc::clone(namespace));
             }
             Record::Policy(policy) => {
+                if policy.key.kind == PolicyKind::MultiNetworkPolicy {
+                    multi.push((&entry.origin, policy));
+                }
                 builder
                     .store
                     .policies
@@ -74,6 +79,10 @@ pub(super) fn build(
         }
     }
     builder.share_out(&shares);
+    builder.connect_networks();
+    for (origin, policy) in multi {
+        builder.check_networks_of(origin, policy);
+    }
     // What has addresses after all Nodes, since theirs are the ranges that it is checked against.
     for (origin, pod) in pods {
         builder.add_pod(origin, Arc::clone(pod));
@@ -96,6 +105,12 @@ pub(super) struct Builder<'e> {
     /// Public and internal addresses. Two nodes behind different routers may have one internal address; the
     /// first is named.
     pub(super) node_ips: BTreeMap<IpAddr, NodeName>,
+    /// Pods' addresses in networks beside the cluster's own.
+    pub(super) network_ips: BTreeMap<NetworkKey, BTreeMap<IpAddr, PodKey>>,
+    /// Good networks beside the cluster's own, in the order of their claims.
+    pub(super) networks: Vec<(&'e Entry, &'e Arc<NetworkRecord>)>,
+    /// Those of them that are routed to the cluster's own.
+    pub(super) cluster_routes: Vec<RouteTo>,
 }
 
 impl<'e> Builder<'e> {
@@ -109,6 +124,7 @@ impl<'e> Builder<'e> {
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             networks: BTreeMap::new(),
+            network_routes: BTreeMap::new(),
             choice: NetworkChoice::Auto,
             network: Network::Flannel,
             calico: Vec::new(),
@@ -123,6 +139,9 @@ impl<'e> Builder<'e> {
             macs: BTreeMap::new(),
             public_ips: BTreeMap::new(),
             node_ips: BTreeMap::new(),
+            network_ips: BTreeMap::new(),
+            networks: Vec::new(),
+            cluster_routes: Vec::new(),
         }
     }
 
@@ -254,7 +273,7 @@ impl<'e> Builder<'e> {
     }
 
     /// A claimed pod CIDR that overlaps `cidr`.
-    fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
+    pub(super) fn overlapping(&self, cidr: IpNet) -> Option<&(IpNet, NodeName)> {
         let within = || {
             self.cidrs
                 .range(cidr.network()..=cidr.broadcast())
@@ -271,6 +290,7 @@ impl<'e> Builder<'e> {
             Ok(Some(warning)) => self.store.notices.push(notice(warning)),
             Err(reason) => return self.store.notices.push(notice(reason)),
         }
+        let pod = self.with_addresses_of_its_own(origin, pod);
         if !pod.host_network {
             self.store
                 .pod_by_ip

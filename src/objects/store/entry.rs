@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkRecord};
+use crate::objects::attachment::{NetworkAttachmentDefinition, NetworkKey, NetworkRecord};
 use crate::objects::calico::{BlockAffinity, BlockRecord, IpPool, IpamBlock, PoolRecord};
 use crate::objects::endpoint_slice::SliceRecord;
 use crate::objects::fault::Fault;
@@ -33,7 +33,7 @@ pub enum Record {
     EndpointSlice(Arc<SliceRecord>),
     /// A Namespace.
     Namespace(Arc<NamespaceRecord>),
-    /// A NetworkPolicy or a ClusterNetworkPolicy.
+    /// A NetworkPolicy, a ClusterNetworkPolicy or a MultiNetworkPolicy.
     Policy(Arc<PolicyRecord>),
     /// An IPPool.
     Pool(Arc<PoolRecord>),
@@ -128,10 +128,10 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             )
         }
         Object::Pod(pod) => {
-            let record = PodRecord::read(pod)?;
+            let (record, faults) = PodRecord::read(pod)?;
             let id = namespaced_id("Pod", &pod.metadata);
             let record = record.map_or(Record::FinishedPod, |record| Record::Pod(Arc::new(record)));
-            (id, &pod.metadata, record, Vec::new())
+            (id, &pod.metadata, record, faults)
         }
         Object::Service(service) => {
             let (record, faults) = ServiceRecord::read(service)?;
@@ -151,15 +151,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
             (id, &namespace.metadata, record, Vec::new())
         }
         Object::NetworkPolicy(policy) => {
-            let (record, faults) = PolicyRecord::read_network_policy(policy)?;
-            let id = record.key.object_id();
-            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+            of_policy(&policy.metadata, PolicyRecord::read_network_policy(policy)?)
         }
         Object::ClusterNetworkPolicy(policy) => {
-            let (record, faults) = PolicyRecord::read_cluster(policy)?;
-            let id = record.key.object_id();
-            (id, &policy.metadata, Record::Policy(Arc::new(record)), faults)
+            of_policy(&policy.metadata, PolicyRecord::read_cluster(policy)?)
         }
+        Object::MultiNetworkPolicy(policy) => of_policy(&policy.metadata, PolicyRecord::read_multi(policy)?),
         Object::IpPool(pool) => {
             let record = Record::Pool(Arc::new(PoolRecord::read(pool)?));
             of_calico(IpPool::KIND, &pool.metadata, Some(record), Vec::new())
@@ -182,6 +179,12 @@ fn read(object: &Object) -> Result<Read<'_>, Fault> {
         }
     };
     Ok(read)
+}
+
+/// A policy of whichever kind.
+fn of_policy(metadata: &ObjectMeta, (record, faults): (PolicyRecord, Vec<Fault>)) -> Read<'_> {
+    let id = record.key.object_id();
+    (id, metadata, Record::Policy(Arc::new(record)), faults)
 }
 
 /// An object of Calico's; `None` is one that is being deleted, or not in force yet.
@@ -220,6 +223,14 @@ fn namespaced_id(kind: &str, metadata: &ObjectMeta) -> ObjectId {
         kind: kind.to_owned(),
         namespace: namespace_of(metadata).to_owned(),
         name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn network_id(key: &NetworkKey) -> ObjectId {
+    ObjectId {
+        kind: NetworkAttachmentDefinition::KIND.to_owned(),
+        namespace: key.namespace().to_owned(),
+        name: key.name().to_owned(),
     }
 }
 

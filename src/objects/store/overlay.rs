@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entry::{node_id, pod_id};
+use super::entry::{network_id, node_id, pod_id};
 use super::{Entry, Record, Store};
 use crate::objects::folder::Folder;
 use crate::objects::name::ObjectId;
@@ -52,6 +52,9 @@ impl Store {
         }
         for (key, policy) in &self.policies {
             entries.push(entry(key.object_id(), Record::Policy(Arc::clone(policy))));
+        }
+        for (key, network) in &self.networks {
+            entries.push(entry(network_id(key), Record::Network(Arc::clone(network))));
         }
         let calico = self.calico.iter();
         entries.extend(calico.map(|(id, record)| entry(id.clone(), record.clone())));

@@ -14,6 +14,10 @@ fn sight(kind: &str, tree: Value) -> Option<Sighting> {
     Sighting::new(watched, &watched.served[0], tree)
 }
 
+const NETWORK_STATUS_TEXT: &str = r#"[
+    {"name": "cbr0", "ips": ["10.244.1.5"], "default": true, "dns": {}},
+    {"name": "shop/blue", "interface": "net1", "ips": ["10.9.1.5"], "mac": "02:00:00:00:00:05", "dns": {}}]"#;
+
 /// Objects with a value in every field that any record is made of, and with what an API server adds.
 fn whole() -> Vec<(&'static str, Value)> {
     let metadata = |more: Value| {
@@ -62,6 +66,12 @@ fn whole() -> Vec<(&'static str, Value)> {
                     "ingress": [{"action": "Deny", "from": [{"namespaces": selector}]}]}}),
         ),
         (
+            "MultiNetworkPolicy",
+            json!({"metadata": metadata(json!({"namespace": "shop", "annotations": {
+                    "k8s.v1.cni.cncf.io/policy-for": "blue, lab/red", "a": "b"}})),
+                "spec": {"podSelector": selector, "ingress": [{"ports": [{"port": 80, "endPort": 90}]}]}}),
+        ),
+        (
             "IPPool",
             json!({"metadata": metadata(json!({})),
                 "spec": {"cidr": "10.244.0.0/16", "ipipMode": "Never", "vxlanMode": "Always", "natOutgoing": true}}),
@@ -84,7 +94,8 @@ fn whole() -> Vec<(&'static str, Value)> {
         ),
         (
             "Pod",
-            json!({"metadata": metadata(json!({"namespace": "shop"})),
+            json!({"metadata": metadata(json!({"namespace": "shop", "annotations": {
+                    "k8s.v1.cni.cncf.io/network-status": NETWORK_STATUS_TEXT, "a": "b"}})),
                 "spec": {"nodeName": "node-a", "hostNetwork": false, "volumes": [{"name": "v"}],
                     "containers": [{"name": "c", "image": "x", "env": [], "ports": [
                         {"name": "http", "containerPort": 80, "protocol": "TCP"}]}],
@@ -144,12 +155,39 @@ fn what_is_kept_says_all_that_is_read() {
             "containerStatuses",
             "images",
             "env",
+            "cbr0",
+            "net1",
         ] {
             assert!(!text.contains(gone), "{kind}: {gone} in {text}");
         }
         // And it is what a copy gives back.
         let again = Sighting::of_line(&text).unwrap();
         assert_eq!((again.id, again.tree), (sighting.id, sighting.tree), "{kind}");
+    }
+}
+
+/// A cluster with Multus writes the annotation for every Pod, also for those with nothing but their first interface.
+#[test]
+fn what_says_nothing_of_other_networks_is_not_kept() {
+    let pod = |annotations: Value| json!({"metadata": {"name": "a", "annotations": annotations}});
+    let text = |tree: Value| sight("Pod", tree).unwrap().tree.to_string();
+    let bare = text(json!({"metadata": {"name": "a"}}));
+    let first = r#"[{"name": "cbr0", "ips": ["10.244.1.5"], "default": true, "dns": {}}]"#;
+    for annotations in [
+        json!({}),
+        json!({"a": "b"}),
+        json!({"k8s.v1.cni.cncf.io/network-status": first, "a": "b"}),
+    ] {
+        assert_eq!(text(pod(annotations.clone())), bare, "{annotations}");
+    }
+    // What is wrong stays, to be told of.
+    for wrong in [json!("x"), json!(7)] {
+        let tree = pod(json!({"k8s.v1.cni.cncf.io/network-status": wrong}));
+        let kept = sight("Pod", tree).unwrap().tree;
+        assert_eq!(
+            kept["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"],
+            wrong
+        );
     }
 }
 

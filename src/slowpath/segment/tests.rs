@@ -67,7 +67,7 @@ fn tables(ports: &[u16]) -> NodeTables {
         };
         (PortId::new(*number).unwrap(), Member::Access { network, guard })
     });
-    let networks = Networks::build(members, [(RED, segment(&[0, 1])), (BLUE, segment(&[]))], []);
+    let networks = Networks::build(members, [(RED, segment(&[0, 1])), (BLUE, segment(&[]))], [], []);
     NodeTables {
         networks: Arc::new(networks),
         ..NodeTables::default()

@@ -49,7 +49,7 @@ fn packets_wait_for_their_next_hop_and_go_on_in_order() {
             let is_new = len == 1 && name != "the host's own";
             assert_eq!(actions.request, request(next_hop).filter(|_| is_new), "{name}");
             assert!(actions.injection.is_none(), "{name}");
-            let way = Way::Walk(Origin::Held(ingress));
+            let way = Way::Walk(waited(ingress));
             let waits = (number, way, punt.packet.bytes().to_vec());
             expected.entry(next_hop).or_default().push(waits);
         }
@@ -75,7 +75,7 @@ fn a_next_hop_that_is_known_by_now_is_not_waited_for() {
     let (sent, counter) = handle_one("resolved meanwhile", &punt, &tables(&[PEER]));
     assert_eq!(
         sent,
-        Some((Way::Walk(Origin::Held(POD_A)), punt.packet.bytes().to_vec()))
+        Some((Way::Walk(waited(POD_A)), punt.packet.bytes().to_vec()))
     );
     assert_eq!(counter, "released");
 }
@@ -164,7 +164,7 @@ fn who_waited_in_vain_is_told() {
             id,
             ..Packet::icmp_v4(GATEWAY, A, kind, &original.bytes())
         };
-        (3, Way::Walk(Origin::Switch), error.walking())
+        (3, Way::Walk(Origin::Switch(NetworkId::CLUSTER)), error.walking())
     };
     let told_v6 = {
         let kind = Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Address);
@@ -172,7 +172,7 @@ fn who_waited_in_vain_is_told() {
             class: 0xc0,
             ..Packet::icmp_v6(GATEWAY_V6, A_V6, kind, &v6.bytes())
         };
-        (3, Way::Walk(Origin::Switch), error.walking())
+        (3, Way::Walk(Origin::Switch(NetworkId::CLUSTER)), error.walking())
     };
     assert!(
         slow_path

@@ -11,6 +11,7 @@ mod arp;
 mod errors;
 mod holding;
 mod neighbour;
+mod networks;
 mod own;
 mod random;
 mod threaded;
@@ -24,8 +25,8 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, 
 use millrace_dataplane::capture::PacketCopy;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Fdb, HashKey, Listeners, Local, NeighbourId, NeighbourTable, NodeTables, OuterLink, Peer, PeerId,
-    PeerTable, PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
+    Fdb, HashKey, Listeners, Local, NeighbourId, NeighbourTable, NetworkId, NodeTables, OuterLink, Peer,
+    PeerId, PeerTable, PortFacts, PortTable, Prefix, Publisher, Role, RouteTable, Target, Tunnel, Underlay,
 };
 use millrace_dataplane::verdict::{PuntDetail, PuntReason};
 use millrace_dataplane::wire::MacAddr;
@@ -332,10 +333,17 @@ impl Packet {
     }
 }
 
+/// What came in at this port, and waited.
+fn waited(port: PortId) -> Origin {
+    let network = NetworkId::CLUSTER;
+    Origin::Held { port, network }
+}
+
 fn punt(ingress: PortId, reason: PuntReason, detail: PuntDetail, frame: &[u8]) -> Punt {
     Punt {
         worker: 0,
         ingress,
+        network: NetworkId::CLUSTER,
         reason,
         detail,
         packet: PacketCopy::new(frame),
@@ -396,7 +404,7 @@ fn answered(name: &'static str, punt: Punt, answer: &Packet, counter: &'static s
     Row {
         name,
         punt,
-        expected: Some((Way::Walk(Origin::Switch), answer.walking())),
+        expected: Some((Way::Walk(Origin::Switch(NetworkId::CLUSTER)), answer.walking())),
         counter,
     }
 }

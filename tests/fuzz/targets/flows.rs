@@ -10,7 +10,7 @@ use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::flow::{
     Answer, ClaimError, Flow, FlowOptions, New, Onward, SCALE_MAX, TcpSegment, TcpVerdict, Timeouts, TupleV4,
 };
-use millrace_dataplane::table::{Epoch, FlowTable, PeerId, SubjectId, Tick};
+use millrace_dataplane::table::{Epoch, FlowTable, NetworkId, PeerId, SubjectId, Tick};
 use millrace_dataplane::wire::{IpProtocol, Ports, TcpFlags};
 
 /// Few records, so that the table is full, and connections go for others.
@@ -60,13 +60,15 @@ fn tuple(byte: u8) -> TupleV4 {
         IpProtocol::SCTP,
     ];
     let forward = TupleV4 {
-        source: Ipv4Addr::new(10, 0, 0, byte & 0x07),
+        source: Ipv4Addr::new(10, 0, 0, byte & 0x03),
         destination: Ipv4Addr::new(10, 96, 0, byte >> 3 & 0x03),
         protocol: protocols[usize::from(byte >> 5 & 0x03)],
         ports: Ports {
             source: 1000,
             destination: 80,
         },
+        // Equal tuples of two networks have nothing to do with each other.
+        network: NetworkId::new(u16::from(byte >> 2 & 0x01)),
     };
     if byte & 0x80 == 0 {
         forward
@@ -149,6 +151,7 @@ impl Run<'_> {
     fn claim(&mut self, original: TupleV4, reply: TupleV4, segment: TcpSegment, opener: u8) {
         let reply = TupleV4 {
             protocol: original.protocol,
+            network: original.network,
             ..reply
         };
         let table = self.table.v4();
@@ -188,7 +191,7 @@ impl Run<'_> {
         let twin = self.twins.get(&tuple).expect("found, and never claimed");
         let leaves = flow
             .rewrite
-            .map_or(tuple, |rewrite| rewrite.tuple(tuple.protocol));
+            .map_or(tuple, |rewrite| rewrite.tuple(tuple.protocol, tuple.network));
         assert_eq!(leaves, twin.reversed());
         let connection = self.table.v4().connection(flow.id).expect("found just now");
         assert!(connection.original == tuple || connection.reply == tuple);

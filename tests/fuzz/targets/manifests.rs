@@ -11,8 +11,8 @@ use millrace::config::Config;
 use millrace::daemon::compile::services::{HostListens, ServiceCompiler, ServiceInputs};
 use millrace::objects::manifests::{self, Found, Syntax};
 use millrace::objects::{
-    Claim, Entry, Family, NodeName, Notice, Store, Vni, check_subdomain, flannel, refused_address_class,
-    refused_class,
+    Claim, Entry, Family, NodeName, Notice, RouteTo, Store, Vni, check_subdomain, flannel,
+    refused_address_class, refused_class,
 };
 use millrace_dataplane::table::HashKey;
 
@@ -142,7 +142,8 @@ fn check_store(store: &Store) {
     }
 }
 
-/// No two networks have one number, and no two nodes give one address.
+/// No two networks have one number, no two nodes give one address, and those that are routed to each other both say so and have
+/// different ones.
 fn check_networks(store: &Store) {
     let mut numbers = HashSet::new();
     for network in store.networks() {
@@ -155,6 +156,19 @@ fn check_networks(store: &Store) {
         }
         for gateway in &network.gateways {
             assert!(network.subnet_of(*gateway).is_some());
+        }
+        let own = RouteTo::Network(network.key.clone());
+        for to in store.routes_of(&network.key) {
+            let named = network.routing().map(|routing| &routing.routes_to);
+            assert!(named.is_some_and(|named| named.contains(to)));
+            let RouteTo::Network(other) = to else { continue };
+            assert!(store.routes_of(other).contains(&own));
+            let other = store.second_network(other).expect("a network that is routed to");
+            let mut pairs = network
+                .subnets
+                .iter()
+                .flat_map(|one| other.subnets.iter().map(move |two| (one, two)));
+            assert!(pairs.all(|(one, two)| !one.contains(two) && !two.contains(one)));
         }
     }
 }

@@ -12,10 +12,10 @@ use millrace_dataplane::frame::MAX_PACKET_LEN;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::NodeTables;
 use millrace_dataplane::verdict::Verdict;
-use millrace_dataplane::worker::Origin;
 use packets::Family;
 use world::{
-    NODES, Node, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac, underlay, uplink,
+    FROM_SWITCH, NODES, Node, gone, host, narrow, node_address, pod, pod_port, station_mac, switch_mac,
+    underlay, uplink, waited,
 };
 
 #[path = "../conversation.rs"]
@@ -64,7 +64,7 @@ fuzz_target!(|data: &[u8]| {
             check_source(ingress, packet, exit, &left);
         }
         // Held packets have been let in before; the switch's own need no letting in.
-        for origin in [Origin::Held(ingress), Origin::Switch] {
+        for origin in [waited(ingress), FROM_SWITCH] {
             if let (Verdict::Forward(exit), left) = node.originate(origin, packet) {
                 check_exit(exit, &left);
             }

@@ -14,7 +14,7 @@ use crate::runtime::{
 };
 
 /// In bits per second; so low that any machine sends faster.
-const RATE: u64 = 20_000_000;
+pub(crate) const RATE: u64 = 20_000_000;
 /// What a bucket of that rate holds where no burst is asked for, in bits.
 const BURST: u64 = RATE / 4;
 /// What is sent, in bytes: several times what the bucket holds.
@@ -47,7 +47,7 @@ fn transfer(from: &Sandbox, (to, address): (&Sandbox, IpAddr), amount: usize) ->
 }
 
 /// What a container gets of its rate, the burst left out.
-fn assert_at_rate(from: &Sandbox, to: (&Sandbox, IpAddr), what: &str) {
+pub(crate) fn assert_at_rate(from: &Sandbox, to: (&Sandbox, IpAddr), what: &str) {
     let elapsed = transfer(from, to, AMOUNT);
     let bits = (AMOUNT * 8) as f64 - BURST as f64;
     let ratio = bits / elapsed.as_secs_f64() / RATE as f64;

@@ -17,6 +17,7 @@ mod host_ports;
 mod kills;
 mod many;
 mod names;
+mod routed;
 mod runtime;
 mod second;
 mod verbs;

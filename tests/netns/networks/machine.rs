@@ -49,5 +49,6 @@ pub(crate) fn boot(rig: &Rig) -> Station {
         Ok(sockets.lines().count() >= 2)
     })
     .unwrap();
-    Station::machine(machine, HOST)
+    let addresses = [true, false].map(|is_ipv4| address(HOST, is_ipv4));
+    Station::machine(machine, addresses.to_vec())
 }

@@ -1,5 +1,5 @@
-//! Bridged networks with real stations: second interfaces of pods on a Millrace node, a virtual machine on a tap device there, and a
-//! stock Linux bridge behind a kernel's VXLAN device that learns, as another node's.
+//! Networks beside the cluster's own with real stations. Bridged ones: second interfaces of pods on a Millrace node, a virtual machine on a tap device there, and a
+//! stock Linux bridge behind a kernel's VXLAN device that learns, as another node's. Routed ones are in `routed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fixed;
@@ -8,6 +8,7 @@ mod machine;
 mod moves;
 mod nodes;
 mod rig;
+mod routed;
 mod station;
 mod stock;
 mod storms;
@@ -28,8 +29,13 @@ pub(crate) const WORDS: Talk = Talk {
 };
 
 /// Pings of both families and of the largest size, TCP and UDP.
-fn meet(rig: &Rig, from: &station::Station, to: &station::Station) {
-    for target in to.addresses() {
+fn meet(rig: &dyn station::Scene, from: &station::Station, to: &station::Station) {
+    let has = |target: &IpAddr| {
+        from.addresses()
+            .iter()
+            .any(|own| own.is_ipv4() == target.is_ipv4())
+    };
+    for target in to.addresses().into_iter().filter(has) {
         from.ping(rig, target, 56);
         from.ping(rig, target, MTU - headers(target));
         from.talk(rig, target);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millrace_tools::lab::{Daemon, Lab, Namespace, Node, NodeKind, Process, Topology, wait_until};
 
-use crate::station::Station;
+use crate::station::{Scene, Station};
 use crate::stock::{self, FAR};
 
 /// Longer than anything takes that is to come about at all: a machine may be emulated.
@@ -164,7 +164,7 @@ impl Rig {
     }
 
     /// What there is to be known when something fails.
-    pub(crate) fn told(&self) -> String {
+    fn tell(&self) -> String {
         self.with(|lab| {
             let daemon = lab.node("node-a").unwrap().daemon().unwrap();
             let ask = |words: &[&str]| match daemon.ask(words) {
@@ -178,10 +178,24 @@ impl Rig {
         })
     }
 
+    pub(crate) fn told(&self) -> String {
+        self.tell()
+    }
+
     pub(crate) fn finish(self) {
         drop(self.echoes);
         drop((self.pods, self.far));
         self.lab.into_inner().close().unwrap();
+    }
+}
+
+impl Scene for Rig {
+    fn told(&self) -> String {
+        self.tell()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.with(|lab| lab.folder().to_owned())
     }
 }
 

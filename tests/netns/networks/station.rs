@@ -9,7 +9,7 @@ use millrace_tools::lab::traffic::talk::TalkReport;
 use millrace_tools::lab::{Namespace, Process, find_program, wait_until};
 
 use crate::WORDS;
-use crate::rig::{ECHO_PORT, PATIENCE, Rig, address};
+use crate::rig::{ECHO_PORT, PATIENCE, address};
 
 /// Where a station's programs run.
 enum Place {
@@ -17,41 +17,55 @@ enum Place {
     Machine(Box<Machine>),
 }
 
+/// Where stations are, and what there is to be known when something fails.
+pub(crate) trait Scene {
+    /// What there is to be known.
+    fn told(&self) -> String;
+    /// Where logs go.
+    fn folder(&self) -> PathBuf;
+}
+
 /// A station of the network.
 pub(crate) struct Station {
-    host: u8,
+    name: String,
+    addresses: Vec<IpAddr>,
     place: Place,
 }
 
 impl Station {
     pub(crate) fn within(namespace: &Namespace, host: u8) -> Self {
+        let addresses = [true, false].map(|is_ipv4| address(host, is_ipv4)).to_vec();
+        Self::at(&host.to_string(), namespace.path(), addresses)
+    }
+
+    /// One in any network, with any addresses.
+    pub(crate) fn at(name: &str, namespace: PathBuf, addresses: Vec<IpAddr>) -> Self {
         Self {
-            host,
-            place: Place::Namespace(namespace.path()),
+            name: name.to_owned(),
+            addresses,
+            place: Place::Namespace(namespace),
         }
     }
 
     /// One that is no station but a pod in the cluster's own network.
     pub(crate) fn stranger(namespace: PathBuf) -> Self {
-        Self {
-            host: 0,
-            place: Place::Namespace(namespace),
-        }
+        Self::at("a stranger", namespace, Vec::new())
     }
 
-    pub(crate) fn machine(machine: Machine, host: u8) -> Self {
+    pub(crate) fn machine(machine: Machine, addresses: Vec<IpAddr>) -> Self {
         Self {
-            host,
+            name: "the machine".to_owned(),
+            addresses,
             place: Place::Machine(Box::new(machine)),
         }
     }
 
-    pub(crate) fn host(&self) -> u8 {
-        self.host
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
-    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
-        [true, false].map(|is_ipv4| address(self.host, is_ipv4))
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.clone()
     }
 
     /// Its link address, where it is no machine.
@@ -63,14 +77,14 @@ impl Station {
     }
 
     /// Its echoes, where they do not run in a machine.
-    pub(crate) fn echo(&self, rig: &Rig) -> Vec<Process> {
+    pub(crate) fn echo(&self, rig: &dyn Scene) -> Vec<Process> {
         if let Place::Machine(_) = self.place {
             return Vec::new();
         }
         let start = |at: IpAddr| {
             let mut line = self.command("millrace-guest");
             line.args(["echo", &SocketAddr::new(at, ECHO_PORT).to_string()]);
-            let log = rig.with(|lab| lab.folder().join("echoes.log"));
+            let log = rig.folder().join("echoes.log");
             Process::spawn(line, &log).unwrap()
         };
         self.addresses().into_iter().map(start).collect()
@@ -110,7 +124,7 @@ impl Station {
     }
 
     /// Echo requests of so many bytes until one is answered: a station has to be found first.
-    pub(crate) fn ping(&self, rig: &Rig, to: IpAddr, payload: u32) {
+    pub(crate) fn ping(&self, rig: &dyn Scene, to: IpAddr, payload: u32) {
         let (to, size) = (to.to_string(), payload.to_string());
         let words = ["-n", "-c", "1", "-W", "2", "-M", "do", "-s", &size, &to];
         let mut said = String::new();
@@ -119,21 +133,21 @@ impl Station {
             said = told;
             Ok(answered)
         });
-        assert!(answered.is_ok(), "from {}: {said}\n{}", self.host, rig.told());
+        assert!(answered.is_ok(), "from {}: {said}\n{}", self.name, rig.told());
     }
 
     /// One echo request, which is answered.
-    pub(crate) fn ping_once(&self, rig: &Rig, to: IpAddr) {
+    pub(crate) fn ping_once(&self, rig: &dyn Scene, to: IpAddr) {
         let to = to.to_string();
         let (answered, said) = self.run("ping", &["-n", "-c", "1", "-W", "20", &to]);
-        assert!(answered, "from {}: {said}\n{}", self.host, rig.told());
+        assert!(answered, "from {}: {said}\n{}", self.name, rig.told());
     }
 
     /// That nothing answers.
     pub(crate) fn cannot_ping(&self, to: IpAddr) {
         let to = to.to_string();
         let (answered, said) = self.run("ping", &["-n", "-c", "1", "-W", "1", &to]);
-        assert!(!answered, "from {}: {said}", self.host);
+        assert!(!answered, "from {}: {said}", self.name);
     }
 
     /// Has an address more.
@@ -159,7 +173,7 @@ impl Station {
     }
 
     /// TCP and UDP with another's echo.
-    pub(crate) fn talk(&self, rig: &Rig, to: IpAddr) {
+    pub(crate) fn talk(&self, rig: &dyn Scene, to: IpAddr) {
         let to = SocketAddr::new(to, ECHO_PORT).to_string();
         let [flows, bytes, datagrams] = [
             WORDS.flows.to_string(),
@@ -177,12 +191,12 @@ impl Station {
             &datagrams,
         ];
         let (done, said) = self.run("millrace-guest", &words);
-        assert!(done, "from {}: {said}\n{}", self.host, rig.told());
+        assert!(done, "from {}: {said}\n{}", self.name, rig.told());
         let report = TalkReport::from_json(&said).unwrap();
         assert!(
             report.is_whole(&WORDS),
             "from {}: {report:#?}\n{}",
-            self.host,
+            self.name,
             rig.told()
         );
     }

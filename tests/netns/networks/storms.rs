@@ -139,8 +139,8 @@ fn floods_of_stations_and_moves_leave_others_their_traffic() {
     let streams = [
         (1, 2, true),
         (2, 1, false),
-        (1, far.host(), true),
-        (far.host(), 2, false),
+        (1, FAR, true),
+        (FAR, 2, false),
     ];
     for (from, to, is_ipv4) in streams {
         let at = SocketAddr::new(address(to, is_ipv4), 0);

@@ -77,7 +77,7 @@ fn a_trunk_may_have_a_network_without_tags() {
         (id, member.clone())
     });
     let members: Vec<_> = members.collect();
-    tables.networks = Arc::new(Networks::build(members, [(RED, red()), (BLUE, blue())], []));
+    tables.networks = Arc::new(Networks::build(members, [(RED, red()), (BLUE, blue())], [], []));
     let mut switch = Switch::with(tables);
     let plain = frame(station(1), station(2));
     assert_eq!(switch.verdict(TRUNK, &plain), cast(RED, at(TRUNK)));

@@ -71,7 +71,7 @@ fn tables_that_change_between_two_copies_bring_nothing_back() {
     let mut tables = tables([(RED, red()), (BLUE, blue())]);
     let rest = tables.networks.members().filter(|(id, _)| *id != port(10));
     let rest: Vec<_> = rest.map(|(id, member)| (id, member.clone())).collect();
-    tables.networks = Arc::new(Networks::build(rest, [(RED, red())], []));
+    tables.networks = Arc::new(Networks::build(rest, [(RED, red())], [], []));
     switch.publish(tables);
     let mut copy = switch.pool.take_with(&sent).unwrap();
     let verdict = switch.pipeline.finish_copy(&mut copy, cast, 0);

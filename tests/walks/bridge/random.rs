@@ -24,7 +24,7 @@ fn node(number: u8, other: u8) -> Switch {
     let segments = [(RED, segment(number, RED_VNI, &[(other, true)]))];
     Switch::with(NodeTables {
         ports: Arc::new(PortTable::build(ports.chain(own))),
-        networks: Arc::new(Networks::build(members, segments, [address])),
+        networks: Arc::new(Networks::build(members, segments, [address], [])),
         ..base
     })
 }

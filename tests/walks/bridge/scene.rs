@@ -152,7 +152,7 @@ pub fn tables(segments: [(NetworkId, Segment); 2]) -> NodeTables {
     let members = members.map(|(number, member)| (port(number), member));
     NodeTables {
         ports: Arc::new(PortTable::build(ports.chain(own))),
-        networks: Arc::new(Networks::build(members, segments, addresses)),
+        networks: Arc::new(Networks::build(members, segments, addresses, [])),
         ..base
     }
 }

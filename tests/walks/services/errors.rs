@@ -8,7 +8,7 @@ use millrace_dataplane::verdict::DropReason;
 use super::{At, From, Sketch, TCP, To, UDP, client, external, hop, local, node, packet, remote, say, vip};
 use crate::packets::{Body, Family, Ip, Segment};
 use crate::rows::Expect;
-use crate::world::{Node, node_address, pod, router_mac, world};
+use crate::world::{Node, after_steering, node_address, pod, router_mac, world};
 
 /// The smallest link on somebody's way.
 const MTU: u16 = 1300;
@@ -36,7 +36,7 @@ pub fn too_big(source: IpAddr, destination: IpAddr, quoted: &Ip, len: usize) -> 
 }
 
 /// "Nobody listens there", about `quoted`.
-fn port_unreachable(source: IpAddr, destination: IpAddr, quoted: &Ip) -> Ip {
+pub fn port_unreachable(source: IpAddr, destination: IpAddr, quoted: &Ip) -> Ip {
     let quote = quoted.build();
     match (source, destination) {
         (IpAddr::V4(_), IpAddr::V4(_)) => {
@@ -245,7 +245,6 @@ fn a_pod_cannot_speak_for_others() {
 #[test]
 fn a_ping_s_error_quotes_the_id_that_the_pod_chose() {
     use millrace_dataplane::verdict::{Awaited, PuntDetail, Verdict};
-    use millrace_dataplane::worker::Origin;
     for family in Family::BOTH {
         let mut node = node(&[]);
         let request = |source, id| Ip::udp(source, world(family)).body(Body::Echo(id, vec![3; 40]));
@@ -256,7 +255,7 @@ fn a_ping_s_error_quotes_the_id_that_the_pod_chose() {
         else {
             panic!("no id")
         };
-        node.originate(Origin::Steered(From::Pod(2).port()), &frame);
+        node.originate(after_steering(From::Pod(2).port()), &frame);
         let router = family.pick("198.51.100.77", "2001:db8:77::1");
         let forwarded = hop(&request(node_address(family, 1), id));
         let error = too_big(router, node_address(family, 1), &forwarded, 2000);

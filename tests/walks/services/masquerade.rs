@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use millrace_dataplane::table::{Local, NodeTables, Prefix};
 use millrace_dataplane::verdict::{Awaited, DropReason, PuntDetail, PuntReason, Verdict};
-use millrace_dataplane::worker::Origin;
 
 use super::{Exchange, From, SCTP, TCP, To, UDP, UDP_LITE, hop, node, packet, say, tables};
 use crate::packets::{Body, Family, Ip};
 use crate::rows::{Expect, Row};
-use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, uplink, world};
+use crate::world::{
+    Node, after_steering, node_address, pod, pod_port, router_mac, switch_mac, uplink, world,
+};
 
 #[test]
 fn a_pod_is_the_node_to_the_world_and_keeps_a_port_that_may_be_kept() {
@@ -109,7 +110,7 @@ fn a_ping_leaves_with_an_id_of_ours_once_its_reply_is_steered() {
         assert_eq!(again, verdict, "until somebody has seen to it");
         let sent = hop(&Ip::udp(node_address(family, 1), world(family)).body(Body::Echo(id, data.clone())));
         let expect = Expect::Forward(uplink(), sent.frame(router_mac(), switch_mac(1, uplink())));
-        let (verdict, left) = node.originate(Origin::Steered(pod_port(2)), &frame);
+        let (verdict, left) = node.originate(after_steering(pod_port(2)), &frame);
         Row::new("steered", pod_port(2), vec![], expect.clone()).check(verdict, &left);
         say(&mut node, "the second request", From::Pod(2), &request, expect);
         let reply = Ip::udp(world(family), node_address(family, 1)).body(Body::EchoReply(id, data.clone()));

@@ -27,7 +27,7 @@ use crate::world::{
     world,
 };
 
-pub use sketch::{At, SCTP, Sketch, TCP, UDP, UDP_LITE, backend, external, tables, vip};
+pub use sketch::{At, SCTP, Sketch, TCP, UDP, UDP_LITE, backend, external, services, tables, vip};
 
 /// Reasons that only a conversation shows, each in one of the files here.
 pub const DROPS: [DropReason; 15] = [

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use millrace_dataplane::table::{Local, NodeTables};
 use millrace_dataplane::verdict::{Awaited, DropReason, PuntDetail, PuntReason, Verdict};
 use millrace_dataplane::wire::IpProtocol;
-use millrace_dataplane::worker::Origin;
 
 use super::errors::too_big;
 use super::pieces::check;
 use super::{At, From, Sketch, To, UDP_LITE, hop, local, node, say, tables, vip};
 use crate::packets::{Body, Family, Ip, cut, payload_at};
 use crate::rows::{Expect, punt};
-use crate::world::{Node, node_address, pod, pod_port, router_mac, switch_mac, uplink, world};
+use crate::world::{
+    Node, after_steering, node_address, pod, pod_port, router_mac, switch_mac, uplink, world,
+};
 
 const GRE: u8 = IpProtocol::GRE.0;
 const ESP: u8 = IpProtocol::ESP.0;
@@ -46,7 +47,7 @@ fn held(from: From, ip: &Ip) -> Expect {
 /// Sends the first packet of a conversation, as the slow path does once steering knows of it.
 fn steered(node: &mut Node, from: From, ip: &Ip) -> Verdict {
     say(node, "first", from, ip, held(from, ip));
-    let (verdict, _) = node.originate(Origin::Steered(from.port()), &from.frame(ip));
+    let (verdict, _) = node.originate(after_steering(from.port()), &from.frame(ip));
     verdict
 }
 

@@ -8,7 +8,6 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::SecondNetwork;
 use crate::error::CniError;
 
 /// Bursts that runtimes write because there has to be one, where the pod's annotations name none. containerd: the largest
@@ -78,18 +77,6 @@ impl Bandwidth {
             ingress: own_ingress.or(ingress),
             egress: own_egress.or(egress),
         })
-    }
-
-    /// As it is, in the cluster's own network.
-    ///
-    /// # Errors
-    /// [`CniError`] in another one.
-    pub(crate) fn in_network(self, second: Option<SecondNetwork>) -> Result<Self, CniError> {
-        if second.is_none() || self == Self::default() {
-            return Ok(self);
-        }
-        let why = "an interface in a network beside the cluster's own has no limit; leave it out";
-        Err(CniError::field("bandwidth", json!(self), why))
     }
 }
 
@@ -205,16 +192,6 @@ mod tests {
             alone.unwrap(),
             json!({"ingress": {"rate": 1000}, "egress": {"rate": 2000}})
         );
-    }
-
-    #[test]
-    fn there_is_none_in_a_network_beside_the_clusters_own() {
-        let second = Some(SecondNetwork { vni: 7, port: 8472 });
-        let one: RawBandwidth = serde_json::from_value(json!({"egressRate": 1000})).unwrap();
-        let bandwidth = Bandwidth::read(&one, None).unwrap();
-        assert_eq!(bandwidth.in_network(None).unwrap(), bandwidth);
-        assert!(bandwidth.in_network(second).is_err());
-        assert!(Bandwidth::default().in_network(second).is_ok());
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl Config {
             second: raw.network,
             mac,
             port_mappings: mappings(runtime.port_mappings.unwrap_or_default())?,
-            bandwidth: Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?.in_network(raw.network)?,
+            bandwidth: Bandwidth::read(&raw.bandwidth, runtime.bandwidth)?,
             valid,
         })
     }

@@ -123,8 +123,20 @@ pub struct Joined {
     pub addresses: Vec<IpNet>,
     /// The network's routers.
     pub gateways: Vec<IpAddr>,
+    /// The routes that the container was given.
+    #[serde(default)]
+    pub routes: Vec<JoinedRoute>,
     /// The longest packet of the container, in bytes.
     pub mtu: u32,
+}
+
+/// A route of an interface in a network beside the cluster's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct JoinedRoute {
+    /// Where to.
+    pub destination: IpNet,
+    /// By which router.
+    pub gateway: IpAddr,
 }
 
 #[derive(Deserialize)]
@@ -217,10 +229,15 @@ impl<'a> Daemon<'a> {
         addresses: &[IpAddr],
     ) -> Result<Joined, DaemonError> {
         let end = json!({"pod": {"pod": call.pod, "netns": call.netns, "interface": call.interface}});
-        self.ask(&json!({
+        let mut request = json!({
             "request": "join", "end": end, "network": network, "mac": config.mac, "addresses": addresses,
             "container": {"network": config.network, "id": call.container},
-        }))
+        });
+        // A daemon of before there was such a thing refuses it.
+        if config.bandwidth != Bandwidth::default() {
+            request["bandwidth"] = json!(config.bandwidth);
+        }
+        self.ask(&request)
     }
 
     /// Sees whether a container's interface is as it was made.

@@ -46,7 +46,7 @@ pub(crate) fn result(call: &Call, config: &Config, made: &Attached, resolver: Op
 }
 
 /// As [`result`], of an interface in a network beside the cluster's own: no routes but those to its subnets, which the kernel
-/// makes of the addresses.
+/// makes of the addresses, and to networks that it is routed to.
 pub(crate) fn result_in_network(call: &Call, config: &Config, made: &Joined) -> Value {
     let list = |key| previous(config, key);
     let (interfaces, place) = ends(
@@ -67,8 +67,16 @@ pub(crate) fn result_in_network(call: &Call, config: &Config, made: &Joined) -> 
         }
         ips.push(ip);
     }
+    let mut routes = list("routes");
+    routes.extend(made.routes.iter().map(|to| {
+        let mut route = json!({"dst": to.destination, "gw": to.gateway});
+        if config.version >= Version::V1_1_0 {
+            route["mtu"] = json!(made.mtu);
+        }
+        route
+    }));
     json!({
-        "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": list("routes"),
+        "cniVersion": config.version.text(), "interfaces": interfaces, "ips": ips, "routes": routes,
         "dns": config.dns.clone().unwrap_or_else(|| json!({})),
     })
 }

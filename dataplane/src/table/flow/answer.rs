@@ -2,7 +2,7 @@
 
 use super::tuple::{lower, upper};
 use crate::port::PortId;
-use crate::table::{Epoch, NeighbourId, PeerId, SubjectId, Subjects};
+use crate::table::{Epoch, NeighbourId, NetworkId, PeerId, SubjectId, Subjects};
 use crate::verdict::DropReason;
 
 /// How many subjects an answer can rest on.
@@ -20,6 +20,8 @@ pub enum Onward {
     Peer(PeerId),
     /// Nowhere: every packet is dropped for this reason.
     Refused(DropReason),
+    /// Into another network, where another connection's answer says where to.
+    Network(NetworkId),
 }
 
 /// A stored answer.
@@ -77,6 +79,7 @@ mod kind {
     pub(super) const NEIGHBOUR: u32 = 2;
     pub(super) const PEER: u32 = 3;
     pub(super) const REFUSED: u32 = 4;
+    pub(super) const NETWORK: u32 = 5;
 }
 
 /// How far left an exit's kind stands, above its number.
@@ -92,6 +95,7 @@ impl Onward {
             Self::Neighbour(id) => (kind::NEIGHBOUR, u32::from(id.number())),
             Self::Peer(id) => (kind::PEER, id.index() as u32),
             Self::Refused(reason) => (kind::REFUSED, reason.index() as u32),
+            Self::Network(id) => (kind::NETWORK, u32::from(id.number())),
         };
         kind << KIND_SHIFT | number
     }
@@ -108,6 +112,7 @@ impl Onward {
                 .get(usize::from(number))
                 .copied()
                 .map(Self::Refused),
+            kind::NETWORK => Some(Self::Network(NetworkId::new(number))),
             _ => None,
         }
     }
@@ -169,6 +174,7 @@ mod tests {
             Onward::Neighbour(NeighbourId::new(u16::MAX)),
             Onward::Peer(PeerId::new(u16::MAX)),
             Onward::Refused(*DropReason::ALL.last().unwrap()),
+            Onward::Network(NetworkId::new(u16::MAX)),
         ];
         for onward in exits {
             let answer = Answer {

@@ -315,6 +315,7 @@ impl<A: Address> FlowShard<A> {
                     },
                 );
                 let kept = original.protocol == reply.protocol
+                    && original.network == reply.network
                     && original != reply
                     && entrant.is_some_and(|entrant| self.enter(&entrant, None).is_ok());
                 adopted.kept += u32::from(kept);

@@ -11,7 +11,7 @@ use super::shard::seen_at;
 use super::store::Words;
 use super::tuple::upper;
 use super::{Answer, Flow, FlowId, FlowShard, Freshness, Hash, Onward, Rewrite, TupleV4};
-use crate::table::{Epoch, Subjects, Tick};
+use crate::table::{Epoch, NetworkId, Subjects, Tick};
 use crate::wire::IpProtocol;
 
 /// A tuple of IPv4 as the words by which its flow is found.
@@ -46,7 +46,7 @@ impl Spot {
 }
 
 impl KeyV4 {
-    /// The key of a packet: both addresses, the source's above, and both ports, the source's above, as the headers have
+    /// The key of a packet in the cluster's own network: both addresses, the source's above, and both ports, the source's above, as the headers have
     /// them in network byte order.
     #[inline(always)]
     #[must_use]
@@ -56,7 +56,17 @@ impl KeyV4 {
         }
     }
 
-    /// The words: both addresses; both ports and the protocol, with zeros below.
+    /// The same packet's key in another network.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_network(self, network: NetworkId) -> Self {
+        let [addresses, ports] = self.words;
+        Self {
+            words: [addresses, ports | network.number() as u64],
+        }
+    }
+
+    /// The words: both addresses; both ports, the protocol and the network.
     #[inline(always)]
     #[must_use]
     pub const fn words(&self) -> [u64; 2] {

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::port::PortId;
-use crate::table::{Epoch, HashKey, Tick};
+use crate::table::{Epoch, HashKey, NetworkId, Tick};
 
 mod answer;
 mod charge;
@@ -195,8 +195,9 @@ impl FlowTable {
     /// `/proc/sys/kernel/random/boot_id`, say): the ticks of an earlier one mean nothing now. What stands in `path` and
     /// cannot be read is replaced, and [`Adopted`] says why. A file of other capacities is read like any.
     ///
-    /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over, since the numbers of ports, peers and neighbours were another process's:
-    /// call [`Self::assign_openers`] next.
+    /// What was seen after `now`, by a clock that went wrong, counts as seen now. No answer and no opener is taken over,
+    /// since the numbers of ports, peers and neighbours were another process's: call [`Self::assign_openers`] next. Networks
+    /// are taken to have the numbers that they had; who gives them others has their connections removed first.
     ///
     /// # Errors
     /// [`FlowTableError`].
@@ -243,13 +244,17 @@ impl FlowTable {
         self.charges.of(port)
     }
 
-    /// Charges the connections that are charged to nobody to the pod that has the address they were opened from, also
-    /// beyond its cap. Looks at every connection.
-    pub fn assign_openers(&self, owner: impl Fn(IpAddr) -> Option<PortId>) {
-        self.v4
-            .charge_anew(|c| c.opener.or_else(|| owner(c.original.source.into())));
-        self.v6
-            .charge_anew(|c| c.opener.or_else(|| owner(c.original.source.into())));
+    /// Charges the connections that are charged to nobody to the pod that has, in their network, the address they were opened
+    /// from, also beyond its cap. Looks at every connection.
+    pub fn assign_openers(&self, owner: impl Fn(NetworkId, IpAddr) -> Option<PortId>) {
+        self.v4.charge_anew(|c| {
+            c.opener
+                .or_else(|| owner(c.original.network, c.original.source.into()))
+        });
+        self.v6.charge_anew(|c| {
+            c.opener
+                .or_else(|| owner(c.original.network, c.original.source.into()))
+        });
     }
 
     /// Charges nothing to `port` any more: its pod is gone, and the number may be another's soon. What the pod had in

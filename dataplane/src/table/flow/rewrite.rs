@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::store::Words;
 use super::tuple::{Address, Tuple, lower, upper};
+use crate::table::NetworkId;
 use crate::wire::checksum::Delta;
 use crate::wire::{IpProtocol, Ports};
 
 /// The change of a flow's packets. It is found once, when the connection is claimed, and never changes.
 ///
 /// It stays the words that the table keeps: a tuple's, with what the change does to checksums in the lower half of the
-/// last one, where a key has the protocol. Most packets are not changed at all, and theirs need not be taken apart.
+/// last one, where a key has protocol and network. Most packets are not changed at all, and theirs need not be taken apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Rewrite<A: Address> {
     words: A::TupleWords,
@@ -43,12 +44,13 @@ impl<A: Address> Rewrite<A> {
         }
     }
 
-    /// The tuple that a packet of this protocol leaves with.
+    /// The tuple that a packet of this protocol leaves with, in the network that it came in.
     #[inline]
     #[must_use]
-    pub fn tuple(&self, protocol: IpProtocol) -> Tuple<A> {
+    pub fn tuple(&self, protocol: IpProtocol, network: NetworkId) -> Tuple<A> {
         Tuple {
             protocol,
+            network,
             ..Tuple::from_words(|place| self.words[place])
         }
     }
@@ -64,7 +66,7 @@ impl<A: Address> Rewrite<A> {
     #[inline]
     #[must_use]
     pub fn ports(&self) -> Ports {
-        self.tuple(IpProtocol(0)).ports
+        self.tuple(IpProtocol(0), NetworkId::CLUSTER).ports
     }
 
     /// What the change does to an IPv4 header's checksum; nothing for IPv6, which has none.

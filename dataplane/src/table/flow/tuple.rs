@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::store::Words;
-use crate::table::HashKey;
+use crate::table::{HashKey, NetworkId};
 use crate::wire::{IpProtocol, Ports};
 
 /// Which of a connection's two flows.
@@ -154,6 +154,8 @@ pub struct Tuple<A> {
     pub protocol: IpProtocol,
     /// Source and destination port.
     pub ports: Ports,
+    /// The network in which the addresses mean something: equal ones in two networks are two tuples.
+    pub network: NetworkId,
 }
 
 /// A tuple of IPv4.
@@ -171,15 +173,18 @@ impl<A: Address> Tuple<A> {
             destination: self.source,
             protocol: self.protocol,
             ports: self.ports.reversed(),
+            network: self.network,
         }
     }
 
-    /// Ports and protocol in one word; the lower bits are zero.
+    /// Ports, protocol and network in one word; between the last two are eight zeros. In the cluster's own network, whose
+    /// number is zero, that is the word of a tuple as it was before there were others: in an older flow file all are its own.
     #[inline]
     fn ports_word(&self) -> u64 {
         u64::from(self.ports.source) << 48
             | u64::from(self.ports.destination) << 32
             | u64::from(self.protocol.0) << 24
+            | u64::from(self.network.number())
     }
 
     /// The keyed hash of the tuple.
@@ -214,6 +219,7 @@ impl<A: Address> Words for Tuple<A> {
                 source: (ports >> 48) as u16,
                 destination: (ports >> 32 & 0xffff) as u16,
             },
+            network: NetworkId::new((ports & 0xffff) as u16),
         }
     }
 }
@@ -224,5 +230,58 @@ impl<A: Address> fmt::Display for Tuple<A> {
         let Ports { source, destination } = self.ports;
         let (from, to) = (end(self.source, source), end(self.destination, destination));
         write!(f, "{} {from} -> {to}", self.protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::flow::KeyV4;
+
+    fn words<A: Address>(tuple: &Tuple<A>) -> Vec<u64> {
+        (0..Tuple::<A>::LEN).map(|place| tuple.word(place)).collect()
+    }
+
+    fn tuple<A>(source: A, destination: A, network: u16) -> Tuple<A> {
+        Tuple {
+            source,
+            destination,
+            protocol: IpProtocol::SCTP,
+            ports: Ports {
+                source: 0xa1b2,
+                destination: 0xc3d4,
+            },
+            network: NetworkId::new(network),
+        }
+    }
+
+    /// The words of the cluster's own tuples are those of flow files from before there were other networks, and the other way
+    /// round: the layout's version stays.
+    #[test]
+    fn an_older_files_tuples_are_the_clusters() {
+        let (source, destination) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let old = [0x0a00_0001_0a00_0002, 0xa1b2_c3d4_8400_0000];
+        let own = tuple(source, destination, 0);
+        assert_eq!(words(&own), old);
+        assert_eq!(Tuple::from_words(|place| old[place]), own);
+    }
+
+    #[test]
+    fn a_networks_tuple_is_read_as_it_was_written_and_is_no_others() {
+        let v4 = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let v6 = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
+        let key = HashKey::from_words([1, 2, 3]);
+        let mut hashes = std::collections::HashSet::new();
+        for network in [0, 1, 4096, u16::MAX] {
+            let (short, long) = (tuple(v4.0, v4.1, network), tuple(v6.0, v6.1, network));
+            let (short_words, long_words) = (words(&short), words(&long));
+            assert_eq!(Tuple::from_words(|place| short_words[place]), short);
+            assert_eq!(Tuple::from_words(|place| long_words[place]), long);
+            assert_eq!(short.reversed().network, short.network);
+            assert!(hashes.insert(short.hash_with(&key)) && hashes.insert(long.hash_with(&key)));
+            let plain = KeyV4::new(short_words[0], 0xa1b2_c3d4, IpProtocol::SCTP);
+            assert_eq!(plain.in_network(short.network).words()[..], short_words[..]);
+            assert_eq!(plain.in_network(short.network).tuple(), short);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{PeerId, Prefix, SubjectId};
+use super::{NetworkId, PeerId, Prefix, SubjectId};
 use crate::port::PortId;
 
 mod spread;
@@ -58,7 +58,7 @@ impl Slot {
 
 /// A longest-prefix match from addresses of both families to values.
 ///
-/// Memory: 256 KiB for the IPv4 root, 1 KiB for each /16 and each /24 that holds a longer prefix, about 1 KiB for
+/// Memory: nothing while it is empty; 256 KiB for the IPv4 root if there is any prefix of that family, 1 KiB for each /16 and each /24 that holds a longer prefix, about 1 KiB for
 /// each place where IPv6 prefixes part or end (at most two per prefix), and the values.
 #[derive(Clone)]
 pub struct Lpm<V> {
@@ -163,6 +163,8 @@ pub enum Target {
     Spread(SpreadId),
     /// An address that the switch itself has: a pod's gateway.
     Switch,
+    /// Another network, whose own routes lead on.
+    Network(NetworkId),
     /// Nowhere, silently.
     Blackhole,
     /// Nowhere; the sender is told.
@@ -183,7 +185,11 @@ impl Target {
         match self {
             Target::Port(port) | Target::Via { port, .. } | Target::OnLink { port } => SubjectId::port(port),
             Target::Tunnel(peer) => SubjectId::peer(peer),
-            Target::Spread(_) | Target::Switch | Target::Blackhole | Target::Unreachable => SubjectId::ROUTES,
+            Target::Spread(_)
+            | Target::Switch
+            | Target::Network(_)
+            | Target::Blackhole
+            | Target::Unreachable => SubjectId::ROUTES,
         }
     }
 }

@@ -103,7 +103,9 @@ fn words(hop: &Hop) -> [u64; 3] {
     let kind = match hop.target {
         Target::Port(port) | Target::Via { port, .. } | Target::OnLink { port } => port.index() as u64,
         Target::Tunnel(_) => 1 << 32,
-        Target::Spread(_) | Target::Switch | Target::Blackhole | Target::Unreachable => 1 << 33,
+        Target::Spread(_) | Target::Switch | Target::Network(_) | Target::Blackhole | Target::Unreachable => {
+            1 << 33
+        }
     };
     [kind << 8 | family, high, low]
 }

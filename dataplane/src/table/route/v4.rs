@@ -17,8 +17,10 @@ impl TrieV4 {
     pub(super) fn build(mut prefixes: Vec<(u32, u8, Slot)>) -> Self {
         // Shorter ones first: what is painted later is never hidden by what was painted before. The sort is stable.
         prefixes.sort_by_key(|(_, len, _)| *len);
+        // Without any prefix there is no root either, and a lookup finds nothing in it.
+        let places = if prefixes.is_empty() { 0 } else { 1 << ROOT_BITS };
         let mut trie = Self {
-            root: vec![Slot::NONE; 1 << ROOT_BITS],
+            root: vec![Slot::NONE; places],
             nodes: Vec::new(),
         };
         for (address, len, leaf) in prefixes {

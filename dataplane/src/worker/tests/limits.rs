@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use super::*;
 use crate::clock;
-use crate::table::{Bucket, Rate};
+use crate::table::{Bucket, NetworkId, Rate};
 
 /// What passes of packets of [`LENGTH`] bytes: the least burst, 16 KiB, and one on credit. A bit a second fills no bucket
 /// while a test runs.
@@ -133,7 +133,7 @@ fn what_the_switch_itself_says_is_not_held_back() {
     put(&bench.wires[0], 30);
     bench.settle();
     assert_eq!(numbers(&bench.wires[1]).len(), PASS);
-    for way in [Way::Exit(port(1)), Way::Walk(Origin::Switch)] {
+    for way in [Way::Exit(port(1)), Way::Walk(Origin::Switch(NetworkId::CLUSTER))] {
         let packet = PacketCopy::new(&[7; LENGTH]);
         bench.handle.inject(Injection { way, packet }).unwrap();
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::table::{Location, NetworkId};
 use crate::verdict::Audience;
+use crate::wire::MacAddr;
 
 /// Sends what comes in at a port to all others of so many, and one place beyond, which drops it. The first byte of a frame
 /// may ask for nobody to be there, or for a second replication.
@@ -188,7 +189,7 @@ fn copies_for_ports_of_another_worker_are_handed_over() {
 fn what_the_slow_path_sends_may_go_to_everybody() {
     let (mut worker, handle, wires, _lessons) = hub(2, 2, 64);
     let packet = PacketCopy::new(&[9, 0]);
-    let way = Way::Walk(Origin::Switch);
+    let way = Way::Walk(Origin::Switch(NetworkId::CLUSTER));
     handle.inject(Injection { way, packet }).unwrap();
     worker.turn(true);
     assert_eq!(

@@ -9,6 +9,7 @@
 mod blocks;
 mod crowd;
 mod made;
+mod networks;
 mod numbers;
 mod outcome;
 mod take;
@@ -25,12 +26,13 @@ use millrace_dataplane::table::policy::{
 };
 use millrace_dataplane::table::{HashKey, SubjectId};
 
-use crate::objects::{PodKey, PodRecord, PolicyKey, PolicyRecord, PolicyTier, Store};
+use crate::objects::{NetworkKey, PodKey, PodRecord, PolicyKey, PolicyRecord, PolicyTier, Store};
 use crowd::Crowd;
 use made::{Made, Maker, NodeFacts, SetKey};
 use numbers::RuleNumbers;
 use take::Changes;
 
+pub use networks::{NetworkPolicies, PolicyCompilers, member_ports};
 pub use numbers::{RuleName, RuleNames};
 pub use outcome::PolicyMemory;
 pub(super) use take::{addresses_of_node, local_ports};
@@ -51,15 +53,17 @@ pub struct LocalPort {
 pub struct PolicyInputs<'a> {
     /// All objects.
     pub store: &'a Store,
-    /// This node's pods.
+    /// This node's pods in the network, a port for each interface.
     pub ports: &'a [LocalPort],
-    /// The addresses of this node itself: its own, and those that its pods know it by.
+    /// The addresses of this node itself in the network: its own, and those that its pods know it by.
     pub node_addresses: &'a [IpAddr],
 }
 
 /// What policies come to, and the memory that makes the next time cheap.
 #[derive(Debug)]
 pub struct PolicyCompiler {
+    /// The network that it is for; `None` for the cluster's own.
+    network: Option<NetworkKey>,
     key: HashKey,
     policies: Policies,
     nodes: NodeFacts,
@@ -81,7 +85,7 @@ pub struct PolicyCompiler {
 #[derive(Debug, Default)]
 struct Policies {
     all: BTreeMap<PolicyKey, Arc<PolicyRecord>>,
-    /// NetworkPolicies by their Namespace.
+    /// NetworkPolicies, or in another network MultiNetworkPolicies, by their Namespace.
     by_namespace: HashMap<String, Vec<Arc<PolicyRecord>>>,
     /// ClusterNetworkPolicies in the order in which they count.
     cluster: Vec<Arc<PolicyRecord>>,
@@ -107,10 +111,22 @@ struct Local {
 }
 
 impl PolicyCompiler {
-    /// Without any policy yet. `key` is the secret that addresses are looked up by.
+    /// For the cluster's own network, without any policy yet. `key` is the secret that addresses are looked up by.
     #[must_use]
     pub fn new(key: HashKey, workers: usize) -> Self {
+        Self::in_network(None, key, workers)
+    }
+
+    /// For a network beside the cluster's own: of policies those alone count that are for it, and of pods their addresses
+    /// in it.
+    #[must_use]
+    pub fn of_network(network: NetworkKey, key: HashKey, workers: usize) -> Self {
+        Self::in_network(Some(network), key, workers)
+    }
+
+    fn in_network(network: Option<NetworkKey>, key: HashKey, workers: usize) -> Self {
         Self {
+            network,
             key,
             policies: Policies::default(),
             nodes: NodeFacts::default(),
@@ -187,6 +203,17 @@ impl PolicyCompiler {
     #[must_use]
     pub fn denied(&self) -> &Arc<DeniedLog> {
         &self.denied
+    }
+
+    /// The pods of all nodes that policies may mean, and this node's, by their addresses in the network.
+    #[must_use]
+    pub fn pods_by_address(&self) -> HashMap<IpAddr, &PodKey> {
+        let known = self.pods.iter().map(|(key, pod)| (key, &pod.addresses));
+        let locals = self.locals.values();
+        let locals = locals.map(|local| (&local.port.pod, &local.port.addresses));
+        let each = known.chain(locals);
+        each.flat_map(|(key, addresses)| addresses.iter().map(move |address| (*address, key)))
+            .collect()
     }
 
     /// What a rule's number stands for.
@@ -281,8 +308,10 @@ impl PolicyCompiler {
                 Ok(set) => *rules = Some(Arc::clone(set)),
                 Err(error) => {
                     policies.is_closed = true;
+                    let place = self.network.as_ref();
+                    let place = place.map_or_else(String::new, |network| format!(" in network {network}"));
                     self.warnings
-                        .push(format!("Pod {} is cut off: {error}", local.port.pod));
+                        .push(format!("Pod {} is cut off{place}: {error}", local.port.pod));
                 }
             }
         }

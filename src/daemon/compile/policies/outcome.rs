@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::PolicyCompiler;
 use super::made::rules_of;
 use crate::admin::protocol::{PolicyRow, RuleRow};
-use crate::objects::PolicyPeer;
+use crate::objects::{PolicyPeer, PolicyRecord};
 
 /// What policies take in memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -27,7 +27,7 @@ pub struct PolicyMemory {
 }
 
 impl PolicyCompiler {
-    /// Every policy there is.
+    /// Every policy of the network.
     #[must_use]
     pub fn rows(&self) -> Vec<PolicyRow> {
         let mut pods: HashMap<*const _, usize> = HashMap::new();
@@ -43,23 +43,33 @@ impl PolicyCompiler {
                 *pods.entry(policy).or_default() += 1;
             }
         }
+        let network = self.network.as_ref().map(ToString::to_string);
         let rows = self.policies.all.values().map(|policy| PolicyRow {
-            policy: policy.key.to_string(),
-            tier: policy.tier.to_string(),
-            subject: policy.subject.to_string(),
             pods: pods
                 .get(&std::sync::Arc::as_ptr(policy))
                 .copied()
                 .unwrap_or_default(),
-            rules: [Side::Ingress, Side::Egress]
-                .into_iter()
-                .flat_map(|side| self.rule_rows(policy, side))
-                .collect(),
+            ..self.row(policy, network.clone())
         });
         rows.collect()
     }
 
-    fn rule_rows(&self, policy: &crate::objects::PolicyRecord, side: Side) -> Vec<RuleRow> {
+    /// A policy, without the pods that it selects.
+    pub(super) fn row(&self, policy: &PolicyRecord, network: Option<String>) -> PolicyRow {
+        PolicyRow {
+            policy: policy.key.to_string(),
+            network,
+            tier: policy.tier.to_string(),
+            subject: policy.subject.to_string(),
+            pods: 0,
+            rules: [Side::Ingress, Side::Egress]
+                .into_iter()
+                .flat_map(|side| self.rule_rows(policy, side))
+                .collect(),
+        }
+    }
+
+    fn rule_rows(&self, policy: &PolicyRecord, side: Side) -> Vec<RuleRow> {
         let Some(rules) = rules_of(policy, side) else {
             return Vec::new();
         };

@@ -64,19 +64,22 @@ impl Changes {
 
 impl PolicyCompiler {
     pub(super) fn take_policies(&mut self, store: &Store, changes: &mut Changes) {
-        let new = store.policies();
+        let network = self.network.as_ref();
+        let all = store.policies().iter();
+        let new: Vec<(&PolicyKey, &Arc<PolicyRecord>)> =
+            all.filter(|(_, record)| record.is_for(network)).collect();
         let known = &mut self.policies.all;
-        let is_same = |(key, record): (&PolicyKey, &Arc<PolicyRecord>)| {
+        let is_same = |(key, record): &(&PolicyKey, &Arc<PolicyRecord>)| {
             known
-                .get(key)
-                .is_some_and(|old| Arc::ptr_eq(old, record) || old == record)
+                .get(*key)
+                .is_some_and(|old| Arc::ptr_eq(old, record) || old == *record)
         };
         if new.len() == known.len() && new.iter().all(is_same) {
             return;
         }
         changes.policies = true;
         // One that says the same as before stays the very same, so that what was made of it does.
-        let merged = new.iter().map(|(key, record)| {
+        let merged = new.into_iter().map(|(key, record)| {
             let old = known.get(key).filter(|old| *old == record);
             (key.clone(), Arc::clone(old.unwrap_or(record)))
         });
@@ -131,12 +134,17 @@ impl PolicyCompiler {
     }
 
     pub(super) fn take_pods(&mut self, inputs: &PolicyInputs<'_>, changes: &mut Changes) {
-        let mut ports: HashMap<&PodKey, &LocalPort, HashKey> = HashMap::with_hasher(self.key);
-        ports.extend(inputs.ports.iter().map(|port| (&port.pod, port)));
-        let addresses_of = |record: &'_ PodRecord| match ports.get(&record.key) {
-            Some(port) => port.addresses.clone(),
-            None if record.host_network => Vec::new(),
-            None => record.ips.clone(),
+        // A pod may have several ports in one network.
+        let mut ports: HashMap<&PodKey, Vec<IpAddr>, HashKey> = HashMap::with_hasher(self.key);
+        for port in inputs.ports {
+            ports.entry(&port.pod).or_default().extend(&port.addresses);
+        }
+        let network = self.network.clone();
+        let addresses_of = |record: &'_ PodRecord| match (ports.get(&record.key), &network) {
+            (Some(addresses), _) => addresses.clone(),
+            (None, _) if record.host_network => Vec::new(),
+            (None, None) => record.ips.clone(),
+            (None, Some(network)) => record.ips_in(network).to_vec(),
         };
         let mut present = 0;
         for record in inputs.store.shared_pods() {

@@ -214,7 +214,11 @@ fn a_pod_is_held_to_its_cap_over_both_families() {
     assert_eq!(table.opened_by(port(7)), 2);
     table.forget_opener(port(7));
     assert_eq!(table.opened_by(port(7)), 0);
-    table.assign_openers(|address| (address == IpAddr::from(Ipv6Addr::number(1))).then(|| port(9)));
+    let owner = |network, address| {
+        let is_it = network == NetworkId::CLUSTER && address == IpAddr::from(Ipv6Addr::number(1));
+        is_it.then(|| port(9))
+    };
+    table.assign_openers(owner);
     assert_eq!((table.opened_by(port(9)), table.opened_by(port(8))), (1, 1));
     assert_eq!(
         table.v4().remove_where(|c| c.opener.is_none()),

@@ -91,13 +91,13 @@ fn connections_live_on_in_the_next_process() {
         0,
         "whose port 5 is now is not known yet"
     );
-    table.assign_openers(|_| Some(port(6)));
+    table.assign_openers(|_, _| Some(port(6)));
     assert_eq!(table.opened_by(port(6)), 50);
     for number in (0..50).filter(|number| *number != 7) {
         let new = tcp(number);
         let flow = table.v4().lookup(&new.original).unwrap();
         assert_eq!(
-            flow.rewrite.unwrap().tuple(new.reply.protocol),
+            flow.rewrite.unwrap().tuple(new.reply.protocol, new.reply.network),
             new.reply.reversed()
         );
         assert_eq!((flow.answer, flow.last_seen), (None, at(100 + number)));
@@ -250,7 +250,7 @@ fn damaged_records_are_left_behind_without_harm() {
         for connection in table.v4().connections() {
             let there = table.v4().lookup(&connection.original).unwrap();
             let leaves = there.rewrite.map_or(connection.original, |rewrite| {
-                rewrite.tuple(connection.original.protocol)
+                rewrite.tuple(connection.original.protocol, connection.original.network)
             });
             assert_eq!(leaves, connection.reply.reversed());
             assert_eq!(
@@ -274,4 +274,35 @@ fn errors_name_the_file_and_what_was_being_done() {
         error.contains("/nonexistent/folder/flows") && error.contains("open"),
         "{error}"
     );
+}
+
+/// Whoever gives networks other numbers has them removed.
+#[test]
+fn connections_stay_in_their_networks() {
+    let folder = Folder::new("networks");
+    let in_network = |tuple: Tuple<Ipv4Addr>| Tuple {
+        network: NetworkId::new(4),
+        ..tuple
+    };
+    {
+        let (table, _) = open(&folder, 100);
+        table.v4().claim(&tcp(1), at(1)).unwrap();
+        let other = New {
+            original: in_network(tcp(1).original),
+            reply: in_network(tcp(1).reply),
+            ..tcp(1)
+        };
+        table.v4().claim(&other, at(1)).unwrap();
+        assert_eq!(table.v4().len(), 2, "equal tuples of two networks");
+    }
+    let (table, adopted) = open(&folder, 100);
+    assert_eq!((adopted.kept, adopted.lost), (2, 0));
+    for original in [tcp(1).original, in_network(tcp(1).original)] {
+        assert!(table.v4().lookup(&original).is_some());
+    }
+    let removed = table
+        .v4()
+        .remove_where(|connection| connection.original.network == NetworkId::new(4));
+    assert_eq!(removed, 1);
+    assert!(table.v4().lookup(&tcp(1).original).is_some());
 }

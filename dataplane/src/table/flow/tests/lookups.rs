@@ -19,11 +19,14 @@ fn is_found_both_ways_with_what_is_written_into_it<A: Numbered>() {
     assert_eq!((there.last_seen, back.last_seen), (at(3), Tick::NEVER));
     assert_eq!((there.answer, back.answer), (None, None));
     assert_eq!(
-        there.rewrite.unwrap().tuple(new.reply.protocol),
+        there
+            .rewrite
+            .unwrap()
+            .tuple(new.reply.protocol, new.reply.network),
         new.reply.reversed()
     );
     assert_eq!(
-        back.rewrite.unwrap().tuple(new.reply.protocol),
+        back.rewrite.unwrap().tuple(new.reply.protocol, new.reply.network),
         new.original.reversed()
     );
     assert!(

@@ -74,6 +74,7 @@ fn tuple<A: Numbered>(protocol: IpProtocol, source: (u32, u16), destination: (u3
             source: source.1,
             destination: destination.1,
         },
+        network: NetworkId::CLUSTER,
     }
 }
 

@@ -126,7 +126,7 @@ fn check<A: Numbered>(shard: &FlowShard<A>, model: &mut Model<A>, tuple: &Tuple<
     let leaving = expected.tuples[1 - direction].reversed();
     assert_eq!(
         flow.rewrite
-            .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol)),
+            .map_or(*tuple, |rewrite| rewrite.tuple(tuple.protocol, tuple.network)),
         leaving
     );
     assert_eq!(flow.last_seen, expected.seen[direction]);

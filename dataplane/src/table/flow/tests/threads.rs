@@ -52,7 +52,10 @@ fn workers_that_get_in_each_others_way_never_read_what_was_never_there() {
                     } else {
                         new.original
                     };
-                    assert_eq!(flow.rewrite.unwrap().tuple(twin.protocol), twin.reversed());
+                    assert_eq!(
+                        flow.rewrite.unwrap().tuple(twin.protocol, twin.network),
+                        twin.reversed()
+                    );
                     if let Some(answer) = flow.answer {
                         let Onward::Peer(peer) = answer.onward else {
                             panic!("{answer:?}")

@@ -1,3 +1,7 @@
+mod routed;
+
+use std::num::NonZeroU32;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -46,10 +50,11 @@ fn a_short_definition_has_the_defaults() {
         (record.vni.get(), record.port, record.cni_name.as_str()),
         (100, PORT_DEFAULT, "blue")
     );
-    assert!(record.peers.nodes && record.learning && record.suppression && !record.snooping);
-    assert_eq!(record.storm_limit.map(NonZeroU32::get), Some(STORM_LIMIT_DEFAULT));
+    let bridge = record.bridge().unwrap();
+    assert!(record.peers.nodes && bridge.learning && bridge.suppression && !bridge.snooping);
+    assert_eq!(bridge.storm_limit.map(NonZeroU32::get), Some(STORM_LIMIT_DEFAULT));
     assert_eq!(
-        (record.mac_limit, record.ageing_s),
+        (bridge.mac_limit, bridge.ageing_s),
         (MAC_LIMIT_DEFAULT, AGEING_DEFAULT_S)
     );
     assert_eq!((record.mtu, record.subnets.len()), (None, 0));
@@ -71,9 +76,10 @@ fn everything_that_can_be_said_is_read() {
         (record.vni.get(), record.port, record.mtu),
         (16_777_215, 4789, Some(1400))
     );
-    assert_eq!(record.storm_limit, None);
-    assert!(!record.peers.nodes && !record.learning && !record.suppression && record.snooping);
-    assert_eq!(record.stations.len(), 1);
+    let bridge = record.bridge().unwrap();
+    assert_eq!(bridge.storm_limit, None);
+    assert!(!record.peers.nodes && !bridge.learning && !bridge.suppression && bridge.snooping);
+    assert_eq!(bridge.stations.len(), 1);
     let blocks = &record.node_blocks[&NodeName::new("node-a").unwrap()];
     assert_eq!(blocks.len(), 2);
     assert_eq!(
@@ -94,7 +100,10 @@ fn what_is_wrong_is_refused_by_name() {
         read(&network).unwrap_err()
     };
     for (more, words) in [
-        (json!({"kind": "routed"}), "no routed networks"),
+        (
+            json!({"routesTo": []}),
+            "network.routesTo is a key of routed networks",
+        ),
         (json!({"kind": "mesh"}), "`mesh`"),
         (json!({"kind": 7}), "network.kind"),
         (json!({"vni": 0}), "network.vni: 0 is not within 1..=16777215"),
