@@ -238,7 +238,7 @@ fn say(node: &mut Node, [who, whom, body, port, extra, _]: [u8; STEP]) {
             let inner = ip.frame(vtep_mac(1), vtep_mac(2));
             (uplink(), outer(2, 1).vxlan((40_000, VXLAN_PORT), VNI, &inner))
         }
-        (Some(net), true) => (uplink(), net.from_node(2, &ip)),
+        (Some(net), true) => (uplink(), net.tunnelled(2, &ip)),
     };
     let end = node.end_of(ingress, &frame);
     match end.verdict {
