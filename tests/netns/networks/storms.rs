@@ -12,6 +12,7 @@ use millrace_tools::lab::{Namespace, wait_until};
 
 use crate::meet;
 use crate::rig::{BLUE, PATIENCE, Rig, address};
+use crate::stock::FAR;
 
 /// The tap devices: one that floods, and two between which stations move.
 const FLOOD: &str = "flood";
@@ -136,12 +137,7 @@ fn floods_of_stations_and_moves_leave_others_their_traffic() {
         Ok(daemon.slow_path("stations_no_room") > 0 && daemon.slow_path("moves_refused") > 0)
     });
     raging.unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
-    let streams = [
-        (1, 2, true),
-        (2, 1, false),
-        (1, FAR, true),
-        (FAR, 2, false),
-    ];
+    let streams = [(1, 2, true), (2, 1, false), (1, FAR, true), (FAR, 2, false)];
     for (from, to, is_ipv4) in streams {
         let at = SocketAddr::new(address(to, is_ipv4), 0);
         let arrived = rig.between(from, to, |from, to| stream(from, to, at));
