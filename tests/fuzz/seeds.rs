@@ -202,7 +202,7 @@ fn networks() -> Vec<Seed> {
     };
     let wire = |net: Net, node: u8, to: IpAddr| {
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
-        net.from_node(node, &Ip::udp(net.pod(family, node, 7), to))
+        net.tunnelled(node, &Ip::udp(net.pod(family, node, 7), to))
     };
     let piece = cut(Family::V4, &from(RED, RED.pod(Family::V4, 1, 3)), 0..16, true);
     let rows = [

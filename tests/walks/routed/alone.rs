@@ -49,7 +49,7 @@ fn pods_reach_pods_here_and_on_other_nodes() {
                 thrice(&mut node, &Row::new(name("away"), net.port(2), packet, expect));
                 let back = ip(net.pod(family, far, 8), own);
                 let expect = delivered(&back.clone().ttl(63), net.port(2));
-                let packet = net.from_node(far, &back);
+                let packet = net.tunnelled(far, &back);
                 thrice(&mut node, &Row::new(name("from there"), uplink(), packet, expect));
             }
         }
@@ -131,7 +131,7 @@ fn what_the_slow_path_answers_says_whose_it_is() {
             assert_eq!(end.network, net.id, "{name}");
         }
         let from_there = Ip::udp(net.pod(family, 2, 7), net.pod(family, 1, 99));
-        let end = node.end_of(uplink(), &net.from_node(2, &from_there));
+        let end = node.end_of(uplink(), &net.tunnelled(2, &from_there));
         assert_eq!(end.verdict, Verdict::Punt(PuntReason::Unreachable, nobody));
         assert_eq!(
             (end.left, end.network),
@@ -229,7 +229,7 @@ fn a_port_or_tunnel_of_a_network_without_tables_is_nobodys() {
     let (verdict, _) = node.receive(RED.port(2), &sent(&ip, RED.port(2)));
     assert_eq!(verdict, Verdict::Drop(PortGone));
     let from_there = Ip::udp(RED.pod(Family::V4, 2, 2), RED.pod(Family::V4, 1, 3));
-    let (verdict, _) = node.receive(uplink(), &RED.from_node(2, &from_there));
+    let (verdict, _) = node.receive(uplink(), &RED.tunnelled(2, &from_there));
     assert_eq!(verdict, Verdict::Drop(TunnelWrongVni), "as any stranger's");
     let blue = Ip::udp(BLUE.pod(Family::V4, 1, 2), BLUE.pod(Family::V4, 1, 3));
     let (verdict, left) = node.receive(BLUE.port(2), &sent(&blue, BLUE.port(2)));

@@ -39,13 +39,13 @@ impl Same {
         }
     }
 
-    fn from_node(self, node: u8, ip: &Ip) -> Vec<u8> {
+    fn tunnelled(self, node: u8, ip: &Ip) -> Vec<u8> {
         match self {
             Self::Cluster => {
                 let inner = ip.frame(vtep_mac(1), vtep_mac(node));
                 outer(node, 1).vxlan((40_000, VXLAN_PORT), VNI, &inner)
             }
-            Self::Other(net) => net.from_node(node, ip),
+            Self::Other(net) => net.tunnelled(node, ip),
         }
     }
 
@@ -109,8 +109,8 @@ fn a_mixed_batch_from_the_wire_goes_to_each_network_in_order() {
             ip.clone().body(Body::Udp(4000, 53, data))
         };
         let frame = |(number, whose): (usize, &usize)| match SAME.get(*whose) {
-            Some(same) => same.from_node(2, &numbered(number)),
-            None => stranger.from_node(2, &numbered(number)),
+            Some(same) => same.tunnelled(2, &numbered(number)),
+            None => stranger.tunnelled(2, &numbered(number)),
         };
         let frames: Vec<_> = order.iter().enumerate().map(frame).collect();
         for _ in 0..3 {
@@ -172,14 +172,14 @@ fn who_may_send_is_asked_in_each_network() {
         let ip = Ip::udp(pod(family, 2, 9), pod(family, 1, 3));
         for _ in 0..3 {
             for same in SAME {
-                let (verdict, _) = node.receive(uplink(), &same.from_node(2, &ip));
+                let (verdict, _) = node.receive(uplink(), &same.tunnelled(2, &ip));
                 let expected = match same {
                     Same::Other(RED) => Verdict::Drop(DropReason::TunnelSpoofedAddress),
                     Same::Other(_) | Same::Cluster => Verdict::Forward(same.port(3)),
                 };
                 assert_eq!(verdict, expected, "{same:?}");
             }
-            let (verdict, _) = node.receive(uplink(), &RED.from_node(3, &ip));
+            let (verdict, _) = node.receive(uplink(), &RED.tunnelled(3, &ip));
             assert_eq!(verdict, Verdict::Forward(RED.port(3)));
         }
     }

@@ -99,7 +99,7 @@ fn between_nodes_a_packet_crosses_at_the_clusters_end() {
                     expect,
                 );
                 let expect = delivered(&back.clone().ttl(63), pod_port(2));
-                check(&mut node, "back", uplink(), &GREEN.from_node(far, &back), expect);
+                check(&mut node, "back", uplink(), &GREEN.tunnelled(far, &back), expect);
             }
             assert_eq!(networks(&node), [NetworkId::CLUSTER, GREEN.id]);
             // At green's end there is green alone.
@@ -114,7 +114,7 @@ fn between_nodes_a_packet_crosses_at_the_clusters_end() {
                 expect,
             );
             let expect = delivered(&back.clone().ttl(63), GREEN.port(2));
-            check(&mut node, "back", uplink(), &GREEN.from_node(far, &back), expect);
+            check(&mut node, "back", uplink(), &GREEN.tunnelled(far, &back), expect);
             assert_eq!(networks(&node), [NetworkId::CLUSTER, GREEN.id, GREEN.id]);
         }
     }
@@ -156,7 +156,7 @@ fn tcp_is_followed_in_both_networks() {
             |(from, is_green): ((IpAddr, u16), bool), (to, _): ((IpAddr, u16), bool), syn, numbers| {
                 let ip = segment(from, to, syn, numbers);
                 let (verdict, left) = if is_green {
-                    node.receive(uplink(), &GREEN.from_node(2, &ip))
+                    node.receive(uplink(), &GREEN.tunnelled(2, &ip))
                 } else {
                     node.receive(pod_port(2), &sent(&ip, pod_port(2)))
                 };
@@ -449,7 +449,7 @@ fn errors_cross_back() {
         });
         let error = too_big(GREEN.gateway(family), own.0, &far.ttl(63), 1000);
         let expect = delivered(&error.clone().ttl(63), pod_port(2));
-        check(&mut node, "error", uplink(), &GREEN.from_node(2, &error), expect);
+        check(&mut node, "error", uplink(), &GREEN.tunnelled(2, &error), expect);
     }
 }
 
@@ -542,7 +542,7 @@ fn the_world_reaches_a_services_endpoint_in_another_network() {
                 check(&mut node, "call", uplink(), &frame, expect);
                 let answer = datagram((endpoint, 8080), (gateway, client.1));
                 let (at, frame) = if is_far {
-                    (uplink(), GREEN.from_node(2, &answer))
+                    (uplink(), GREEN.tunnelled(2, &answer))
                 } else {
                     (GREEN.port(2), sent(&answer, GREEN.port(2)))
                 };

@@ -57,7 +57,7 @@ fn a_tunnel_packet_comes_from_a_node_of_the_network_and_is_whole() {
         for family in Family::BOTH {
             let to = net.pod(family, 1, 2);
             let good = Ip::udp(net.pod(family, 2, 9), to);
-            let wrapped = |from: u8, ip: &Ip| net.from_node(from, ip);
+            let wrapped = |from: u8, ip: &Ip| net.tunnelled(from, ip);
             // By VXLAN in the cluster, but not in this network.
             let unknown = Ip::udp(net.pod(family, 5, 9), to);
             let row = |node: &mut Node, name: &str, frame: Vec<u8>, reason| {
@@ -102,7 +102,7 @@ fn a_tunnel_packet_comes_from_a_node_of_the_network_and_is_whole() {
             row(&mut node, "EtherType", strange, DropReason::TunnelInnerUnknown);
             let cut_short = net.wrap(&outer(2, 1), &net.inner(&good)[..10]);
             row(&mut node, "cut short", cut_short, DropReason::TunnelMalformed);
-            let no_checksum = patch(net.from_node(6, &Ip::udp(net.pod(family, 6, 9), to)), 60, &[0, 0]);
+            let no_checksum = patch(net.tunnelled(6, &Ip::udp(net.pod(family, 6, 9), to)), 60, &[0, 0]);
             row(
                 &mut node,
                 "no checksum",
@@ -194,7 +194,7 @@ fn the_nodes_own_addresses_are_a_pods_in_a_network() {
             let (verdict, left) = node.receive(at, &sent(&out, at));
             Row::new("out", at, Vec::new(), RED.to_node(2, &out.clone().ttl(63))).check(verdict, &left);
             let home = Ip::udp(far, own).body(body);
-            let (verdict, left) = node.receive(uplink(), &RED.from_node(2, &home));
+            let (verdict, left) = node.receive(uplink(), &RED.tunnelled(2, &home));
             Row::new("home", uplink(), Vec::new(), delivered(&home.ttl(63), at)).check(verdict, &left);
         }
     }

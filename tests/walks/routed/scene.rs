@@ -97,7 +97,7 @@ impl Net {
     }
 
     /// A packet as it comes in its tunnel from another node.
-    pub fn from_node(self, node: u8, ip: &Ip) -> Vec<u8> {
+    pub fn tunnelled(self, node: u8, ip: &Ip) -> Vec<u8> {
         self.wrap(&outer(node, 1), &self.inner(ip))
     }
 
