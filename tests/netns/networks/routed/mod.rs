@@ -1,6 +1,7 @@
 //! Routed networks with real stations: pods of two Millrace nodes, a stock node, a virtual machine.
 
 mod machine;
+mod policies;
 mod rig;
 mod stock;
 
