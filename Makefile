@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # One folder for everything that is built.
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# The kernel of the virtual machines of `make test` and `make test-nic`, and the FRR that a test has on a node, are fetched once
+# The kernel of the virtual machines of `make demo`, `make test` and `make test-nic`, and the FRR that a test has on a node, are fetched once
 # for all clones on a machine.
 cache := $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/millrace
 export MILLRACE_KERNEL := $(abspath $(or $(MILLRACE_KERNEL),$(cache)/kernel))
@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SHORT_SECONDS ?= 30
 # The parts of the bench, in the order in which they are measured.
 BENCH_PARTS := memory services policies flows tables veth
-BENCH_FULL_PARTS := chain dpdk idle scale spread iperf
+BENCH_FULL_PARTS := chain dpdk idle scale spread storms iperf
 SCRIPTS := .ci/run tools/install-deps.sh tools/suite.sh tools/kernel.sh tools/frr.sh tools/api-server.sh tools/validate-manifests.sh tools/src/lab/machine/init.sh tests/fuzz/run.sh tests/netns/calico/node.sh
 # Where a real API server is built and run.
 API_SERVER := $(CARGO_TARGET_DIR)/api-server
@@ -24,7 +24,7 @@ MANIFESTS := Cargo.toml tests/fuzz/Cargo.toml tests/loom/Cargo.toml
 .PHONY: help demo demo-cluster test test-api test-nic test-nic-long lint bench bench-full fuzz fuzz-short loom install-deps clean root fmt-check lock-check deny manifests
 
 help:
-	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods (as root)'
+	@echo 'make demo          three dual-stack nodes in network namespaces, traffic between all their pods, a virtual machine (as root)'
 	@echo 'make demo-cluster  the same with objects of a real API server, which goes and comes back (as root)'
 	@echo 'make test          every test, those with real interfaces included (as root)'
 	@echo 'make test-nic      the switch on a NIC with queues, zero-copy too, in a virtual machine (as root)'
@@ -47,6 +47,7 @@ install-deps:
 
 demo: root
 	@tools/install-deps.sh demo
+	@tools/kernel.sh "$$MILLRACE_KERNEL"
 	$(CARGO) build --locked --release -p millrace -p millrace-tools -p millrace-cni
 	"$$CARGO_TARGET_DIR/release/millrace-lab" demo
 

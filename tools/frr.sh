@@ -17,13 +17,9 @@ PACKAGE=frr
 ACCOUNT=300
 
 name=frr
+variable=MILLRACE_FRR
 # shellcheck source=tools/suite.sh
 . "$(dirname "$0")/suite.sh"
-
-[ $# = 1 ] || {
-    echo "usage: tools/frr.sh FOLDER" >&2
-    exit 2
-}
 
 # Whether it is in the folder, and new enough. `release` is written last, but a folder that lost something later has it not.
 whole() {
@@ -31,11 +27,7 @@ whole() {
     [ "${release%%.*}" -ge "$OLDEST_MAJOR" ] 2>/dev/null && [ -x "$1/root/usr/lib/frr/zebra" ] && [ -x "$1/root/usr/lib/frr/bgpd" ]
 }
 
-! whole "$1" || exit 0
-mkdir -p "$1" || fail "cannot make the folder $1; MILLRACE_FRR names another for make test"
-folder=$(cd "$1" && pwd)
-begin
-! whole "$folder" || exit 0
+begin "$@"
 need apt-get dpkg-deb chroot
 
 # Fetches and unpacks what one suite has, the libraries of that Debian too.

@@ -20,7 +20,7 @@ CNI="containernetworking-plugins strace"
 INGRESS="nginx haproxy"
 # What asks the resolver for names.
 NAMES="bind9-dnsutils"
-# The virtual machine with a NIC of its own: what emulates it, and what its file system is packed from.
+# The virtual machine with a NIC of its own, or as a guest of a node's: what emulates it, and what its file system is packed from.
 NIC="qemu-system-x86 busybox-static kmod xz-utils zstd binutils"
 # What makes certificates for tests.
 TLS="openssl"
@@ -43,7 +43,8 @@ fail() {
 
 case "${1:-all}" in
     build) wanted="$BUILD" ;;
-    demo | bench) wanted="$BUILD $LAB" ;;
+    demo) wanted="$BUILD $LAB $NIC" ;;
+    bench) wanted="$BUILD $LAB" ;;
     bench-full) wanted="$BUILD $LAB $BESIDE" ;;
     test) wanted="$BUILD $LAB $SSH $ROUTING $CNI $INGRESS $NAMES $TLS $NIC" ;;
     nic) wanted="$BUILD $LAB $NIC" ;;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetches a recent Debian kernel for the virtual machine of `make test-nic`, and installs nothing into the system.
+# Fetches a recent Debian kernel for the virtual machines of `make demo`, `make test` and `make test-nic`, and installs nothing into the
+# system.
 #
 #   tools/kernel.sh FOLDER
 #
@@ -15,13 +16,9 @@ OLDEST_MAJOR=7
 PACKAGE=linux-image-amd64
 
 name=kernel
+variable=MILLRACE_KERNEL
 # shellcheck source=tools/suite.sh
 . "$(dirname "$0")/suite.sh"
-
-[ $# = 1 ] || {
-    echo "usage: tools/kernel.sh FOLDER" >&2
-    exit 2
-}
 
 # Whether all parts of a kernel that is new enough are in the folder. `release` is written last, but a folder that lost
 # something later is no kernel either.
@@ -30,12 +27,7 @@ whole() {
     [ "${release%%.*}" -ge "$OLDEST_MAJOR" ] 2>/dev/null && [ -s "$1/vmlinuz" ] && [ -s "$1/lib/modules/$release/modules.dep" ]
 }
 
-! whole "$1" || exit 0
-mkdir -p "$1" || fail "cannot make the folder $1; MILLRACE_KERNEL names another for make test-nic"
-folder=$(cd "$1" && pwd)
-begin
-! whole "$folder" || exit 0
-
+begin "$@"
 need apt-get apt-cache dpkg-deb depmod
 
 # The packages with kernel and modules among all that $PACKAGE depends on: one of them for some kernels, several for others.

@@ -2,8 +2,8 @@
 # What fetches packages of another Debian suite without installing them; read in by the scripts beside it, with `.`.
 #
 # The packages come from the mirror that this machine's own apt configuration names, with its proxy and its keys, but with lists
-# and a cache of their own below $folder/apt, which is gone afterwards. Before it is called the caller sets $folder, and
-# $name, by which it is known in what is said.
+# and a cache of their own below $folder/apt, which is gone afterwards. The caller sets
+# $name, by which it is known in what is said, and $variable, the environment variable by which the Makefile takes another folder.
 # shellcheck disable=SC2034,SC2154  # what the caller has set, and what it goes on with
 
 KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -18,10 +18,19 @@ fail() {
     exit 1
 }
 
-# Has one process at a time go on from here, and nothing stay behind.
+# Takes the folder that is the script's one argument, and goes on only if `whole`, which is the caller's, does not find in it what
+# is wanted: one process at a time, of which nothing else stays behind.
 begin() {
+    [ $# = 1 ] || {
+        echo "usage: tools/$name.sh FOLDER" >&2
+        exit 2
+    }
+    ! whole "$1" || exit 0
+    mkdir -p "$1" || fail "cannot make the folder $1; $variable names another for make"
+    folder=$(cd "$1" && pwd)
     exec 9>"$folder/lock"
     flock 9
+    ! whole "$folder" || exit 0
     private="$folder/apt"
     log="$folder/log"
     trap 'cleanup; rm -f "$log"' EXIT

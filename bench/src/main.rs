@@ -6,7 +6,7 @@
 //! sets DPDK's own pieces beside ours. `veth` sends packets through the whole switch, between real interfaces, beside a
 //! forwarder that does nothing else and beside the Linux kernel; `chain` does that with all the work there is, and many
 //! objects, and beside Open vSwitch too; `iperf` sends what people send; `idle` is about the switch's rest, `scale` about its
-//! growth, `spread` about one queue that two workers share. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits
+//! growth, `spread` about one queue that two workers share, `storms` about what floods leave of established traffic. `report` writes what was measured into the project's pages. `README.md` says how each figure is got and what limits
 //! it.
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod scale;
 mod services;
 mod spread;
 mod statistics;
+mod storms;
 mod summary;
 mod tables;
 mod veth;
@@ -80,6 +81,8 @@ enum Command {
     /// The same between real interfaces, each worker with a fixed part of its core. Needs root, and the `millrace` program beside
     /// this one
     SpreadVeth(spread::interfaces::Options),
+    /// Established traffic of a bridged network beside MAC floods, moves and broadcast storms, in memory. Needs no privileges
+    Storms(storms::Options),
     /// Writes the summary's figures into the tables of the project's pages, and draws them
     Report(report::Options),
 }
@@ -112,6 +115,7 @@ fn run(command: &Command, output: &Path) -> anyhow::Result<()> {
         Command::Scale(options) => scale::run(options, output).map(|()| "scale"),
         Command::Spread(options) => spread::run(options, output).map(|()| "spread"),
         Command::SpreadVeth(options) => spread::interfaces::run(options, output).map(|()| "spread-veth"),
+        Command::Storms(options) => storms::run(options, output).map(|()| "storms"),
         Command::Report(options) => return report::run(options, output),
     };
     facts::note(part?, output)

@@ -244,7 +244,7 @@ impl Bridge {
     #[inline(never)]
     fn flood(&mut self, segment: &Segment, step: &Step, frame: &Frame) -> Result<Verdict, Exit> {
         if let Some(limit) = segment.storm
-            && !self.bridging.storms.may_flood(step.from, limit, cycles())
+            && !self.bridging.storms.may_pass(step.from, limit, cycles())
         {
             return Err(DropReason::BridgeStorm.into());
         }

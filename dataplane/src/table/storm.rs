@@ -1,6 +1,6 @@
-//! How many frames may be flooded: a limit in packets a second for each location, shared by all workers.
+//! How much may come of a location in a second: of frames to be flooded, by all workers, or of lessons, by one.
 //!
-//! A location's state is one word, the moment until which all that it has flooded is paid for (the virtual scheduling of
+//! A location's state is one word, the moment until which all that has passed is paid for (the virtual scheduling of
 //! ITU-T I.371, annex A, known as GCRA). A frame passes if that moment is no further ahead than the burst takes, and puts it
 //! off by what one frame costs. Time is an argument, in cycles of a counter that all workers read.
 
@@ -20,7 +20,7 @@ pub struct StormLimit {
 }
 
 impl StormLimit {
-    /// So many frames a second and, after a while in which there were none, so many at once; one at least. The counter has
+    /// So many a second and, after a while in which there were none, so many at once; one at least. The counter has
     /// so many cycles in a second.
     #[must_use]
     pub fn new(packets_per_second: NonZeroU32, burst: u32, cycles_per_second: u64) -> Self {
@@ -32,7 +32,7 @@ impl StormLimit {
     }
 }
 
-/// What each location has flooded.
+/// What each location has had pass.
 #[derive(Debug)]
 pub struct Storms {
     ports: Box<[AtomicU64]>,
@@ -50,10 +50,10 @@ impl Default for Storms {
 }
 
 impl Storms {
-    /// Whether a location may flood a frame at the moment `now`; then it is counted. The switch itself always may.
+    /// Whether one more of a location may pass at the moment `now`; then it is counted. The switch's own always may.
     #[inline]
     #[must_use]
-    pub fn may_flood(&self, from: Location, limit: StormLimit, now: u64) -> bool {
+    pub fn may_pass(&self, from: Location, limit: StormLimit, now: u64) -> bool {
         let paid_until = match from {
             Location::Switch => None,
             Location::Port(port) => self.ports.get(port.index()),
@@ -88,7 +88,7 @@ mod tests {
             Location::Port(PortId::new(4095).unwrap()),
             Location::Remote(RemoteId::new(4095).unwrap()),
         ];
-        let passed = |from, now| (0..100).filter(|_| storms.may_flood(from, limit, now)).count();
+        let passed = |from, now| (0..100).filter(|_| storms.may_pass(from, limit, now)).count();
         assert_eq!((passed(port, 7 * HZ), passed(remote, 7 * HZ)), (10, 10));
         // One in ten thousand cycles.
         assert_eq!(passed(port, 7 * HZ + 9_999), 0);
@@ -108,7 +108,7 @@ mod tests {
         let from = Location::Port(PortId::new(0).unwrap());
         let passed = (0..10 * HZ)
             .step_by(100)
-            .filter(|now| storms.may_flood(from, limit, HZ + now));
+            .filter(|now| storms.may_pass(from, limit, HZ + now));
         assert_eq!(passed.count(), 10_000);
     }
 
@@ -119,7 +119,7 @@ mod tests {
         let from = Location::Port(PortId::new(1).unwrap());
         let passed: usize = std::thread::scope(|scope| {
             let storms = &storms;
-            let flooder = move || (0..4000).filter(|_| storms.may_flood(from, limit, 9)).count();
+            let flooder = move || (0..4000).filter(|_| storms.may_pass(from, limit, 9)).count();
             let flooders: Vec<_> = (0..4).map(|_| scope.spawn(flooder)).collect();
             flooders.into_iter().map(|flooder| flooder.join().unwrap()).sum()
         });

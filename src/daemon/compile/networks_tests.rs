@@ -137,7 +137,7 @@ fn a_network_goes_to_all_nodes_and_to_whom_it_names() {
 #[test]
 fn ports_are_members_and_what_is_given_is_known() {
     let port = |number| PortId::new(number).unwrap();
-    let mut tap = member("vm7", Some("shop/blue"), &[]);
+    let mut tap = member(&format!("if{OTHER}"), Some("shop/blue"), &[]);
     tap.mac = Some("52:54:00:00:00:07".parse().unwrap());
     tap.addresses = vec!["10.9.0.7/16".parse().unwrap(), "fd09::7/64".parse().unwrap()];
     let members = [
@@ -151,6 +151,12 @@ fn ports_are_members_and_what_is_given_is_known() {
             ),
         ),
         (port(7), member("lost", Some("shop/own"), &[])),
+        // Its machine has moved to another node: nobody holds the tap device.
+        (port(8), {
+            let mut gone = member("vm8", Some("shop/blue"), &[]);
+            gone.mac = Some("52:54:00:00:00:08".parse().unwrap());
+            gone
+        }),
     ];
     let compiled = made(&members, &mut Numbers::default());
     let id = |name: &str| {
@@ -161,7 +167,7 @@ fn ports_are_members_and_what_is_given_is_known() {
     let networks = &compiled.tables.networks;
     assert_eq!(
         networks.exits(id("blue")),
-        [(port(5), None), (port(6), VlanId::new(10))]
+        [(port(5), None), (port(6), VlanId::new(10)), (port(8), None)]
     );
     assert_eq!(networks.exits(id("red")), [(port(6), VlanId::new(20))]);
     assert_eq!(networks.member(port(7)), None);

@@ -80,6 +80,12 @@ impl Bindings {
         });
     }
 
+    /// How many addresses are kept in mind.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
     fn has_room(&mut self, station: (NetworkId, MacAddr), now: Instant) -> bool {
         if self
             .stations

@@ -11,6 +11,8 @@ use millrace_dataplane::wire::{Arp, EtherType, Ipv6, Vni, eth, ndp};
 
 use super::*;
 
+mod floods;
+
 const RED: NetworkId = NetworkId::new(1);
 const BLUE: NetworkId = NetworkId::new(2);
 const A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
@@ -81,7 +83,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let fdb = Arc::new(Fdb::new(64, HashKey::random()));
+        Self::with_room(64)
+    }
+
+    /// With room for so many stations.
+    fn with_room(stations: u32) -> Self {
+        let fdb = Arc::new(Fdb::new(stations, HashKey::random()));
         let now = Now {
             at: Instant::now(),
             tick: Tick::from_seconds(1000),

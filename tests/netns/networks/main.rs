@@ -11,6 +11,7 @@ mod rig;
 mod routed;
 mod station;
 mod stock;
+mod storms;
 mod trunks;
 mod wire;
 

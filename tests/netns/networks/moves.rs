@@ -36,6 +36,53 @@ fn leave(place: &Namespace, nobody: &str) {
     place.ip(&["link", "set", "net1", "address", nobody]).unwrap();
 }
 
+/// A machine whose address was given is where it was given while its program runs, and then wherever it is heard.
+#[test]
+fn a_machine_with_an_address_of_its_own_moves_with_its_program() {
+    let rig = Rig::new("migrates");
+    let (here, there) = rig.with(|lab| {
+        let [here, there] = ["here", "there"].map(|role| lab.namespace(role).unwrap());
+        plug(lab, "100", "there", &there);
+        (here, there)
+    });
+    rig.ask(&["attach", "--tap", TAP, "--network", BLUE, "--mac", MAC]);
+    let wire = Wire::new(&rig, TAP, &here);
+    prepare(&here, NOBODY[0]);
+    prepare(&there, NOBODY[1]);
+    let others: [Station; 3] = [rig.pod(1), rig.pod(2), rig.far()];
+    let at = address(HOST, true);
+    come(&here);
+    for other in &others {
+        other.ping(&rig, at, 56);
+    }
+    // Who says elsewhere that it is there, is not believed while it is here.
+    let dropped = || {
+        let stats = rig.daemon().json(&["stats"]).unwrap();
+        stats["totals"]["dropped"]["spoofed_mac"].as_u64().unwrap_or(0)
+    };
+    let before = dropped();
+    come(&there);
+    wait_until("an impostor's word", PATIENCE, || Ok(dropped() > before))
+        .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+    leave(&there, NOBODY[1]);
+    leave(&here, NOBODY[0]);
+    drop(wire);
+    let learned = rig.daemon().slow_path("stations_learned");
+    let is_gone = || Ok(!rig.ask(&["show", "fdb", "--network", BLUE]).contains(MAC));
+    wait_until("the station to be given no longer", PATIENCE, is_gone)
+        .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+    come(&there);
+    let heard = wait_until("the machine to be heard", PATIENCE, || {
+        Ok(rig.daemon().slow_path("stations_learned") > learned)
+    });
+    heard.unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
+    for other in &others {
+        other.ping_once(&rig, at);
+    }
+    drop((here, there));
+    rig.finish();
+}
+
 #[test]
 fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
     let rig = Rig::new("moves");

@@ -104,6 +104,15 @@ impl Rig {
         Station::within(&self.far, FAR)
     }
 
+    /// Does something between the namespaces of two stations.
+    pub(crate) fn between<T>(&self, from: u8, to: u8, work: impl FnOnce(&Namespace, &Namespace) -> T) -> T {
+        let place = |host: u8| match host {
+            FAR => &self.far,
+            pod => self.pods.get(usize::from(pod - 1)).unwrap(),
+        };
+        work(place(from), place(to))
+    }
+
     pub(crate) fn ask(&self, words: &[&str]) -> String {
         self.with(|lab| {
             let daemon = lab.node("node-a").unwrap().daemon().unwrap();

@@ -126,6 +126,29 @@ fn a_batch_of_strangers_is_told_of_one_by_one() {
 }
 
 #[test]
+fn a_flood_of_strangers_is_told_of_in_part_and_others_all_the_same() {
+    let mut switch = switch();
+    let stranger = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        frame(MacAddr([0x02, 0x0f, 0, 0, high, low]), station(200))
+    };
+    let (began, mut told) = (std::time::Instant::now(), 0);
+    for batch in (0..8192).map(stranger).collect::<Vec<_>>().chunks(64) {
+        switch.receive_all(port(10), batch);
+        told += switch.lessons().len();
+    }
+    // All at once that a port may have unless told otherwise, and then one in a millisecond.
+    let later = usize::try_from(began.elapsed().as_millis()).unwrap();
+    assert!((1024..=1025 + later).contains(&told), "{told} in {later} ms");
+    for (place, ingress) in [(at(10), port(11)), (at(11), port(15))] {
+        switch.receive(ingress, &frame(station(7), station(200)));
+        let heard = switch.lessons();
+        assert_eq!(heard.len(), 1, "not from {place:?}");
+        assert_ne!(heard[0].location, place);
+    }
+}
+
+#[test]
 fn what_is_not_to_be_learned_is_not_told() {
     let quiet = Segment {
         learns_from_ports: false,

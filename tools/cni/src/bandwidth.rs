@@ -6,7 +6,7 @@
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::CniError;
 
@@ -133,6 +133,8 @@ fn rate(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(own: Value, passed: Value) -> Result<Value, CniError> {

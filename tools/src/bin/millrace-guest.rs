@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use millrace_tools::lab::machine;
-use millrace_tools::lab::traffic::talk;
+use millrace_tools::lab::traffic::{named, talk};
 
 /// Inside a lab's virtual machine: does what the lab says, and talks to others on the network.
 #[derive(Debug, Parser)]
@@ -24,6 +24,24 @@ enum Command {
     Echo {
         /// Where to listen, ADDRESS:PORT
         at: SocketAddr,
+    },
+    /// Answer with a name whatever comes to an address, over TCP and UDP, until killed
+    Answer {
+        /// The name, at most 32 bytes
+        name: String,
+        /// Where to listen, ADDRESS:PORT
+        at: SocketAddr,
+    },
+    /// Ask who is at an address, over TCP and by one datagram, and print the names as JSON
+    Ask {
+        /// Who is asked, ADDRESS:PORT
+        to: SocketAddr,
+        /// What is said, again and again
+        #[arg(long, value_name = "TEXT")]
+        word: String,
+        /// Bytes of payload of the datagram
+        #[arg(long, value_name = "BYTES")]
+        largest: usize,
     },
     /// Talk to an echo on many flows, check every byte that comes back, and print a report as JSON
     Talk {
@@ -45,6 +63,10 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve => machine::serve(),
         Command::Echo { at } => talk::echo(at),
+        Command::Answer { name, at } => named::answer(&name, at),
+        Command::Ask { to, word, largest } => named::ask(to, &word, largest)
+            .and_then(|answered| answered.to_json())
+            .map(|line| println!("{line}")),
         Command::Talk {
             to,
             flows,

@@ -158,7 +158,7 @@ impl Expected {
 }
 
 /// The packets of a capture in tcpdump's words, one line each.
-fn packets(file: &Path) -> Result<Vec<String>, LabError> {
+pub(super) fn packets(file: &Path) -> Result<Vec<String>, LabError> {
     let mut line = std::process::Command::new("tcpdump");
     line.args(["-n", "-t", "-T", "vxlan", "-r"]).arg(file);
     Ok(join(&complete(line, CAPTURED)?.success()?))

@@ -5,8 +5,9 @@ use super::super::table::{Table, cell, two_digits, whole};
 use crate::memory::Family;
 
 /// The walks in the order in which they are read; what is measured beside them comes behind.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "forward",
+    "bridge",
     "policy",
     "vxlan-push",
     "vxlan-pull",

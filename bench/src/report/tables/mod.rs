@@ -7,6 +7,7 @@ mod memory;
 mod peers;
 mod rest;
 mod scale;
+mod storms;
 mod targets;
 mod veth;
 
@@ -21,7 +22,7 @@ use crate::facts;
 type Make = fn(&Figures) -> Option<String>;
 
 /// Every table.
-const ALL: [(&str, Make); 17] = [
+const ALL: [(&str, Make); 18] = [
     ("machine", machine),
     ("memory", memory::walks),
     ("flows", memory::flows),
@@ -36,6 +37,7 @@ const ALL: [(&str, Make); 17] = [
     ("wake-up", rest::wake_up),
     ("load", rest::load),
     ("scale", scale::growth),
+    ("storms", storms::beside),
     ("iperf", iperf::transfers),
     ("targets-memory", targets::memory),
     ("targets", targets::others),

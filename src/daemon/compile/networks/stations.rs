@@ -30,6 +30,11 @@ impl SecondNetworks {
             let (Some(network), Some(mac)) = (network, row.mac) else {
                 continue;
             };
+            // A machine that has moved to another node is to be found there as soon as its program here is gone, whoever takes
+            // the port away later.
+            if row.is_tap() && !is_held(inputs, &row.interface) {
+                continue;
+            }
             self.stations.push(GivenStation {
                 network: *network,
                 mac: MacAddr(mac.octets()),
@@ -54,4 +59,9 @@ impl SecondNetworks {
             }
         }
     }
+}
+
+/// Whether a machine's program has a tap device open: it has a carrier then.
+fn is_held(inputs: &Inputs<'_>, tap: &str) -> bool {
+    inputs.kernel.link_by_name(tap).is_some_and(|link| link.running)
 }

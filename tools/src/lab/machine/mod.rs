@@ -90,7 +90,9 @@ impl Machine {
             pauses,
             offloads: true,
         };
-        Self::start(lab, plan, lab.switch().namespace(), &nic)
+        let machine = Self::start(lab, plan, lab.switch().namespace(), &nic)?;
+        machine.await_guest()?;
+        Ok(machine)
     }
 
     /// Starts a machine whose NIC has the plan's MAC and is a tap device of one queue that is there, in a namespace of the lab's: a
@@ -99,6 +101,23 @@ impl Machine {
     /// # Errors
     /// As [`Self::boot`].
     pub fn boot_on(
+        lab: &Lab,
+        plan: NodePlan,
+        namespace: &Namespace,
+        tap: &str,
+        offloads: bool,
+    ) -> Result<Self, LabError> {
+        let machine = Self::start_on(lab, plan, namespace, tap, offloads)?;
+        machine.await_guest()?;
+        Ok(machine)
+    }
+
+    /// As [`Self::boot_on`], for who has something else to do while the machine starts: nothing may be asked of it before
+    /// [`Self::await_guest`].
+    ///
+    /// # Errors
+    /// As [`Self::boot`], but for what is about the guest.
+    pub fn start_on(
         lab: &Lab,
         plan: NodePlan,
         namespace: &Namespace,
@@ -132,17 +151,24 @@ impl Machine {
             .args(arguments(plan, nic, &files));
         let mut qemu = Process::spawn(line, &folder.join("qemu.log"))?;
         let channel = Channel::connect(files.socket, || qemu.check_running())?;
-        let machine = Self {
+        Ok(Self {
             channel: Mutex::new(channel),
             qemu,
             console: files.console.to_owned(),
             monitor: files.monitor.to_owned(),
-        };
-        match machine.channel().answer(BOOT_TIMEOUT) {
-            Ok(Answer::Ready) => {}
-            other => return Err(machine.broken("start", other)),
+        })
+    }
+
+    /// Waits until the guest of a machine that was started answers: once, and before anything else.
+    ///
+    /// # Errors
+    /// [`LabError::Machine`] with the end of the console if it does not come up.
+    pub fn await_guest(&self) -> Result<(), LabError> {
+        let answer = self.channel().answer(BOOT_TIMEOUT);
+        match answer {
+            Ok(Answer::Ready) => Ok(()),
+            other => Err(self.broken("start", other)),
         }
-        Ok(machine)
     }
 
     /// Runs a short command inside; its failure is an error, its standard output the answer.

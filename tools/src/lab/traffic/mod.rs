@@ -6,6 +6,7 @@
 mod capture;
 mod http;
 mod iperf;
+pub mod named;
 mod ping;
 pub mod talk;
 mod tcp;
