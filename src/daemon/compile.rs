@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
     Endpoint, Epoch, HashKey, Local, Lpm, NeighbourTable, NetworkId, NodeTables, PeerId, PeerTable,
-    PortFacts, PortTable, Prefix, Role, RouteTable, SourceAddresses, Subjects,
+    PortFacts, Prefix, Role, RouteTable, SourceAddresses, Subjects,
 };
 use millrace_dataplane::wire::MacAddr;
 use millrace_dataplane::wire::vlan::VlanId;
@@ -151,19 +151,14 @@ pub fn compile(
     local.node_addresses.extend(peers.remotes());
     update_services(inputs, uplink, &local, services);
     warnings.extend(services.warnings());
-    policies.cluster.update(&PolicyInputs {
-        store: inputs.store,
-        ports: &local_ports(inputs.ports),
-        node_addresses: &addresses_of_node(inputs, &local),
-    });
-    policies.networks.update(inputs.store, inputs.members);
+    update_policies(inputs, &local, policies);
     warnings.extend(policies.warnings());
     let mut second = second_networks(inputs, numbers, uplink, ends, &mut warnings);
+    let routed = std::mem::take(&mut second.routed);
     // No pod may play a tunnel's end to those either.
     local.node_addresses.extend(second.remotes());
     local.second_ports = second.ports.iter().copied().collect();
     // What lies in networks to which the cluster's own leads is met under its own addresses, as pods are.
-    let routed = std::mem::take(&mut second.routed);
     local.pod_networks = pod_networks(inputs, &from_kernel, &routed);
     let steering = steering(inputs, &local, services.steering(), &second.ports);
     let kernel_routes = host_path::kernel_routes(inputs, &peers.names, services.steering(), &mut warnings);
@@ -171,8 +166,7 @@ pub fn compile(
     let routes = routes(inputs, host, &local, &peers, (&from_kernel, &routed));
     let inner_sources = inner_sources(&local, &peers, &from_kernel);
     let plain_sources = peers.plain_sources(inputs.own);
-    let ports = inputs.ports.iter().map(|port| (port.id, routed.facts(port)));
-    let ports = Arc::new(PortTable::build(ports));
+    let ports = Arc::new(routed.port_table(inputs.ports));
     second.routed_ports.clone_from(&routed.ports);
     let neighbours = Arc::new(neighbours(inputs, numbers, uplink));
     let routed = routed.tables(&Shared {
@@ -202,16 +196,22 @@ pub fn compile(
         steering,
         kernel_routes,
         own_services,
-        next_hops: peers
-            .next_hops
-            .into_iter()
-            .chain(second.next_hops.drain(..))
-            .collect(),
+        next_hops: [peers.next_hops, std::mem::take(&mut second.next_hops)].concat(),
         peers: peers.names,
         warnings,
         own_ends: (ends.v4, ends.v6),
         second,
     }
+}
+
+/// Has policies looked at as they are now.
+fn update_policies(inputs: &Inputs<'_>, local: &Local, policies: &mut PolicyCompilers) {
+    policies.cluster.update(&PolicyInputs {
+        store: inputs.store,
+        ports: &local_ports(inputs.ports),
+        node_addresses: &addresses_of_node(inputs, local),
+    });
+    policies.networks.update(inputs.store, inputs.members);
 }
 
 /// Has Services looked at as they are now.

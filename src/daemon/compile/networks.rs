@@ -1,5 +1,7 @@
 //! Networks beside the cluster's own: what of each is on this node, and the way to the other nodes.
 
+mod stations;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -8,11 +10,13 @@ use std::sync::Arc;
 use millrace_dataplane::clock::Clock;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::{
-    Guard, Location, Member, NetworkId, Networks, OuterLink, RemoteExit, RemoteId, Segment, SegmentTunnel,
-    StormLimit, TunnelEnds,
+    Guard, Member, NetworkId, Networks, OuterLink, RemoteExit, RemoteId, Segment, SegmentTunnel, StormLimit,
+    TunnelEnds,
 };
 use millrace_dataplane::wire::vlan::VlanId;
 use millrace_dataplane::wire::{MacAddr, Vni, vxlan};
+
+pub use stations::GivenStation;
 
 use super::ends::OwnEnds;
 use super::peers::link;
@@ -64,19 +68,6 @@ impl NamedRemote {
             .as_ref()
             .map_or_else(|| self.address.to_string(), ToString::to_string)
     }
-}
-
-/// A station that is known without being heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenStation {
-    /// Its network.
-    pub network: NetworkId,
-    /// Its MAC address.
-    pub mac: MacAddr,
-    /// Where it is.
-    pub location: Location,
-    /// Its addresses, where they are known too.
-    pub addresses: Vec<IpAddr>,
 }
 
 /// What comes of networks beside the cluster's own.
@@ -164,27 +155,14 @@ pub(super) fn second_networks(
         }
         made.networks.push(served);
     }
-    let ids: BTreeMap<String, NetworkId> = made
-        .networks
-        .iter()
-        .filter(|served| served.record.bridge().is_some())
-        .filter_map(|served| Some((served.record.key.to_string(), served.id?)))
+    let bridged = made.ids(|record| record.bridge().is_some());
+    let members = inputs.members.iter();
+    let members: Vec<(PortId, Member)> = members
+        .filter_map(|(port, row)| Some((*port, member(row, &bridged)?)))
         .collect();
-    let members: Vec<(PortId, Member)> = inputs
-        .members
-        .iter()
-        .filter_map(|(port, row)| Some((*port, member(row, &ids)?)))
-        .collect();
-    made.give_stations(inputs, &ids);
+    made.give_stations(inputs, &bridged);
     made.routed = Routed::collect(inputs, (uplink, ends), &mut made.networks, &ways, warnings);
-    let routed = made
-        .networks
-        .iter()
-        .filter(|served| served.record.routing().is_some());
-    let tunnels: Vec<_> = routed
-        .filter_map(|served| Some((served.id?, tunnel_of(&served.record)?)))
-        .collect();
-    made.tables = Networks::build(members, segments, remotes, tunnels);
+    made.tables = Networks::build(members, segments, remotes, made.tunnels());
     made
 }
 
@@ -237,6 +215,25 @@ impl SecondNetworks {
         all.map(|remote| remote.address)
     }
 
+    /// The numbers of those that are served and of a kind.
+    fn ids(&self, is_of_kind: impl Fn(&NetworkRecord) -> bool) -> BTreeMap<String, NetworkId> {
+        let served = self.networks.iter().filter(|served| is_of_kind(&served.record));
+        served
+            .filter_map(|served| Some((served.record.key.to_string(), served.id?)))
+            .collect()
+    }
+
+    /// The tunnels of routed ones.
+    fn tunnels(&self) -> Vec<(NetworkId, SegmentTunnel)> {
+        let routed = self
+            .networks
+            .iter()
+            .filter(|served| served.record.routing().is_some());
+        routed
+            .filter_map(|served| Some((served.id?, tunnel_of(&served.record)?)))
+            .collect()
+    }
+
     /// The ways to the other ends of a network's tunnels, whose next hops are kept resolved.
     fn ways(
         &mut self,
@@ -273,48 +270,6 @@ impl SecondNetworks {
         }
         ways
     }
-
-    /// Members whose MAC addresses were given, and those stations of other nodes that definitions tell of.
-    fn give_stations(&mut self, inputs: &Inputs<'_>, ids: &BTreeMap<String, NetworkId>) {
-        for (port, row) in inputs.members {
-            let network = row.network.as_ref().and_then(|name| ids.get(name));
-            let (Some(network), Some(mac)) = (network, row.mac) else {
-                continue;
-            };
-            // A machine that has moved to another node is to be found there as soon as its program here is gone, whoever takes
-            // the port away later.
-            if row.is_tap() && !is_held(inputs, &row.interface) {
-                continue;
-            }
-            self.stations.push(GivenStation {
-                network: *network,
-                mac: MacAddr(mac.octets()),
-                location: Location::Port(*port),
-                addresses: row.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            });
-        }
-        for served in &self.networks {
-            let (Some(network), Some(bridge)) = (served.id, served.record.bridge()) else {
-                continue;
-            };
-            for (mac, at) in &bridge.stations {
-                let Some(remote) = served.remotes.iter().find(|remote| remote.address == *at) else {
-                    continue;
-                };
-                self.stations.push(GivenStation {
-                    network,
-                    mac: MacAddr(mac.octets()),
-                    location: Location::Remote(remote.id),
-                    addresses: Vec::new(),
-                });
-            }
-        }
-    }
-}
-
-/// Whether a machine's program has a tap device open: it has a carrier then.
-fn is_held(inputs: &Inputs<'_>, tap: &str) -> bool {
-    inputs.kernel.link_by_name(tap).is_some_and(|link| link.running)
 }
 
 /// Why a network cannot be served here.

@@ -108,8 +108,13 @@ impl Routed {
         made
     }
 
-    /// What the tables say of a port: as of a pod's where it is in a routed network, else what was said of it.
-    pub(super) fn facts(&self, port: &PortInput) -> PortFacts {
+    /// What the tables say of the ports.
+    pub(super) fn port_table(&self, ports: &[PortInput]) -> PortTable {
+        PortTable::build(ports.iter().map(|port| (port.id, self.facts(port))))
+    }
+
+    /// As of a pod's where it is in a routed network, else what was said of it.
+    fn facts(&self, port: &PortInput) -> PortFacts {
         let mut facts = port.facts.clone();
         if self.ports.contains_key(&port.id) {
             facts.role = Role::Pod;

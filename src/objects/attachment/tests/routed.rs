@@ -215,3 +215,26 @@ fn networks_whose_addresses_overlap_are_not_routed_and_both_are_named() {
         assert!(said.contains(words) && said.contains("refused"), "{said}");
     }
 }
+
+#[test]
+fn the_examples_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = [
+        include_str!("../../../../examples/network.yaml"),
+        include_str!("../../../../examples/routed-network.yaml"),
+    ];
+    std::fs::write(folder.path().join("networks.yaml"), examples.join("---\n")).unwrap();
+    let mut manifests = crate::objects::Folder::new(folder.path());
+    manifests.scan();
+    let store = manifests.store(&NodeName::new("node-a").unwrap(), &[]);
+    let kinds: Vec<_> = store.networks().map(|network| network.kind.name()).collect();
+    assert_eq!(kinds, ["routed", "bridged"]);
+    let amber = store.second_network(&"shop/amber".parse().unwrap()).unwrap();
+    assert_eq!(store.routes_of(&amber.key), [RouteTo::Cluster]);
+    // The other that it names is in no example.
+    let notices: Vec<_> = store.notices().iter().map(ToString::to_string).collect();
+    assert!(
+        notices.len() == 1 && notices[0].contains("no routed network shop/red"),
+        "{notices:?}"
+    );
+}
