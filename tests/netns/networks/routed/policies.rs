@@ -78,9 +78,7 @@ fn a_policy_of_a_network_is_in_force_there_and_nowhere_else() {
             other.cannot_ping(address);
         }
         // It is isolated from what comes, and from nothing else; others are not isolated.
-        for address in other.addresses() {
-            db.ping(&rig, address, 56);
-        }
+        meet(&rig, db, other);
         meet(&rig, other, near);
     }
     // The switch itself is never kept out, and the same address in another network is another pod.
