@@ -79,7 +79,12 @@ fn follow_first<'t, A: Family>(
     let Some(tuple) = tuple(cx, packet, addresses) else {
         return pass(cx, packet, false);
     };
-    let course = track(cx, frame, packet, &tuple, None)?;
+    // Whom nothing lets in from there is answered all the same: only what belongs to no connection may begin one.
+    let segment = segment(frame, packet);
+    let course = match track_piece(cx, packet, &tuple, segment.as_ref())? {
+        Some(course) => course,
+        None => track(cx, frame, packet, &tuple, None)?,
+    };
     if let Some(longer) = first.reaching(known_end) {
         track_piece(cx, packet, &tuple, Some(&longer))?;
     }

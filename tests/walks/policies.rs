@@ -460,6 +460,29 @@ fn pieces_share_what_was_said_of_their_first() {
     }
 }
 
+#[test]
+fn an_answer_in_pieces_reaches_who_asked_whatever_may_call_it() {
+    for family in Family::BOTH {
+        let (own, other) = ((pod(family, 1, 3), 4000), (pod(family, 1, 2), 53));
+        let mut node = Node::with(with(family, &[], &[(3, Side::Ingress, None)]));
+        let mut pieces = |from: From, ip: &Ip| {
+            [(0..40, true), (40..72, false)].map(|(part, more)| {
+                node.receive(from.port(), &cut(family, &from.frame(ip), part, more))
+                    .0
+            })
+        };
+        let datagram = |from: (IpAddr, u16), to: (IpAddr, u16)| {
+            Ip::udp(from.0, to.0).body(Body::Udp(from.1, to.1, vec![0x5a; 64]))
+        };
+        let unasked = pieces(From::Pod(2), &datagram(other, own));
+        assert_eq!(unasked, [DENIED_IN; 2], "{family:?}");
+        let asked = pieces(From::Pod(3), &datagram(own, other));
+        assert_eq!(asked, [to_pod(2); 2], "{family:?}");
+        let answered = pieces(From::Pod(2), &datagram(other, own));
+        assert_eq!(answered, [to_pod(3); 2], "{family:?}");
+    }
+}
+
 /// Packets of any protocol from anywhere in the world, to any port of a pod: the same ones each time.
 fn anything(to: IpAddr, count: u64) -> Vec<Vec<u8>> {
     let key = HashKey::from_words([1, 2, 3]);

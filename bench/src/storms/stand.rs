@@ -134,7 +134,7 @@ fn tables() -> anyhow::Result<NodeTables> {
         mtu: MTU,
     };
     Ok(NodeTables {
-        networks: Arc::new(Networks::build(members, [(NETWORK, segment)], [])),
+        networks: Arc::new(Networks::build(members, [(NETWORK, segment)], [], [])),
         ports: Arc::new(PortTable::build(ports)),
         ..NodeTables::default()
     })

@@ -268,7 +268,7 @@ fn from_wire<const IS_SECOND: bool>(
         let payload = packet.get(ipv4::HEADER_LEN..usize::from(outer.len))?;
         // Nothing may follow the packet in it (`decap`).
         let inner = found(payload).filter(|inner| usize::from(inner.ip.len) == payload.len())?;
-        let may = ipip == Some(outer.destination()) && may_send(tables, senders, &outer, &inner, Sent::Ipip);
+        let may = ipip == Some(outer.destination()) && may_send(tables, senders, &outer, &inner, Sent::IPIP);
         return may.then_some((PULL_IPIP, inner));
     }
     let outer = found(packet)?;
@@ -277,14 +277,14 @@ fn from_wire<const IS_SECOND: bool>(
         let end = vxlan.filter(|end| (end.local, end.port) == ours)?;
         let inner = in_vxlan(packet.get(ipv4::HEADER_LEN..)?, end)?;
         let sent = if IS_SECOND {
-            Sent::Network(gate.network)
+            Sent::network(gate.network)
         } else {
-            Sent::Vxlan(end.port)
+            Sent::vxlan(end.port)
         };
         return may_send(tables, senders, &outer.ip, &inner, sent).then_some((PULL_VXLAN, inner));
     }
     let ends = (Ipv4Addr::UNSPECIFIED, outer.ip.source());
-    senders.may(tables, ends, Sent::Plain).then_some((0, outer))
+    senders.may(tables, ends, Sent::PLAIN).then_some((0, outer))
 }
 
 /// Whether a packet came in a tunnel from a node that may send it, and leaves it with the ECN field that it has.

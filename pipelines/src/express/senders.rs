@@ -21,28 +21,42 @@ pub(crate) struct Senders {
 struct Known {
     pair: u64,
     epoch: Epoch,
-    /// `None` where nothing is known.
-    sent: Option<Sent>,
+    sent: Sent,
 }
 
-/// How a packet came.
+/// How a packet came, as one word, which is compared at once: a kind, and a UDP port or a network's number below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// In VXLAN to this UDP port, in the cluster's own network.
-    Vxlan(u16),
-    /// In the VXLAN of this other network, to the one UDP port that it has.
-    Network(NetworkId),
-    /// In IP in IP.
-    Ipip,
+pub(super) struct Sent(u32);
+
+/// How far left the kind stands.
+const KIND_SHIFT: u32 = 16;
+
+impl Sent {
+    /// Nothing came.
+    const NEVER: Self = Self(0);
     /// In no tunnel.
-    Plain,
+    pub(super) const PLAIN: Self = Self(1 << KIND_SHIFT);
+    /// In IP in IP.
+    pub(super) const IPIP: Self = Self(2 << KIND_SHIFT);
+
+    /// In VXLAN to this UDP port, in the cluster's own network.
+    #[inline(always)]
+    pub(super) const fn vxlan(port: u16) -> Self {
+        Self(3 << KIND_SHIFT | port as u32)
+    }
+
+    /// In the VXLAN of this other network, to the one UDP port that it has.
+    #[inline(always)]
+    pub(super) const fn network(network: NetworkId) -> Self {
+        Self(4 << KIND_SHIFT | network.number() as u32)
+    }
 }
 
 impl Known {
     const NOTHING: Self = Self {
         pair: 0,
         epoch: Epoch(0),
-        sent: None,
+        sent: Sent::NEVER,
     };
 }
 
@@ -64,7 +78,7 @@ impl Senders {
         let known = &mut self.known[place(pair)];
         let now = Known {
             pair,
-            sent: Some(sent),
+            sent,
             epoch: tables.epoch,
         };
         if *known == now {
@@ -93,20 +107,23 @@ fn place(pair: u64) -> usize {
 #[inline(never)]
 fn ask(tables: &NodeTables, outer: Ipv4Addr, inner: Ipv4Addr, sent: Sent) -> bool {
     let inner = IpAddr::V4(inner);
-    let kind = match sent {
-        Sent::Plain => return may_come_plain(tables, inner),
-        Sent::Vxlan(_) | Sent::Network(_) => TunnelKind::Vxlan,
-        Sent::Ipip => TunnelKind::Ipip,
+    if sent == Sent::PLAIN {
+        return may_come_plain(tables, inner);
+    }
+    let kind = if sent == Sent::IPIP {
+        TunnelKind::Ipip
+    } else {
+        TunnelKind::Vxlan
     };
     let Some((id, peer)) = tables.peers.by_outer_source(IpAddr::V4(outer), kind) else {
         return false;
     };
-    let is_agreed = match (peer.tunnel, sent) {
-        (Tunnel::Vxlan { port, .. }, Sent::Vxlan(to)) => port == to,
-        (Tunnel::Vxlan { port, .. }, Sent::Network(_)) => tables.local.has_vxlan_port(port),
-        (Tunnel::Ipip, Sent::Ipip) => true,
-        (Tunnel::Vxlan { .. }, Sent::Ipip | Sent::Plain) => false,
-        (Tunnel::Ipip, Sent::Vxlan(_) | Sent::Network(_) | Sent::Plain) => false,
+    let is_agreed = match peer.tunnel {
+        Tunnel::Ipip => sent == Sent::IPIP,
+        Tunnel::Vxlan { port, .. } if tables.network == NetworkId::CLUSTER => sent == Sent::vxlan(port),
+        Tunnel::Vxlan { port, .. } => {
+            sent == Sent::network(tables.network) && tables.local.has_vxlan_port(port)
+        }
     };
     is_agreed && tables.peers.may_send(id, inner)
 }

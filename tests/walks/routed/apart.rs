@@ -4,16 +4,25 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use millrace_dataplane::frame::Pool;
 use millrace_dataplane::port::PortId;
 use millrace_dataplane::table::policy::Side;
-use millrace_dataplane::table::{NetworkId, NodeTables, PeerId, PeerTable, Prefix, RouteTable, Target};
+use millrace_dataplane::table::{
+    HashKey, NetworkId, NodeTables, PeerId, PeerTable, Prefix, Publisher, RouteTable, Target,
+};
 use millrace_dataplane::verdict::{DropReason, PuntReason, Verdict};
+use millrace_dataplane::worker::Pipeline;
+use millrace_pipelines::NodePipeline;
 use proptest::prelude::*;
 
 use super::scene::*;
 use crate::packets::{Body, Family, Ip, Segment, cut, payload_at};
 use crate::rows::sent;
-use crate::world::{Node, VNI, VXLAN_PORT, outer, pod, pod_port, station_mac, switch_mac, uplink, vtep_mac};
+use crate::services::errors::port_unreachable;
+use crate::world::{
+    Node, VNI, VXLAN_PORT, connections, narrow, outer, pod, pod_port, station_mac, switch_mac, uplink,
+    vtep_mac,
+};
 
 /// The cluster's own network, red and blue, in which all addresses are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +162,70 @@ fn pieces_are_put_together_with_those_of_their_network() {
             assert_eq!(pass(same, 64..len, false), Verdict::Forward(same.port(3)));
         }
     }
+}
+
+/// An error is about a connection of its own network, and a pod is no router there: what it has to say about another's is
+/// dropped; where there is no such connection it is about nothing.
+#[test]
+fn an_error_is_about_a_connection_of_its_network() {
+    for family in Family::BOTH {
+        let mut node = node();
+        let there = Ip::udp(pod(family, 1, 2), pod(family, 1, 3));
+        let red = Same::Other(RED);
+        let opened = node.receive(red.port(2), &sent(&there, red.port(2))).0;
+        assert_eq!(opened, Verdict::Forward(red.port(3)));
+        for same in SAME {
+            let narrow = match same {
+                Same::Cluster => narrow(),
+                Same::Other(net) => net.port(9),
+            };
+            let forged = port_unreachable(pod(family, 1, 9), pod(family, 1, 2), &there.clone().ttl(63));
+            let (verdict, _) = node.receive(narrow, &sent(&forged, narrow));
+            let expected = if same == red {
+                Verdict::Drop(DropReason::IcmpUnrelated)
+            } else {
+                Verdict::Forward(same.port(2))
+            };
+            assert_eq!(verdict, expected, "{family:?} {same:?}");
+        }
+    }
+}
+
+/// A worker that drowns shares what comes in other networks' tunnels as well, by flow.
+#[test]
+fn flows_in_a_networks_tunnel_are_told_apart() {
+    let publisher = Publisher::new(tables(1));
+    let key = HashKey::from_words([11, 22, 33]);
+    let pipeline = NodePipeline::new(publisher.reader(), connections(), key, 0);
+    let mut pool = Pool::on_heap(1);
+    let mut flow = |frame: &[u8]| {
+        let (frame, mut flows) = (pool.take_with(frame).unwrap(), Vec::new());
+        pipeline.flows(uplink(), std::slice::from_ref(&frame), &mut flows);
+        pool.give(frame);
+        flows[0]
+    };
+    for (family, net) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| [RED, BLUE].map(|net| (family, net)))
+    {
+        let ip = |port| {
+            let body = Body::Udp(port, 53, vec![1; 20]);
+            Ip::udp(net.pod(family, 2, 9), net.pod(family, 1, 2)).body(body)
+        };
+        let [one, again, other] = [1, 1, 2].map(|port| flow(&net.tunnelled(2, &ip(port))));
+        assert!(
+            one.is_some() && one == again && one != other,
+            "{family:?} {}",
+            net.id
+        );
+    }
+    // At blue's port another network's is a stranger's.
+    let stranger = Net {
+        udp_port: BLUE.udp_port,
+        ..RED
+    };
+    let ip = Ip::udp(RED.pod(Family::V4, 2, 9), RED.pod(Family::V4, 1, 2));
+    assert_eq!(flow(&stranger.tunnelled(2, &ip)), None);
 }
 
 /// Which node may send from an address in one network says nothing about another.

@@ -256,6 +256,7 @@ fn from_the_second_network_nothing_goes_on_into_a_third() {
             let (verdict, _) = node.receive(pod_port(2), &sent(&ip, pod_port(2)));
             assert_eq!(verdict, Verdict::Drop(DropReason::NetworkTransit), "{family:?}");
         }
+        assert_eq!(networks(&node), [NetworkId::CLUSTER], "no connection of green's");
         // From green itself it is fine.
         let own = datagram((GREEN.pod(family, 1, 2), 4000), (YELLOW.pod(family, 1, 2), 80));
         let expect = delivered(&own.clone().ttl(63), YELLOW.port(2));
@@ -371,7 +372,7 @@ fn what_the_switch_says_itself_crosses_and_is_no_connection() {
         Row::new("green's", pod_port(2), Vec::new(), delivered(&back, pod_port(2))).check(verdict, &left);
         assert_eq!(networks(&node), []);
         // The node's own network stack and the switch are one router, so what comes from it is not a hop older.
-        let from_host = Ip::udp(pod(family, 1, 0), GREEN.pod(family, 1, 2));
+        let from_host = Ip::udp(pod(family, 1, 0), GREEN.pod(family, 1, 2)).ttl(1);
         let expect = delivered(&from_host, GREEN.port(2));
         check(&mut node, "host", host(), &sent(&from_host, host()), expect);
         let back = Ip::udp(GREEN.pod(family, 1, 2), pod(family, 1, 0)).body(Body::Udp(53, 4000, vec![1; 9]));

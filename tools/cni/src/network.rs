@@ -9,13 +9,13 @@ use ipnet::IpNet;
 
 use crate::call::Call;
 use crate::config::{Config, SecondNetwork};
-use crate::daemon::{Daemon, DaemonError, NetworkFacts};
+use crate::daemon::{Daemon, NetworkFacts};
 use crate::error::{
     CniError, LIMITED_CONNECTIVITY, NOT_AVAILABLE, REFUSED, TRY_AGAIN_LATER, UNSUPPORTED_FIELD,
 };
 use crate::report;
-use crate::store::{Pools, Record, Wish};
-use crate::verbs::{from_daemon, from_store, open, owner, unavailable};
+use crate::store::Pools;
+use crate::verbs::{from_daemon, from_store, open, unavailable, with_addresses};
 
 /// Addresses first, then the interface, as with a pod's first one.
 pub(crate) fn add(
@@ -34,30 +34,11 @@ pub(crate) fn add(
         let msg = "the node's uplink is gone, so the network's MTU is not known";
         return Err(CniError::new(TRY_AGAIN_LATER, msg));
     }
-    let owner = owner(&config.network, &call.container, &call.interface);
-    let blank = Record {
-        owner: owner.clone(),
-        pod: call.pod.clone(),
-        netns: netns.display().to_string(),
-        addresses: Vec::new(),
-        boot: String::new(),
-    };
     let pools = pools(config, &facts)?;
-    let wish = Wish {
-        pools: &pools,
-        addresses: &config.ips,
-    };
-    let (record, is_new) = open(config)?.reserve(blank, wish).map_err(from_store)?;
-    match daemon.join(call, config, &facts.network, &record.addresses) {
-        Ok(made) => Ok(format!("{}\n", report::result_in_network(call, config, &made))),
-        Err(error) => {
-            // Not if it is away: it may have made the interface.
-            if is_new && !matches!(error, DaemonError::Away { .. }) {
-                open(config)?.release(&owner).map_err(from_store)?;
-            }
-            Err(from_daemon(error))
-        }
-    }
+    let made = with_addresses(call, config, (netns, &pools), |addresses| {
+        daemon.join(call, config, &facts.network, addresses)
+    })?;
+    Ok(format!("{}\n", report::result_in_network(call, config, &made)))
 }
 
 /// Tells whether ADD would go well.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::json;
@@ -74,6 +75,23 @@ fn add(call: &Call, config: &Config) -> Result<String, CniError> {
         let msg = "the node's uplink is gone, so the pods' MTU is not known";
         return Err(CniError::new(TRY_AGAIN_LATER, msg));
     }
+    let pools = pools(&facts)?;
+    let made = with_addresses(call, config, (netns, &pools), |addresses| {
+        daemon.attach(call, config, addresses)
+    })?;
+    Ok(format!(
+        "{}\n",
+        report::result(call, config, &made, facts.dns.as_ref())
+    ))
+}
+
+/// Reserves addresses and has the interface made that bears them; where it cannot be made they are free again.
+pub(crate) fn with_addresses<T>(
+    call: &Call,
+    config: &Config,
+    (netns, pools): (&Path, &Pools),
+    make: impl FnOnce(&[IpAddr]) -> Result<T, DaemonError>,
+) -> Result<T, CniError> {
     let owner = owner(&config.network, &call.container, &call.interface);
     let blank = Record {
         owner: owner.clone(),
@@ -82,25 +100,21 @@ fn add(call: &Call, config: &Config) -> Result<String, CniError> {
         addresses: Vec::new(),
         boot: String::new(),
     };
-    let pools = pools(&facts)?;
     let wish = Wish {
-        pools: &pools,
+        pools,
         addresses: &config.ips,
     };
     let (record, is_new) = open(config)?.reserve(blank, wish).map_err(from_store)?;
-    match daemon.attach(call, config, &record.addresses) {
-        Ok(made) => Ok(format!(
-            "{}\n",
-            report::result(call, config, &made, facts.dns.as_ref())
-        )),
-        Err(error) => {
-            // Not if it is away: it may have made the interface.
-            if is_new && !matches!(error, DaemonError::Away { .. }) {
-                open(config)?.release(&owner).map_err(from_store)?;
-            }
-            Err(from_daemon(error))
+    make(&record.addresses).map_err(|error| {
+        // Not if it is away: it may have made the interface.
+        if is_new
+            && !matches!(error, DaemonError::Away { .. })
+            && let Err(error) = open(config).and_then(|mut store| store.release(&owner).map_err(from_store))
+        {
+            return error;
         }
-    }
+        from_daemon(error)
+    })
 }
 
 /// The interface first, then its addresses. It goes well again and again, and with nothing there.
