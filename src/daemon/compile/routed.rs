@@ -1,7 +1,7 @@
 //! Routed networks beside the cluster's own: each has tables of its own, as the cluster's network has them.
 //!
-//! Between nodes a packet travels in the tunnels of one network. Where two are routed to each other it is that of the one that
-//! [`crosses`] last, so that both directions of a connection cross on the same node: that of the other network's pod.
+//! What goes from one network into another travels between nodes in the tunnels of one of the two, always the same, whoever
+//! began: so both directions of a connection cross on one node, that of the other network's end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
