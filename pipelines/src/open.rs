@@ -18,13 +18,15 @@ use crate::route::{Leads, route};
 use crate::source::{Source, source};
 use crate::track::{Course, answer, steer_answers};
 
-/// Begins a connection; `None` if another worker has begun it meanwhile.
+/// Begins a connection; `None` if another worker has begun it meanwhile. For the `last` time a packet that nothing is to be changed
+/// in goes its way all the same: what the other worker, which may have been interrupted, finds out about it is the same.
 #[inline]
 pub(crate) fn open<'t, A: Family>(
     cx: &Context<'t>,
     packet: &Packet,
     tuple: &Tuple<A>,
     segment: Option<TcpSegment>,
+    last: bool,
 ) -> Result<Option<Course<'t, A>>, Exit> {
     let choice = balance(cx, packet)?;
     let leaving = match choice {
@@ -50,7 +52,12 @@ pub(crate) fn open<'t, A: Family>(
         );
     let source = source(cx, &found.leads, &leaving, masquerade)?;
     let Some((claimed, leaving)) = claim(cx, tuple, leaving, &source, choice.as_ref(), segment)? else {
-        return Ok(None);
+        let goes_as_it_is = last && choice.is_none() && !masquerade && packet.protocol.has_ports();
+        return Ok(goes_as_it_is.then_some(Course {
+            leads: found.leads,
+            hop,
+            rewrite: None,
+        }));
     };
     if let Some(judgement) = &judgement {
         cx.tables.policies.counts().judged(cx.worker, judgement);

@@ -96,7 +96,7 @@ pub(crate) fn track<'t, A: Family>(
         }
         let course = match &found {
             Some(flow) => follow(cx, packet, tuple, flow, segment.as_ref())?,
-            None => open(cx, packet, tuple, segment)?,
+            None => open(cx, packet, tuple, segment, look + 1 == LOOKUPS_MAX)?,
         };
         if let Some(course) = course {
             return Ok(course);

@@ -28,6 +28,7 @@ mod originate;
 mod packets;
 mod plain;
 mod policies;
+mod races;
 mod random;
 mod routed;
 mod rows;
