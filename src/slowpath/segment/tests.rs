@@ -369,6 +369,24 @@ fn another_nodes_stations_are_answered_for_on_this_node_alone() {
     bench.passes(&arp(1, other, A_IP), port(1));
 }
 
+/// The answer would go to everybody, and other nodes would learn from it that whoever is asked for is here.
+#[test]
+fn who_is_not_known_is_told_nothing_of_another_nodes_stations() {
+    let mut bench = Bench::new();
+    let bounds = millrace_dataplane::table::fdb::Bounds {
+        per_port: 1,
+        ..Default::default()
+    };
+    bench.fdb.write().set_bounds(RED, bounds);
+    bench.passes(&arp(1, (B, B_IP), B_IP), remote(0));
+    bench.learn(RED, MacAddr([6, 0, 0, 0, 0, 1]), port(1));
+    let ask = |target| arp(1, (A, A_IP), target);
+    bench.passes(&ask(B_IP), port(1));
+    assert_eq!(bench.at(RED, A), None, "there is no room for it");
+    assert_eq!(bench.answered(&ask(POD_IP), port(1)), POD, "that one is here");
+    assert_eq!(bench.answered(&ask(B_IP), port(2)), B, "there is room there");
+}
+
 #[test]
 fn what_is_no_question_goes_to_everybody_and_moves_take_effect_by_it() {
     let mut bench = Bench::new();
