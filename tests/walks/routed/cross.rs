@@ -511,13 +511,27 @@ fn a_service_may_have_its_endpoint_in_another_network() {
     }
 }
 
-/// A client outside of the cluster calls by this node, under whose gateway's address it goes on: so the answer comes back here.
+/// A client outside of the cluster calls by this node, under whose gateway's address it goes on: so the answer comes back here. Also
+/// where the traffic policy would have the endpoint see the client.
 #[test]
 fn the_world_reaches_a_services_endpoint_in_another_network() {
     for family in Family::BOTH {
-        for (endpoint, is_far) in [(GREEN.pod(family, 1, 2), false), (GREEN.pod(family, 2, 7), true)] {
+        let here = GREEN.pod(family, 1, 2);
+        for (endpoint, is_far, external_local) in [
+            (here, false, false),
+            (GREEN.pod(family, 2, 7), true, false),
+            (here, false, true),
+        ] {
             let called = (external(family, 8), 80);
-            let sketch = Sketch::new(1, At::External(called.0), called.1, &[(endpoint, 8080, false)]);
+            let sketch = Sketch {
+                external_local,
+                ..Sketch::new(
+                    1,
+                    At::External(called.0),
+                    called.1,
+                    &[(endpoint, 8080, external_local)],
+                )
+            };
             let tables = tables(1);
             let gateway = pod(family, 1, 1);
             let mut local = Local::clone(&tables.local);
