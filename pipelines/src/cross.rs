@@ -42,7 +42,10 @@ pub(crate) fn cross<A: Family>(
     let is_own = cx.entry.is_own();
     let there = Context {
         tables: cx.top.of(network).ok_or(gone)?,
-        entry: Entry::Crossed { is_own },
+        entry: Entry::Crossed {
+            from: cx.network(),
+            is_own,
+        },
         ..*cx
     };
     let (arriving, addresses) = arriving(frame, packet, change.as_ref())?;

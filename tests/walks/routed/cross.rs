@@ -454,6 +454,44 @@ fn errors_cross_back() {
     }
 }
 
+/// Two pods of the cluster talk, or one of them with a Service; a pod of green quotes that to one of them.
+#[test]
+fn an_error_says_nothing_of_what_was_not_sent_into_its_network() {
+    for family in Family::BOTH {
+        let mut node = Node::with(served(family, (pod(family, 1, 3), 8080)));
+        let (own, other) = ((pod(family, 1, 2), 4000), (pod(family, 1, 3), 80));
+        let direct = datagram(own, other).ttl(63);
+        let called = datagram((own.0, 4001), (other.0, 8080)).ttl(63);
+        for (to, seen) in [(other, &direct), ((vip(family, 1), 80), &called)] {
+            let from = if to == other { own } else { (own.0, 4001) };
+            let expect = delivered(seen, pod_port(3));
+            check(
+                &mut node,
+                "talk",
+                pod_port(2),
+                &sent(&datagram(from, to), pod_port(2)),
+                expect,
+            );
+        }
+        let green = GREEN.pod(family, 1, 2);
+        let far = GREEN.pod(family, 2, 7);
+        for seen in [&direct, &called] {
+            let near = port_unreachable(green, own.0, seen);
+            let (verdict, _) = node.receive(GREEN.port(2), &sent(&near, GREEN.port(2)));
+            assert_eq!(verdict, Verdict::Drop(DropReason::IcmpUnrelated), "{family:?}");
+            for from in [far, GREEN.gateway(family)] {
+                let error = too_big(from, own.0, seen, 1000);
+                let (verdict, _) = node.receive(uplink(), &GREEN.tunnelled(2, &error));
+                assert_eq!(
+                    verdict,
+                    Verdict::Drop(DropReason::IcmpUnrelated),
+                    "{family:?} {from}"
+                );
+            }
+        }
+    }
+}
+
 /// A Service of the cluster's whose endpoint is in green.
 fn served(family: Family, endpoint: (IpAddr, u16)) -> NodeTables {
     let sketch = Sketch::new(
