@@ -416,6 +416,23 @@ fn pieces_cross_with_the_first() {
     }
 }
 
+/// A piece that waits in the network into which it goes has passed in neither, and goes on when it comes again.
+#[test]
+fn a_piece_that_waits_behind_the_boundary_may_come_again() {
+    for family in Family::BOTH {
+        let mut node = node();
+        let to = GREEN.pod(family, 4, 9);
+        let whole = Ip::udp(pod(family, 1, 2), to).body(Body::Udp(7, 8, vec![3; 200]));
+        let piece = cut(family, &sent(&whole, pod_port(2)), 0..64, true);
+        let detail = PuntDetail::NextHop(uplink(), node_address(Family::V4, 4));
+        for _ in 0..2 {
+            let (verdict, left) = node.receive(pod_port(2), &piece);
+            let expect = punt(PuntReason::NeighbourUnresolved, detail, &piece);
+            Row::new("first", pod_port(2), Vec::new(), expect).check(verdict, &left);
+        }
+    }
+}
+
 #[test]
 fn errors_cross_back() {
     for family in Family::BOTH {
