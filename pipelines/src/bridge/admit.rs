@@ -159,8 +159,14 @@ fn admit_discovery(guard: &Guard, ethernet: Ethernet<'_>, kind: IcmpType) -> Res
         |address: Ipv6Addr| address.is_unicast_link_local() || guard.sources.contains(&IpAddr::V6(address));
     let is_other = |link: Option<MacAddr>| link.is_some_and(|link| link != ethernet.source());
     let is_honest = if message.is_solicitation() {
-        // A probe asks whether an address is taken, and claims none itself (RFC 4862 section 5.4).
-        (source.is_unspecified() || is_own(source)) && !is_other(message.source_link())
+        // A probe asks whether an address is taken, and claims none itself; but whoever probes for the same one meanwhile has to
+        // do without it (RFC 4862 section 5.4.3).
+        let own = if source.is_unspecified() {
+            message.target()
+        } else {
+            source
+        };
+        is_own(own) && !is_other(message.source_link())
     } else {
         is_own(source) && is_own(message.target()) && !is_other(message.target_link())
     };

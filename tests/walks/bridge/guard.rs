@@ -60,6 +60,10 @@ fn a_guarded_station_speaks_for_itself_only() {
         (nd(135, "fd09::14", "fd09::1", own), None),
         (nd(135, "::", "fd09::14", own), None),
         (
+            nd(135, "::", "fd09::15", own),
+            spoofed(DropReason::NeighbourSpoofed),
+        ),
+        (
             nd(135, "fd09::15", "fd09::1", own),
             spoofed(DropReason::NeighbourSpoofed),
         ),
