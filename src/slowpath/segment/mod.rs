@@ -154,6 +154,9 @@ impl Segments {
             Learnt::Refused(Refusal::NoStation | Refusal::Static) => stats.stations_refused.add(1),
             Learnt::Refused(Refusal::PortFull | Refusal::NetworkFull | Refusal::TableFull) => {
                 stats.stations_no_room.add(1);
+                if moves.is_some() {
+                    self.moves.undo((network, mac));
+                }
             }
         }
     }

@@ -307,6 +307,22 @@ fn too_many_behind_one_port_are_not_learned() {
         bench.counted(),
         BTreeMap::from([("stations_learned", 3), ("stations_no_room", 3)])
     );
+    // Nor is one that comes from somewhere else: it has not moved, and is no loop.
+    for _ in 0..20 {
+        bench.learn(RED, A, port(1));
+    }
+    assert_eq!(bench.at(RED, A), Some(port(2)));
+    bench.fdb.write().remove(RED, MacAddr([6, 0, 0, 0, 0, 1]));
+    bench.learn(RED, A, port(1));
+    assert_eq!(bench.at(RED, A), Some(port(1)));
+    assert_eq!(
+        bench.counted(),
+        BTreeMap::from([
+            ("stations_learned", 3),
+            ("stations_moved", 1),
+            ("stations_no_room", 23)
+        ])
+    );
 }
 
 #[test]
