@@ -41,10 +41,23 @@ pub enum Audience {
     Everybody,
     /// Those who listen to this group, as far as that is known.
     Listeners(MacAddr),
-    /// Those who ask for listeners to IPv4's groups, as far as they are known.
+    /// Those who ask for listeners to IPv4's groups, as far as they are known, and all other nodes.
     Ipv4Queriers,
     /// The same for IPv6.
     Ipv6Queriers,
+}
+
+impl Audience {
+    /// Whether all other nodes hear it in any case. What hosts say of groups each has to know for what its own stations send: no
+    /// node hands on what comes from another.
+    #[inline]
+    #[must_use]
+    pub const fn is_all_nodes(self) -> bool {
+        match self {
+            Self::Everybody | Self::Ipv4Queriers | Self::Ipv6Queriers => true,
+            Self::Listeners(_) => false,
+        }
+    }
 }
 
 /// A walk that ends before the last stage: the packet is dropped or punted.

@@ -393,6 +393,6 @@ pub(crate) fn destination(
     let others = remotes.iter().enumerate().skip(from.saturating_sub(exits.len()));
     let found = others
         .into_iter()
-        .find(|(_, exit)| is_meant(Location::Remote(exit.remote())));
+        .find(|(_, exit)| cast.audience.is_all_nodes() || is_meant(Location::Remote(exit.remote())));
     found.map(|(place, _)| exits.len() + place)
 }

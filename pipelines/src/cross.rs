@@ -24,6 +24,7 @@ use crate::entry::Entry;
 use crate::family::Family;
 use crate::limit::Hop;
 use crate::packet::{Addresses, Carries, Packet};
+use crate::piece::crossed;
 use crate::pieces::Pieces;
 use crate::route::Leads;
 use crate::scout::tuple;
@@ -42,7 +43,10 @@ pub(crate) fn cross<A: Family>(
     let is_own = cx.entry.is_own();
     let there = Context {
         tables: cx.top.of(network).ok_or(gone)?,
-        entry: Entry::Crossed { is_own },
+        entry: Entry::Crossed {
+            from: cx.network(),
+            is_own,
+        },
         ..*cx
     };
     let (arriving, addresses) = arriving(frame, packet, change.as_ref())?;
@@ -55,6 +59,9 @@ pub(crate) fn cross<A: Family>(
         // INVARIANT: no route that a crossing packet is given leads so.
         Leads::Into(_) => return Err(DropReason::NetworkTransit.into()),
     };
+    if let Some(fragment) = packet.fragment.filter(|_| !is_own) {
+        crossed(cx, pieces, frame, (packet, fragment))?;
+    }
     if let Some(change) = &change {
         translate(frame, packet, change)?;
     }

@@ -1,7 +1,7 @@
 //! Where a packet's walk begins.
 
 use millrace_dataplane::port::PortId;
-use millrace_dataplane::table::{NodeTables, PortFacts, Role};
+use millrace_dataplane::table::{NetworkId, NodeTables, PortFacts, Role};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::worker::Origin;
 
@@ -20,6 +20,8 @@ pub(crate) enum Entry<'t> {
     Switch,
     /// It was routed here from another network, where it has been admitted, followed and policed.
     Crossed {
+        /// Which that is.
+        from: NetworkId,
         /// Whether the switch made it there.
         is_own: bool,
     },
@@ -55,7 +57,7 @@ impl<'t> Entry<'t> {
     /// Whether the switch made it.
     #[inline]
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Entry::Switch | Entry::Crossed { is_own: true })
+        matches!(self, Entry::Switch | Entry::Crossed { is_own: true, .. })
     }
 
     /// Whether it comes from another network.

@@ -138,11 +138,15 @@ pub(crate) fn is_masqueraded(
 
 /// Whether a backend's answers to the client itself would never come by here, so that nobody would turn them back. A
 /// server in this node's own network answers whoever is outside of the overlay by the uplink, without us, also where the
-/// traffic policy would have it see the client; and a server outside of the overlay answers another node's pod likewise.
+/// traffic policy would have it see the client; and a server outside of the overlay answers another node's pod likewise. One in
+/// another network knows no way to the world, and answers another node's pod through the tunnel to that node.
 fn is_answered_past_us<A: Family>(cx: &Context<'_>, leads: &Leads<'_>, leaving: &Tuple<A>) -> bool {
     let is_in_overlay = cx.tables.local.is_pod(leaving.source.into());
-    cx.entry.is(Role::Uplink)
-        && ((leads.is_to_host() && !is_in_overlay) || (leads.is_to_wire() && is_in_overlay))
+    let goes_past_us = match leads {
+        Leads::Into(_) => true,
+        Leads::Out(_) => (leads.is_to_host() && !is_in_overlay) || (leads.is_to_wire() && is_in_overlay),
+    };
+    cx.entry.is(Role::Uplink) && goes_past_us
 }
 
 /// Claims the connection, with the first source port that is free; answers the tuple that its packets leave with.

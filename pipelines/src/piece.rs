@@ -9,6 +9,7 @@ use crate::family::Family;
 use crate::packet::{Addresses, Packet};
 use crate::pass::pass;
 use crate::pieces::{First, Pieces, Span};
+use crate::route::Leads;
 use crate::scout::tuple;
 use crate::track::{Course, segment, track, track_piece};
 
@@ -24,11 +25,7 @@ pub(crate) fn piece<'t, A: Family>(
     let span = span(frame, packet, fragment)?;
     let known = pieces.judge((cx.network(), packet, fragment), span, cx.now)?;
     let (course, first) = if fragment.is_first() {
-        let first = First {
-            protocol: packet.protocol,
-            ports: packet.ports,
-            segment: segment(frame, packet).map(|segment| (segment, u32::from(span.end))),
-        };
+        let first = first_of(frame, packet, span);
         (
             follow_first(cx, frame, packet, addresses, (&first, known.end))?,
             Some(first),
@@ -39,8 +36,34 @@ pub(crate) fn piece<'t, A: Family>(
             None,
         )
     };
-    pieces.note((cx.network(), packet, fragment), span, first, cx.now);
+    // What leads into another network may have to wait there: see `crossed`.
+    if let Leads::Out(_) = course.leads {
+        pieces.note((cx.network(), packet, fragment), span, first, cx.now);
+    }
     Ok(course)
+}
+
+/// A piece has found its way in another network: now it counts as seen in the one that it came from, too.
+#[cold]
+pub(crate) fn crossed(
+    cx: &Context<'_>,
+    pieces: &mut Pieces,
+    frame: &Frame,
+    (packet, fragment): (&Packet, Fragment),
+) -> Result<(), Exit> {
+    let span = span(frame, packet, fragment)?;
+    let first = fragment.is_first().then(|| first_of(frame, packet, span));
+    pieces.note((cx.network(), packet, fragment), span, first, cx.now);
+    Ok(())
+}
+
+/// What the first piece says of its packet.
+fn first_of(frame: &Frame, packet: &Packet, span: Span) -> First {
+    First {
+        protocol: packet.protocol,
+        ports: packet.ports,
+        segment: segment(frame, packet).map(|segment| (segment, u32::from(span.end))),
+    }
 }
 
 /// What part of its packet a piece holds.

@@ -3,13 +3,14 @@
 
 use millrace_dataplane::frame::Frame;
 use millrace_dataplane::table::flow::{Onward, Rewrite, Tuple};
-use millrace_dataplane::table::{Role, Spread};
+use millrace_dataplane::table::{Role, Spread, Target};
 use millrace_dataplane::verdict::{DropReason, Exit};
 use millrace_dataplane::wire::checksum::{self, Delta, Sum};
 use millrace_dataplane::wire::{Icmp, IcmpFamily, IcmpMut, IpProtocol, Ports, PortsMut, eth, icmp};
 
 use crate::classify::{NO_PORTS, echo_ports};
 use crate::connections::Context;
+use crate::entry::Entry;
 use crate::family::Family;
 use crate::limit::{is_from_us, limit_leads};
 use crate::packet::Packet;
@@ -52,6 +53,12 @@ pub(crate) fn related<A: Family>(
     }
     // A pod is no router: it has nothing to say but about what was sent to it.
     if cx.entry.is(Role::Pod) && answer.source != source {
+        return Err(DropReason::IcmpUnrelated.into());
+    }
+    // Nor has another network anything to say but about what was sent into it.
+    if let Entry::Crossed { from, .. } = cx.entry
+        && cx.tables.routes.lookup(answer.source.into()) != Some(Target::Network(from))
+    {
         return Err(DropReason::IcmpUnrelated.into());
     }
     Ok(match flow.rewrite {

@@ -31,8 +31,8 @@ pub(super) struct Held {
     pub(super) ingress: PortId,
     /// The network that it came in.
     pub(super) network: NetworkId,
-    /// Whom it is for.
-    pub(super) destination: IpAddr,
+    /// Whom it is for, and in the tables of which network that is looked up.
+    pub(super) towards: (NetworkId, IpAddr),
     /// The packet, Ethernet header first.
     pub(super) packet: Box<[u8]>,
 }
@@ -171,7 +171,7 @@ mod tests {
             worker: 0,
             ingress: port(ingress),
             network: NetworkId::CLUSTER,
-            destination: IpAddr::from([192, 0, 2, mark]),
+            towards: (NetworkId::CLUSTER, IpAddr::from([192, 0, 2, mark])),
             packet: Box::new([mark]),
         }
     }

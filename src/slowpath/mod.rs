@@ -108,8 +108,9 @@ impl SlowPath {
         self.segments.follow(tables);
         let released = self.holds.release(|held| {
             // What waits in a network that is gone waits in vain, and expires.
-            let of = Of::network(tables, held.network);
-            of.is_some_and(|of| onward(of, held.destination) == Onward::Clear)
+            let (network, destination) = held.towards;
+            let of = Of::network(tables, held.network).and_then(|_| Of::network(tables, network));
+            of.is_some_and(|of| onward(of, destination) == Onward::Clear)
         });
         self.stats.released.add(released.len() as u64);
         released
@@ -255,7 +256,7 @@ impl SlowPath {
             return Err(Silence::Malformed);
         };
         // These may be newer tables than those that the worker had.
-        let (destination, way) = whereabouts(of, original.destination, (port, address));
+        let (towards, way) = whereabouts(of, original.destination, (port, address));
         let (next_hop, mtu) = match way {
             Onward::Waits { next_hop, mtu } => (next_hop, mtu),
             Onward::Clear => {
@@ -287,7 +288,7 @@ impl SlowPath {
             worker: punt.worker,
             ingress: punt.ingress,
             network: punt.network,
-            destination,
+            towards,
             packet: punt.packet.bytes().into(),
         };
         let is_held = self.holds.hold(next_hop, held, now);

@@ -52,7 +52,7 @@ pub(super) fn answer(tables: &NodeTables, ingress: PortId, frame: &[u8]) -> Resu
 /// Who gets the answer.
 pub(super) struct Asker {
     address: Ipv6Addr,
-    link: MacAddr,
+    pub(super) link: MacAddr,
     /// Whether it asks if an address is taken, and has none yet (RFC 4862 section 5.4).
     pub(super) is_probe: bool,
 }

@@ -99,8 +99,13 @@ fn to_end(tables: &NodeTables, target: Target, destination: IpAddr) -> Onward {
 }
 
 /// Where a packet goes, and by which way, that a worker could not send to `next_hop`. It is held as it came: if a
-/// connection gives it another destination, that is not known here, and the next hop itself stands for it.
-pub(super) fn whereabouts(of: Of<'_>, destination: IpAddr, next_hop: NextHop) -> (IpAddr, Onward) {
+/// connection gives it another destination, that is not known here, and the next hop itself stands for it: an address of the
+/// underlay, where the cluster's own network leads, whichever network the packet came in.
+pub(super) fn whereabouts(
+    of: Of<'_>,
+    destination: IpAddr,
+    next_hop: NextHop,
+) -> ((NetworkId, IpAddr), Onward) {
     let (tables, way) = (of.tables, onward(of, destination));
     let by_destination = match way {
         Onward::Waits { next_hop: found, .. } => found == next_hop,
@@ -109,9 +114,10 @@ pub(super) fn whereabouts(of: Of<'_>, destination: IpAddr, next_hop: NextHop) ->
         Onward::Nowhere => !tables.services.is_cluster_address(destination),
     };
     if by_destination || tables.neighbours.lookup(next_hop.0, next_hop.1).is_some() {
-        (destination, way)
+        ((tables.network, destination), way)
     } else {
-        (next_hop.1, onward(of, next_hop.1))
+        let underlay = Of { tables: of.top, ..of };
+        ((NetworkId::CLUSTER, next_hop.1), onward(underlay, next_hop.1))
     }
 }
 

@@ -21,8 +21,12 @@ pub const BURST_MIN_BYTES: u64 = 16 * 1024;
 const PARTS: u64 = 256;
 /// Bits behind the point of the price of a byte: at 100 Gbit/s it is a few parts.
 const FRACTION_BITS: u32 = 20;
-/// The furthest that a moment is ahead, in parts of a cycle; beyond it is long past. A quarter of what the word can tell.
+/// The furthest that a moment of any bucket is ahead, in parts of a cycle. A quarter of what the word can tell.
 const FURTHEST: u64 = 1 << 62;
+/// More than the length of any packet, in bytes.
+const LONGEST: usize = 1 << 17;
+/// How far apart the moments may be at which two take who take at once, in seconds: one of them may be interrupted.
+const APART_S: u64 = 60;
 
 /// A rate, and how much may pass at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct Bucket {
     byte_price: u64,
     /// How far ahead that moment may be, in parts of a cycle.
     credit: u64,
+    /// How far ahead that moment ever is, in parts of a cycle; beyond that it is long past.
+    furthest: u64,
     /// Packets that were refused.
     refused: AtomicU64,
 }
@@ -68,12 +74,17 @@ impl Bucket {
         let per_bit = u128::from(cycles_per_second) * u128::from(PARTS);
         let bits_per_second = u128::from(rate.bits_per_second.get());
         let bounded = |parts: u128| u64::try_from(parts).unwrap_or(u64::MAX);
-        Self {
+        let mut bucket = Self {
             paid_at: AtomicU64::new(now.wrapping_mul(PARTS)),
             byte_price: bounded(((per_bit * 8) << FRACTION_BITS) / bits_per_second),
             credit: bounded(u128::from(rate.burst_bits) * per_bit / bits_per_second).min(FURTHEST / 2),
+            furthest: FURTHEST,
             refused: AtomicU64::new(0),
-        }
+        };
+        let ahead = bucket.credit.saturating_add(bucket.price(LONGEST));
+        let apart = bounded(per_bit * u128::from(APART_S));
+        bucket.furthest = ahead.saturating_add(apart).min(FURTHEST);
+        bucket
     }
 
     /// Whether a packet of so many bytes may pass at the moment `now`; then it is charged for.
@@ -85,7 +96,7 @@ impl Bucket {
         let taken = self
             .paid_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
-                let ahead = Self::ahead(paid_at, now);
+                let ahead = self.ahead(paid_at, now);
                 (ahead <= self.credit).then(|| now.wrapping_add(ahead).wrapping_add(price))
             });
         if taken.is_err() {
@@ -106,10 +117,10 @@ impl Bucket {
     }
 
     /// How far the moment is ahead; not at all if it is past. Of who was silent for just as long as the word takes to go round,
-    /// nine months at 3 GHz, it seems to be ahead: by less than its credit, or it is past.
-    fn ahead(paid_at: u64, now: u64) -> u64 {
+    /// nine months at 3 GHz, it seems to be ahead: then a burst's time and a minute pass until it is past.
+    fn ahead(&self, paid_at: u64, now: u64) -> u64 {
         let ahead = paid_at.wrapping_sub(now);
-        if ahead <= FURTHEST { ahead } else { 0 }
+        if ahead <= self.furthest { ahead } else { 0 }
     }
 }
 
@@ -194,7 +205,17 @@ mod tests {
     #[test]
     fn who_was_silent_for_years_has_a_full_bucket_and_no_more() {
         // The word has gone round several times, or half of it, or is just about to.
-        for silence in [0, 1, HZ * 3600, 1 << 54, 1 << 55, (1 << 56) - 1, 1 << 56, 3 << 60] {
+        for silence in [
+            0,
+            1,
+            HZ * 3600,
+            1 << 54,
+            1 << 55,
+            7 << 53,
+            (1 << 56) - 1,
+            1 << 56,
+            3 << 60,
+        ] {
             let start = u64::MAX - 9;
             let (bucket, _) = bucket(1_000_000, Some(8 * 100_000), start);
             let now = start.wrapping_add(silence);

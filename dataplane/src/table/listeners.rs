@@ -76,7 +76,7 @@ impl Listeners {
 }
 
 impl Listeners {
-    /// The only locations that reports of a family's groups go to, so that hosts that listen do not hear each other and all
+    /// The only locations that reports of a family's groups go to beside other nodes, so that hosts that listen do not hear each other and all
     /// say so (RFC 4541 section 2.1.1); `None` if they go to everybody: nobody is known to ask.
     #[must_use]
     pub fn queriers(&self, network: NetworkId, is_ipv4: bool) -> Option<&[Location]> {

@@ -12,6 +12,7 @@ use millrace_dataplane::wire::{
 };
 
 use crate::admit::{SOURCE_V4, SOURCE_V6, discovers, neighbour_message, octets, refuse_discovery};
+use crate::classify::is_neighbour_discovery;
 
 /// Length of both addresses of an Ethernet header, behind which a tag stands.
 const ADDRESSES_LEN: usize = 2 * eth::MAC_LEN;
@@ -136,11 +137,14 @@ fn admit_v6(guard: &Guard, ethernet: Ethernet<'_>, source: Ipv6Addr) -> Result<(
     if source.is_unspecified() && upper.protocol != IpProtocol::ICMPV6 {
         return Err(DropReason::SpoofedAddress.into());
     }
-    // Not behind extension headers either, where nobody would look at it (RFC 7113).
-    let kind = upper.payload.first().copied().map(IcmpType);
-    let is_discovery =
-        kind.is_some_and(|kind| (IcmpType::V6_ROUTER_SOLICITATION..=IcmpType::V6_REDIRECT).contains(&kind));
-    if upper.protocol == IpProtocol::ICMPV6 && upper.offset > 0 && is_discovery {
+    // Not behind extension headers either, where nobody would look at it, nor in a piece behind theirs (RFC 7113). What a later
+    // piece of another message begins with is no kind.
+    let has_start = upper.fragment.is_none_or(|fragment| fragment.is_first());
+    let may_discover = || {
+        let kind = upper.payload.first();
+        kind.is_none_or(|kind| is_neighbour_discovery(*kind))
+    };
+    if upper.protocol == IpProtocol::ICMPV6 && upper.offset > 0 && has_start && may_discover() {
         return Err(DropReason::NeighbourSpoofed.into());
     }
     Ok(())
@@ -159,8 +163,14 @@ fn admit_discovery(guard: &Guard, ethernet: Ethernet<'_>, kind: IcmpType) -> Res
         |address: Ipv6Addr| address.is_unicast_link_local() || guard.sources.contains(&IpAddr::V6(address));
     let is_other = |link: Option<MacAddr>| link.is_some_and(|link| link != ethernet.source());
     let is_honest = if message.is_solicitation() {
-        // A probe asks whether an address is taken, and claims none itself (RFC 4862 section 5.4).
-        (source.is_unspecified() || is_own(source)) && !is_other(message.source_link())
+        // A probe asks whether an address is taken, and claims none itself; but whoever probes for the same one meanwhile has to
+        // do without it (RFC 4862 section 5.4.3).
+        let own = if source.is_unspecified() {
+            message.target()
+        } else {
+            source
+        };
+        is_own(own) && !is_other(message.source_link())
     } else {
         is_own(source) && is_own(message.target()) && !is_other(message.target_link())
     };

@@ -44,7 +44,7 @@ fn reason(ethernet: Ethernet<'_>) -> Option<PuntReason> {
     }
 }
 
-/// Whom a frame is for that the slow path gives back: what hosts say of groups, those who ask for it.
+/// Whom a frame is for that the slow path gives back: what hosts say of groups, those who ask for it, and other nodes.
 #[cold]
 pub(super) fn audience(segment: &Segment, frame: &Frame) -> Audience {
     if !segment.snoops {

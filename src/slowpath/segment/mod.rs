@@ -154,6 +154,9 @@ impl Segments {
             Learnt::Refused(Refusal::NoStation | Refusal::Static) => stats.stations_refused.add(1),
             Learnt::Refused(Refusal::PortFull | Refusal::NetworkFull | Refusal::TableFull) => {
                 stats.stations_no_room.add(1);
+                if moves.is_some() {
+                    self.moves.undo((network, mac));
+                }
             }
         }
     }
@@ -237,8 +240,14 @@ impl Segments {
         let (mac, is_router) = self.who_has(network, question.target(), now.at)?;
         let is_at = self.fdb.lookup(network, mac)?.location();
         // Whoever hears the answer learns from it where the station is: of another node's stations only that node may say
-        // so to others. Who is asked for on its own side of a port hears the question there.
+        // so to others. Who is asked for on its own side of a port hears the question there. And an answer to who is not known
+        // where it asks (there may be no room for more) goes to everybody, or elsewhere.
+        let asks_where_it_is = || {
+            let asker = self.fdb.lookup(network, question.asker());
+            asker.is_some_and(|asker| asker.location() == from)
+        };
         let may_answer = match from {
+            Location::Port(_) if matches!(is_at, Location::Remote(_)) => asks_where_it_is(),
             Location::Port(_) => is_at != from,
             Location::Remote(_) => matches!(is_at, Location::Port(_)),
             Location::Switch => false,

@@ -81,6 +81,13 @@ impl Moves {
         Move::Pins
     }
 
+    /// The last move of a station that may move came to nothing, so it does not count.
+    pub(super) fn undo(&mut self, station: Station) {
+        if let Some(travel) = self.stations.get_mut(&station) {
+            travel.count = travel.count.saturating_sub(1);
+        }
+    }
+
     /// Forgets moves that are long past.
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.stations.retain(|_, travel| now < travel.until);

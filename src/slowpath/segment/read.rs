@@ -116,6 +116,14 @@ impl Question {
         }
     }
 
+    /// Who asks, and gets the answer.
+    pub(super) fn asker(&self) -> MacAddr {
+        match self {
+            Self::Arp(fields) => fields.sender_hardware,
+            Self::Solicitation(_, asker) => asker.link,
+        }
+    }
+
     /// The answer, as `mac` itself would give it; `None` if only it knows what belongs there.
     pub(super) fn answer(&self, mac: MacAddr, is_router: Option<bool>) -> Option<PacketCopy> {
         match self {

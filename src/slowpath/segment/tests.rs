@@ -307,6 +307,22 @@ fn too_many_behind_one_port_are_not_learned() {
         bench.counted(),
         BTreeMap::from([("stations_learned", 3), ("stations_no_room", 3)])
     );
+    // Nor is one that comes from somewhere else: it has not moved, and is no loop.
+    for _ in 0..20 {
+        bench.learn(RED, A, port(1));
+    }
+    assert_eq!(bench.at(RED, A), Some(port(2)));
+    bench.fdb.write().remove(RED, MacAddr([6, 0, 0, 0, 0, 1]));
+    bench.learn(RED, A, port(1));
+    assert_eq!(bench.at(RED, A), Some(port(1)));
+    assert_eq!(
+        bench.counted(),
+        BTreeMap::from([
+            ("stations_learned", 3),
+            ("stations_moved", 1),
+            ("stations_no_room", 23)
+        ])
+    );
 }
 
 #[test]
@@ -367,6 +383,24 @@ fn another_nodes_stations_are_answered_for_on_this_node_alone() {
     // And who is on the same side hears the question itself.
     bench.passes(&arp(1, (A, A_IP), [10, 9, 0, 99]), port(1));
     bench.passes(&arp(1, other, A_IP), port(1));
+}
+
+/// The answer would go to everybody, and other nodes would learn from it that whoever is asked for is here.
+#[test]
+fn who_is_not_known_is_told_nothing_of_another_nodes_stations() {
+    let mut bench = Bench::new();
+    let bounds = millrace_dataplane::table::fdb::Bounds {
+        per_port: 1,
+        ..Default::default()
+    };
+    bench.fdb.write().set_bounds(RED, bounds);
+    bench.passes(&arp(1, (B, B_IP), B_IP), remote(0));
+    bench.learn(RED, MacAddr([6, 0, 0, 0, 0, 1]), port(1));
+    let ask = |target| arp(1, (A, A_IP), target);
+    bench.passes(&ask(B_IP), port(1));
+    assert_eq!(bench.at(RED, A), None, "there is no room for it");
+    assert_eq!(bench.answered(&ask(POD_IP), port(1)), POD, "that one is here");
+    assert_eq!(bench.answered(&ask(B_IP), port(2)), B, "there is room there");
 }
 
 #[test]

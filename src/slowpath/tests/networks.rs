@@ -67,7 +67,11 @@ fn with_networks(known: &[&str]) -> NodeTables {
         (&*host(A), Target::Port(POD_RED)),
     ];
     let red = second(&top, RED, RED_GATEWAY, &red);
-    let green = [("10.9.0.0/16", Target::Unreachable), ("10.9.2.0/24", far)];
+    let green = [
+        ("10.9.0.0/16", Target::Unreachable),
+        ("10.9.2.0/24", far),
+        ("10.244.1.0/24", Target::Network(NetworkId::CLUSTER)),
+    ];
     let green = second(&top, GREEN, GREEN_GATEWAY, &green);
     NodeTables {
         routed: Arc::new(RoutedNetworks::build([red, green], [(POD_RED, RED)])),
@@ -232,6 +236,28 @@ fn what_waits_goes_on_in_its_network() {
         })
     });
     assert_eq!(ways, expected);
+}
+
+/// A Service's endpoint in green answers the gateway, and crosses: in the cluster the answer turns out to be for somebody on the
+/// node's own link.
+#[test]
+fn what_crosses_to_somebody_on_the_link_waits_too() {
+    let start = Instant::now();
+    let mut slow_path = slow_path();
+    let detail = PuntDetail::NextHop(UPLINK, ip(NEIGHBOUR));
+    let punt = Packet::udp(GREEN_REMOTE, GATEWAY, 9).punt(UPLINK, PuntReason::NeighbourUnresolved, detail);
+    let none = with_networks(&[]);
+    let actions = slow_path.handle(&of(GREEN, punt), &none, start);
+    assert_eq!(actions.request.map(|asked| asked.address), Some(ip(NEIGHBOUR)));
+    assert!(actions.injection.is_none());
+    assert!(slow_path.tables_changed(&none).is_empty());
+    let released = slow_path.tables_changed(&with_networks(&[NEIGHBOUR]));
+    let ways: Vec<_> = released.iter().map(|(_, sent)| sent.way).collect();
+    let expected = Way::Walk(Origin::Held {
+        port: UPLINK,
+        network: GREEN,
+    });
+    assert_eq!(ways, [expected]);
 }
 
 #[test]

@@ -60,6 +60,10 @@ fn a_guarded_station_speaks_for_itself_only() {
         (nd(135, "fd09::14", "fd09::1", own), None),
         (nd(135, "::", "fd09::14", own), None),
         (
+            nd(135, "::", "fd09::15", own),
+            spoofed(DropReason::NeighbourSpoofed),
+        ),
+        (
             nd(135, "fd09::15", "fd09::1", own),
             spoofed(DropReason::NeighbourSpoofed),
         ),
@@ -121,4 +125,39 @@ fn a_guarded_station_is_no_router() {
         switch.verdict(GUARDED, &bytes),
         dropped(DropReason::NeighbourSpoofed)
     );
+}
+
+/// RFC 7113: a message that begins only in the second piece is nobody's to judge, and any other's may go on as it likes.
+#[test]
+fn a_guarded_station_hides_nothing_in_pieces() {
+    let mut switch = switch();
+    let octets = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let mut said = |next: u8, offset: u16, more: bool, body: &[u8]| {
+        let len = u8::try_from(8 + body.len()).unwrap();
+        let [high, low] = (offset | u16::from(more)).to_be_bytes();
+        let packet = [
+            &[0x60, 0, 0, 0, 0, len, 44, 255][..],
+            &octets("fd09::14"),
+            &octets("ff02::1"),
+            &[next, 0, high, low, 0, 0, 0, 7],
+            body,
+        ]
+        .concat();
+        let bytes = ethernet(MacAddr::BROADCAST, station(14), 0x86dd, &packet);
+        switch.verdict(GUARDED, &bytes)
+    };
+    let (passes, refused) = (cast(RED, at(GUARDED)), dropped(DropReason::NeighbourSpoofed));
+    let options = [58, 0, 1, 4, 0, 0, 0, 0];
+    assert_eq!(
+        said(60, 0, true, &options),
+        refused,
+        "the message is in the next piece"
+    );
+    assert_eq!(said(58, 0, true, &[136, 0, 0, 0, 0, 0, 0, 0]), refused);
+    assert_eq!(
+        said(58, 0, true, &[128, 0, 0, 0, 0, 0, 0, 0]),
+        passes,
+        "an echo request"
+    );
+    assert_eq!(said(58, 8, false, &[136; 8]), passes, "what it says");
 }

@@ -75,9 +75,9 @@ fn where_nothing_is_overheard_groups_are_everybodys() {
 }
 
 #[test]
-fn what_hosts_say_goes_to_who_asks_and_a_question_to_everybody() {
+fn what_hosts_say_goes_to_who_asks_and_other_nodes_and_a_question_to_everybody() {
     let mut switch = overhearing();
-    for (kind, expected) in [(0x16, 1), (0x17, 1), (0x11, 7), (0x99, 7)] {
+    for (kind, expected) in [(0x16, 3), (0x17, 3), (0x11, 7), (0x99, 7)] {
         let sent = igmp(kind);
         let (verdict, _) = switch.receive(port(10), &sent);
         let detail = PuntDetail::Segment(RED, at(10));
@@ -88,6 +88,13 @@ fn what_hosts_say_goes_to_who_asks_and_a_question_to_everybody() {
         };
         assert_eq!(switch.copies(cast, &left).len(), expected, "{kind:#x}");
     }
+    // A node that asks for somebody behind it hands on to no third one what it hears, so each hears it from who sent it. What
+    // comes from there goes to who asks here.
+    let (verdict, left) = switch.originate(&igmp(0x16), RED, behind(3));
+    let Verdict::Replicate(cast) = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert!(switch.copies(cast, &left).is_empty(), "nobody here asks");
     switch.listen(Listeners::default());
     let (verdict, left) = switch.originate(&igmp(0x16), RED, at(10));
     let Verdict::Replicate(cast) = verdict else {

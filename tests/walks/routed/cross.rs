@@ -416,6 +416,23 @@ fn pieces_cross_with_the_first() {
     }
 }
 
+/// A piece that waits in the network into which it goes has passed in neither, and goes on when it comes again.
+#[test]
+fn a_piece_that_waits_behind_the_boundary_may_come_again() {
+    for family in Family::BOTH {
+        let mut node = node();
+        let to = GREEN.pod(family, 4, 9);
+        let whole = Ip::udp(pod(family, 1, 2), to).body(Body::Udp(7, 8, vec![3; 200]));
+        let piece = cut(family, &sent(&whole, pod_port(2)), 0..64, true);
+        let detail = PuntDetail::NextHop(uplink(), node_address(Family::V4, 4));
+        for _ in 0..2 {
+            let (verdict, left) = node.receive(pod_port(2), &piece);
+            let expect = punt(PuntReason::NeighbourUnresolved, detail, &piece);
+            Row::new("first", pod_port(2), Vec::new(), expect).check(verdict, &left);
+        }
+    }
+}
+
 #[test]
 fn errors_cross_back() {
     for family in Family::BOTH {
@@ -451,6 +468,44 @@ fn errors_cross_back() {
         let error = too_big(GREEN.gateway(family), own.0, &far.ttl(63), 1000);
         let expect = delivered(&error.clone().ttl(63), pod_port(2));
         check(&mut node, "error", uplink(), &GREEN.tunnelled(2, &error), expect);
+    }
+}
+
+/// Two pods of the cluster talk, or one of them with a Service; a pod of green quotes that to one of them.
+#[test]
+fn an_error_says_nothing_of_what_was_not_sent_into_its_network() {
+    for family in Family::BOTH {
+        let mut node = Node::with(served(family, (pod(family, 1, 3), 8080)));
+        let (own, other) = ((pod(family, 1, 2), 4000), (pod(family, 1, 3), 80));
+        let direct = datagram(own, other).ttl(63);
+        let called = datagram((own.0, 4001), (other.0, 8080)).ttl(63);
+        for (to, seen) in [(other, &direct), ((vip(family, 1), 80), &called)] {
+            let from = if to == other { own } else { (own.0, 4001) };
+            let expect = delivered(seen, pod_port(3));
+            check(
+                &mut node,
+                "talk",
+                pod_port(2),
+                &sent(&datagram(from, to), pod_port(2)),
+                expect,
+            );
+        }
+        let green = GREEN.pod(family, 1, 2);
+        let far = GREEN.pod(family, 2, 7);
+        for seen in [&direct, &called] {
+            let near = port_unreachable(green, own.0, seen);
+            let (verdict, _) = node.receive(GREEN.port(2), &sent(&near, GREEN.port(2)));
+            assert_eq!(verdict, Verdict::Drop(DropReason::IcmpUnrelated), "{family:?}");
+            for from in [far, GREEN.gateway(family)] {
+                let error = too_big(from, own.0, seen, 1000);
+                let (verdict, _) = node.receive(uplink(), &GREEN.tunnelled(2, &error));
+                assert_eq!(
+                    verdict,
+                    Verdict::Drop(DropReason::IcmpUnrelated),
+                    "{family:?} {from}"
+                );
+            }
+        }
     }
 }
 
@@ -511,13 +566,27 @@ fn a_service_may_have_its_endpoint_in_another_network() {
     }
 }
 
-/// A client outside of the cluster calls by this node, under whose gateway's address it goes on: so the answer comes back here.
+/// A client outside of the cluster calls by this node, under whose gateway's address it goes on: so the answer comes back here. Also
+/// where the traffic policy would have the endpoint see the client.
 #[test]
 fn the_world_reaches_a_services_endpoint_in_another_network() {
     for family in Family::BOTH {
-        for (endpoint, is_far) in [(GREEN.pod(family, 1, 2), false), (GREEN.pod(family, 2, 7), true)] {
+        let here = GREEN.pod(family, 1, 2);
+        for (endpoint, is_far, external_local) in [
+            (here, false, false),
+            (GREEN.pod(family, 2, 7), true, false),
+            (here, false, true),
+        ] {
             let called = (external(family, 8), 80);
-            let sketch = Sketch::new(1, At::External(called.0), called.1, &[(endpoint, 8080, false)]);
+            let sketch = Sketch {
+                external_local,
+                ..Sketch::new(
+                    1,
+                    At::External(called.0),
+                    called.1,
+                    &[(endpoint, 8080, external_local)],
+                )
+            };
             let tables = tables(1);
             let gateway = pod(family, 1, 1);
             let mut local = Local::clone(&tables.local);
