@@ -51,7 +51,10 @@ impl Members {
 
     /// All of them, as they are written down.
     pub fn rows(&self) -> impl Iterator<Item = &MemberRow> {
-        self.served.values().chain(&self.unserved)
+        // One that is just being made or adopted stands in both.
+        let waiting = self.unserved.iter();
+        let waiting = waiting.filter(move |row| self.port_of(&row.interface).is_none());
+        self.served.values().chain(waiting)
     }
 
     /// Those that are served, by port.
@@ -78,6 +81,11 @@ impl Members {
 
     pub(super) fn note_long_frames(&mut self, ports: Vec<PortId>) {
         self.long_frames.extend(ports);
+    }
+
+    /// It waits no longer to be served.
+    fn settle(&mut self, interface: &str) {
+        self.unserved.retain(|row| row.interface != interface);
     }
 
     /// How many are not served.
@@ -127,12 +135,13 @@ impl Daemon {
             self.part_row(&row.interface.clone()).await?;
         }
         self.members.unserved.push(row.clone());
-        self.remember()
-            .map_err(|error| Failure::failed(error.to_string()))?;
+        if let Err(error) = self.remember() {
+            // Else a tap device that is there would be adopted in spite of what is answered.
+            self.members.settle(&row.interface);
+            return Err(Failure::failed(error.to_string()));
+        }
         let made = self.make_member(&row).await;
-        self.members
-            .unserved
-            .retain(|other| other.interface != row.interface);
+        self.members.settle(&row.interface);
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
@@ -274,7 +283,7 @@ impl Daemon {
                 }
             }
         }
-        self.members.unserved.retain(|other| other.interface != interface);
+        self.members.settle(interface);
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
@@ -287,29 +296,26 @@ impl Daemon {
 
     /// Serves again the ports that were written down and are not served. One whose interface is gone is forgotten.
     pub(super) async fn adopt_members(&mut self) {
-        for row in std::mem::take(&mut self.members.unserved) {
-            let link = match self.kernel.find_link(&row.interface).await {
-                Ok(Some(link)) => link,
-                Ok(None) => {
-                    info!(interface = row.interface, "gone meanwhile, and forgotten");
-                    continue;
-                }
+        // Each stays among them until it is settled: every publication in between writes down what there is.
+        for row in self.members.unserved.clone() {
+            match self.kernel.find_link(&row.interface).await {
+                Ok(None) => info!(interface = row.interface, "gone meanwhile, and forgotten"),
+                Ok(Some(link)) => match self.adopt_member(&row, link).await {
+                    Ok(()) => info!(interface = row.interface, "adopted"),
+                    Err(failure) => {
+                        warn!(
+                            "{} cannot be served, and stays cut off: {}",
+                            row.interface, failure.message
+                        );
+                        continue;
+                    }
+                },
                 Err(error) => {
                     warn!("{error}");
-                    self.members.unserved.push(row);
                     continue;
                 }
-            };
-            match self.adopt_member(&row, link).await {
-                Ok(()) => info!(interface = row.interface, "adopted"),
-                Err(failure) => {
-                    warn!(
-                        "{} cannot be served, and stays cut off: {}",
-                        row.interface, failure.message
-                    );
-                    self.members.unserved.push(row);
-                }
             }
+            self.members.settle(&row.interface);
         }
         if let Err(error) = self.remember() {
             warn!("{error}");
@@ -367,4 +373,27 @@ fn route(route: MemberRoute) -> RouteSpec {
 fn with_prefix(address: std::net::IpAddr, subnet: IpNet) -> IpNet {
     // INVARIANT: the subnet is of the address's family, so its length fits.
     IpNet::new(address, subnet.prefix_len()).unwrap_or_else(|_| IpNet::from(address))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_being_taken_up_is_written_down_once_and_the_others_with_it() {
+        let row = |name: &str| -> MemberRow {
+            let text = json!({"interface": name, "end": {"tap": {"name": name}}, "network": "shop/blue"});
+            serde_json::from_value(text).unwrap()
+        };
+        let names = |members: &Members| -> Vec<String> {
+            let rows = members.rows();
+            rows.map(|row| row.interface.clone()).collect()
+        };
+        let mut members = Members::found(vec![row("vm1"), row("vm2")]);
+        members.served.insert(PortId::new(2).unwrap(), row("vm1"));
+        assert_eq!(names(&members), ["vm1", "vm2"]);
+        members.settle("vm1");
+        assert_eq!((names(&members).len(), members.waiting()), (2, 1));
+    }
 }
