@@ -114,7 +114,12 @@ impl Daemon {
     /// Makes a port, from the device to the workers. Where a container runtime asks, one that is there and whole is left as it
     /// is.
     pub(super) async fn join(&mut self, join: &Join) -> Result<Joined, Failure> {
-        let row = self.wanted_member(join)?;
+        let mut row = self.wanted_member(join)?;
+        if row.is_tap() && self.members.of_interface(&row.interface).is_none() {
+            // The kernel itself is asked: what was followed of it may be older than a device that was just made, or taken away.
+            let there = self.kernel.find_link(&row.interface).await.map_err(failed)?;
+            row.was_there = there.is_some();
+        }
         if let Some(there) = self.members.of_interface(&row.interface) {
             if there.attachment.is_none() || row.attachment.is_none() {
                 return Err(Failure::failed(format!(
@@ -150,7 +155,7 @@ impl Daemon {
         self.joined(&row)
     }
 
-    /// The device, then the port; neither stays without the other, save a device that was there before.
+    /// The device, then the port; neither stays without the other, save a device that was there before, as it was.
     async fn make_member(&mut self, row: &MemberRow) -> Result<(), Failure> {
         let mtu = self.mtu_of_member(row)?;
         let (link, is_new) = match &row.end {
@@ -178,11 +183,16 @@ impl Daemon {
             }
         };
         let opened = self.open_member(row, &link).await;
-        if opened.is_err()
-            && is_new
-            && let Err(error) = self.kernel.delete_link(&row.interface).await
-        {
-            warn!("{error}");
+        if opened.is_err() {
+            let undone = if is_new {
+                let removed = self.kernel.delete_link(&row.interface).await;
+                removed.map_err(|error| error.to_string())
+            } else {
+                xdp::detach_ours(link.ifindex).map_err(|error| error.to_string())
+            };
+            if let Err(error) = undone {
+                warn!("{error}");
+            }
         }
         opened
     }

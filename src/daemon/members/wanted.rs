@@ -35,7 +35,7 @@ impl Daemon {
             }
         };
         let mut row = MemberRow {
-            was_there: matches!(join.end, MemberEnd::Tap(_)) && self.state.link_by_name(&interface).is_some(),
+            was_there: false,
             interface,
             end: join.end.clone(),
             network: join.network.clone(),
