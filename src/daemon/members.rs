@@ -155,7 +155,7 @@ impl Daemon {
         self.joined(&row)
     }
 
-    /// The device, then the port; neither stays without the other, save a device that was there before, as it was.
+    /// The device, then the port; neither stays without the other, save a device that was there before.
     async fn make_member(&mut self, row: &MemberRow) -> Result<(), Failure> {
         let mtu = self.mtu_of_member(row)?;
         let (link, is_new) = match &row.end {
@@ -185,10 +185,9 @@ impl Daemon {
         let opened = self.open_member(row, &link).await;
         if opened.is_err() {
             let undone = if is_new {
-                let removed = self.kernel.delete_link(&row.interface).await;
-                removed.map_err(|error| error.to_string())
+                self.kernel.delete_link(&row.interface).await.map_err(Into::into)
             } else {
-                xdp::detach_ours(link.ifindex).map_err(|error| error.to_string())
+                give_back(&self.kernel, &row.interface).await
             };
             if let Err(error) = undone {
                 warn!("{error}");
@@ -283,21 +282,19 @@ impl Daemon {
         if let Some(id) = self.members.port_of(interface) {
             self.members.forget(id);
             if let Some(port) = self.ports.remove(id) {
-                let ifindex = port.attached.spec.ifindex;
                 self.publish().await;
                 self.close(port);
-                if row.is_lent()
-                    && let Err(error) = xdp::detach_ours(ifindex)
-                {
-                    warn!("{interface}: {error}");
-                }
             }
         }
         self.members.settle(interface);
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
-        if !row.is_lent() {
+        if row.is_lent() {
+            if let Err(error) = give_back(&self.kernel, interface).await {
+                warn!("{interface}: {error}");
+            }
+        } else {
             remove_device(&self.kernel, &row).await.map_err(failed)?;
         }
         info!(interface, "detached");
@@ -368,6 +365,19 @@ pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> R
         MemberEnd::Tap(_) => kernel.remove_tap(&row.interface).await,
         MemberEnd::Pod(_) => kernel.detach_pod(&row.interface).await,
     }
+}
+
+/// Takes our program off a device that is somebody else's, and leaves it down: else the kernel itself would take the frames of a
+/// machine that was in a network of its own. Says whether there was such a program.
+pub(super) async fn give_back(kernel: &kernel::Kernel, interface: &str) -> anyhow::Result<bool> {
+    let Some(link) = kernel.find_link(interface).await? else {
+        return Ok(false);
+    };
+    if !matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours()) {
+        return Ok(false);
+    }
+    kernel.set_up(interface, false).await?;
+    Ok(xdp::detach_ours(link.ifindex)?)
 }
 
 fn route(route: MemberRoute) -> RouteSpec {
