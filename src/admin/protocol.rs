@@ -89,6 +89,9 @@ pub enum Request {
         vni: u32,
         /// The UDP port of its tunnels.
         port: u16,
+        /// `name` of the CNI configuration that has this number: another definition may have it too, and not be in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// The networks beside the cluster's own.
     ShowNetworks,

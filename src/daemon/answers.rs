@@ -62,7 +62,9 @@ impl Daemon {
             Request::ShowNode => to_value(self.node_facts()),
             Request::Join(join) => self.join(&join).await.and_then(to_value),
             Request::Part(name) => self.part(&name).await,
-            Request::NetworkFacts { vni, port } => self.network_facts(vni, port).and_then(to_value),
+            Request::NetworkFacts { vni, port, name } => self
+                .network_facts((vni, port), name.as_deref())
+                .and_then(to_value),
             Request::ShowNetworks => to_value(self.show_networks()),
             Request::Leave => self.leave(),
             Request::Capture { port } => {

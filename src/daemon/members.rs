@@ -51,7 +51,10 @@ impl Members {
 
     /// All of them, as they are written down.
     pub fn rows(&self) -> impl Iterator<Item = &MemberRow> {
-        self.served.values().chain(&self.unserved)
+        // One that is just being made or adopted stands in both.
+        let waiting = self.unserved.iter();
+        let waiting = waiting.filter(move |row| self.port_of(&row.interface).is_none());
+        self.served.values().chain(waiting)
     }
 
     /// Those that are served, by port.
@@ -80,6 +83,11 @@ impl Members {
         self.long_frames.extend(ports);
     }
 
+    /// It waits no longer to be served.
+    fn settle(&mut self, interface: &str) {
+        self.unserved.retain(|row| row.interface != interface);
+    }
+
     /// How many are not served.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -106,7 +114,12 @@ impl Daemon {
     /// Makes a port, from the device to the workers. Where a container runtime asks, one that is there and whole is left as it
     /// is.
     pub(super) async fn join(&mut self, join: &Join) -> Result<Joined, Failure> {
-        let row = self.wanted_member(join)?;
+        let mut row = self.wanted_member(join)?;
+        if row.is_tap() && self.members.of_interface(&row.interface).is_none() {
+            // The kernel itself is asked: what was followed of it may be older than a device that was just made, or taken away.
+            let there = self.kernel.find_link(&row.interface).await.map_err(failed)?;
+            row.was_there = there.is_some();
+        }
         if let Some(there) = self.members.of_interface(&row.interface) {
             if there.attachment.is_none() || row.attachment.is_none() {
                 return Err(Failure::failed(format!(
@@ -127,12 +140,13 @@ impl Daemon {
             self.part_row(&row.interface.clone()).await?;
         }
         self.members.unserved.push(row.clone());
-        self.remember()
-            .map_err(|error| Failure::failed(error.to_string()))?;
+        if let Err(error) = self.remember() {
+            // Else a tap device that is there would be adopted in spite of what is answered.
+            self.members.settle(&row.interface);
+            return Err(Failure::failed(error.to_string()));
+        }
         let made = self.make_member(&row).await;
-        self.members
-            .unserved
-            .retain(|other| other.interface != row.interface);
+        self.members.settle(&row.interface);
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
@@ -169,11 +183,15 @@ impl Daemon {
             }
         };
         let opened = self.open_member(row, &link).await;
-        if opened.is_err()
-            && is_new
-            && let Err(error) = self.kernel.delete_link(&row.interface).await
-        {
-            warn!("{error}");
+        if opened.is_err() {
+            let undone = if is_new {
+                self.kernel.delete_link(&row.interface).await.map_err(Into::into)
+            } else {
+                give_back(&self.kernel, &row.interface).await
+            };
+            if let Err(error) = undone {
+                warn!("{error}");
+            }
         }
         opened
     }
@@ -264,21 +282,19 @@ impl Daemon {
         if let Some(id) = self.members.port_of(interface) {
             self.members.forget(id);
             if let Some(port) = self.ports.remove(id) {
-                let ifindex = port.attached.spec.ifindex;
                 self.publish().await;
                 self.close(port);
-                if row.is_lent()
-                    && let Err(error) = xdp::detach_ours(ifindex)
-                {
-                    warn!("{interface}: {error}");
-                }
             }
         }
-        self.members.unserved.retain(|other| other.interface != interface);
+        self.members.settle(interface);
         if let Err(error) = self.remember() {
             warn!("{error}");
         }
-        if !row.is_lent() {
+        if row.is_lent() {
+            if let Err(error) = give_back(&self.kernel, interface).await {
+                warn!("{interface}: {error}");
+            }
+        } else {
             remove_device(&self.kernel, &row).await.map_err(failed)?;
         }
         info!(interface, "detached");
@@ -287,29 +303,26 @@ impl Daemon {
 
     /// Serves again the ports that were written down and are not served. One whose interface is gone is forgotten.
     pub(super) async fn adopt_members(&mut self) {
-        for row in std::mem::take(&mut self.members.unserved) {
-            let link = match self.kernel.find_link(&row.interface).await {
-                Ok(Some(link)) => link,
-                Ok(None) => {
-                    info!(interface = row.interface, "gone meanwhile, and forgotten");
-                    continue;
-                }
+        // Each stays among them until it is settled: every publication in between writes down what there is.
+        for row in self.members.unserved.clone() {
+            match self.kernel.find_link(&row.interface).await {
+                Ok(None) => info!(interface = row.interface, "gone meanwhile, and forgotten"),
+                Ok(Some(link)) => match self.adopt_member(&row, link).await {
+                    Ok(()) => info!(interface = row.interface, "adopted"),
+                    Err(failure) => {
+                        warn!(
+                            "{} cannot be served, and stays cut off: {}",
+                            row.interface, failure.message
+                        );
+                        continue;
+                    }
+                },
                 Err(error) => {
                     warn!("{error}");
-                    self.members.unserved.push(row);
                     continue;
                 }
-            };
-            match self.adopt_member(&row, link).await {
-                Ok(()) => info!(interface = row.interface, "adopted"),
-                Err(failure) => {
-                    warn!(
-                        "{} cannot be served, and stays cut off: {}",
-                        row.interface, failure.message
-                    );
-                    self.members.unserved.push(row);
-                }
             }
+            self.members.settle(&row.interface);
         }
         if let Err(error) = self.remember() {
             warn!("{error}");
@@ -354,6 +367,19 @@ pub(super) async fn remove_device(kernel: &kernel::Kernel, row: &MemberRow) -> R
     }
 }
 
+/// Takes our program off a device that is somebody else's, and leaves it down: else the kernel itself would take the frames of a
+/// machine that was in a network of its own. Says whether there was such a program.
+pub(super) async fn give_back(kernel: &kernel::Kernel, interface: &str) -> anyhow::Result<bool> {
+    let Some(link) = kernel.find_link(interface).await? else {
+        return Ok(false);
+    };
+    if !matches!(xdp::query(link.ifindex), Ok(Some(program)) if program.is_ours()) {
+        return Ok(false);
+    }
+    kernel.set_up(interface, false).await?;
+    Ok(xdp::detach_ours(link.ifindex)?)
+}
+
 fn route(route: MemberRoute) -> RouteSpec {
     RouteSpec {
         prefix: route.destination,
@@ -367,4 +393,27 @@ fn route(route: MemberRoute) -> RouteSpec {
 fn with_prefix(address: std::net::IpAddr, subnet: IpNet) -> IpNet {
     // INVARIANT: the subnet is of the address's family, so its length fits.
     IpNet::new(address, subnet.prefix_len()).unwrap_or_else(|_| IpNet::from(address))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_being_taken_up_is_written_down_once_and_the_others_with_it() {
+        let row = |name: &str| -> MemberRow {
+            let text = json!({"interface": name, "end": {"tap": {"name": name}}, "network": "shop/blue"});
+            serde_json::from_value(text).unwrap()
+        };
+        let names = |members: &Members| -> Vec<String> {
+            let rows = members.rows();
+            rows.map(|row| row.interface.clone()).collect()
+        };
+        let mut members = Members::found(vec![row("vm1"), row("vm2")]);
+        members.served.insert(PortId::new(2).unwrap(), row("vm1"));
+        assert_eq!(names(&members), ["vm1", "vm2"]);
+        members.settle("vm1");
+        assert_eq!((names(&members).len(), members.waiting()), (2, 1));
+    }
 }

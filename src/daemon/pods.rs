@@ -19,7 +19,7 @@ use super::Daemon;
 use super::compile::overhead;
 use super::fabric::{PortSpec, Sockets};
 use super::links::VETH;
-use super::ports::{PodRow, Port};
+use super::ports::{PodRow, Port, Saved};
 use crate::admin::protocol::{Attach, Attached, Attachment, Bandwidth, Failure, HostPort};
 use crate::config::OverlayKind;
 use crate::durable::StateError;
@@ -222,7 +222,8 @@ impl Daemon {
     /// before. One that cannot be served is named, stays cut off, and is tried again; one whose interface is gone is
     /// forgotten.
     pub(super) async fn adopt_pods(&mut self) {
-        for row in std::mem::take(&mut self.unserved) {
+        // Each stays among them until it is settled: every publication in between writes down what there is.
+        for row in self.unserved.clone() {
             match self.kernel.find_link(&row.interface).await {
                 Ok(None) => info!(
                     pod = row.pod,
@@ -236,14 +237,15 @@ impl Daemon {
                             "{} cannot be served, and stays cut off: {}",
                             row.pod, failure.message
                         );
-                        self.unserved.push(row);
+                        continue;
                     }
                 },
                 Err(error) => {
                     warn!("{error}");
-                    self.unserved.push(row);
+                    continue;
                 }
             }
+            self.unserved.retain(|other| other.interface != row.interface);
         }
         if let Err(error) = self.remember() {
             warn!("{error}");
@@ -312,9 +314,16 @@ impl Daemon {
         if rows == self.saved.ports && members == self.saved.members && *networks == self.saved.networks {
             return Ok(());
         }
-        self.saved.networks.clone_from(networks);
-        (self.saved.ports, self.saved.members) = (rows, members);
-        self.saved.store(&self.config.node.state_dir)
+        let next = Saved {
+            ports: rows,
+            members,
+            networks: networks.clone(),
+            ..self.saved.clone()
+        };
+        // What could not be written down is not taken for written the next time.
+        next.store(&self.config.node.state_dir)?;
+        self.saved = next;
+        Ok(())
     }
 
     async fn undo_pod(&self, interface: &str) {

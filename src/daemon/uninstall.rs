@@ -106,7 +106,7 @@ async fn remove_ports(kernel: &Kernel, saved: &Saved) -> Vec<(String, anyhow::Re
     }
     for row in &saved.members {
         let result = if row.is_lent() {
-            detach_program(kernel, &row.interface).await
+            members::give_back(kernel, &row.interface).await
         } else {
             members::remove_device(kernel, row).await.map_err(Into::into)
         };

@@ -35,7 +35,7 @@ impl Daemon {
             }
         };
         let mut row = MemberRow {
-            was_there: matches!(join.end, MemberEnd::Tap(_)) && self.state.link_by_name(&interface).is_some(),
+            was_there: false,
             interface,
             end: join.end.clone(),
             network: join.network.clone(),
@@ -86,7 +86,11 @@ impl Daemon {
     }
 
     /// What an interface's addresses in a network are chosen by.
-    pub(in crate::daemon) fn network_facts(&self, vni: u32, port: u16) -> Result<NetworkFacts, Failure> {
+    pub(in crate::daemon) fn network_facts(
+        &self,
+        (vni, port): (u32, u16),
+        name: Option<&str>,
+    ) -> Result<NetworkFacts, Failure> {
         let mut networks = self.store.networks();
         let network = networks.find(|network| (network.vni.get(), network.port) == (vni, port));
         // The definition may be younger than what is in force here.
@@ -96,6 +100,7 @@ impl Daemon {
             ))
         };
         let network = network.ok_or_else(missing)?;
+        check_cni_name(network, name)?;
         let whole = network.subnets.iter();
         let ends = whole.flat_map(|subnet| {
             let broadcast = subnet.addr().is_ipv4().then(|| subnet.broadcast());
@@ -248,6 +253,21 @@ impl Daemon {
     }
 }
 
+/// Who asks by a configuration of another name has that of a definition that is refused, since an older one has its number: its
+/// pods are not to come into that one's network.
+fn check_cni_name(network: &NetworkRecord, name: Option<&str>) -> Result<(), Failure> {
+    match name.filter(|name| *name != network.cni_name) {
+        None => Ok(()),
+        Some(name) => Err(Failure::wrong(format!(
+            "VNI {} at UDP port {} is that of network {}, whose configuration is called {}, not {name}; another number would be right",
+            network.vni.get(),
+            network.port,
+            network.key,
+            network.cni_name
+        ))),
+    }
+}
+
 /// The MAC address of a pod's interface: locally administered, from its names, so that it keeps it.
 fn derived_mac(pod: &str, interface: &str) -> [u8; 6] {
     let digest = Sha256::digest(format!("millrace member {pod}/{interface}"));
@@ -261,8 +281,38 @@ fn derived_mac(pod: &str, interface: &str) -> [u8; 6] {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::objects::{NetworkKind, PeerChoice, Routing, Vni};
+
+    #[test]
+    fn a_number_that_is_anothers_leads_into_no_network() {
+        let network = NetworkRecord {
+            key: NetworkKey::new("lab", "red").unwrap(),
+            cni_name: "red".to_owned(),
+            vni: Vni::new(100).unwrap(),
+            port: 8472,
+            subnets: Vec::new(),
+            gateways: Vec::new(),
+            node_blocks: [].into(),
+            peers: PeerChoice {
+                nodes: true,
+                addresses: Vec::new(),
+            },
+            mtu: None,
+            kind: NetworkKind::Routed(Routing {
+                routes_to: Vec::new(),
+            }),
+        };
+        assert_eq!(check_cni_name(&network, None), Ok(()));
+        assert_eq!(check_cni_name(&network, Some("red")), Ok(()));
+        let failure = check_cni_name(&network, Some("blue")).unwrap_err();
+        assert!(
+            failure.status == 2 && failure.message.contains("that of network lab/red"),
+            "{failure:?}"
+        );
+    }
 
     #[test]
     fn a_members_mac_address_is_its_own_and_stays() {

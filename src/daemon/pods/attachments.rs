@@ -151,7 +151,10 @@ impl Daemon {
     /// All pods' ports, served or not, as they are written down.
     pub(super) fn rows(&self) -> impl Iterator<Item = PodRow> + '_ {
         let served = self.ports.iter().filter_map(|(_, port)| row(port));
-        served.chain(self.unserved.iter().cloned())
+        // One that is just being made or adopted stands in both.
+        let is_served =
+            move |row: &&PodRow| self.ports.iter().any(|(_, port)| port.interface == row.interface);
+        served.chain(self.unserved.iter().filter(move |row| !is_served(row)).cloned())
     }
 
     /// What is told of a pod's port once it is served.

@@ -30,6 +30,8 @@ const ADDRESSES_MAX: usize = 256;
 const BLOCKS_MAX: usize = 4096;
 /// From what IPv4 needs of every link (RFC 791) to what the switch forwards.
 const MTUS: RangeInclusive<u64> = 576..=9000;
+/// What IPv6 needs (RFC 8200, section 5): with less the kernel has none on an interface.
+const MTU_MIN_IPV6: u64 = 1280;
 
 /// A NetworkAttachmentDefinition.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -202,6 +204,8 @@ impl RawNetwork {
             most: Vni::MAX.into(),
         })?;
         let subnets = cidrs("subnets", &self.subnets, SUBNETS_MAX)?;
+        let has_v6 = subnets.iter().any(|subnet| subnet.addr().is_ipv6());
+        let least = if has_v6 { MTU_MIN_IPV6 } else { *MTUS.start() };
         let kind = match self.kind.as_str() {
             "bridged" => NetworkKind::Bridged(self.bridged()?),
             "routed" => NetworkKind::Routed(self.routed(&key)?),
@@ -216,7 +220,7 @@ impl RawNetwork {
                 nodes: self.peers.nodes,
                 addresses: addresses("peers.addresses", &self.peers.addresses, ADDRESSES_MAX)?,
             },
-            mtu: within("mtu", self.mtu, MTUS)?,
+            mtu: within("mtu", self.mtu, least..=*MTUS.end())?,
             key,
             cni_name,
             subnets,

@@ -165,10 +165,17 @@ impl<'e> Builder<'e> {
         }
     }
 
-    /// A prefix of the cluster's pods that overlaps.
+    /// A prefix of the cluster's pods that overlaps, or the address of a Node, which its pods would not reach any more.
     fn cluster_overlap(&self, cidr: IpNet) -> Option<IpNet> {
         let mut pools = self.store.pools.iter().copied();
         let pool = pools.find(|pool| pool.contains(&cidr) || cidr.contains(pool));
+        let of_node = || {
+            let nodes = self.store.nodes.values();
+            let mut addresses =
+                nodes.flat_map(|node| node.public_ips().chain(node.internal_ips.iter().copied()));
+            addresses.find(|address| cidr.contains(address)).map(IpNet::from)
+        };
         pool.or_else(|| self.overlapping(cidr).map(|(claimed, _)| *claimed))
+            .or_else(of_node)
     }
 }

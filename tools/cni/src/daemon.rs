@@ -209,12 +209,12 @@ impl<'a> Daemon<'a> {
         self.ask(&request)
     }
 
-    /// What addresses in a network beside the cluster's own are chosen by.
+    /// What addresses in a network beside the cluster's own are chosen by; `name` is that of its configuration.
     ///
     /// # Errors
     /// [`DaemonError`]
-    pub fn network_facts(&self, network: SecondNetwork) -> Result<NetworkFacts, DaemonError> {
-        self.ask(&json!({"request": "network-facts", "vni": network.vni, "port": network.port}))
+    pub fn network_facts(&self, network: SecondNetwork, name: &str) -> Result<NetworkFacts, DaemonError> {
+        self.ask(&json!({"request": "network-facts", "vni": network.vni, "port": network.port, "name": name}))
     }
 
     /// Makes a container's interface in a network beside the cluster's own, or finds that it is there.

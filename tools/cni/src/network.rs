@@ -29,7 +29,9 @@ pub(crate) fn add(
         return Err(CniError::new(UNSUPPORTED_FIELD, msg));
     }
     let daemon = Daemon::of(config);
-    let facts = daemon.network_facts(network).map_err(from_daemon)?;
+    let facts = daemon
+        .network_facts(network, &config.network)
+        .map_err(from_daemon)?;
     if facts.mtu.is_none() {
         let msg = "the node's uplink is gone, so the network's MTU is not known";
         return Err(CniError::new(TRY_AGAIN_LATER, msg));
@@ -43,7 +45,8 @@ pub(crate) fn add(
 
 /// Tells whether ADD would go well.
 pub(crate) fn status(config: &Config, network: SecondNetwork) -> Result<(), CniError> {
-    let facts = Daemon::of(config).network_facts(network).map_err(unavailable)?;
+    let facts = Daemon::of(config).network_facts(network, &config.network);
+    let facts = facts.map_err(unavailable)?;
     if facts.mtu.is_none() {
         let msg = "the node's uplink is gone: nobody reaches another node";
         return Err(CniError::new(LIMITED_CONNECTIVITY, msg));

@@ -97,6 +97,8 @@ struct KnownPod {
     record: Arc<PodRecord>,
     identity: Identity,
     addresses: Vec<IpAddr>,
+    /// Whether these are those of its ports here, and not what objects say.
+    has_ports: bool,
 }
 
 /// A pod of this node.

@@ -142,6 +142,25 @@ fn an_address_that_a_pod_gets_on_another_interface_is_found_again() {
 }
 
 #[test]
+fn an_address_whose_port_is_gone_is_the_pods_no_longer() {
+    let (store, gateways) = (store(OBJECTS), ["10.9.0.1".parse().unwrap()]);
+    let mut compilers = PolicyCompilers::new(HashKey::random(), 1);
+    for (ports, allowed) in [(&locals()[..], true), (&locals()[..2], false)] {
+        // The same objects both times: none of them says that an interface is gone.
+        compilers.networks.update_one(&red(), &store, ports, &gateways);
+        let judgement = judge(&compilers, "10.9.1.4", "10.9.1.2");
+        assert_eq!(judgement.denied().is_none(), allowed, "{judgement:?}");
+    }
+    compilers
+        .networks
+        .update_one(&red(), &store, &locals()[..1], &gateways);
+    for (from, allowed) in [("10.9.1.3", false), ("10.9.2.4", true)] {
+        let judgement = judge(&compilers, from, "10.9.1.2");
+        assert_eq!(judgement.denied().is_none(), allowed, "{from}: {judgement:?}");
+    }
+}
+
+#[test]
 fn a_network_without_policies_is_forgotten() {
     let mut compilers = compilers(OBJECTS, &locals());
     assert!(!compilers.networks.table(&red()).is_open());

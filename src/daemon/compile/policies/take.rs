@@ -149,15 +149,17 @@ impl PolicyCompiler {
         let mut present = 0;
         for record in inputs.store.shared_pods() {
             let known = self.pods.get(&record.key);
-            let is_same = known.is_some_and(|known| Arc::ptr_eq(&known.record, record));
-            if is_same && !ports.contains_key(&record.key) {
+            let has_ports = ports.contains_key(&record.key);
+            // One whose ports have gone has other addresses, or none.
+            let is_same = |known: &KnownPod| Arc::ptr_eq(&known.record, record) && !known.has_ports;
+            if !has_ports && known.is_some_and(is_same) {
                 present += 1;
                 continue;
             }
             let addresses = addresses_of(record);
             if !addresses.is_empty() {
                 present += 1;
-                self.take_pod(record, addresses, changes);
+                self.take_pod(record, (addresses, has_ports), changes);
             } else if let Some(known) = self.pods.remove(&record.key) {
                 self.leave(&known, changes);
             }
@@ -180,14 +182,14 @@ impl PolicyCompiler {
     pub(super) fn take_pod(
         &mut self,
         record: &Arc<PodRecord>,
-        addresses: Vec<IpAddr>,
+        (addresses, has_ports): (Vec<IpAddr>, bool),
         changes: &mut Changes,
     ) {
         let old = self.pods.get_mut(&record.key);
         if let Some(old) = old
             && Traits::are_same(&old.record, record)
         {
-            old.record = Arc::clone(record);
+            (old.record, old.has_ports) = (Arc::clone(record), has_ports);
             if old.addresses != addresses {
                 old.addresses = addresses;
                 changes.moved.insert(old.identity);
@@ -203,6 +205,7 @@ impl PolicyCompiler {
             record: Arc::clone(record),
             identity,
             addresses,
+            has_ports,
         };
         if let Some(old) = self.pods.insert(record.key.clone(), known) {
             self.leave(&old, changes);

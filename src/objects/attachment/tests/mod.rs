@@ -109,6 +109,10 @@ fn what_is_wrong_is_refused_by_name() {
         (json!({"vni": 0}), "network.vni: 0 is not within 1..=16777215"),
         (json!({"vni": 16_777_216}), "16777216"),
         (json!({"vni": -1}), "network.vni"),
+        (
+            json!({"mtu": 1279, "subnets": ["fd09::/64"]}),
+            "network.mtu: 1279 is not within 1280..=9000",
+        ),
         (json!({"port": 0}), "network.port"),
         (json!({"port": 65_536}), "network.port"),
         (

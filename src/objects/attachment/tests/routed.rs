@@ -103,16 +103,20 @@ fn network(name: &str, vni: u32, subnet: &str, routes_to: &[&str]) -> Entry {
     entry(tree).unwrap().0
 }
 
-fn node(name: &str, pods: &str) -> Entry {
+fn node(name: &str, pods: &str, address: &str) -> Entry {
     let tree = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-        "spec": {"podCIDR": pods, "podCIDRs": [pods]}});
+        "spec": {"podCIDR": pods, "podCIDRs": [pods]},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]}});
     entry(tree).unwrap().0
 }
 
 /// What is routed from each network, and what is said of them.
 fn routes(entries: Vec<Entry>) -> (Vec<String>, Vec<String>) {
     let mut all = entries;
-    all.extend([node("node-a", "10.244.1.0/24"), node("node-b", "10.244.2.0/24")]);
+    all.extend([
+        node("node-a", "10.244.1.0/24", "192.0.2.1"),
+        node("node-b", "10.244.2.0/24", "192.0.2.2"),
+    ]);
     let store = Store::build(&NodeName::new("node-a").unwrap(), all, Vec::new());
     let of = |network: &NetworkRecord| {
         let to: Vec<String> = store
@@ -176,6 +180,12 @@ fn networks_whose_addresses_overlap_are_not_routed_and_both_are_named() {
             vec![network("amber", 1, "10.244.0.0/16", &["cluster"])],
             vec!["amber: "],
             "between shop/amber and cluster: 10.244.1.0/24 of cluster overlaps 10.244.0.0/16 of shop/amber",
+        ),
+        // The cluster's pods would not reach the nodes any more.
+        (
+            vec![network("amber", 1, "192.0.2.0/24", &["cluster"])],
+            vec!["amber: "],
+            "between shop/amber and cluster: 192.0.2.1/32 of cluster overlaps 192.0.2.0/24 of shop/amber",
         ),
         // Neither is routed to the other, and what has both could tell them apart no more.
         (
