@@ -19,7 +19,7 @@ use millrace_dataplane::wire::MacAddr;
 use super::ends::OwnEnds;
 use super::networks::{NamedRemote, ServedNetwork, WayTo, tunnel_of};
 use super::policies::NetworkPolicies;
-use super::{Inputs, PortInput, as_v4, as_v6, node_addresses, prefix};
+use super::{Inputs, PortInput, as_v4, as_v6, prefix};
 use crate::objects::{NetworkKey, NetworkRecord, NodeRecord, RouteTo};
 
 /// What a router's MAC address begins with: locally administered (IEEE 802, section 8.4.4), and an M.
@@ -161,15 +161,7 @@ fn routes_to(
                     record.key
                 ));
             }
-            let node = node_addresses(inputs.store)
-                .find(|address| record.subnets.iter().any(|subnet| subnet.contains(address)));
-            if let Some(address) = node {
-                warnings.push(format!(
-                    "network {}: nothing is routed between it and the cluster's own: {address} in it is a node's",
-                    record.key
-                ));
-            }
-            overlap.is_none() && node.is_none()
+            overlap.is_none()
         }
     });
     all

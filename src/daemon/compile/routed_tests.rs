@@ -359,19 +359,6 @@ fn what_is_not_routed_is_told_and_a_network_goes_as_it_came() {
         told.is_some_and(|told| told.contains("overlaps the Services' 10.96.0.0/12")),
         "{told:?}"
     );
-    // Nor could nodes: what comes from a pod's own node is always allowed.
-    let nodes = NETWORKS.replace(r#"["10.9.0.0/16"]"#, r#"["10.9.0.0/16", "192.0.2.0/28"]"#);
-    let seen = Seen::of(&nodes);
-    assert_eq!(seen.way("blue", "10.244.1.2"), "nowhere");
-    let told = seen
-        .compiled
-        .warnings
-        .iter()
-        .find(|warning| warning.starts_with("network shop/blue"));
-    assert!(
-        told.is_some_and(|told| told.ends_with("in it is a node's")),
-        "{told:?}"
-    );
 }
 
 const POLICIES: &str = r#"
