@@ -48,6 +48,10 @@ pub struct Pools<'a> {
     pub aside: &'a BTreeMap<IpAddr, MacAddr>,
 }
 
+/// So many Services that cannot have both families are left out one after the other: what one of them got in vain may be what
+/// the next one needs.
+const ONE_BY_ONE: usize = 16;
+
 /// Gives out addresses.
 #[must_use]
 pub fn allocate(claimants: &[Claimant], pools: Pools<'_>) -> Allocation {
@@ -59,27 +63,41 @@ pub fn allocate(claimants: &[Claimant], pools: Pools<'_>) -> Allocation {
             &claimant.service,
         )
     });
-    let mut work = Work {
-        pools,
-        holders: BTreeMap::new(),
-        by_key: BTreeMap::new(),
-        next: BTreeMap::new(),
-        given: BTreeMap::new(),
-        refusals: BTreeSet::new(),
-    };
-    for claimant in &order {
-        work.keep(claimant);
+    let mut barred = BTreeMap::new();
+    loop {
+        let mut work = Work {
+            pools,
+            holders: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            next: BTreeMap::new(),
+            given: BTreeMap::new(),
+            refusals: BTreeSet::new(),
+        };
+        for claimant in &order {
+            work.keep(claimant);
+        }
+        let mut open = order.clone();
+        open.retain(|claimant| !barred.contains_key(&claimant.service));
+        for claimant in open.iter().filter(|claimant| !claimant.wanted.is_empty()) {
+            work.give_wanted(claimant);
+        }
+        for claimant in &open {
+            work.give_any(claimant);
+        }
+        let halves = order.iter().filter(|claimant| work.is_half(claimant));
+        let (new, kept): (Vec<&Claimant>, Vec<&Claimant>) = halves.partition(|half| work.is_new(half));
+        if new.is_empty() {
+            kept.into_iter()
+                .for_each(|half| work.refuse(half, RefusalReason::NotBoth));
+            return work.finish(barred.into_values().flatten());
+        }
+        // What was taken for one in vain is somebody else's: all are asked again without it, the oldest first as in all else, and
+        // where there are many of that kind, without all of them.
+        let count = if barred.len() < ONE_BY_ONE { 1 } else { new.len() };
+        for half in new.into_iter().take(count) {
+            barred.insert(half.service.clone(), work.why_half(half));
+        }
     }
-    for claimant in order.iter().filter(|claimant| !claimant.wanted.is_empty()) {
-        work.give_wanted(claimant);
-    }
-    for claimant in &order {
-        work.give_any(claimant);
-    }
-    for claimant in order.iter().filter(|claimant| claimant.needs_all) {
-        work.all_or_none(claimant);
-    }
-    work.finish()
 }
 
 /// An allocation in the making.
@@ -299,19 +317,33 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Takes back what a Service got that takes both families or none, and had none of it before.
-    fn all_or_none(&mut self, claimant: &Claimant) {
-        let given = self.given.get(&claimant.service).map_or(0, Vec::len);
-        if given == 0 || given >= claimant.families.len() {
-            return;
-        }
-        self.refuse(claimant, RefusalReason::NotBoth);
-        let held = |given: &Given| claimant.held.contains(&given.address);
-        let kept = self.given.get_mut(&claimant.service);
-        kept.into_iter().for_each(|kept| kept.retain(held));
+    /// What a Service has got so far.
+    fn given_to(&self, claimant: &Claimant) -> &[Given] {
+        self.given.get(&claimant.service).map_or(&[], Vec::as_slice)
     }
 
-    fn finish(self) -> Allocation {
+    /// Whether a Service that takes both families or none has one of them.
+    fn is_half(&self, claimant: &Claimant) -> bool {
+        let given = self.given_to(claimant).len();
+        claimant.needs_all && given > 0 && given < claimant.families.len()
+    }
+
+    /// Whether any of what it has it had not before.
+    fn is_new(&self, claimant: &Claimant) -> bool {
+        let mut given = self.given_to(claimant).iter();
+        given.any(|given| !claimant.held.contains(&given.address))
+    }
+
+    /// Why it got the other one not, and so nothing new.
+    fn why_half(&mut self, claimant: &Claimant) -> Vec<(ServiceKey, RefusalReason)> {
+        self.refuse(claimant, RefusalReason::NotBoth);
+        let is_its = |(service, _): &&(ServiceKey, RefusalReason)| *service == claimant.service;
+        self.refusals.iter().filter(is_its).cloned().collect()
+    }
+
+    /// What comes out, with what was refused to those who were left out in the end.
+    fn finish(mut self, left_out: impl Iterator<Item = (ServiceKey, RefusalReason)>) -> Allocation {
+        self.refusals.extend(left_out);
         let given = self.given.into_iter().filter(|(_, given)| !given.is_empty());
         let refusals = self.refusals.into_iter();
         Allocation {
