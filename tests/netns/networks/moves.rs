@@ -36,42 +36,68 @@ fn leave(place: &Namespace, nobody: &str) {
     place.ip(&["link", "set", "net1", "address", nobody]).unwrap();
 }
 
+/// A station that may be at two places.
+struct Scene {
+    rig: Rig,
+    /// Behind node-a's tap device, and behind the stock node.
+    places: [Namespace; 2],
+    wire: Wire,
+    others: [Station; 3],
+}
+
+/// The station is at the tap device, which was attached with these words, and everybody has met it there.
+fn scene(name: &str, words: &[&str]) -> Scene {
+    let rig = Rig::new(name);
+    let places = rig.with(|lab| {
+        let places = ["here", "there"].map(|role| lab.namespace(role).unwrap());
+        plug(lab, "100", "there", &places[1]);
+        places
+    });
+    rig.ask(&[&["attach", "--tap", TAP, "--network", BLUE], words].concat());
+    let wire = Wire::new(&rig, TAP, &places[0]);
+    for (place, nobody) in places.iter().zip(NOBODY) {
+        prepare(place, nobody);
+    }
+    let others = [rig.pod(1), rig.pod(2), rig.far()];
+    come(&places[0]);
+    for other in &others {
+        other.ping(&rig, address(HOST, true), 56);
+    }
+    Scene {
+        rig,
+        places,
+        wire,
+        others,
+    }
+}
+
 /// A machine whose address was given is where it was given while its program runs, and then wherever it is heard.
 #[test]
 fn a_machine_with_an_address_of_its_own_moves_with_its_program() {
-    let rig = Rig::new("migrates");
-    let (here, there) = rig.with(|lab| {
-        let [here, there] = ["here", "there"].map(|role| lab.namespace(role).unwrap());
-        plug(lab, "100", "there", &there);
-        (here, there)
-    });
-    rig.ask(&["attach", "--tap", TAP, "--network", BLUE, "--mac", MAC]);
-    let wire = Wire::new(&rig, TAP, &here);
-    prepare(&here, NOBODY[0]);
-    prepare(&there, NOBODY[1]);
-    let others: [Station; 3] = [rig.pod(1), rig.pod(2), rig.far()];
-    let at = address(HOST, true);
-    come(&here);
-    for other in &others {
-        other.ping(&rig, at, 56);
-    }
+    let Scene {
+        rig,
+        places,
+        wire,
+        others,
+    } = scene("migrates", &["--mac", MAC]);
+    let ([here, there], at) = (&places, address(HOST, true));
     // Who says elsewhere that it is there, is not believed while it is here.
     let dropped = || {
         let stats = rig.daemon().json(&["stats"]).unwrap();
         stats["totals"]["dropped"]["spoofed_mac"].as_u64().unwrap_or(0)
     };
     let before = dropped();
-    come(&there);
+    come(there);
     wait_until("an impostor's word", PATIENCE, || Ok(dropped() > before))
         .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
-    leave(&there, NOBODY[1]);
-    leave(&here, NOBODY[0]);
+    leave(there, NOBODY[1]);
+    leave(here, NOBODY[0]);
     drop(wire);
     let learned = rig.daemon().slow_path("stations_learned");
     let is_gone = || Ok(!rig.ask(&["show", "fdb", "--network", BLUE]).contains(MAC));
     wait_until("the station to be given no longer", PATIENCE, is_gone)
         .unwrap_or_else(|error| panic!("{error}\n{}", rig.told()));
-    come(&there);
+    come(there);
     let heard = wait_until("the machine to be heard", PATIENCE, || {
         Ok(rig.daemon().slow_path("stations_learned") > learned)
     });
@@ -79,32 +105,23 @@ fn a_machine_with_an_address_of_its_own_moves_with_its_program() {
     for other in &others {
         other.ping_once(&rig, at);
     }
-    drop((here, there));
+    drop(places);
     rig.finish();
 }
 
 #[test]
 fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
-    let rig = Rig::new("moves");
-    let (here, there) = rig.with(|lab| {
-        let [here, there] = ["here", "there"].map(|role| lab.namespace(role).unwrap());
-        plug(lab, "100", "there", &there);
-        (here, there)
-    });
-    rig.ask(&["attach", "--tap", TAP, "--network", BLUE]);
-    let wire = Wire::new(&rig, TAP, &here);
-    prepare(&here, NOBODY[0]);
-    prepare(&there, NOBODY[1]);
-    let others: [Station; 3] = [rig.pod(1), rig.pod(2), rig.far()];
-    let at = address(HOST, true);
-    come(&here);
-    for other in &others {
-        other.ping(&rig, at, 56);
-    }
+    let Scene {
+        rig,
+        places,
+        wire,
+        others,
+    } = scene("moves", &[]);
+    let ([here, there], at) = (&places, address(HOST, true));
     let moved = rig.daemon().slow_path("stations_moved");
-    let places = [(&here, NOBODY[0]), (&there, NOBODY[1])];
+    let at_places = [(here, NOBODY[0]), (there, NOBODY[1])];
     for (move_number, [from, to]) in (1..).zip([[0, 1], [1, 0], [0, 1]]) {
-        let ((old, nobody), (new, _)) = (places[from], places[to]);
+        let ((old, nobody), (new, _)) = (at_places[from], at_places[to]);
         leave(old, nobody);
         come(new);
         let heard = wait_until("the move", PATIENCE, || {
@@ -116,6 +133,6 @@ fn a_station_that_moves_is_reached_at_its_new_place_by_the_first_packet() {
         }
     }
     drop(wire);
-    drop((here, there));
+    drop(places);
     rig.finish();
 }
